@@ -1,0 +1,21 @@
+"""Test a trained network again, from its checkpoint alone.
+
+python evaluate.py ckpt=runs/<run>/best.ckpt
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from patchbench.command import command
+
+
+@command("evaluate")
+def main(cfg: DictConfig) -> None:
+    from patchbench.run import evaluate  # seconds of imports, not needed for --help and for refusals
+
+    evaluate(Path(cfg.ckpt), cfg.trainer, workers=cfg.workers, data_root=cfg.data_root)
+
+
+if __name__ == "__main__":
+    main()

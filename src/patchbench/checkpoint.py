@@ -1,0 +1,114 @@
+"""Checkpoints that are never torn, and a training that can be stopped at any step without losing it."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import CheckpointIO
+
+
+class AtomicCheckpoint(CheckpointIO):
+    """The file appears under its name only when all of it is on the disk, and is read without running code from it.
+
+    Lightning's own writer moves the file from the system's temporary folder, which is a copy, and can tear, where that
+    is another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".part-{os.getpid()}")
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path, map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """FileNotFoundError if there is none, ValueError if it is no checkpoint of this framework."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"ckpt={path}: there is no such file; a run keeps last.ckpt and best.ckpt in its directory")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises a different class for each way in which a file is no checkpoint
+        raise ValueError(f"ckpt={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if "patchbench" not in checkpoint:
+        raise ValueError(f"ckpt={path} was not written by train.py: its configuration is missing")
+    return checkpoint
+
+
+class Origin(pl.Callback):
+    """Keep in every checkpoint what it came from, as plain values: enough to build the network and its data again."""
+
+    def __init__(self, origin: dict[str, Any]) -> None:
+        self.origin = origin
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["patchbench"] = self.origin
+
+
+def keep_checkpoints(out_dir: Path) -> ModelCheckpoint:
+    """last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals."""
+    return ModelCheckpoint(
+        out_dir, "best", monitor="val/acc", mode="max", save_last=True, enable_version_counter=False
+    )
+
+
+class StopOnSignal(pl.Callback):
+    """On Ctrl-C, SIGTERM or SIGUSR1, finish the step, save last.ckpt and leave with 128 + the signal's number.
+
+    The handler only takes note; ranks agree every `every` steps, so that all of them save together.
+    A second Ctrl-C ends at once.
+    """
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self.received = 0
+        self.before: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.before = {s: signal.signal(s, self.take_note) for s in self.signals}
+
+    def take_note(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        received = self.received
+        if trainer.world_size > 1:
+            if trainer.global_step % self.every:
+                return
+            flag = torch.tensor(received, device=trainer.strategy.root_device)
+            received = int(trainer.strategy.reduce(flag, reduce_op="max"))
+        if received:
+            trainer.save_checkpoint(self.path)
+            raise SystemExit(128 + received)
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
+
+    def on_train_end(self, *_: object) -> None:
+        self.restore()
+
+    def on_exception(self, *_: object) -> None:
+        self.restore()

@@ -1,0 +1,46 @@
+"""How train.py and evaluate.py become Hydra commands. Imports little, so that --help and refusals are quick."""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.errors import one_line_errors
+from patchbench.schema import Options, factors, identity, name
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
+    """Decorate a function of the configuration: conf/<config_name>.yaml, with the overrides of the command line."""
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+        register()
+        return one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(task)))
+
+    return decorate
+
+
+def register() -> None:
+    """Make known to Hydra what the files under conf/ refer to: the types of options, and the names of runs and sweeps."""
+    ConfigStore.instance().store("schema", Options)
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+
+
+def run_dir(*, _root_: DictConfig) -> str:
+    """runs/conv-16_learned_digits_s0_1a2b3c4d: what a person wants to see, and the identity."""
+    levels = name(factors(_root_, _root_.hydra.runtime.choices))
+    return f"{_root_.runs_dir}/{levels.replace('/', '-').replace(' ', '_')}_{identity(_root_)}"
+
+
+def sweep_name() -> str | None:
+    """Of the sweep that this process runs, None outside one; the same sweep has the same name when it is started again."""
+    if not {"-m", "--multirun"} & set(sys.argv):
+        return None
+    return "sweep-" + hashlib.sha256(" ".join(sorted(sys.argv[1:])).encode()).hexdigest()[:8]

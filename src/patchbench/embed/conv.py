@@ -1,0 +1,29 @@
+"""Patch embedding as one strided convolution (Dosovitskiy et al., 2021, sec. 3.1)."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.layout import Size, cover, size
+
+
+class ConvEmbed(nn.Module):
+    """Cut the image into patches and project each with one shared linear map.
+
+    A convolution whose stride equals its kernel never sees two patches at once, so it is the linear projection of
+    flattened patches, computed without unfolding. ValueError where the patches do not cover the image, unless `pad`.
+    """
+
+    def __init__(
+        self, img_size: Size, in_chans: int, embed_dim: int, *, patch_size: int | Sequence[int], pad: bool
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=self.patch_size, stride=self.patch_size)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        return self.proj(F.pad(images, (0, right, 0, bottom))).permute(0, 2, 3, 1)

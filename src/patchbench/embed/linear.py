@@ -1,0 +1,32 @@
+"""Patch embedding as flatten-then-project (Dosovitskiy et al., 2021, eq. 1)."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.layout import Size, cover, size
+
+
+class LinearEmbed(nn.Module):
+    """Flatten each patch to in_chans * P * P values, in the order (channel, row, column), and project it.
+
+    With `proj.weight = conv.weight.flatten(1)` it is the same map as `embed=conv`. ValueError where the patches do not
+    cover the image, unless `pad`.
+    """
+
+    def __init__(
+        self, img_size: Size, in_chans: int, embed_dim: int, *, patch_size: int | Sequence[int], pad: bool
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        self.proj = nn.Linear(in_chans * self.patch_size[0] * self.patch_size[1], embed_dim)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        images = F.pad(images, (0, right, 0, bottom))
+        p, q = self.patch_size
+        return self.proj(rearrange(images, "b c (h p) (w q) -> b h w (c p q)", p=p, q=q))

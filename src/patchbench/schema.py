@@ -1,0 +1,83 @@
+"""The options of train.py outside the groups, with their types, and which of them make a run what it is.
+
+Defaults stand in conf/train.yaml. A key that is not here is refused by Hydra.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+@dataclass
+class Compared:
+    """A change here changes the result: these, and nothing else, are the identity of a run."""
+
+    embed: Any = MISSING
+    patch: Any = MISSING  # P or [h,w]
+    pos: dict[str, Any] = field(default_factory=dict)
+    model: Any = MISSING
+    data: Any = MISSING
+    optim: Any = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    limit_batches: int | None = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class HowItIsRun:
+    """A change here must not change the result."""
+
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    ckpt: str | None = MISSING
+    rerun: bool = MISSING
+    workers: Any = MISSING  # auto, or a number
+    compile: Any = MISSING  # auto, true, false
+    log_every: int = MISSING
+    data_dir: str = MISSING
+    runs_dir: str = MISSING
+
+
+@dataclass
+class Options(Compared, HowItIsRun):
+    pass
+
+
+def compared(cfg: DictConfig) -> dict[str, Any]:
+    """The part of the configuration that is the run's identity, interpolations not followed.
+
+    `${data_dir}` stays as it is: where data lies does not matter. `patch` drops out where the embedding does not read it,
+    so that two cells of a sweep that differ only there are the same run.
+    """
+    part = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
+    assert isinstance(part, dict)
+    if not reads_patch(cfg):
+        del part["patch"]
+    return part  # type: ignore[return-value]
+
+
+def reads_patch(cfg: DictConfig) -> bool:
+    return "${patch}" in json.dumps(OmegaConf.to_container(cfg.embed, resolve=False))
+
+
+def identity(cfg: DictConfig) -> str:
+    """Eight hexadecimal digits: equal for equal comparisons, whatever the order in which schemes or keys are named."""
+    return hashlib.sha256(json.dumps(compared(cfg), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def factors(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
+    """The levels of this run by factor: the options chosen in each group, the patch and the seed."""
+    groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "optim")}
+    patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
+    return groups | {"patch": patch if reads_patch(cfg) else None, "pos": "+".join(cfg.pos) or "none", "seed": cfg.seed}
+
+
+def name(levels: dict[str, Any]) -> str:
+    """What a person calls the run: `conv/16 learned digits s0`."""
+    patch = levels["patch"]
+    shown = "" if patch is None else f"/{patch}" if not isinstance(patch, list) else f"/{'x'.join(map(str, patch))}"
+    return f"{levels['embed']}{shown} {levels['pos']} {levels['data']} s{levels['seed']}"

@@ -1,0 +1,65 @@
+"""What a person sees while it trains."""
+
+import sys
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from patchbench.track.meter import Meter
+
+
+class ProgressBar(pl.callbacks.ProgressBar):
+    """One bar over the whole training: loss, accuracy, images/s, time left. Without a terminal, a line per epoch."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.meter = meter
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if trainer.is_global_zero and self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(elapsed_when_finished=False),
+                console=self.console,
+                refresh_per_second=4,
+            )
+            self.row = self.bar.add_task("", total=trainer.estimated_stepping_batches, epoch="", figures="")
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if self.bar:
+            epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.bar.update(self.row, completed=trainer.global_step, epoch=epoch, figures=self.figures(trainer))
+
+    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and trainer.is_global_zero and not self.console.is_terminal:
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {self.figures(trainer)}", file=sys.stderr)
+
+    def figures(self, trainer: pl.Trainer) -> str:
+        row = self.meter.latest
+        figures = []
+        if "train/loss" in row:
+            figures.append(f"loss {row['train/loss']:.3f}  train acc {row['train/acc']:.1%}")
+        if "val/acc" in trainer.callback_metrics:
+            figures.append(f"val acc {float(trainer.callback_metrics['val/acc']):.1%}")
+        if "throughput/images_per_s" in row:
+            figures.append(f"{row['throughput/images_per_s']:,.0f} images/s")
+        return "  ".join(figures)
+
+    def disable(self) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def on_train_end(self, *_: object) -> None:
+        self.disable()
+
+    def on_exception(self, *_: object) -> None:
+        self.disable()

@@ -1,0 +1,73 @@
+"""Lightning's Trainer, with the choices that a run may make and no others."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
+
+from patchbench.checkpoint import AtomicCheckpoint
+
+
+def make_trainer(
+    *,
+    accelerator: Literal["auto", "cpu", "gpu"],
+    devices: int | Literal["auto"],
+    num_nodes: int,
+    strategy: str,
+    precision: str,
+    accumulate: int,
+    max_epochs: int,
+    out_dir: Path,
+    callbacks: list[Callback],
+) -> pl.Trainer:
+    """ValueError for devices that are not there. precision="auto" is bf16-mixed on a GPU, 32-true on a CPU."""
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"trainer.accelerator={accelerator} is unknown: use auto, cpu or gpu")
+    gpus = torch.cuda.device_count()
+    if accelerator == "gpu" and not gpus:
+        raise ValueError("trainer.accelerator=gpu, but torch sees no CUDA GPU here: use trainer=cpu, or trainer=auto")
+    on_gpu = gpus > 0 and accelerator != "cpu"
+    if on_gpu and isinstance(devices, int) and devices > gpus:
+        raise ValueError(f"trainer.devices={devices}, but torch sees {gpus} GPU(s) here: use trainer.devices={gpus}")
+    for name, count in {"devices": devices, "num_nodes": num_nodes, "accumulate": accumulate}.items():
+        if count != "auto" and not (isinstance(count, int) and count >= 1) or (name, count) == ("accumulate", "auto"):
+            raise ValueError(f"trainer.{name}={count} is no number of {name}: use 1 or more")
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
+    quiet()
+    return pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        precision=("bf16-mixed" if on_gpu else "32-true") if precision == "auto" else precision,
+        accumulate_grad_batches=accumulate,
+        max_epochs=max_epochs,
+        default_root_dir=out_dir,
+        logger=False,  # set when training starts
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoint()],
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # data/batches.py shares out the images, without padding
+        log_every_n_steps=1,  # track/meter.py keeps the pace; Lightning itself logs once per epoch
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+    )
+
+
+def quiet() -> None:
+    """Lightning's remarks on what was chosen here on purpose."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for remark in (
+        ".*does not have many workers",  # sets in memory need none
+        ".*dataloader is not resumable",  # the order follows from the number of batches taken
+        "Checkpoint directory .* exists and is not empty",  # a run resumes in its own directory
+        "GPU available but not used",
+        ".*isinstance.treespec, LeafSpec.",  # Lightning 2.6 on a newer torch
+    ):
+        warnings.filterwarnings("ignore", remark)

@@ -1,0 +1,163 @@
+"""A plain Vision Transformer with four places where position may enter (Dosovitskiy et al., 2021).
+
+    embed -> [tokens] -> block 0 -> [between] -> block 1 -> ... -> pool -> norm -> head
+                          |
+                          q, k turned by [rotation]; attention logits shifted by [bias]
+
+The network knows these places, and nothing of what fills them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.layers import calculate_drop_path_rates, trunc_normal_
+from timm.models.eva import EvaBlock
+from torch import Tensor, nn
+
+from patchbench.layout import Layout, Size
+
+Build = Callable[[Layout], nn.Module]
+
+
+@dataclass(frozen=True)
+class Position:
+    """What fills each place. A scheme fills one, or several; an empty place costs nothing."""
+
+    tokens: Build | None = None  # b h w d -> b h w d    once, before the first block
+    rotation: Build | None = None  # grid_size -> [heads] n 2*head_dim    turns q and k of every block
+    bias: Build | None = None  # grid_size -> heads n n    is added to the attention logits of every block
+    between: Build | None = None  # b h w d -> b h w d    after the blocks numbered in `after`
+    after: Sequence[int] | None = None  # None: after every block but the last
+
+    @classmethod
+    def union(cls, schemes: "Mapping[str, Position]") -> "Position":
+        """Several schemes at once, as in `pos=[learned,rope]`. ValueError if two fill one place."""
+        filled: dict[str, tuple[str, object]] = {}
+        for name, scheme in schemes.items():
+            for place, build in vars(scheme).items():
+                if build is not None and (other := filled.setdefault(place, (name, build))[0]) != name:
+                    raise ValueError(
+                        f"pos=[{','.join(schemes)}]: {other} and {name} both fill the place {place!r}: choose one of them"
+                    )
+        return cls(**{place: build for place, (_, build) in filled.items()})
+
+
+class ViT(nn.Module):
+    """Images to class logits.
+
+    embed: builds the embedding from (img_size, in_chans, embed_dim); pos: the schemes by name, see `Position`.
+    The first prefix token is the class token, further ones are registers (Darcet et al., 2024); none of them has a place
+    on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens.
+    Without position, with a class token, it is timm's `VisionTransformer`, parameter by parameter.
+    """
+
+    def __init__(
+        self,
+        embed: Callable[[Size, int, int], nn.Module],
+        pos: Mapping[str, Position],
+        *,
+        img_size: Size,
+        in_chans: int,
+        num_classes: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        num_prefix_tokens: int,
+        pool: Literal["cls", "mean"],
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(
+                f"model.embed_dim={embed_dim} does not split into model.num_heads={num_heads} equal heads: "
+                f"use model.embed_dim={embed_dim // num_heads * num_heads or num_heads}"
+            )
+        if pool not in ("cls", "mean"):
+            raise ValueError(f"model.pool={pool} is unknown: use cls or mean")
+        if pool == "cls" and num_prefix_tokens < 1:
+            raise ValueError(
+                f"model.pool=cls reads the class token, but model.num_prefix_tokens={num_prefix_tokens}: "
+                "use model.pool=mean, or model.num_prefix_tokens=1"
+            )
+        self.pool = pool
+
+        # What is never varied is built first, so that equal seeds start every variant from equal weights.
+        # EvaBlock with attn_type="rope" is timm's pre-norm Block, to the bit, plus the argument `rope`.
+        self.blocks = nn.ModuleList(
+            EvaBlock(
+                embed_dim,
+                num_heads,
+                attn_type="rope",
+                mlp_ratio=mlp_ratio,
+                num_prefix_tokens=num_prefix_tokens,
+                drop_path=rate,
+            )
+            for rate in calculate_drop_path_rates(drop_path, depth)
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.apply(init_trunk)
+        self.prefix = nn.Parameter(torch.empty(num_prefix_tokens, embed_dim))
+        nn.init.trunc_normal_(self.prefix, std=0.02)
+
+        self.embed = embed(img_size, in_chans, embed_dim)
+        self.embed.apply(init_projection)
+        self.layout = Layout(self.embed.grid_size, embed_dim, num_heads, num_prefix_tokens)
+        place = Position.union(pos)
+        after = range(depth - 1) if place.after is None else place.after
+        self.tokens = place.tokens(self.layout) if place.tokens else nn.Identity()
+        self.rotation = place.rotation(self.layout) if place.rotation else None
+        self.bias = place.bias(self.layout) if place.bias else None
+        self.between = nn.ModuleDict({str(i): place.between(self.layout) for i in after} if place.between else {})
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b classes"]:
+        x = self.tokens(self.embed(images))
+        grid_size = (x.shape[1], x.shape[2])
+        rope = self.rotation(grid_size) if self.rotation is not None else None
+        bias = self.around_prefix(self.bias(grid_size)) if self.bias is not None else None
+        x = torch.cat([self.prefix.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        for i, block in enumerate(self.blocks):
+            x = block(x, rope=rope, attn_mask=bias)
+            if str(i) in self.between:
+                x = self.on_grid(self.between[str(i)], x, grid_size)
+        return self.head(self.norm(x[:, 0] if self.pool == "cls" else x[:, len(self.prefix) :].mean(1)))
+
+    def on_grid(self, fn: nn.Module, x: Float[Tensor, "b l d"], grid_size: Size) -> Float[Tensor, "b l d"]:
+        """Apply `fn` to the patch tokens laid out as an image; prefix tokens have no place, and pass by."""
+        prefix, patches = x.tensor_split([len(self.prefix)], dim=1)
+        return torch.cat([prefix, fn(patches.unflatten(1, grid_size)).flatten(1, 2)], dim=1)
+
+    def around_prefix(self, bias: Float[Tensor, "heads n n"]) -> Float[Tensor, "1 heads l l"]:
+        """Prefix tokens attend, and are attended to, without bias."""
+        p = len(self.prefix)
+        return F.pad(bias, (p, 0, p, 0))[None]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that tell position or stand in for a patch: never decayed (timm's hook of this name)."""
+        places = ("prefix", "tokens.", "rotation.", "bias.", "between.")
+        return {name for name, _ in self.named_parameters() if name.startswith(places)}
+
+
+def init_trunk(module: nn.Module) -> None:
+    """timm's default: normal of 0.02, cut at two units."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def init_projection(module: nn.Module) -> None:
+    """One rule for every projection of every embedding, variance 1 / fan-in (LeCun et al., 1998).
+
+    So that a study compares projections and not their initialisations: in timm at patch 4 those of conv and linear
+    differ fourfold.
+    """
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
