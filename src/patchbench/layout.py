@@ -23,10 +23,10 @@ class Layout:
         return self.embed_dim // self.num_heads
 
 
-def size(name: str, value: int | Sequence[int]) -> Size:
+def size(name: str, value: object) -> Size:
     """S or [h, w] as (h, w); ValueError names the option unless both are whole and positive."""
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or value is True:
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or isinstance(value, bool):
         raise ValueError(f"{name}={value} is no size in pixels: give a whole number or [height,width], as in {name}=16")
     return pair
 

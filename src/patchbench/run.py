@@ -1,7 +1,8 @@
 """From a configuration to a finished run. The one module that builds parts from configuration."""
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from patchbench.track.wandb_run import ID_FILE
 FILES = ("run.json", "metrics.csv", "last.ckpt", "best.ckpt", ID_FILE)
 
 
-def train(cfg: DictConfig, choices: dict[str, str], out_dir: Path, *, in_sweep: bool = False) -> float:
+def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_sweep: bool = False) -> float:
     """Train, test the best checkpoint, and leave the record, the checkpoints and the metrics in `out_dir`.
 
     choices: the option taken in each group, for names. Returns the best validation accuracy, for sweepers.
@@ -55,7 +56,7 @@ def train(cfg: DictConfig, choices: dict[str, str], out_dir: Path, *, in_sweep: 
         "compared": schema.compared(cfg),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-    with refusing():
+    with refusing(), kept_only_if_good(out_dir):
         check_options(cfg)
         source: Source = instantiate(cfg.data)
         costs = network_cost(cfg, source)
@@ -71,7 +72,7 @@ def train(cfg: DictConfig, choices: dict[str, str], out_dir: Path, *, in_sweep: 
             )
         data = prepare_data(cfg, source, trainer)
         torch.manual_seed(cfg.seed)
-        task = build_task(cfg, build_net(cfg, source), source)
+        task = build_task(cfg, build_net(cfg, source), data)
         if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
             compile_blocks(task.net)
     rows, cols = costs.grid_size
@@ -119,8 +120,20 @@ def evaluate(ckpt: Path, trainer_cfg: DictConfig, *, workers: int | str, data_ro
         source: Source = instantiate(cfg.data)
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
-        task = build_task(cfg, build_net(cfg, source), source)
+        task = build_task(cfg, build_net(cfg, source), data)
     return origin | {"result": test(trainer, task, data, ckpt) | network_cost(cfg, source).facts()}
+
+
+@contextmanager
+def kept_only_if_good(folder: Path) -> Iterator[None]:
+    """Hydra makes a run's directory before anything is known of the run: take it away again if it stays empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -154,15 +167,16 @@ def network_cost(cfg: DictConfig, source: Source) -> Cost:
     return cost(net, net.layout, source.in_chans, source.img_size)
 
 
-def build_task(cfg: DictConfig, net: nn.Module, source: Source) -> Classify:
+def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:
     return Classify(
         net,
         instantiate(cfg.optim.optimizer),
         instantiate(cfg.optim.schedule),
-        num_classes=source.num_classes,
+        num_classes=data.source.num_classes,
         label_smoothing=cfg.optim.label_smoothing,
         clip_grad=cfg.optim.clip_grad,
         seed=cfg.seed,
+        total_steps=lambda: cfg.epochs * data.steps_per_epoch(),
     )
 
 
@@ -172,8 +186,8 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batche
     if trainer.local_rank == 0:
         data.trainer = trainer
         data.prepare_data()
-        data.train_dataloader()
-        data.test_dataloader()
+        for split in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
+            split()
     return data
 
 
@@ -211,7 +225,8 @@ def compile_blocks(net: nn.Module) -> None:
 
 def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:
     """The figures of the test split at `ckpt`, with the 95 % Wilson interval of the accuracy."""
-    trainer.test(task, data, ckpt_path=ckpt, verbose=False)
+    task.load_state_dict(read_checkpoint(ckpt)["state_dict"])
+    trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     images = sum(len(batch) for batch in data.test_dataloader().sampler)
     if trainer.world_size > 1:

@@ -5,6 +5,7 @@ Defaults stand in conf/train.yaml. A key that is not here is refused by Hydra.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -69,11 +70,11 @@ def identity(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(compared(cfg), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def factors(cfg: DictConfig, choices: dict[str, str]) -> dict[str, Any]:
+def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The levels of this run by factor: the options chosen in each group, the patch and the seed."""
     groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "optim")}
     patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
-    return groups | {"patch": patch if reads_patch(cfg) else None, "pos": "+".join(cfg.pos) or "none", "seed": cfg.seed}
+    return groups | {"patch": patch if reads_patch(cfg) else None, "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
 
 
 def name(levels: dict[str, Any]) -> str:

@@ -1,24 +1,24 @@
 """Supervised image classification."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-Batch = tuple[Float[Tensor, "b c H W"], Int[Tensor, "b"]]
+Batch = Sequence[Tensor]  # images b c H W, labels b
 
 
 class Classify(pl.LightningModule):
     """Train `net` to name the class of an image; count what it gets right.
 
-    optimizer: builds the optimizer from parameter groups; schedule: from the optimizer and the number of steps.
+    optimizer: builds the optimizer from parameter groups; schedule: from the optimizer and the number of steps, which
+    `total_steps` tells once the data are there.
     A training step returns its `loss`, and as `sums` for callbacks the loss and the hits summed over its images.
     """
 
@@ -32,10 +32,12 @@ class Classify(pl.LightningModule):
         label_smoothing: float,
         clip_grad: float | None,
         seed: int,
+        total_steps: Callable[[], int],
     ) -> None:
         super().__init__()
         self.net, self.optimizer, self.schedule = net, optimizer, schedule
         self.label_smoothing, self.clip_grad, self.seed = label_smoothing, clip_grad, seed
+        self.total_steps = total_steps
         self.grad_norm = torch.zeros(())
         self.metrics = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
 
@@ -80,7 +82,8 @@ class Classify(pl.LightningModule):
         decayed = [p for name, p in parameters.items() if p.ndim > 1 and name not in spared]
         rest = [p for name, p in parameters.items() if p.ndim <= 1 or name in spared]
         optimizer = self.optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
-        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        # Not the trainer's own estimate: it starts the loaders before a checkpoint has said where they stand.
+        schedule = self.schedule(optimizer, self.total_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

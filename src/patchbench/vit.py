@@ -9,7 +9,6 @@ The network knows these places, and nothing of what fills them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +67,7 @@ class ViT(nn.Module):
         num_heads: int,
         mlp_ratio: float,
         num_prefix_tokens: int,
-        pool: Literal["cls", "mean"],
+        pool: str,
         drop_path: float,
     ) -> None:
         super().__init__()

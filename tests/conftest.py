@@ -1,0 +1,69 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from patchbench.command import CONF, register
+from patchbench.run import build_net, instantiate
+from patchbench.trainer import quiet
+
+ROOT = CONF.parent
+torch.set_num_threads(1)  # tests run side by side
+quiet()
+
+
+def options(group: str) -> list[str]:
+    """Every option of a group: a new one is tested as soon as its file exists."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def configure(*overrides: str) -> DictConfig:
+    """The configuration that `python train.py <overrides>` would have, with `hydra` in it."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=list(overrides), return_hydra_config=True)
+
+
+@pytest.fixture
+def build() -> Callable[..., torch.nn.Module]:
+    """Build the network that `python train.py <overrides>` would train."""
+
+    def build(*overrides: str) -> torch.nn.Module:
+        cfg = configure(*overrides)
+        return build_net(cfg, instantiate(cfg.data))
+
+    return build
+
+
+@pytest.fixture
+def micro() -> list[str]:
+    """Arguments of a run of a second: the smallest network, small images, few of them."""
+    return ["model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=32", "limit_batches=4", "log_every=2"]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script of this project as a user would, in an empty folder, logged in nowhere."""
+
+    def command(script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
+        kept |= {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), **env}
+        line = [sys.executable, str(ROOT / script), *arguments]
+        return subprocess.run(line, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=300, check=False)
+
+    return command
+
+
+def record(folder: Path) -> dict:
+    """The one run.json below `folder`."""
+    [path] = folder.rglob("run.json")
+    return json.loads(path.read_text())

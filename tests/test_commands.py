@@ -1,0 +1,169 @@
+"""The commands as a user types them: real processes, the W&B file read back, and refusals in one line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, record
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def wandb_file(folder: Path) -> dict:
+    """What W&B would be sent: the run, its configuration, its rows, its summary and its exit code."""
+    [path] = folder.rglob("*.wandb")
+    line = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
+    found: dict = {"rows": [], "summary": {}}
+    for entry in map(json.loads, said):
+        body = entry.get(entry["type"], {})
+        if entry["type"] == "run":
+            found |= body | {"config": body["config"]["update"]}
+        elif entry["type"] == "history":
+            found["rows"].append(body["item"])
+        elif entry["type"] == "summary":
+            found["summary"] |= body["update"]
+        elif entry["type"] == "exit":
+            found["exit_code"] = body.get("exit_code", 0)
+    return found
+
+
+def test_a_run_keeps_the_same_figures_in_wandb_csv_and_record(command, micro, tmp_path):
+    done = command("train.py", *micro, "embed=linear", "pos=[learned,rope]", "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    assert "wandb sync runs/wandb/offline-run-" in done.stderr
+    assert len(done.stderr.splitlines()) == 3, f"a line per epoch and one on how to sync, but: {done.stderr}"
+    kept, sent = record(tmp_path), wandb_file(tmp_path / "runs")
+    assert f"{kept['result']['test/acc']:.2%}" in done.stdout
+
+    assert sent["exit_code"] == 0
+    assert sent["display_name"] == "linear/4 learned+rope digits s0"
+    assert sent["project"] == "patchbench"
+    levels = {"embed": "linear", "patch": 4, "pos": "learned+rope", "data": "digits", "model": "micro", "seed": 0}
+    assert {factor: sent["config"][factor] for factor in levels} == levels
+    assert sent["config"]["model/grid"] == "4x4"
+    assert sent["config"]["model/params"] == kept["result"]["model/params"]
+    assert sent["config"]["config"]["optim"]["lr"] == kept["config"]["optim"]["lr"]
+    assert sent["config"]["identity"] == kept["identity"]
+
+    for name, value in kept["result"].items():
+        assert sent["summary"][name] == pytest.approx(value), name
+    csv = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
+    rows = [(r["trainer/global_step"], n, v) for r in sent["rows"] for n, v in r.items() if n in set(csv["name"])]
+    local = list(csv.itertuples(index=False, name=None))
+    assert {(s, n): pytest.approx(v) for s, n, v in rows} == {(s, n): v for s, n, v in local}
+    expected = ("train/loss", "train/grad_norm", "lr-AdamW", "val/acc", "throughput/images_per_s", "memory/cpu_rss_gib")
+    assert set(expected) <= set(csv["name"])
+
+
+def test_evaluation_from_the_checkpoint_alone(command, micro, tmp_path):
+    assert command("train.py", *micro, "trainer=cpu", "logger=none").returncode == 0
+    [best] = tmp_path.rglob("best.ckpt")
+    moved = best.rename(tmp_path / "moved.ckpt")
+    done = command("evaluate.py", f"ckpt={moved}", "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    assert f"{record(tmp_path)['result']['test/acc']:.2%}" in done.stdout
+
+
+def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path):
+    sweep = ["-m", *micro, "embed=conv,linear", "patch=4,8", "pos=none,learned", "epochs=1", "trainer=cpu"]
+    done = command("train.py", *sweep)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
+    cells = {(r["factors"]["embed"], r["factors"]["patch"], r["factors"]["pos"]) for r in records}
+    assert len(records) == len(cells) == 8
+    files = list((tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 8
+    groups = {wandb_file(path.parent)["run_group"] for path in files[:2]}
+    assert len(groups) == 1
+    assert groups.pop().startswith("sweep-")
+    assert command("train.py", *sweep).stdout.count("done before") == 8
+
+
+def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micro, tmp_path):
+    arguments = [*micro, "limit_batches=null", "epochs=1", "logger=csv"]
+    one = command("train.py", *arguments, "trainer=cpu", "runs_dir=one")
+    two = command("train.py", *arguments, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "runs_dir=two")
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    alone, shared = (record(tmp_path / name)["result"] for name in ("one", "two"))
+    assert shared["test/images"] == alone["test/images"] == 360
+    for name in ("test/acc", "test/loss", "val/acc", "val/loss"):
+        assert shared[name] == pytest.approx(alone[name], rel=1e-3), name
+    csvs = [pd.read_csv(next((tmp_path / name).rglob("metrics.csv"))) for name in ("one", "two")]
+    losses = [csv[csv.name == "train/loss"].value.tolist() for csv in csvs]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert two.stdout.count("tokens and") == 1, "only rank 0 speaks"
+    names = [{path.name for path in (tmp_path / name).rglob("*") if path.is_file()} for name in ("one", "two")]
+    assert names[0] == names[1]
+    [last] = (tmp_path / "two").rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 1257 // 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("embed=cnv", ["embed=cnv is no option", "did you mean embed=conv?", "linear"]),
+        ("pos=[learned,ropee]", ["pos=ropee is no option", "pos=rope"]),
+        ("ptach=8", ["'ptach'", "did you mean patch?"]),
+        ("+ptach=8", ["'ptach'", "did you mean patch?"]),
+        ("embed.pading=1 embed=overlap", ["'embed.pading'", "did you mean embed.padding?"]),
+        ("+model.dept=3", ["dept"]),
+        ("seed=abc", ["seed=abc"]),
+        ("patch=abc", ["patch=abc", "patch=16"]),
+        ("patch=7", ["patch=7", "data.img_size=64", "data.img_size=63", "embed.pad=true"]),
+        ("pos=rope model.embed_dim=18 model.num_heads=3", ["head_dim=6", "model.embed_dim=12"]),
+        ("pos=sincos model.embed_dim=6 model.num_heads=1", ["model.embed_dim=6", "multiple of 4"]),
+        ("pos=[learned,sincos]", ["learned and sincos both fill"]),
+        ("data=imagefolder data.root=/nowhere", ["data.root=/nowhere", "train/<class>/<image>", "data=digits"]),
+        ("data=imagefolder", ["data.root"]),
+        ("trainer.accelerator=gpu", ["trainer.accelerator=gpu", "trainer=cpu"]),
+        ("ckpt=/nowhere/last.ckpt", ["ckpt=/nowhere/last.ckpt", "no such file"]),
+        ("batch_size=2000", ["batch_size=2000", "1257"]),
+        ("epochs=0", ["epochs=0"]),
+        ("optim.lr=-1", ["-1"]),
+        ("workers=many", ["workers=many", "auto"]),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="one of them asks for a GPU that is not there")
+def test_what_cannot_run_is_refused_in_one_line(command, tmp_path, arguments, said):
+    done = command("train.py", "model=micro", *arguments.split())
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    for words in said:
+        assert words in line
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is left behind"
+
+
+def test_evaluation_refuses_what_is_no_checkpoint(command, tmp_path):
+    (tmp_path / "some.ckpt").write_text("no checkpoint")
+    for path, said in {"some.ckpt": "cannot be read", "none.ckpt": "no such file"}.items():
+        done = command("evaluate.py", f"ckpt={path}")
+        assert done.returncode == 2
+        [line] = done.stderr.splitlines()
+        assert said in line
+
+
+def test_ranks_inside_a_sweep_are_refused(command, micro):
+    done = command("train.py", "-m", *micro, "seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert done.returncode == 2
+    assert "trainer.devices=2 in a sweep" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_groups_and_imports_nothing_heavy(command):
+    done = command("train.py", "--help")
+    assert done.returncode == 0
+    assert "embed: conv, linear, overlap" in done.stdout
+
+
+def test_help_and_refusals_import_nothing_heavy():
+    script = "import sys; import train; print(*sorted(set(sys.modules) & {'torch', 'timm', 'pytorch_lightning', 'wandb'}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

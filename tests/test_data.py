@@ -1,0 +1,169 @@
+"""The order of images is a function of counters; splits are disjoint; a folder is read or refused by name."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import configure
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from PIL import Image
+
+from patchbench.data.batches import EvalOrder, TrainOrder
+from patchbench.data.digits import Digits
+from patchbench.data.imagefolder import ImageFolder
+from patchbench.data.random import Random
+from patchbench.data.source import InMemory, held_out, resize
+
+
+def order(position=0, *, rank=0, world_size=1, accumulate=1, seed=0, limit=None, images=100, batch_size=24):
+    return TrainOrder(
+        images,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        accumulate=accumulate,
+        limit=limit,
+        position=lambda: position,
+    )
+
+
+def test_an_epoch_visits_no_image_twice_and_another_epoch_visits_them_in_another_order():
+    first, second = list(order(0)), list(order(4))
+    seen = sum(first, [])
+    assert len(seen) == len(set(seen)) == 96
+    assert first != second
+    assert first != list(order(0, seed=1))
+    assert first == list(order(0))
+
+
+def test_what_comes_next_depends_on_the_position_alone():
+    whole = list(order(8))
+    assert list(order(8 + 3)) == whole[3:]
+
+
+@pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (1, 2), (2, 2), (3, 4)])
+def test_ranks_and_micro_batches_together_see_the_steps_of_one_process(world_size, accumulate):
+    alone = list(order(0))
+    shares = [list(order(0, rank=rank, world_size=world_size, accumulate=accumulate)) for rank in range(world_size)]
+    assert all(len(share) == accumulate * len(alone) for share in shares)
+    for step, batch in enumerate(alone):
+        together = [i for a in range(accumulate) for share in shares for i in share[step * accumulate + a]]
+        assert together == batch
+
+
+def test_a_limit_cuts_epochs_short():
+    assert list(order(0, limit=2)) == list(order(0))[:2]
+    assert len(order(0, limit=2, accumulate=2)) == 4
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [({"batch_size": 101}, "exceeds the 100"), ({"world_size": 5}, "multiple of 5"), ({"accumulate": 7}, "multiple of 7")],
+)
+def test_a_batch_size_that_cannot_be_shared_out_is_refused(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        order(**knobs)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_counts_every_image_once(world_size):
+    shares = [EvalOrder(101, batch_size=8, rank=r, world_size=world_size, limit=None) for r in range(world_size)]
+    assert sorted(i for share in shares for batch in share for i in batch) == list(range(101))
+
+
+def test_digits_are_real_split_in_proportion_and_normalised():
+    source = Digits(img_size=16, val_size=180, test_size=360)
+    splits = source.splits()
+    assert {name: len(split) for name, split in splits.items()} == {"train": 1257, "val": 180, "test": 360}
+    for split in splits.values():
+        counts = Counter(split.labels.tolist())
+        assert set(counts) == set(range(10))
+        assert max(counts.values()) - min(counts.values()) <= 0.08 * len(split) / 10 + 1
+    at_home = Digits(img_size=8, val_size=180, test_size=360).splits()
+    images = [tuple(image.flatten().tolist()) for split in at_home.values() for image in split.images]
+    assert len(set(images)) == 1797, "no image lies in two splits"
+    train = Digits(img_size=64, val_size=180, test_size=360).splits()["train"].images / 255
+    assert train.mean((0, 2, 3)).tolist() == pytest.approx(source.mean, abs=2e-3)
+    assert train.std((0, 2, 3)).tolist() == pytest.approx(source.std, abs=2e-3)
+
+
+def test_resizing_keeps_what_has_the_size_and_the_range_of_what_has_not():
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    assert resize(images, (8, 8)) is images
+    assert resize(images, (5, 20)).shape == (2, 3, 5, 20)
+
+
+def test_what_cannot_be_held_out_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"data\.val_size=200 cannot be held out of 100"):
+        held_out([0, 1] * 50, 200, "data.val_size")
+
+
+def test_random_images_have_any_size_and_are_the_same_each_time():
+    knobs = {"img_size": [8, 12], "in_chans": 5, "num_classes": 7, "train_size": 6, "eval_size": 4}
+    one, other = (Random(**knobs).splits()["train"] for _ in range(2))
+    assert one.images.shape == (6, 5, 8, 12)
+    assert torch.equal(one.images, other.images)
+    assert isinstance(one, InMemory)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes in train/ and val/, in images of several shapes; the class is the colour."""
+    for split, count in {"train": 10, "val": 4}.items():
+        for label, name in enumerate(["ant", "bee"]):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                colour = (40 + 160 * label,) * 3
+                Image.new("RGB", (30 - i, 20 + i), colour).save(tmp_path / split / name / f"{i}.png")
+    return tmp_path
+
+
+def image_folder(root: Path, **knobs) -> ImageFolder:
+    cfg = configure("data=imagefolder", f"data.root={root}", "data.img_size=[16,24]", "data.val_size=0.2").data
+    return instantiate(cfg, **knobs)
+
+
+def test_class_folders_become_labels_and_val_is_held_out_of_train(folder):
+    source = image_folder(folder)
+    assert source.num_classes == 2
+    splits = source.splits()
+    assert {name: len(split) for name, split in splits.items()} == {"train": 16, "val": 4, "test": 8}
+    assert not set(splits["train"].paths) & set(splits["val"].paths)
+    for split in splits.values():
+        images, labels = split[range(len(split))]
+        assert images.shape[1:] == (3, 16, 24)
+        assert torch.equal((images.float().mean((1, 2, 3)) > 128).long(), labels)
+
+
+def test_with_a_test_folder_val_chooses_and_test_judges(folder):
+    (folder / "val").rename(folder / "test")
+    (folder / "train").rename(folder / "val")
+    (folder / "test").rename(folder / "train")
+    for name in ("ant", "bee"):
+        (folder / "test" / name).mkdir(parents=True)
+        (folder / "val" / name / "0.png").rename(folder / "test" / name / "0.png")
+    splits = image_folder(folder).splits()
+    assert {name: len(split) for name, split in splits.items()} == {"train": 8, "val": 18, "test": 2}
+
+
+def test_a_folder_laid_out_otherwise_is_refused_with_the_layout(folder):
+    with pytest.raises(InstantiationException, match=r"no class folders in train/: expected train/<class>/<image> and val/"):
+        image_folder(folder / "train")
+    (folder / "val" / "bee").rename(folder / "val" / "wasp")
+    with pytest.raises(InstantiationException, match=r"train/ and val/ hold different classes, bee, wasp"):
+        image_folder(folder)
+
+
+def test_an_empty_class_and_a_broken_image_are_named(folder):
+    broken = folder / "train" / "ant" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:20])
+    train = image_folder(folder).files("train")
+    with pytest.raises(ValueError, match=r"train/ant/0\.png does not decode"):
+        train[[0]]
+    for path in (folder / "train" / "bee").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="no image in train/bee"):
+        image_folder(folder).splits()

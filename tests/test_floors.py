@@ -1,0 +1,59 @@
+"""Imports point downwards, and parts of one floor do not know each other."""
+
+import ast
+from pathlib import Path
+
+import patchbench
+
+SRC = Path(patchbench.__file__).parent
+TOP = ("command", "errors", "run", "schema")  # the only ones that know Hydra
+MAY_IMPORT = {
+    "layout": set(),
+    "schedule": set(),
+    "embed": {"layout"},
+    "pos": {"layout"},
+    "vit": {"layout"},
+    "cost": {"layout"},
+    "task": set(),
+    "checkpoint": set(),
+    "trainer": {"checkpoint"},
+    "data": {"layout", "task", "data"},
+    "track": {"cost", "task", "track"},
+    **{name: {"layout", "cost", "task", "checkpoint", "data", "track", *TOP} for name in TOP},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "patchbench" else {module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_imports_point_downwards():
+    for path in SRC.rglob("*.py"):
+        part = path.relative_to(SRC).parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        for module in imports(path):
+            if module.startswith("patchbench."):
+                assert module.split(".")[1] in MAY_IMPORT[part], f"{path}: {module}"
+
+
+def test_hydra_lives_on_the_top_floor_and_lightning_above_the_network():
+    for path in SRC.rglob("*.py"):
+        part = path.relative_to(SRC).parts[0].removesuffix(".py")
+        roots = {module.split(".")[0] for module in imports(path)}
+        if part not in TOP:
+            assert not roots & {"hydra", "omegaconf"}, path
+        if part in ("layout", "embed", "pos", "vit", "cost", "schedule"):
+            assert "pytorch_lightning" not in roots, path
+
+
+def test_shape_checks_are_not_blinded():
+    for path in SRC.rglob("*.py"):
+        assert "from __future__ import annotations" not in path.read_text(), path

@@ -1,0 +1,107 @@
+"""Throughput and memory against cases with a known answer."""
+
+import time
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from patchbench.cost import Cost
+from patchbench.task import Classify
+from patchbench.track.meter import GIB, Meter, peak_resident_bytes, reset_peak_memory
+
+LOAD_S, STEP_S, BATCH = 0.02, 0.03, 8
+
+
+class Slow(torch.nn.Module):
+    """A network whose step takes STEP_S, whatever the machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        time.sleep(STEP_S)
+        return self.scale * images.mean((1, 2, 3))[:, None]
+
+    def no_weight_decay(self) -> set[str]:
+        return set()
+
+
+class SlowImages(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        time.sleep(LOAD_S)
+        return torch.ones(BATCH, 3, 4, 4), torch.zeros(BATCH, dtype=torch.int64)
+
+
+class SlowToValidate(pl.Callback):
+    def on_validation_end(self, *_: object) -> None:
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Meter:
+    meter = Meter(4, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1_000_000))
+    task = Classify(
+        Slow(),
+        lambda groups: torch.optim.SGD(groups, lr=0.1),
+        lambda optimizer, steps: torch.optim.lr_scheduler.ConstantLR(optimizer),
+        num_classes=10,
+        label_smoothing=0.0,
+        clip_grad=None,
+        seed=0,
+        total_steps=lambda: 24,
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        callbacks=[meter, SlowToValidate()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=tmp_path_factory.mktemp("run"),
+    )
+    trainer.fit(task, DataLoader(SlowImages(), batch_size=None), DataLoader(SlowImages(), batch_size=None))
+    return meter
+
+
+def test_a_step_is_its_loading_and_its_computing_and_nothing_of_validation(measured):
+    final = measured.summary()
+    step_s = LOAD_S + STEP_S
+    assert 1000 * step_s <= final["final/step_ms_median"] <= 1000 * step_s * 1.5
+    assert final["final/step_ms_p95"] >= final["final/step_ms_median"]
+    assert final["final/images_per_s"] <= 1.1 * BATCH / step_s
+    assert final["final/images_per_s"] >= 0.6 * BATCH / step_s, "half a second of validation per epoch would show"
+
+
+def test_waiting_for_data_is_its_share(measured):
+    assert measured.summary()["final/data_wait_frac"] == pytest.approx(LOAD_S / (LOAD_S + STEP_S), abs=0.15)
+
+
+def test_tokens_and_flops_follow_from_images(measured):
+    final = measured.summary()
+    assert final["final/tokens_per_s"] == pytest.approx(5 * final["final/images_per_s"])
+    assert final["final/tflops_per_gpu"] == pytest.approx(6e6 * final["final/images_per_s"] / 1e12)
+    assert "final/mfu" not in final, "no peak is known for a CPU"
+
+
+def test_warm_up_is_left_out(measured):
+    assert measured.steps_seen == 24
+    assert len(measured.step_s) == 24 - 3
+
+
+def test_peak_memory_counts_what_was_freed_meanwhile_and_starts_again():
+    reset_peak_memory(torch.device("cpu"))
+    before = peak_resident_bytes()
+    block = torch.ones(GIB // 8)  # half a GiB of float32
+    del block
+    assert peak_resident_bytes() - before == pytest.approx(GIB / 2, rel=0.2)
+    reset_peak_memory(torch.device("cpu"))
+    assert peak_resident_bytes() - before < GIB / 4

@@ -1,0 +1,148 @@
+"""A run from configuration to record: it repeats, resumes and is tested again to the bit."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import configure
+from PIL import Image
+
+from patchbench.checkpoint import StopOnSignal, read_checkpoint
+from patchbench.errors import Refused
+from patchbench.run import evaluate, train
+
+CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "optim": "adamw"}
+
+
+def run(out_dir: Path, *overrides: str) -> dict:
+    train(configure("trainer=cpu", "logger=csv", *overrides), CHOICES, out_dir)
+    return json.loads((out_dir / "run.json").read_text())
+
+
+def metrics(out_dir: Path) -> pd.DataFrame:
+    rows = pd.read_csv(out_dir / "metrics.csv")
+    return rows.pivot_table(index="step", columns="name", values="value", aggfunc="last")
+
+
+def weights(out_dir: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return read_checkpoint(out_dir / name)["state_dict"]
+
+
+NOISY = "model.drop_path=0.5"  # so that the network's own randomness shows
+
+
+def test_one_seed_repeats_to_the_bit_and_two_seeds_differ(tmp_path, micro):
+    one, same = (run(tmp_path / name, *micro, NOISY) for name in ("one", "same"))
+    other = run(tmp_path / "other", *micro, NOISY, "seed=1")
+    torch.testing.assert_close(weights(tmp_path / "one"), weights(tmp_path / "same"), rtol=0, atol=0)
+    losses = [metrics(tmp_path / name)["train/loss"].dropna().tolist() for name in ("one", "same", "other")]
+    assert losses[0] == losses[1] != losses[2]
+    assert one["identity"] == same["identity"] != other["identity"]
+
+
+def test_record_csv_and_checkpoint_tell_the_same(tmp_path, micro):
+    done = run(tmp_path, *micro)
+    assert {"identity", "factors", "config", "result", "environment"} <= set(done)
+    assert done["factors"] == {**CHOICES, "patch": 4, "pos": "learned", "seed": 0}
+    result, rows = done["result"], metrics(tmp_path)
+    last = rows.iloc[-1]
+    for name in ("test/acc", "val/acc_best", "final/images_per_s", "final/cpu_rss_gib", "model/gmacs", "time/wall_s"):
+        assert last[name] == pytest.approx(result[name], rel=1e-6), name
+    assert rows["val/acc"].dropna().index.tolist() == [4, 8], "validation after each epoch of 4 steps"
+    assert rows["val/acc"].max() == result["val/acc_best"]
+    assert rows["train/loss"].dropna().index.tolist() == [5, 7, 8], "three steps of warm-up, then every two, then the rest"
+    assert result["test/acc_low"] < result["test/acc"] < result["test/acc_high"]
+    assert result["final/tokens_per_s"] == pytest.approx(16 * result["final/images_per_s"])
+    assert done["environment"]["versions"]["torch"] == torch.__version__
+    again = evaluate(tmp_path / "best.ckpt", configure("trainer=cpu").trainer, workers=0, data_root=None)
+    for name in ("test/acc", "test/loss", "test/images"):
+        assert again["result"][name] == result[name]
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:
+    """End training after `step`, as a signal does (saving) or as a crash does (not)."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == step:
+            if how == "signal":
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                raise Cut
+        original(self, trainer, *args)
+
+    original = StopOnSignal.on_train_batch_end
+    monkeypatch.setattr(StopOnSignal, "on_train_batch_end", on_train_batch_end)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("step", "how"), [(2, "signal"), (3, "signal"), (5, "signal"), (5, "crash"), (8, "signal")])
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, micro, monkeypatch, step, how, workers):
+    arguments = [*micro, "epochs=3", NOISY, "trainer.accumulate=2", "limit_batches=3", f"workers={workers}"]
+    whole = run(tmp_path / "whole", *arguments)
+    with monkeypatch.context() as patch, pytest.raises((SystemExit, Cut)) as ended:
+        cut_at(patch, step, how)
+        run(tmp_path / "cut", *arguments)
+    assert how == "crash" or ended.value.code == 128 + signal.SIGTERM
+    assert not (tmp_path / "cut" / "run.json").exists()
+    resumed = run(tmp_path / "cut", *arguments)
+    torch.testing.assert_close(weights(tmp_path / "whole"), weights(tmp_path / "cut"), rtol=0, atol=0)
+    torch.testing.assert_close(weights(tmp_path / "whole", "best.ckpt"), weights(tmp_path / "cut", "best.ckpt"), rtol=0, atol=0)
+    for name in ("test/acc", "test/loss", "val/acc_best", "val/loss"):
+        assert resumed["result"][name] == whole["result"][name]
+    assert metrics(tmp_path / "whole")["val/loss"].dropna().tolist() == metrics(tmp_path / "cut")["val/loss"].dropna().tolist()
+
+
+def test_a_run_that_is_done_is_not_repeated_unless_asked(tmp_path, micro, capsys):
+    first = run(tmp_path, *micro)
+    before = (tmp_path / "run.json").read_bytes()
+    run(tmp_path, *micro)
+    assert (tmp_path / "run.json").read_bytes() == before
+    assert "rerun=true" in capsys.readouterr().out
+    again = run(tmp_path, *micro, "rerun=true")
+    assert (tmp_path / "run.json").read_bytes() != before
+    assert again["result"]["test/loss"] == first["result"]["test/loss"]
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path, micro):
+    run(tmp_path / "one", *micro)
+    with pytest.raises(Refused, match=r"model\.depth=2 there, 3 here"):
+        run(tmp_path / "other", *micro, "model.depth=3", f"ckpt={tmp_path / 'one' / 'last.ckpt'}")
+    assert not (tmp_path / "other" / "run.json").exists()
+
+
+def test_divergence_stops_training_and_keeps_the_last_good_checkpoint(tmp_path, micro, monkeypatch):
+    original = pl.LightningModule.on_before_optimizer_step
+
+    def poison(self, optimizer):
+        if self.trainer.global_step == 5:
+            next(self.parameters()).grad.fill_(float("nan"))
+        original(self, optimizer)
+
+    monkeypatch.setattr(pl.LightningModule, "on_before_optimizer_step", poison)
+    with pytest.raises(FloatingPointError, match=r"diverged by step .*optim\.lr"):
+        run(tmp_path, *micro)
+    assert not (tmp_path / "run.json").exists()
+    assert all(w.isfinite().all() for w in weights(tmp_path).values() if w.is_floating_point())
+
+
+def test_a_folder_of_images_trains_with_workers_as_without(tmp_path, micro):
+    generator = np.random.default_rng(0)
+    for split, count in {"train": 40, "val": 20}.items():
+        for name in ("ant", "bee"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                noise = generator.integers(256, size=(20, 24, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(tmp_path / split / name / f"{i}.jpg")
+    arguments = ["data=imagefolder", f"data.root={tmp_path}", "data.val_size=0.2", *micro, "limit_batches=2"]
+    none, two = (run(tmp_path / f"w{n}", *arguments, f"workers={n}")["result"] for n in (0, 2))
+    assert none["test/loss"] == two["test/loss"]
+    torch.testing.assert_close(weights(tmp_path / "w0"), weights(tmp_path / "w2"), rtol=0, atol=0)
