@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from patchbench.command import CONF, register
+from patchbench.command import register
+from patchbench.errors import CONF
 from patchbench.run import build_net, instantiate
 from patchbench.trainer import quiet
 

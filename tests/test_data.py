@@ -32,7 +32,7 @@ def order(position=0, *, rank=0, world_size=1, accumulate=1, seed=0, limit=None,
 
 def test_an_epoch_visits_no_image_twice_and_another_epoch_visits_them_in_another_order():
     first, second = list(order(0)), list(order(4))
-    seen = sum(first, [])
+    seen = [i for batch in first for i in batch]
     assert len(seen) == len(set(seen)) == 96
     assert first != second
     assert first != list(order(0, seed=1))
@@ -61,7 +61,11 @@ def test_a_limit_cuts_epochs_short():
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
-    [({"batch_size": 101}, "exceeds the 100"), ({"world_size": 5}, "multiple of 5"), ({"accumulate": 7}, "multiple of 7")],
+    [
+        ({"batch_size": 101}, "exceeds the 100"),
+        ({"world_size": 5}, "multiple of 5"),
+        ({"accumulate": 7}, "multiple of 7"),
+    ],
 )
 def test_a_batch_size_that_cannot_be_shared_out_is_refused(knobs, message):
     with pytest.raises(ValueError, match=message):
@@ -150,7 +154,9 @@ def test_with_a_test_folder_val_chooses_and_test_judges(folder):
 
 
 def test_a_folder_laid_out_otherwise_is_refused_with_the_layout(folder):
-    with pytest.raises(InstantiationException, match=r"no class folders in train/: expected train/<class>/<image> and val/"):
+    with pytest.raises(
+        InstantiationException, match=r"no class folders in train/: expected train/<class>/<image> and val/"
+    ):
         image_folder(folder / "train")
     (folder / "val" / "bee").rename(folder / "val" / "wasp")
     with pytest.raises(InstantiationException, match=r"train/ and val/ hold different classes, bee, wasp"):

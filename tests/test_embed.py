@@ -44,7 +44,9 @@ def test_every_projection_starts_with_the_variance_of_its_fan_in():
 
 @pytest.mark.parametrize("embed", [ConvEmbed, LinearEmbed])
 def test_patches_that_do_not_cover_the_image_are_refused_with_sizes_that_would_fit(embed):
-    with pytest.raises(ValueError, match=r"patch=16 .*data\.img_size=30 .*data\.img_size=16 or data\.img_size=32.*1\|2\|3\|5"):
+    with pytest.raises(
+        ValueError, match=r"patch=16 .*data\.img_size=30 .*data\.img_size=16 or data\.img_size=32.*1\|2\|3\|5"
+    ):
         embed((30, 30), 3, 8, patch_size=16, pad=False)
     fits = embed((32, 32), 3, 8, patch_size=16, pad=False)
     with pytest.raises(ValueError, match="does not cover"):

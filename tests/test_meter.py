@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 
 from patchbench.cost import Cost
 from patchbench.task import Classify
-from patchbench.track.meter import GIB, Meter, peak_resident_bytes, reset_peak_memory
+from patchbench.track.device import GIB, peak_resident_bytes, reset_peak_memory
+from patchbench.track.meter import WARM_UP, Meter
 
 LOAD_S, STEP_S, BATCH = 0.02, 0.03, 8
 
@@ -77,12 +78,12 @@ def test_a_step_is_its_loading_and_its_computing_and_nothing_of_validation(measu
     step_s = LOAD_S + STEP_S
     assert 1000 * step_s <= final["final/step_ms_median"] <= 1000 * step_s * 1.5
     assert final["final/step_ms_p95"] >= final["final/step_ms_median"]
-    assert final["final/images_per_s"] <= 1.1 * BATCH / step_s
+    assert final["final/images_per_s"] <= BATCH / step_s
     assert final["final/images_per_s"] >= 0.6 * BATCH / step_s, "half a second of validation per epoch would show"
 
 
 def test_waiting_for_data_is_its_share(measured):
-    assert measured.summary()["final/data_wait_frac"] == pytest.approx(LOAD_S / (LOAD_S + STEP_S), abs=0.15)
+    assert measured.summary()["final/data_wait_frac"] == pytest.approx(LOAD_S / (LOAD_S + STEP_S), abs=0.1)
 
 
 def test_tokens_and_flops_follow_from_images(measured):
@@ -93,8 +94,7 @@ def test_tokens_and_flops_follow_from_images(measured):
 
 
 def test_warm_up_is_left_out(measured):
-    assert measured.steps_seen == 24
-    assert len(measured.step_s) == 24 - 3
+    assert len(measured.step_s) == 24 - WARM_UP
 
 
 def test_peak_memory_counts_what_was_freed_meanwhile_and_starts_again():

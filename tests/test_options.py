@@ -33,7 +33,9 @@ def test_every_option_composes(group):
 
 @pytest.mark.parametrize("embed", options("embed"))
 @pytest.mark.parametrize("pos", options("pos"))
-@pytest.mark.parametrize("prefix", ["num_prefix_tokens=0 pool=mean", "num_prefix_tokens=1 pool=cls", "num_prefix_tokens=5 pool=mean"])
+@pytest.mark.parametrize(
+    "prefix", ["num_prefix_tokens=0 pool=mean", "num_prefix_tokens=1 pool=cls", "num_prefix_tokens=5 pool=mean"]
+)
 def test_every_parameter_learns_on_a_grid_that_is_not_square(build, embed, pos, prefix):
     model = [f"model.{knob}" for knob in prefix.split()]
     net = build(f"embed={embed}", f"pos={pos}", "model=micro", "data.img_size=[16,24]", "patch=[4,8]", *model)
@@ -118,6 +120,15 @@ def test_identity_is_what_is_compared_and_nothing_else():
     assert name() == name("trainer=ddp", "logger=none", "workers=3", "log_every=7", "data_dir=/elsewhere")
     assert name("pos=[learned,rope]") == name("pos=[rope,learned]")
     assert name("embed=overlap", "patch=4") == name("embed=overlap", "patch=8"), "overlap does not read patch"
-    different = ["seed=1", "patch=8", "embed=linear", "pos=none", "epochs=3", "optim.lr=1", "embed.pad=true", "trainer=fast"]
+    different = [
+        "seed=1",
+        "patch=8",
+        "embed=linear",
+        "pos=none",
+        "epochs=3",
+        "optim.lr=1",
+        "embed.pad=true",
+        "trainer=fast",
+    ]
     assert len({name(), *(name(change) for change in different)}) == 1 + len(different)
     assert name("patch=[8,16]").startswith("runs/conv-8x16_learned_digits_s0_")

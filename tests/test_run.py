@@ -55,10 +55,11 @@ def test_record_csv_and_checkpoint_tell_the_same(tmp_path, micro):
         assert last[name] == pytest.approx(result[name], rel=1e-6), name
     assert rows["val/acc"].dropna().index.tolist() == [4, 8], "validation after each epoch of 4 steps"
     assert rows["val/acc"].max() == result["val/acc_best"]
-    assert rows["train/loss"].dropna().index.tolist() == [5, 7, 8], "three steps of warm-up, then every two, then the rest"
+    assert rows["train/loss"].dropna().index.tolist() == [2, 4, 6, 8]
+    assert rows["throughput/images_per_s"].dropna().index.tolist() == [4, 6, 8], "the first window warms up"
     assert result["test/acc_low"] < result["test/acc"] < result["test/acc_high"]
     assert result["final/tokens_per_s"] == pytest.approx(16 * result["final/images_per_s"])
-    assert done["environment"]["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(done["environment"]["versions"]["torch"])
     again = evaluate(tmp_path / "best.ckpt", configure("trainer=cpu").trainer, workers=0, data_root=None)
     for name in ("test/acc", "test/loss", "test/images"):
         assert again["result"][name] == result[name]
@@ -88,17 +89,23 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, micro, monkeypatch, step, how, workers):
     arguments = [*micro, "epochs=3", NOISY, "trainer.accumulate=2", "limit_batches=3", f"workers={workers}"]
     whole = run(tmp_path / "whole", *arguments)
-    with monkeypatch.context() as patch, pytest.raises((SystemExit, Cut)) as ended:
+    with monkeypatch.context() as patch:
         cut_at(patch, step, how)
-        run(tmp_path / "cut", *arguments)
+        with pytest.raises((SystemExit, Cut)) as ended:
+            run(tmp_path / "cut", *arguments)
     assert how == "crash" or ended.value.code == 128 + signal.SIGTERM
     assert not (tmp_path / "cut" / "run.json").exists()
     resumed = run(tmp_path / "cut", *arguments)
     torch.testing.assert_close(weights(tmp_path / "whole"), weights(tmp_path / "cut"), rtol=0, atol=0)
-    torch.testing.assert_close(weights(tmp_path / "whole", "best.ckpt"), weights(tmp_path / "cut", "best.ckpt"), rtol=0, atol=0)
+    torch.testing.assert_close(
+        weights(tmp_path / "whole", "best.ckpt"), weights(tmp_path / "cut", "best.ckpt"), rtol=0, atol=0
+    )
     for name in ("test/acc", "test/loss", "val/acc_best", "val/loss"):
         assert resumed["result"][name] == whole["result"][name]
-    assert metrics(tmp_path / "whole")["val/loss"].dropna().tolist() == metrics(tmp_path / "cut")["val/loss"].dropna().tolist()
+    assert (
+        metrics(tmp_path / "whole")["val/loss"].dropna().tolist()
+        == metrics(tmp_path / "cut")["val/loss"].dropna().tolist()
+    )
 
 
 def test_a_run_that_is_done_is_not_repeated_unless_asked(tmp_path, micro, capsys):
@@ -124,7 +131,7 @@ def test_divergence_stops_training_and_keeps_the_last_good_checkpoint(tmp_path, 
 
     def poison(self, optimizer):
         if self.trainer.global_step == 5:
-            next(self.parameters()).grad.fill_(float("nan"))
+            self.net.head.weight.grad.fill_(float("nan"))
         original(self, optimizer)
 
     monkeypatch.setattr(pl.LightningModule, "on_before_optimizer_step", poison)

@@ -45,7 +45,9 @@ def test_logits_equal_timms_vit_base_patch16_224(build, embed):
 
 def test_average_pooling_equals_timms(build):
     net = build("model=tiny", "data=random", "data.img_size=64").eval()
-    vit = timm.create_model("vit_tiny_patch16_224", img_size=64, global_pool="avg", class_token=False, num_classes=1000).eval()
+    vit = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, global_pool="avg", class_token=False, num_classes=1000
+    ).eval()
     state = {name.replace("fc_norm", "norm"): w for name, w in vit.state_dict().items()}
     state["prefix"] = net.prefix
     state["tokens.table"] = state.pop("pos_embed")[0].unflatten(0, (4, 4))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,7 +33,9 @@ class AtomicCheckpoint(CheckpointIO):
         finally:
             part.unlink(missing_ok=True)
 
-    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return read_checkpoint(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -42,7 +45,9 @@ class AtomicCheckpoint(CheckpointIO):
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """FileNotFoundError if there is none, ValueError if it is no checkpoint of this framework."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"ckpt={path}: there is no such file; a run keeps last.ckpt and best.ckpt in its directory")
+        raise FileNotFoundError(
+            f"ckpt={path}: there is no such file; a run keeps last.ckpt and best.ckpt in its directory"
+        )
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises a different class for each way in which a file is no checkpoint
@@ -64,16 +69,15 @@ class Origin(pl.Callback):
 
 def keep_checkpoints(out_dir: Path) -> ModelCheckpoint:
     """last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals."""
-    return ModelCheckpoint(
-        out_dir, "best", monitor="val/acc", mode="max", save_last=True, enable_version_counter=False
-    )
+    return ModelCheckpoint(out_dir, "best", monitor="val/acc", mode="max", save_last=True, enable_version_counter=False)
 
 
 class StopOnSignal(pl.Callback):
     """On Ctrl-C, SIGTERM or SIGUSR1, finish the step, save last.ckpt and leave with 128 + the signal's number.
 
-    The handler only takes note; ranks agree every `every` steps, so that all of them save together.
-    A second Ctrl-C ends at once.
+    The handler only takes note; ranks agree every `every` steps and at the end of an epoch, so that all save together.
+    After the last step of an epoch its validation still runs, or a resumed training would lack it.
+    A second signal ends at once.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -92,14 +96,24 @@ class StopOnSignal(pl.Callback):
         self.received = number
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.world_size == 1 or trainer.global_step % self.every == 0 or trainer.is_last_batch:
+            self.stop_if_told(trainer, leave=not trainer.is_last_batch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if trainer.current_epoch + 1 != trainer.max_epochs:
+            self.stop_if_told(trainer, leave=True, save=False)  # keep_checkpoints saved after validation
+
+    def stop_if_told(self, trainer: pl.Trainer, *, leave: bool, save: bool = True) -> None:
         received = self.received
         if trainer.world_size > 1:
-            if trainer.global_step % self.every:
-                return
             flag = torch.tensor(received, device=trainer.strategy.root_device)
             received = int(trainer.strategy.reduce(flag, reduce_op="max"))
-        if received:
+        if received and save:
             trainer.save_checkpoint(self.path)
+        if received and leave:
+            if trainer.is_global_zero:
+                name = signal.Signals(received).name
+                print(f"{name}: saved {self.path}; the same command goes on from there", file=sys.stderr)
             raise SystemExit(128 + received)
 
     def restore(self) -> None:

@@ -1,19 +1,18 @@
 """How train.py and evaluate.py become Hydra commands. Imports little, so that --help and refusals are quick."""
 
+import functools
 import hashlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.errors import one_line_errors
+from patchbench.errors import CONF, one_line_errors, refuse_added_options
 from patchbench.schema import Options, factors, identity, name
-
-CONF = Path(__file__).parents[2] / "conf"
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -21,13 +20,19 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         register()
-        return one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(task)))
+
+        @functools.wraps(task)
+        def checked(cfg: DictConfig) -> Any:
+            refuse_added_options(HydraConfig.get().overrides.task)
+            return task(cfg)
+
+        return one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked)))
 
     return decorate
 
 
 def register() -> None:
-    """Make known to Hydra what the files under conf/ refer to: the types of options, and the names of runs and sweeps."""
+    """Tell Hydra what the files under conf/ refer to: the types of options, and the names of runs and sweeps."""
     ConfigStore.instance().store("schema", Options)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
@@ -40,7 +45,7 @@ def run_dir(*, _root_: DictConfig) -> str:
 
 
 def sweep_name() -> str | None:
-    """Of the sweep that this process runs, None outside one; the same sweep has the same name when it is started again."""
+    """Of the sweep that this process runs, None outside one; started again, it has the same name."""
     if not {"-m", "--multirun"} & set(sys.argv):
         return None
     return "sweep-" + hashlib.sha256(" ".join(sorted(sys.argv[1:])).encode()).hexdigest()[:8]

@@ -12,7 +12,7 @@ from patchbench.layout import Layout, Size
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image through the network: tokens of the trunk (prefix included), parameters, multiply-accumulates forward."""
+    """Of one image: tokens in the trunk (prefix included), parameters, multiply-accumulates of the forward pass."""
 
     grid_size: Size
     num_tokens: int

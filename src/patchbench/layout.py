@@ -10,7 +10,7 @@ Size = tuple[int, int]
 class Layout:
     """The tokens that a positional scheme is built for.
 
-    grid_size: rows and columns of patches; num_prefix_tokens: class token and registers, which have no place on the grid.
+    grid_size: rows and columns of patches; num_prefix_tokens: class token and registers, which lie off the grid.
     """
 
     grid_size: Size
@@ -28,28 +28,27 @@ def size(name: str, value: object) -> Size:
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or isinstance(value, bool):
         raise ValueError(f"{name}={value} is no size in pixels: give a whole number or [height,width], as in {name}=16")
-    return pair
+    return pair[0], pair[1]
 
 
 def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: bool) -> tuple[Size, Size]:
     """Lay patches edge to edge over an image.
 
-    Returns grid_size and the rows and columns of zeros that must be added at the bottom and right, (0, 0) without `pad`.
+    Returns grid_size, and how many rows and columns of zeros are to be added at the bottom and right.
     ValueError if the patches do not cover the image exactly and may not pad: pixels are never cropped in silence.
     """
     image, patch = size("data.img_size", img_size), size("patch", patch_size)
-    missing = tuple(-n % p for n, p in zip(image, patch, strict=True))
+    missing = (-image[0] % patch[0], -image[1] % patch[1])
     if any(missing) and not pad:
-        larger = tuple(n + m for n, m in zip(image, missing, strict=True))
-        smaller = tuple(n // p * p for n, p in zip(image, patch, strict=True))
+        larger = (image[0] + missing[0], image[1] + missing[1])
+        smaller = (image[0] // patch[0] * patch[0], image[1] // patch[1] * patch[1])
         fitting = " or ".join(f"data.img_size={spell(s)}" for s in (smaller, larger) if min(s) > 0)
         patches = [p for p in range(1, min(image) + 1) if image[0] % p == 0 and image[1] % p == 0]
         raise ValueError(
             f"patch={spell(patch)} does not cover data.img_size={spell(image)} exactly: use {fitting}, "
             f"or patch={'|'.join(map(str, patches))}, or pad with embed.pad=true"
         )
-    rows, cols = ((n + m) // p for n, m, p in zip(image, missing, patch, strict=True))
-    return (rows, cols), (missing[0], missing[1])
+    return ((image[0] + missing[0]) // patch[0], (image[1] + missing[1]) // patch[1]), missing
 
 
 def spell(pair: Size) -> str:

@@ -39,13 +39,11 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
     anything is trained or written where the configuration cannot run.
     """
     record = out_dir / "run.json"
-    if cfg.rerun and rank_zero_only.rank == 0:
-        for file in FILES:
-            (out_dir / file).unlink(missing_ok=True)
+    if cfg.rerun:
+        clear(out_dir)
     if record.exists():
         done = json.loads(record.read_text())
-        if rank_zero_only.rank == 0:
-            print_result(schema.name(done["factors"]), done["result"], out_dir)
+        print_result(schema.name(done["factors"]), done["result"], out_dir)
         say("This run was done before; rerun=true trains it again.")
         return done["result"]["val/acc_best"]
 
@@ -67,8 +65,8 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
         if in_sweep and trainer.world_size > 1:
             raise ValueError(
-                f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its ranks "
-                "once only; run each cell by a command of its own, or use trainer.devices=1"
+                f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
+                "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
             )
         data = prepare_data(cfg, source, trainer)
         torch.manual_seed(cfg.seed)
@@ -77,8 +75,9 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
             compile_blocks(task.net)
     rows, cols = costs.grid_size
     say(
-        f"{schema.name(levels)}: {source.img_size[0]}x{source.img_size[1]} pixels, {rows}x{cols} patches; {levels['model']} "
-        f"with {costs.params:,} parameters, {costs.num_tokens:,} tokens and {costs.macs / 1e9:.3g} GMACs an image"
+        f"{schema.name(levels)}: {source.img_size[0]}x{source.img_size[1]} pixels, {rows}x{cols} patches; "
+        f"{levels['model']} with {costs.params:,} parameters, {costs.num_tokens:,} tokens "
+        f"and {costs.macs / 1e9:.3g} GMACs an image"
     )
     if ckpt:
         say(f"resuming from {ckpt} (rerun=true starts afresh)")
@@ -95,17 +94,16 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
                 runs_dir=Path(cfg.runs_dir),
                 resume=ckpt is not None,
             )
-            loggers.append(stack.enter_context(run))
+            with refusing():
+                loggers.append(stack.enter_context(run))
         trainer.loggers = loggers
         trainer.fit(task, data, ckpt_path=ckpt)
         validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
         tested = test(trainer, task, data, out_dir / "best.ckpt")
         result = validated | tested | meter.summary() | costs.facts()
         meter.write(trainer, {name: value for name, value in result.items() if isinstance(value, int | float)})
-    if trainer.is_global_zero:
-        done = origin | {"result": result, "environment": environment()}
-        write_record(record, done)
-        print_result(schema.name(levels), result, out_dir)
+    write_record(record, origin | {"result": result, "environment": environment()})
+    print_result(schema.name(levels), result, out_dir)
     return result["val/acc_best"]
 
 
@@ -121,7 +119,9 @@ def evaluate(ckpt: Path, trainer_cfg: DictConfig, *, workers: int | str, data_ro
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
         task = build_task(cfg, build_net(cfg, source), data)
-    return origin | {"result": test(trainer, task, data, ckpt) | network_cost(cfg, source).facts()}
+    result = test(trainer, task, data, ckpt) | network_cost(cfg, source).facts()
+    print_result(schema.name(origin["factors"]), result)
+    return origin | {"result": result}
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def check_options(cfg: DictConfig) -> None:
     instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
 
 
-def build_net(cfg: DictConfig, source: Source) -> nn.Module:
+def build_net(cfg: DictConfig, source: Source) -> Any:
     """The network that fits the images and classes of the source, freshly initialised."""
     build = instantiate(cfg.model)
     return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
@@ -203,8 +203,8 @@ def checkpoint_to_resume(cfg: DictConfig, origin: dict[str, Any], out_dir: Path)
         odd = [k for k in {**there, **here} if here.get(k) != there.get(k)]
         changes = ", ".join(f"{k}={there.get(k)} there, {here.get(k)} here" for k in odd[:4])
         raise ValueError(
-            f"ckpt={path} is of another run ({changes}{', ...' if len(odd) > 4 else ''}): give the options it was trained "
-            "with, or leave ckpt out to train anew"
+            f"ckpt={path} is of another run ({changes}{', ...' if len(odd) > 4 else ''}): give the options it was "
+            "trained with, or leave ckpt out to train anew"
         )
     return path
 
@@ -217,7 +217,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def compile_blocks(net: nn.Module) -> None:
+def compile_blocks(net: Any) -> None:
     """Each block by itself: as fast as the whole, and compiled once for all of them."""
     for block in net.blocks:
         block.compile()
@@ -235,6 +235,13 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict
     return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
 
 
+@rank_zero_only
+def clear(out_dir: Path) -> None:
+    """Remove what an earlier run left."""
+    for file in FILES:
+        (out_dir / file).unlink(missing_ok=True)
+
+
+@rank_zero_only
 def say(line: str) -> None:
-    if rank_zero_only.rank == 0:
-        print(line, flush=True)
+    print(line, flush=True)

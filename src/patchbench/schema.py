@@ -51,8 +51,8 @@ class Options(Compared, HowItIsRun):
 def compared(cfg: DictConfig) -> dict[str, Any]:
     """The part of the configuration that is the run's identity, interpolations not followed.
 
-    `${data_dir}` stays as it is: where data lies does not matter. `patch` drops out where the embedding does not read it,
-    so that two cells of a sweep that differ only there are the same run.
+    `${data_dir}` stays as it is: where data lies does not matter. `patch` drops out where the embedding does not read
+    it, so that two cells of a sweep that differ only there are the same run.
     """
     part = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
     assert isinstance(part, dict)
@@ -74,7 +74,11 @@ def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The levels of this run by factor: the options chosen in each group, the patch and the seed."""
     groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "optim")}
     patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
-    return groups | {"patch": patch if reads_patch(cfg) else None, "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
+    return groups | {
+        "patch": patch if reads_patch(cfg) else None,
+        "pos": "+".join(sorted(cfg.pos)) or "none",
+        "seed": cfg.seed,
+    }
 
 
 def name(levels: dict[str, Any]) -> str:

@@ -1,10 +1,12 @@
 """Supervised image classification."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -35,14 +37,15 @@ class Classify(pl.LightningModule):
         total_steps: Callable[[], int],
     ) -> None:
         super().__init__()
-        self.net, self.optimizer, self.schedule = net, optimizer, schedule
+        self.net: Any = net  # a Module with no_weight_decay()
+        self.optimizer, self.schedule = optimizer, schedule
         self.label_smoothing, self.clip_grad, self.seed = label_smoothing, clip_grad, seed
         self.total_steps = total_steps
         self.grad_norm = torch.zeros(())
-        self.metrics = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
+        self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout and drop path follow from (seed, batch, rank), not from history, so that resuming needs no generator."""
+        """Dropout and drop path follow from (seed, batch, rank), not from history: resuming needs no generator."""
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         seed = hash((self.seed, batches, self.global_rank)) % 2**63  # of integers: the same in every process
         torch.default_generator.manual_seed(seed)
@@ -68,14 +71,16 @@ class Classify(pl.LightningModule):
     def measure(self, split: str, batch: Batch) -> None:
         images, labels = batch
         logits = self.net(images).float()
-        loss, *accuracies = self.metrics[split].values()
-        loss.update(F.cross_entropy(logits, labels, reduction="none"))
-        for accuracy in accuracies:
-            accuracy.update(logits, labels)
-        named = {f"{split}/{name}": metric for name, metric in self.metrics[split].items()}
+        named = {}
+        for name, metric in self.metrics[split].items():
+            if name == "loss":
+                metric.update(F.cross_entropy(logits, labels, reduction="none"))
+            else:
+                metric.update(logits, labels)
+            named[f"{split}/{name}"] = metric
         self.log_dict(named, on_step=False, on_epoch=True, logger=False)  # callbacks write them, with the speed beside
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Decay matrices and kernels; spare biases, norms, and whatever `net.no_weight_decay()` names."""
         spared = self.net.no_weight_decay()
         parameters = dict(self.net.named_parameters())

@@ -34,7 +34,7 @@ def make_trainer(
     if on_gpu and isinstance(devices, int) and devices > gpus:
         raise ValueError(f"trainer.devices={devices}, but torch sees {gpus} GPU(s) here: use trainer.devices={gpus}")
     for name, count in {"devices": devices, "num_nodes": num_nodes, "accumulate": accumulate}.items():
-        if count != "auto" and not (isinstance(count, int) and count >= 1) or (name, count) == ("accumulate", "auto"):
+        if (count != "auto" and not (isinstance(count, int) and count >= 1)) or (name, count) == ("accumulate", "auto"):
             raise ValueError(f"trainer.{name}={count} is no number of {name}: use 1 or more")
     if on_gpu:
         torch.set_float32_matmul_precision("high")
@@ -44,7 +44,7 @@ def make_trainer(
         devices=devices,
         num_nodes=num_nodes,
         strategy=strategy,
-        precision=("bf16-mixed" if on_gpu else "32-true") if precision == "auto" else precision,
+        precision=("bf16-mixed" if on_gpu else "32-true") if precision == "auto" else precision,  # type: ignore[arg-type]
         accumulate_grad_batches=accumulate,
         max_epochs=max_epochs,
         default_root_dir=out_dir,

@@ -9,11 +9,12 @@ The network knows these places, and nothing of what fills them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import calculate_drop_path_rates, trunc_normal_
+from timm.layers import trunc_normal_
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
@@ -35,12 +36,12 @@ class Position:
     @classmethod
     def union(cls, schemes: "Mapping[str, Position]") -> "Position":
         """Several schemes at once, as in `pos=[learned,rope]`. ValueError if two fill one place."""
-        filled: dict[str, tuple[str, object]] = {}
+        filled: dict[str, tuple[str, Any]] = {}
         for name, scheme in schemes.items():
             for place, build in vars(scheme).items():
                 if build is not None and (other := filled.setdefault(place, (name, build))[0]) != name:
                     raise ValueError(
-                        f"pos=[{','.join(schemes)}]: {other} and {name} both fill the place {place!r}: choose one of them"
+                        f"pos=[{','.join(schemes)}]: {other} and {name} both fill the place {place!r}: choose one"
                     )
         return cls(**{place: build for place, (_, build) in filled.items()})
 
@@ -49,8 +50,8 @@ class ViT(nn.Module):
     """Images to class logits.
 
     embed: builds the embedding from (img_size, in_chans, embed_dim); pos: the schemes by name, see `Position`.
-    The first prefix token is the class token, further ones are registers (Darcet et al., 2024); none of them has a place
-    on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens.
+    The first prefix token is the class token, further ones are registers (Darcet et al., 2024); none of them has a
+    place on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens.
     Without position, with a class token, it is timm's `VisionTransformer`, parameter by parameter.
     """
 
@@ -96,7 +97,7 @@ class ViT(nn.Module):
                 num_prefix_tokens=num_prefix_tokens,
                 drop_path=rate,
             )
-            for rate in calculate_drop_path_rates(drop_path, depth)
+            for rate in torch.linspace(0, drop_path, depth, device="cpu").tolist()
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = nn.Linear(embed_dim, num_classes)
@@ -104,9 +105,9 @@ class ViT(nn.Module):
         self.prefix = nn.Parameter(torch.empty(num_prefix_tokens, embed_dim))
         nn.init.trunc_normal_(self.prefix, std=0.02)
 
-        self.embed = embed(img_size, in_chans, embed_dim)
-        self.embed.apply(init_projection)
-        self.layout = Layout(self.embed.grid_size, embed_dim, num_heads, num_prefix_tokens)
+        self.embed = embed(img_size, in_chans, embed_dim).apply(init_projection)
+        grid_size: Any = self.embed.grid_size
+        self.layout = Layout(grid_size, embed_dim, num_heads, num_prefix_tokens)
         place = Position.union(pos)
         after = range(depth - 1) if place.after is None else place.after
         self.tokens = place.tokens(self.layout) if place.tokens else nn.Identity()
@@ -137,7 +138,7 @@ class ViT(nn.Module):
         return F.pad(bias, (p, 0, p, 0))[None]
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that tell position or stand in for a patch: never decayed (timm's hook of this name)."""
+        """Names of the parameters that tell position or stand in for a patch (timm's hook of this name)."""
         places = ("prefix", "tokens.", "rotation.", "bias.", "between.")
         return {name for name, _ in self.named_parameters() if name.startswith(places)}
 

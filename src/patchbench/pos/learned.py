@@ -17,7 +17,7 @@ class Learned(nn.Module):
         nn.init.trunc_normal_(self.table, std=std)
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
-        table = self.table
+        table: Tensor = self.table
         if table.shape[:2] != x.shape[1:3]:
             table = F.interpolate(table.permute(2, 0, 1)[None], size=x.shape[1:3], mode="bicubic", antialias=True)
             table = table[0].permute(1, 2, 0)

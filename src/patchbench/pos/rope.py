@@ -15,15 +15,15 @@ def axial_rotation(grid_size: Size, head_dim: int, temperature: float) -> Float[
     quarter = head_dim // 4
     omega = temperature ** -(torch.arange(quarter) / quarter)
     rows, cols = (torch.outer(torch.arange(n, dtype=torch.float32), omega) for n in grid_size)
-    angles = torch.cat(
-        [rows[:, None].expand(*grid_size, quarter), cols[None].expand(*grid_size, quarter)], dim=-1
-    )
+    angles = torch.cat([rows[:, None].expand(*grid_size, quarter), cols[None].expand(*grid_size, quarter)], dim=-1)
     angles = angles.flatten(0, 1).repeat_interleave(2, dim=-1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class AxialRope(nn.Module):
-    """Attention between two patches depends on their distance in rows and columns. ValueError unless 4 divides head_dim."""
+    """Attention depends on distance in rows and columns, not on place. ValueError unless 4 divides head_dim."""
+
+    table: Tensor
 
     def __init__(self, layout: Layout, *, temperature: float) -> None:
         super().__init__()

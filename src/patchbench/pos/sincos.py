@@ -12,14 +12,14 @@ def sincos_2d(grid_size: Size, embed_dim: int, temperature: float) -> Float[Tens
     quarter = embed_dim // 4
     omega = temperature ** -(torch.arange(quarter) / quarter)
     rows, cols = (torch.outer(torch.arange(n, dtype=torch.float32), omega) for n in grid_size)
-    angles = torch.cat(
-        [rows[:, None].expand(*grid_size, quarter), cols[None].expand(*grid_size, quarter)], dim=-1
-    )
+    angles = torch.cat([rows[:, None].expand(*grid_size, quarter), cols[None].expand(*grid_size, quarter)], dim=-1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class SinCos2d(nn.Module):
     """Add the table. It has no parameters, so every grid has one. ValueError unless 4 divides embed_dim."""
+
+    table: Tensor
 
     def __init__(self, layout: Layout, *, temperature: float) -> None:
         super().__init__()
@@ -34,5 +34,5 @@ class SinCos2d(nn.Module):
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
         table = self.table
         if table.shape[:2] != x.shape[1:3]:
-            table = sincos_2d(x.shape[1:3], self.embed_dim, self.temperature).to(table)
+            table = sincos_2d((x.shape[1], x.shape[2]), self.embed_dim, self.temperature).to(table)
         return x + table

@@ -10,88 +10,35 @@ throughput/tokens_per_s          the same in tokens of the trunk, prefix include
 throughput/images_per_s_per_gpu   per device, of whatever kind
 throughput/step_ms               mean time of an optimizer step, slowest rank
 throughput/data_wait_ms, _frac   host time from the end of a batch to the start of the next, slowest rank
-throughput/tflops_per_gpu     6 x forward multiply-accumulates per image x images/s; nothing recomputed is counted
-throughput/mfu                   the same over the device's dense bf16 peak, where the precision is bf16 and the peak is known
+throughput/tflops_per_gpu        6 x forward multiply-accumulates per image x images/s; nothing recomputed is counted
+throughput/mfu                   the same over the dense bf16 peak, where the precision is bf16 and the peak known
 memory/gpu_peak_allocated_gib    most that tensors took in the window, largest over ranks
 memory/gpu_peak_reserved_gib     most that the allocator held, largest over ranks
-memory/gpu_alloc_retries         allocations that succeeded only after freeing the cache; above 0 the speed is not representative
-memory/cpu_rss_gib               resident memory: most of each process in the window and its loaders' now, summed over ranks
+memory/gpu_alloc_retries         allocations that needed the cache freed; above 0 the speed is not representative
+memory/cpu_rss_gib               most that each process held resident in the window, and its loaders now, all summed
 """
 
 import statistics
 import time
 from array import array
-from collections.abc import Mapping
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from patchbench.cost import Cost
 from patchbench.task import Batch
+from patchbench.track.device import GIB, Laps, bf16_peak, peak_resident_bytes, reset_peak_memory
 
-GIB = 2**30
-WARM_UP = 3  # steps: compilation, autotuning, start of the loaders
-
-# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets, without sparsity; the first name contained wins.
-PEAKS = {
-    "gb300": 2.5e15,
-    "gb200": 2.5e15,
-    "b300": 2.25e15,
-    "b200": 2.25e15,
-    "gh200": 989e12,
-    "h200 nvl": 835e12,
-    "h200": 989e12,
-    "h100 nvl": 835e12,
-    "h100 pcie": 756e12,
-    "h100": 989e12,
-    "h20": 148e12,
-    "a100": 312e12,
-    "l40s": 362e12,
-    "l40": 181e12,
-    "l4": 121e12,
-    "a10g": 70e12,
-    "a6000": 154.8e12,
-    "v100": 125e12,
-    "t4": 65e12,
-    "rtx 4090": 165.2e12,
-}
+WARM_UP = 3  # steps whose speed does not count: compilation, autotuning, start of the loaders
 
 
 class Diverged(FloatingPointError):
     """Loss or gradient is no longer a number; nothing is saved after it."""
 
 
-class Laps:
-    """Times between marks set as the device passes them; reading waits for the device, marking does not."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.marks: list = []
-
-    def mark(self) -> None:
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append(event)
-        else:
-            self.marks.append(time.perf_counter())
-
-    def read(self) -> list[float]:
-        """Seconds from each mark to the next; the marks are forgotten."""
-        marks, self.marks = self.marks, []
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            return [a.elapsed_time(b) / 1000 for a, b in pairwise(marks)]
-        return [b - a for a, b in pairwise(marks)]
-
-
 class Meter(pl.Callback):
-    """Every `every` optimizer steps, a row of metrics to every logger; `latest` is the newest, `summary()` the run's."""
+    """Every `every` optimizer steps, a row of metrics to every logger; `summary()` is of the whole run."""
 
     def __init__(self, every: int, cost: Cost) -> None:
         self.every, self.cost = every, cost
@@ -100,7 +47,7 @@ class Meter(pl.Callback):
         self.images = self.seconds = self.waited = 0.0  # of the whole run, steady steps only
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
-        self.steps_seen = 0
+        self.warm = False
         self.began, self.earlier_s = time.perf_counter(), 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,34 +62,39 @@ class Meter(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.device = trainer.strategy.root_device
-        self.laps = Laps(self.device)
+        self.laps, self.running = Laps(self.device), False
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
         self.open()
 
     def open(self) -> None:
-        """Start a window. Time runs from the next batch on."""
+        """Start a window."""
         self.window_images = self.window_steps = self.window_batches = 0
         self.window_wait = 0.0
         self.step_laps: list[float] = []
-        self.sums: Tensor | float = 0.0
+        self.sums = torch.zeros(2, device=self.device)  # of loss and hits
         reset_peak_memory(self.device)
-        self.stop_clock()
+
+    def start_clock(self) -> None:
+        self.laps.mark()
+        self.batch_ended = time.perf_counter()
+        self.running = True
 
     def stop_clock(self) -> None:
-        """What comes before the next batch is no training: validation, checkpoints, logging."""
+        """What comes now is no training: validation, checkpoints, logging."""
         self.step_laps += self.laps.read()
         self.running = False
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.start_clock()  # the first batch of an epoch is waited for as well
+
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
-        if self.running:
-            self.window_wait += time.perf_counter() - self.batch_ended
-        else:
-            self.laps.mark()
-            self.running = True
+        if not self.running:  # resumed in the middle of an epoch
+            self.start_clock()
+        self.window_wait += time.perf_counter() - self.batch_ended
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Mapping, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         images = len(batch[1])
         self.window_images += images
@@ -151,13 +103,10 @@ class Meter(pl.Callback):
         if self.window_batches % trainer.accumulate_grad_batches == 0:
             self.laps.mark()
             self.window_steps += 1
-            self.steps_seen += 1
-            if self.steps_seen == WARM_UP:
-                self.read_losses(trainer, task)
-                self.open()
-            elif self.window_steps == self.every:
+            if self.window_steps == (self.every if self.warm else min(WARM_UP, self.every)):
                 self.close(trainer, task)
                 self.open()
+                self.start_clock()
         self.batch_ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -182,17 +131,17 @@ class Meter(pl.Callback):
             self.close(trainer, task)
 
     def read_losses(self, trainer: pl.Trainer, task: pl.LightningModule) -> dict[str, float]:
-        sums = torch.cat([torch.as_tensor(self.sums).float().flatten(), torch.tensor([self.window_images]).to(self.device)])
+        sums = torch.cat([self.sums, self.sums.new_tensor([self.window_images])])
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
         loss, correct, images = sums.tolist()
-        grad_norm = float(task.grad_norm)
+        grad_norm = float(task.grad_norm)  # type: ignore[arg-type]
         row = {"train/loss": loss / images, "train/acc": correct / images, "train/grad_norm": grad_norm}
         row[f"lr-{trainer.optimizers[0].__class__.__name__.removeprefix('Lightning')}"] = self.lr
         if not (abs(loss) < float("inf") and grad_norm < float("inf")):
             raise Diverged(
                 f"training diverged by step {trainer.global_step}: train/loss={row['train/loss']:.3g} "
-                f"train/grad_norm={grad_norm:.3g} at a learning rate of {self.lr:.3g}; the last checkpoint is from before: "
+                f"train/grad_norm={grad_norm:.3g} at a learning rate of {self.lr:.3g}; last.ckpt is from before: "
                 "try a smaller optim.lr, a longer optim.warmup, or optim.clip_grad=1"
             )
         return row
@@ -200,11 +149,11 @@ class Meter(pl.Callback):
     def close(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.stop_clock()
         row = self.read_losses(trainer, task)
-        steps = self.step_laps
-        if steps:
-            row |= self.speed(trainer, sum(steps)) | self.memory(trainer)
-            self.step_s.extend(steps)
-        self.latest = row
+        if self.warm:
+            row |= self.speed(trainer, sum(self.step_laps)) | self.memory(trainer)
+            self.step_s.extend(self.step_laps)
+        self.warm = True
+        self.latest |= row
         self.write(trainer, row)
 
     def speed(self, trainer: pl.Trainer, seconds: float) -> dict[str, float]:
@@ -240,7 +189,9 @@ class Meter(pl.Callback):
             row["memory/gpu_peak_reserved_gib"] = reserved / GIB
             row["memory/gpu_alloc_retries"] = retries
         resident = torch.tensor(peak_resident_bytes(), device=self.device, dtype=torch.float64)
-        row["memory/cpu_rss_gib"] = float(reduce(resident, reduce_op="sum") if trainer.world_size > 1 else resident) / GIB
+        row["memory/cpu_rss_gib"] = (
+            float(reduce(resident, reduce_op="sum") if trainer.world_size > 1 else resident) / GIB
+        )
         for name, value in row.items():
             self.peaks[name] = max(value, self.peaks.get(name, 0.0))
         return row
@@ -251,7 +202,7 @@ class Meter(pl.Callback):
             logger.log_metrics(row, step=trainer.global_step)
 
     def summary(self) -> dict[str, float]:
-        """The run in plain numbers, `final/...`: means over all steady steps, quantiles of their times, peaks of memory."""
+        """The run in plain numbers, `final/...`: rates and quantiles over all steady steps, peaks of memory."""
         final = {name.replace("memory/", "final/"): value for name, value in self.peaks.items()}
         if self.step_s:
             rate = self.images / self.seconds
@@ -267,36 +218,3 @@ class Meter(pl.Callback):
             if self.peak:
                 final["final/mfu"] = final["final/tflops_per_gpu"] * 1e12 / self.peak
         return final | self.best | {"time/wall_s": self.wall_s()}
-
-
-def bf16_peak(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device).lower()
-    return next((peak for known, peak in PEAKS.items() if known in name), None)
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts again from here
-    except OSError:
-        pass
-
-
-def peak_resident_bytes() -> int:
-    """Of this process since the last reset, where the system counts it (Linux), else now; and of its children now."""
-    process = psutil.Process()
-    own = process.memory_info().rss
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), own)
-    except OSError:
-        pass
-    for child in process.children(recursive=True):
-        try:
-            own += child.memory_info().rss
-        except psutil.Error:  # it ended meanwhile
-            pass
-    return own

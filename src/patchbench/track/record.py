@@ -8,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 PACKAGES = ("torch", "timm", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb")
 
 
+@rank_zero_only
 def write_record(path: Path, record: dict) -> None:
     """As JSON. The file appears under its name only when all of it is on the disk."""
     part = path.with_suffix(".part")
@@ -37,7 +39,9 @@ def commit() -> str | None:
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 # A row, and how the figures of the record make it; it is left out where one of them is not there.
 ROWS = {
-    "test accuracy": "{test/acc:.2%}  (95 % interval {test/acc_low:.1%} to {test/acc_high:.1%}; {test/images:,} images)",
+    "test accuracy": "{test/acc:.2%}, 95 % interval {test/acc_low:.1%} to {test/acc_high:.1%}, {test/images:,} images",
     "validation accuracy": "{val/acc_best:.2%}  at best",
     "throughput": "{final/images_per_s:,.0f} images/s, {final/tokens_per_s:,.0f} tokens/s",
     "step time": "{final/step_ms_median:.1f} ms median, {final/step_ms_p95:.1f} ms p95",
     "waiting for data": "{final/data_wait_frac:.1%} of the time",
     "compute": "{final/tflops_per_gpu:.3g} TFLOP/s per device",
     "MFU": "{final/mfu:.1%} of the bf16 peak",
-    "GPU memory, peak": "{final/gpu_peak_allocated_gib:.2f} GiB allocated, {final/gpu_peak_reserved_gib:.2f} GiB reserved",
+    "GPU memory, peak": "{final/gpu_peak_allocated_gib:.2f} GiB, {final/gpu_peak_reserved_gib:.2f} GiB reserved",
     "memory, peak": "{final/cpu_rss_gib:.2f} GiB resident",
     "network": "{model/params:,} parameters, {model/gmacs:.4g} GMACs per image",
     "input stage": "{model/grid} patches, {model/tokens:,} tokens",
@@ -29,6 +30,7 @@ FILES = {
 }
 
 
+@rank_zero_only
 def print_result(title: str, result: Mapping[str, float | str], out_dir: Path | None = None) -> None:
     """The figures in rows and, with `out_dir`, where everything lies."""
     console = Console(soft_wrap=True, highlight=False)

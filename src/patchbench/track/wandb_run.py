@@ -1,10 +1,11 @@
-"""One W&B run per training, in every state that users are in: logged in or not, without network, resumed, in a sweep agent."""
+"""One W&B run per training, whatever the state of its user: logged in or not, offline, resuming, in a sweep agent."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -29,36 +30,37 @@ def wandb_run(
     """A logger whose run ends with the block, and with its exit code; only rank 0 has one.
 
     mode: auto is what WANDB_MODE or W&B's own settings say, else online with credentials, else offline: never a prompt.
-    Offline runs lie in runs_dir/wandb, side by side, so that one `wandb sync` takes them all. The id is kept in out_dir,
-    and a resumed training goes on in the same run. ValueError for another mode.
+    Offline runs lie side by side in runs_dir/wandb, so that one `wandb sync` takes them all. The id is kept in
+    out_dir, and a resumed training goes on in the same run. ValueError for another mode.
     """
     if mode not in ("auto", "online", "offline", "disabled"):
         raise ValueError(f"logger.wandb.mode={mode} is unknown: use auto, online, offline or disabled")
-    if rank_zero_only.rank != 0:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield WandbLogger(project=project, save_dir=str(out_dir))  # Lightning's logger of other ranks does nothing
         return
     import wandb
 
-    mode = resolve_mode(mode)
+    resolved: Any = resolve_mode(mode)
     id_file = out_dir / ID_FILE
     run_id = id_file.read_text().strip() if resume and id_file.exists() else None
     in_agent = "WANDB_SWEEP_ID" in os.environ  # the agent owns project, entity and id
-    options = dict(name=name, group=group, tags=tags, config=config, job_type="train", reinit="finish_previous")
+    options: dict = {"name": name, "group": group, "tags": tags, "config": config, "job_type": "train"}
+    options["reinit"] = "finish_previous"
     if not in_agent:
-        options |= dict(project=project, entity=entity, id=run_id, resume="allow" if run_id else None)
+        options |= {"project": project, "entity": entity, "id": run_id, "resume": "allow" if run_id else None}
     options["dir"] = os.environ.get("WANDB_DIR") or str(runs_dir)
     settings = wandb.Settings(silent=True, console="off", init_timeout=30, disable_git=True)
     try:
-        run = wandb.init(**options, mode=mode, settings=settings)
+        run = wandb.init(**options, mode=resolved, settings=settings)
     except wandb.errors.CommError as error:
         print(f"W&B: no answer from the server ({str(error).splitlines()[0]}): logging offline", file=sys.stderr)
-        mode = "offline"
-        run = wandb.init(**options, mode=mode, settings=settings)
+        resolved = "offline"
+        run = wandb.init(**options, mode=resolved, settings=settings)
     run.define_metric("trainer/global_step", hidden=True)
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    if mode != "disabled":
+    if resolved != "disabled":
         id_file.write_text(run.id)
-    if mode == "online":
+    if resolved == "online":
         print(f"W&B: {run.url}", file=sys.stderr)
     code = 1
     try:
@@ -69,7 +71,7 @@ def wandb_run(
         raise
     finally:
         run.finish(exit_code=code)
-        if mode == "offline":
+        if resolved == "offline":
             folder = Path(run.settings.sync_dir)
             shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
             print(f"W&B: kept offline; `wandb login`, then `wandb sync {shown}`, shows it online", file=sys.stderr)

@@ -1,0 +1,86 @@
+"""What a device can tell of itself: its peak, the time it took, the memory it held."""
+
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import torch
+
+GIB = 2**30
+
+# Dense bf16 peak of one device in FLOP/s, by the vendors' data sheets, without sparsity; the first name found wins.
+PEAKS = {
+    "gb300": 2.5e15,
+    "gb200": 2.5e15,
+    "b300": 2.25e15,
+    "b200": 2.25e15,
+    "gh200": 989e12,
+    "h200 nvl": 835e12,
+    "h200": 989e12,
+    "h100 nvl": 835e12,
+    "h100 pcie": 756e12,
+    "h100": 989e12,
+    "h20": 148e12,
+    "a100": 312e12,
+    "l40s": 362e12,
+    "l40": 181e12,
+    "l4": 121e12,
+    "a10g": 70e12,
+    "a6000": 154.8e12,
+    "v100": 125e12,
+    "t4": 65e12,
+    "rtx 4090": 165.2e12,
+}
+
+
+class Laps:
+    """Times between marks set as the device passes them; reading waits for the device, marking does not."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.marks: list = []
+
+    def mark(self) -> None:
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            self.marks.append(time.perf_counter())
+
+    def read(self) -> list[float]:
+        """Seconds from each mark to the next; the marks are forgotten."""
+        marks, self.marks = self.marks, []
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            return [a.elapsed_time(b) / 1000 for a, b in pairwise(marks)]
+        return [b - a for a, b in pairwise(marks)]
+
+
+def bf16_peak(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device).lower()
+    return next((peak for known, peak in PEAKS.items() if known in name), None)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts again from here
+
+
+def peak_resident_bytes() -> int:
+    """Of this process since the last reset, where the system counts it (Linux), else now; and of its children now."""
+    process = psutil.Process()
+    own = process.memory_info().rss
+    with suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), own)
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):  # it ended meanwhile
+            own += child.memory_info().rss
+    return own
