@@ -11,7 +11,7 @@ from patchbench.layout import size
 
 
 class Cifar:
-    """50,000 training images, of which `val_size` are held out, and 10,000 to test. OSError where they cannot be had."""
+    """50,000 training images, of which `val_size` are held out, and 10,000 to test. OSError where there are none."""
 
     in_chans = 3
 

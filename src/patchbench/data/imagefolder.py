@@ -65,7 +65,7 @@ class ImageFolder:
             images = sorted(p for p in (self.root / split / name).rglob("*") if p.suffix.lower() in SUFFIXES)
             if not images:
                 raise FileNotFoundError(
-                    f"data.root={self.root}: no image ({', '.join(sorted(SUFFIXES))}) in {split}/{name}: fill or remove it"
+                    f"data.root={self.root}: no {'|'.join(sorted(SUFFIXES))} in {split}/{name}: fill or remove it"
                 )
             paths += images
             labels += [label] * len(images)

@@ -13,7 +13,7 @@ from patchbench.layout import Size
 
 @runtime_checkable
 class Split(Protocol):
-    """Images and labels by number. Asked for a whole batch at once, a set in memory is gathered instead of looped over."""
+    """Images and labels by number. Asked for a whole batch at once, a set in memory is gathered and not looped over."""
 
     in_memory: bool
 
