@@ -1,0 +1,74 @@
+"""What a set of images must offer, and how one split of it is held in memory."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from patchbench.layout import Size
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Images and labels by number. A whole batch is asked for at once, so that a set in memory is gathered, not looped."""
+
+    in_memory: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, "b"]]: ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set. Building one reads no image: the facts below are known, or refused, before training."""
+
+    img_size: Size
+    in_chans: int
+    num_classes: int
+    mean: Sequence[float]  # per channel, of pixels in 0 ... 1
+    std: Sequence[float]
+
+    def splits(self) -> dict[str, Split]:
+        """Read `train`, `val` and `test`: disjoint, and the same for every seed. May download."""
+        ...
+
+
+class InMemory:
+    """A split as two tensors."""
+
+    in_memory = True
+
+    def __init__(self, images: UInt8[Tensor, "n c H W"], labels: Int[Tensor, "n"]) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, "b"]]:
+        chosen = torch.as_tensor(indices)
+        return self.images[chosen], self.labels[chosen]
+
+
+def resize(images: UInt8[Tensor, "n c h w"], img_size: Size) -> UInt8[Tensor, "n c H W"]:
+    """Bicubic, antialiased where it shrinks; nothing is done to images that have the size."""
+    if images.shape[2:] == img_size:
+        return images
+    return F.interpolate(images.float(), img_size, mode="bicubic", antialias=True).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[list[int], list[int]]:
+    """Split 0 ... n-1 into what stays and what is held out, every class in proportion; the same split each time.
+
+    count: images, or their share. ValueError names `option` where the classes cannot be served.
+    """
+    from sklearn.model_selection import train_test_split
+
+    try:
+        stay, out = train_test_split(range(len(labels)), test_size=count, stratify=labels, random_state=0)
+    except ValueError as error:
+        raise ValueError(f"{option}={count} cannot be held out of {len(labels)} images: {error}") from error
+    return sorted(stay), sorted(out)
