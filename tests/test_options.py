@@ -6,8 +6,10 @@ import pytest
 import torch
 from conftest import CONF, configure, options
 from hydra.utils import instantiate
+from timm.layers import apply_rot_embed_cat
 
 from patchbench.command import run_dir
+from patchbench.layout import Layout
 from patchbench.vit import PLACES, Position
 
 SCHEMES = [name for name in options("pos") if name != "none"]
@@ -50,10 +52,12 @@ def test_every_parameter_learns_on_a_grid_that_is_not_square(build, embed, pos, 
 
 @torch.no_grad()
 def speak_up(net: torch.nn.Module) -> None:
-    """Positions start small, in some schemes too small for a test to hear."""
+    """Positions start small, and attention near uniform: in some schemes too small for a test to hear."""
     for name, p in net.named_parameters():
         if name.startswith(PLACES):
             p.add_(torch.randn_like(p))
+        elif "qkv" in name:
+            p.mul_(10)
 
 
 def shuffle_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
@@ -82,6 +86,68 @@ def test_only_without_position_is_the_order_of_patches_invisible(build, embed, p
 def test_accepts_a_larger_grid_than_it_was_built_for(build, pos):
     net = build(f"pos={pos}", "patch=8", "model=micro", "data.img_size=32")
     assert net(torch.randn(1, 3, 48, 64)).shape == (1, 10)
+
+
+def resizable() -> list[tuple[str, str]]:
+    """Schemes that may take a new grid in two ways, and the place of the knob."""
+    trees = {name: configure(f"pos={name}").pos[name] for name in SCHEMES}
+    return [(name, place) for name, tree in trees.items() for place in PLACES if "resize" in tree.get(place, {})]
+
+
+@pytest.mark.parametrize(("name", "place"), resizable())
+def test_how_a_grid_is_resized_matters_on_another_grid_alone(build, name, place):
+    def logits(resize: str, images: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        net = build(f"pos={name}", f"pos.{name}.{place}.resize={resize}", "patch=8", "model=micro", "data.img_size=32")
+        speak_up(net)
+        return net.eval()(images)
+
+    for size, same in {(32, 32): True, (64, 48): False, (24, 32): False}.items():
+        images = torch.randn(2, 3, *size)
+        assert torch.allclose(logits("interpolate", images), logits("extrapolate", images), atol=1e-5) == same
+
+
+@pytest.mark.parametrize(("name", "place"), resizable())
+def test_refuses_an_unknown_way_to_resize(build, name, place):
+    with pytest.raises(ValueError, match=rf"pos\.{name}\.{place}\.resize=crop is unknown: use interpolate or extra"):
+        build(f"pos={name}", f"pos.{name}.{place}.resize=crop", "model=micro")
+
+
+@pytest.mark.parametrize("grid_size", [(4, 5), (6, 9)])
+@pytest.mark.parametrize("name", SCHEMES)
+def test_attention_knows_displacement_and_not_place(name, grid_size):
+    """Over every scheme that acts inside attention: what it does to a pair of places moves along with the pair."""
+    scheme = fill(name)
+    if scheme.bias is not None:
+        shift = scheme.bias(Layout((4, 5), 48, 3))(grid_size)
+    elif scheme.rotation is not None:
+        rope = scheme.rotation(Layout((4, 5), 48, 3))(grid_size)
+        q, k = (apply_rot_embed_cat(torch.randn(16).expand(3, rope.shape[-2], 16), rope) for _ in range(2))
+        shift = q @ k.mT
+    else:
+        pytest.skip("acts on tokens")
+    shift = shift.unflatten(2, grid_size).unflatten(1, grid_size)
+    torch.testing.assert_close(shift[:, 1:, 2:, 1:, 2:], shift[:, :-1, :-2, :-1, :-2], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(shift[:, 0, 0, 0, 1], shift[:, 0, 0, 0, 3])
+    assert not torch.allclose(shift[:, 0, 0, 1, 0], shift[:, 0, 0, 3, 0])
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEMES if "per_layer" in configure(f"pos={name}").pos[name]])
+def test_a_scheme_is_every_blocks_own_or_shared(build, name):
+    [place] = [place for place in PLACES if getattr(fill(name), place) is not None]
+    arguments = [f"pos={name}", "model=micro", "model.depth=4"] + (["pos.peg.after=[0,2,3]"] if name == "peg" else [])
+    calls: list[int] = []
+    for per_layer, number in {"true": 3 if name == "peg" else 4, "false": 1}.items():
+        net = build(*arguments, f"pos.{name}.per_layer={per_layer}")
+        parts = getattr(net, place)
+        assert len(parts) == number
+        calls.clear()
+        for i, part in enumerate(parts):
+            part.register_forward_hook(lambda *_, i=i: calls.append(i))
+        net(torch.randn(1, 3, 64, 64))
+        shared_peg = name == "peg" and per_layer == "false"
+        assert calls == ([0, 0, 0] if shared_peg else list(range(number))), "computed once in a forward pass"
+    assert net.no_weight_decay() >= {key for key, _ in net.named_parameters() if key.startswith(place)}
 
 
 def test_combinations_are_free_where_places_differ_and_refused_where_they_do_not(build):

@@ -33,4 +33,6 @@ def stretch(table: Float[Tensor, "h w d"], size: Size) -> Float[Tensor, "h2 w2 d
     if table.shape[:2] == size:
         return table
     image = table.float().permute(2, 0, 1)[None]
-    return F.interpolate(image, size=size, mode="bicubic", antialias=True)[0].permute(1, 2, 0).to(table.dtype)
+    for n in (size[1], size[0]):  # along the width, twice: torch 2.15 on CPU resamples the height of one column wrongly
+        image = F.interpolate(image, size=(image.shape[2], n), mode="bicubic", antialias=True).mT
+    return image[0].permute(1, 2, 0).to(table.dtype)
