@@ -1,11 +1,13 @@
 """Every file under conf/, with no list to keep."""
 
 import itertools
+import re
 
 import pytest
 import torch
 from conftest import CONF, configure, options
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from timm.layers import apply_rot_embed_cat
 
 from patchbench.command import run_dir
@@ -113,19 +115,31 @@ def test_refuses_an_unknown_way_to_resize(build, name, place):
         build(f"pos={name}", f"pos.{name}.{place}.resize=crop", "model=micro")
 
 
-@pytest.mark.parametrize("grid_size", [(4, 5), (6, 9)])
 @pytest.mark.parametrize("name", SCHEMES)
+def test_refuses_a_number_that_cannot_be(build, name):
+    tree = OmegaConf.to_container(configure(f"pos={name}").pos[name])
+    knobs = [(f"pos.{name}.{place}.{k}", v) for place in PLACES for k, v in tree.get(place, {}).items() if k[0] != "_"]
+    for knob, value in knobs:
+        if isinstance(value, int | float):
+            with pytest.raises(ValueError, match=f"^{re.escape(knob)}=.* must be a number above 0$"):
+                build("model=micro", f"pos={name}", f"{knob}={type(value)(0)}")
+
+
+def fill(name: str) -> Position:
+    return instantiate(configure(f"pos={name}").pos[name])
+
+
+@pytest.mark.parametrize("grid_size", [(4, 5), (6, 9)])
+@pytest.mark.parametrize("name", [name for name in SCHEMES if fill(name).bias or fill(name).rotation])
 def test_attention_knows_displacement_and_not_place(name, grid_size):
-    """Over every scheme that acts inside attention: what it does to a pair of places moves along with the pair."""
-    scheme = fill(name)
+    """What a scheme does inside attention to a pair of places moves along with the pair."""
+    scheme, layout = fill(name), Layout((4, 5), 48, 3)
     if scheme.bias is not None:
-        shift = scheme.bias(Layout((4, 5), 48, 3))(grid_size)
-    elif scheme.rotation is not None:
-        rope = scheme.rotation(Layout((4, 5), 48, 3))(grid_size)
+        shift = scheme.bias(layout)(grid_size)
+    else:
+        rope = scheme.rotation(layout)(grid_size)
         q, k = (apply_rot_embed_cat(torch.randn(16).expand(3, rope.shape[-2], 16), rope) for _ in range(2))
         shift = q @ k.mT
-    else:
-        pytest.skip("acts on tokens")
     shift = shift.unflatten(2, grid_size).unflatten(1, grid_size)
     torch.testing.assert_close(shift[:, 1:, 2:, 1:, 2:], shift[:, :-1, :-2, :-1, :-2], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(shift[:, 0, 0, 0, 1], shift[:, 0, 0, 0, 3])
@@ -159,10 +173,6 @@ def test_combinations_are_free_where_places_differ_and_refused_where_they_do_not
                 build(*arguments)
         else:
             assert build(*arguments)(torch.randn(1, 3, 64, 64)).shape == (1, 10)
-
-
-def fill(name: str) -> Position:
-    return instantiate(configure(f"pos={name}").pos[name])
 
 
 @pytest.mark.parametrize("embed", options("embed"))

@@ -115,8 +115,6 @@ def test_refuses_what_cannot_be(build, overrides):
     [
         ["pos=factorized", "pos.factorized.tokens.combine=mul"],
         ["pos=fourier", "pos.fourier.tokens.num_features=7"],
-        ["pos=fourier", "pos.fourier.tokens.gamma=0.0"],
-        ["pos=relbias_mlp", "pos.relbias_mlp.bias.hidden_dim=0"],
         ["pos=peg", "pos.peg.between.padding=reflect"],
         ["pos=peg", "pos.peg.between.kernel_size=4"],
         ["pos=peg", "pos.peg.between.padding=circular", "pos.peg.between.kernel_size=11", "data.img_size=64"],

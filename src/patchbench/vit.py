@@ -32,7 +32,7 @@ class Position:
     rotation: Build | None = None  # grid_size -> [heads] n 2*head_dim    turns q and k of every block
     bias: Build | None = None  # grid_size -> heads n n    is added to the attention logits of every block
     between: Build | None = None  # b h w d -> b h w d    after the blocks numbered in `after`
-    after: Sequence[int] | None = None  # None: after every block but the last
+    after: Sequence[int] | int | None = None  # None: after every block but the last
     per_layer: bool = False  # rotation, bias, between: a module for each block, or one for all of them
 
 
@@ -116,6 +116,8 @@ class ViT(nn.Module):
             if place not in names:
                 return nn.ModuleList()
             scheme = pos[names[place]]
+            if not isinstance(scheme.per_layer, bool):
+                raise ValueError(f"pos.{names[place]}.per_layer={scheme.per_layer} is unknown: use true or false")
             number = blocks if scheme.per_layer else min(blocks, 1)
             return nn.ModuleList(getattr(scheme, place)(self.layout) for _ in range(number))
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.grid import RESIZE, coordinates
-from patchbench.layout import Layout, one_of
+from patchbench.layout import Layout, one_of, positive
 
 
 class Fourier(nn.Module):
@@ -24,15 +24,13 @@ class Fourier(nn.Module):
     def __init__(self, layout: Layout, *, num_features: int, hidden_dim: int, gamma: float, resize: str) -> None:
         super().__init__()
         one_of("pos.fourier.tokens.resize", resize, RESIZE)
-        if num_features < 2 or num_features % 2:
+        positive("pos.fourier.tokens.num_features", num_features)
+        positive("pos.fourier.tokens.hidden_dim", hidden_dim)
+        positive("pos.fourier.tokens.gamma", gamma)
+        if num_features % 2:
             raise ValueError(
                 f"pos.fourier.tokens.num_features={num_features} splits into sines and cosines: use an even number, "
-                f"such as pos.fourier.tokens.num_features={max(num_features // 2 * 2, 2)}"
-            )
-        if hidden_dim < 1 or gamma <= 0:
-            raise ValueError(
-                f"pos.fourier.tokens.hidden_dim={hidden_dim} and pos.fourier.tokens.gamma={gamma} must be positive: "
-                "use 32 and 2.0"
+                f"such as pos.fourier.tokens.num_features={num_features + 1}"
             )
         self.grid_size, self.resize = layout.grid_size, resize
         rows, cols = coordinates(layout.grid_size, layout.grid_size, resize)

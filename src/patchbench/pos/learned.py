@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.grid import stretch
-from patchbench.layout import Layout, one_of
+from patchbench.layout import Layout, one_of, positive
 
 
 class Learned(nn.Module):
@@ -13,6 +13,7 @@ class Learned(nn.Module):
 
     def __init__(self, layout: Layout, *, std: float) -> None:
         super().__init__()
+        positive("pos.learned.tokens.std", std)
         self.table = nn.Parameter(torch.empty(*layout.grid_size, layout.embed_dim))
         nn.init.trunc_normal_(self.table, std=std)
 
@@ -30,6 +31,7 @@ class Factorized(nn.Module):
     def __init__(self, layout: Layout, *, combine: str, std: float) -> None:
         super().__init__()
         one_of("pos.factorized.tokens.combine", combine, ("add", "concat"))
+        positive("pos.factorized.tokens.std", std)
         if combine == "concat" and layout.embed_dim % 2:
             raise ValueError(
                 f"pos.factorized.tokens.combine=concat halves model.embed_dim={layout.embed_dim} between rows and "

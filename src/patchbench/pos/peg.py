@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Layout, one_of, spell
+from patchbench.layout import Layout, one_of, positive, spell
 
 
 class PEG(nn.Module):
@@ -19,10 +19,11 @@ class PEG(nn.Module):
     def __init__(self, layout: Layout, *, kernel_size: int, padding: str) -> None:
         super().__init__()
         one_of("pos.peg.between.padding", padding, ("zeros", "circular"))
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        positive("pos.peg.between.kernel_size", kernel_size)
+        if kernel_size % 2 == 0:
             raise ValueError(
                 f"pos.peg.between.kernel_size={kernel_size} has no patch in its middle: "
-                f"use pos.peg.between.kernel_size={max(kernel_size - 1, 1)}"
+                f"use pos.peg.between.kernel_size={kernel_size - 1}"
             )
         if padding == "circular" and kernel_size // 2 > min(layout.grid_size):
             raise ValueError(

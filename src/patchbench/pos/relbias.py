@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from patchbench.grid import RESIZE, scale, stretch
-from patchbench.layout import Layout, Size, one_of
+from patchbench.layout import Layout, Size, one_of, positive
 
 
 def displacements(grid_size: Size) -> Size:
@@ -41,6 +41,7 @@ class RelBias(nn.Module):
     def __init__(self, layout: Layout, *, std: float, resize: str) -> None:
         super().__init__()
         one_of("pos.relbias.bias.resize", resize, RESIZE)
+        positive("pos.relbias.bias.std", std)
         self.grid_size, self.resize = layout.grid_size, resize
         self.table = nn.Parameter(torch.empty(*displacements(layout.grid_size), layout.num_heads))
         nn.init.trunc_normal_(self.table, std=std)
@@ -70,8 +71,9 @@ class RelBiasMlp(nn.Module):
     def __init__(self, layout: Layout, *, hidden_dim: int, gain: float, std: float, resize: str) -> None:
         super().__init__()
         one_of("pos.relbias_mlp.bias.resize", resize, RESIZE)
-        if hidden_dim < 1:
-            raise ValueError(f"pos.relbias_mlp.bias.hidden_dim={hidden_dim} must be at least 1: use 512")
+        positive("pos.relbias_mlp.bias.hidden_dim", hidden_dim)
+        positive("pos.relbias_mlp.bias.gain", gain)
+        positive("pos.relbias_mlp.bias.std", std)
         self.grid_size, self.gain, self.resize = layout.grid_size, gain, resize
         self.fc1 = nn.Linear(2, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, layout.num_heads, bias=False)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.grid import RESIZE, coordinates
-from patchbench.layout import Layout, Size, one_of
+from patchbench.layout import Layout, Size, one_of, positive
 
 
 def rotation(angles: Float[Tensor, "*heads h w pairs"]) -> Float[Tensor, "*heads n sincos"]:
@@ -14,7 +14,9 @@ def rotation(angles: Float[Tensor, "*heads h w pairs"]) -> Float[Tensor, "*heads
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def check(name: str, layout: Layout, resize: str) -> None:
+def check(name: str, layout: Layout, temperature: float, resize: str) -> None:
+    """ValueError unless the scheme of this name can be built."""
+    positive(f"pos.{name}.rotation.temperature", temperature)
     one_of(f"pos.{name}.rotation.resize", resize, RESIZE)
     if layout.head_dim % 4:
         raise ValueError(
@@ -35,7 +37,7 @@ class AxialRope(nn.Module):
 
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
-        check("rope", layout, resize)
+        check("rope", layout, temperature, resize)
         self.layout, self.temperature, self.resize = layout, temperature, resize
         self.register_buffer("table", self.turn(layout.grid_size), persistent=False)
 
@@ -65,7 +67,7 @@ class MixedRope(nn.Module):
 
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
-        check("rope_mixed", layout, resize)
+        check("rope_mixed", layout, temperature, resize)
         self.grid_size, self.resize = layout.grid_size, resize
         rows, cols = coordinates(layout.grid_size, layout.grid_size, resize)
         self.register_buffer("rows", rows, persistent=False)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.grid import RESIZE, coordinates, stretch
-from patchbench.layout import Layout, Size, one_of
+from patchbench.layout import Layout, Size, one_of, positive
 
 
 def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch.device | None = None) -> Tensor:
@@ -39,6 +39,7 @@ class SinCos1d(nn.Module):
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
         one_of("pos.sincos1d.tokens.resize", resize, RESIZE)
+        positive("pos.sincos1d.tokens.temperature", temperature)
         if layout.embed_dim % 2:
             raise ValueError(
                 f"pos=sincos1d splits model.embed_dim={layout.embed_dim} into sine and cosine: use an even number, "
@@ -68,6 +69,7 @@ class SinCos2d(nn.Module):
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
         one_of("pos.sincos.tokens.resize", resize, RESIZE)
+        positive("pos.sincos.tokens.temperature", temperature)
         if layout.embed_dim % 4:
             raise ValueError(
                 f"pos=sincos splits model.embed_dim={layout.embed_dim} into sine and cosine of row and column: "
