@@ -11,10 +11,14 @@ from omegaconf import OmegaConf
 from timm.layers import apply_rot_embed_cat
 
 from patchbench.command import run_dir
+from patchbench.cost import cost
 from patchbench.layout import Layout
+from patchbench.run import build_net
+from patchbench.schema import reads_patch
 from patchbench.vit import PLACES, Position
 
 SCHEMES = [name for name in options("pos") if name != "none"]
+MIXES_PATCHES = {"overlap", "overlap_patch", "overlap_stack", "stem", "spt", "hybrid"}
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
@@ -70,18 +74,29 @@ def shuffle_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
     return patches.transpose(3, 4).flatten(4, 5).flatten(2, 3)
 
 
+def sees_the_order_of_patches(net: torch.nn.Module) -> bool:
+    images = torch.randn(2, 3, 32, 32)
+    shuffled = shuffle_patches(images, 8)
+    assert not torch.equal(images, shuffled)
+    return not torch.allclose(net.eval()(images), net(shuffled), atol=1e-5)
+
+
 @pytest.mark.parametrize("embed", ["conv", "linear"])
 @pytest.mark.parametrize("pos", options("pos"))
 @pytest.mark.parametrize("pool", ["num_prefix_tokens=0 pool=mean", "num_prefix_tokens=1 pool=cls"])
 def test_only_without_position_is_the_order_of_patches_invisible(build, embed, pos, pool):
     torch.manual_seed(0)
     knobs = [f"model.{knob}" for knob in pool.split()]
-    net = build(f"embed={embed}", f"pos={pos}", "patch=8", "model=micro", "data.img_size=32", *knobs).eval()
+    net = build(f"embed={embed}", f"pos={pos}", "patch=8", "model=micro", "data.img_size=32", *knobs)
     speak_up(net)
-    images = torch.randn(2, 3, 32, 32)
-    shuffled = shuffle_patches(images, 8)
-    assert not torch.equal(images, shuffled)
-    assert torch.allclose(net(images), net(shuffled), atol=1e-5) == (pos == "none")
+    assert sees_the_order_of_patches(net) == (pos != "none")
+
+
+@pytest.mark.parametrize("embed", options("embed"))
+def test_only_an_embedding_that_mixes_patches_sees_their_order(build, embed):
+    torch.manual_seed(0)
+    net = build(f"embed={embed}", "pos=none", "patch=8", "model=micro", "data.img_size=32")
+    assert sees_the_order_of_patches(net) == (embed in MIXES_PATCHES)
 
 
 @pytest.mark.parametrize("pos", options("pos"))
@@ -164,6 +179,26 @@ def test_a_scheme_is_every_blocks_own_or_shared(build, name):
     assert net.no_weight_decay() >= {key for key, _ in net.named_parameters() if key.startswith(place)}
 
 
+@pytest.mark.parametrize("embed", options("embed"))
+def test_embedding_accepts_larger_images_than_it_was_built_for(build, embed):
+    net = build(f"embed={embed}", "pos=none", "patch=8", "model=micro", "data.img_size=32")
+    assert net(torch.randn(2, 3, 48, 64)).shape == (2, 10)
+    tokens = net.embed(torch.randn(2, 3, 32, 32))
+    assert tokens.shape[1:3] == net.embed.grid_size
+
+
+@pytest.mark.parametrize("embed", options("embed"))
+def test_cost_of_an_embedding_is_counted_without_computing_it(embed):
+    cfg = configure(f"embed={embed}", "patch=8", "model=micro", "data.img_size=[32,48]")
+    with torch.device("meta"):
+        net = build_net(cfg, instantiate(cfg.data))
+    counted = cost(net, net.layout, 3, (32, 48))
+    assert counted.grid_size == net.embed.grid_size
+    assert counted.macs > 0
+    assert net.training
+    assert net.embed(torch.empty(2, 3, 32, 48, device="meta")).shape[1:3] == counted.grid_size
+
+
 def test_combinations_are_free_where_places_differ_and_refused_where_they_do_not(build):
     filled = {name: {place for place in PLACES if getattr(fill(name), place) is not None} for name in SCHEMES}
     for one, other in itertools.combinations(SCHEMES, 2):
@@ -186,19 +221,33 @@ def test_equal_seeds_start_every_arm_from_an_equal_trunk(build, embed, pos):
     torch.testing.assert_close(trunk(f"embed={embed}", f"pos={pos}"), trunk("embed=conv", "pos=none"), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("pos", [*options("pos"), "[learned,rope,relbias,peg]"])
-def test_compiles_as_one_graph_and_runs_in_bf16(build, pos):
+@pytest.mark.parametrize(
+    ("embed", "pos"),
+    [
+        *((embed, "none") for embed in options("embed")),
+        *(("conv", pos) for pos in [*SCHEMES, "[learned,rope,relbias,peg]"]),
+    ],
+)
+def test_compiles_as_one_graph_and_runs_in_bf16(build, embed, pos):
     import jaxtyping
 
-    torch.compiler.reset()
+    torch.compiler.reset()  # the limit of recompilations counts over tests
     jaxtyping.config.update("jaxtyping_disable", True)  # the run-time shape checks are not traceable
     try:
-        net = build(f"pos={pos}", "model=micro", "model.num_prefix_tokens=1")
+        net = build(f"embed={embed}", f"pos={pos}", "model=micro", "model.num_prefix_tokens=1")
         compiled = torch.compile(net, backend="eager", fullgraph=True)
         with torch.autocast("cpu", torch.bfloat16):
-            assert compiled(torch.randn(2, 3, 64, 64)).isfinite().all()
+            logits = compiled(torch.randn(2, 3, 64, 64))
+        assert logits.isfinite().all()
+        logits.float().sum().backward()
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("embed", options("embed"))
+def test_patch_is_part_of_a_run_where_the_grid_follows_it(build, embed):
+    grids = {build(f"embed={embed}", f"patch={patch}", "model=micro").embed.grid_size for patch in (8, 16)}
+    assert (len(grids) > 1) == reads_patch(configure(f"embed={embed}"))
 
 
 def test_identity_is_what_is_compared_and_nothing_else():

@@ -38,9 +38,11 @@ class Cost:
 
 def cost(net: nn.Module, layout: Layout, in_chans: int, img_size: Size) -> Cost:
     """Count what one forward pass of `net` does; on the meta device nothing is computed. MACs are half its FLOPs."""
-    device = next(net.parameters()).device
+    device, training = next(net.parameters()).device, net.training
+    net.eval()  # one image is no batch to normalise by, and nothing is to be drawn
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty(1, in_chans, *img_size, device=device))
+    net.train(training)
     return Cost(
         grid_size=layout.grid_size,
         num_tokens=math.prod(layout.grid_size) + layout.num_prefix_tokens,
