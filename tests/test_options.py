@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from timm.layers import apply_rot_embed_cat
 
-from patchbench.command import run_dir
+from patchbench.command import run_name
 from patchbench.cost import cost
 from patchbench.layout import Layout
 from patchbench.run import build_net
@@ -253,7 +253,7 @@ def test_patch_is_part_of_a_run_where_the_grid_follows_it(build, embed):
 def test_identity_is_what_is_compared_and_nothing_else():
     def name(*overrides: str) -> str:
         cfg = configure(*overrides)
-        return run_dir(_root_=cfg)
+        return run_name(_root_=cfg)
 
     assert name() == name("trainer=ddp", "logger=none", "workers=3", "log_every=7", "data_dir=/elsewhere")
     assert name("pos=[learned,rope]") == name("pos=[rope,learned]")
@@ -269,4 +269,4 @@ def test_identity_is_what_is_compared_and_nothing_else():
         "trainer=fast",
     ]
     assert len({name(), *(name(change) for change in different)}) == 1 + len(different)
-    assert name("patch=[8,16]").startswith("runs/conv-8x16_learned_digits_s0_")
+    assert name("patch=[8,16]").startswith("conv-8x16_learned_digits_s0_")
