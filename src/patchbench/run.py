@@ -1,7 +1,7 @@
 """From a configuration to a finished run. The one module that builds parts from configuration."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import binomtest
 from torch import nn
 
-from patchbench import schema
+from patchbench import interop, schema
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
 from patchbench.cost import Cost, cost
 from patchbench.data.batches import Batches
@@ -68,9 +68,11 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
                 f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
                 "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
             )
-        data = prepare_data(cfg, source, trainer)
         torch.manual_seed(cfg.seed)
-        task = build_task(cfg, build_net(cfg, source), data)
+        net = build_net(cfg, source)
+        adapted = interop.load(net, cfg.model.init_from) if cfg.model.init_from and not ckpt else None
+        data = prepare_data(cfg, source, trainer)
+        task = build_task(cfg, net, data)
         if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
             compile_blocks(task.net)
     rows, cols = costs.grid_size
@@ -79,6 +81,8 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         f"{levels['model']} with {costs.params:,} parameters, {costs.num_tokens:,} tokens "
         f"and {costs.macs / 1e9:.3g} GMACs an image"
     )
+    if adapted:
+        say(adapted)
     if ckpt:
         say(f"resuming from {ckpt} (rerun=true starts afresh)")
 
@@ -110,18 +114,41 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
 def evaluate(ckpt: Path, trainer_cfg: DictConfig, *, workers: int | str, data_root: str | None) -> dict[str, Any]:
     """The figures of the test split, from the checkpoint alone. Refused where it or its data cannot be read."""
     with refusing():
-        origin = read_checkpoint(ckpt)["patchbench"]
-        cfg = OmegaConf.create(origin["config"])
+        origin, cfg, source = restore(ckpt, data_root)
         cfg.workers = workers
-        if data_root is not None:
-            cfg.data.root = data_root
-        source: Source = instantiate(cfg.data)
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
         task = build_task(cfg, build_net(cfg, source), data)
     result = test(trainer, task, data, ckpt) | network_cost(cfg, source).facts()
     print_result(schema.name(origin["factors"]), result)
     return origin | {"result": result}
+
+
+def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
+    """Write the trained network for timm. Refused where timm has none that computes the same."""
+    with refusing():
+        if out.suffix != ".safetensors":
+            raise ValueError(f"out={out} must end in .safetensors: use out={out.with_suffix('.safetensors')}")
+        _, cfg, source = restore(ckpt, data_root)
+        net = build_net(cfg, source).eval()
+        state = read_checkpoint(ckpt)["state_dict"]
+        net.load_state_dict({n.removeprefix("net."): w for n, w in state.items() if n.startswith("net.")})
+        call = interop.export(net, out, img_size=source.img_size, num_classes=source.num_classes)
+    say(f"wrote {out}, for images of mean {spell_list(source.mean)} and standard deviation {spell_list(source.std)}:")
+    say(call)
+
+
+def spell_list(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+def restore(ckpt: Path, data_root: str | None) -> tuple[dict[str, Any], DictConfig, Source]:
+    """What a checkpoint came from, its configuration, and its data where they lie now."""
+    origin = read_checkpoint(ckpt)["patchbench"]
+    cfg = OmegaConf.create(origin["config"])
+    if data_root is not None:
+        cfg.data.root = data_root
+    return origin, cfg, instantiate(cfg.data)
 
 
 @contextmanager
@@ -156,6 +183,9 @@ def check_options(cfg: DictConfig) -> None:
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
     """The network that fits the images and classes of the source, freshly initialised."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.model.pop("init_from", None)  # for whoever trains it, see interop.load
     build = instantiate(cfg.model)
     return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
 
