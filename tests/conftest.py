@@ -21,6 +21,10 @@ torch.set_num_threads(1)  # tests run side by side
 quiet()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="write tests/golden/ anew: see tests/test_golden.py")
+
+
 def options(group: str) -> list[str]:
     """Every option of a group: a new one is tested as soon as its file exists."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

@@ -15,12 +15,13 @@ MAY_IMPORT = {
     "vit": {"layout"},
     "cost": {"layout"},
     "interop": {"layout", "embed", "pos", "vit"},
+    "budget": {"cost", "layout", "track"},
     "task": set(),
     "checkpoint": set(),
     "trainer": {"checkpoint"},
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
-    **{name: {"layout", "cost", "interop", "task", "checkpoint", "data", "track", *TOP} for name in TOP},
+    **{name: {"layout", "cost", "budget", "interop", "task", "checkpoint", "data", "track", *TOP} for name in TOP},
 }
 
 

@@ -15,12 +15,14 @@ from scipy.stats import binomtest
 from torch import nn
 
 from patchbench import interop, schema
+from patchbench.budget import MicroBatches, accumulation, refuse_what_cannot_fit
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
-from patchbench.cost import Cost, cost
+from patchbench.cost import Cost, Memory, cost, memory
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.errors import refusing
 from patchbench.task import Classify
+from patchbench.track.device import GIB, free_memory
 from patchbench.track.meter import Meter
 from patchbench.track.metrics_csv import MetricsCsv
 from patchbench.track.progress import ProgressBar
@@ -68,6 +70,32 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
                 f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
                 "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
             )
+        trainer.accumulate_grad_batches = accumulation(
+            accumulate=cfg.trainer.accumulate,
+            micro_batch=cfg.trainer.micro_batch,
+            batch_size=cfg.batch_size,
+            world_size=trainer.world_size,
+        )
+        auto = cfg.trainer.micro_batch == "auto"
+        if ckpt:  # its place in the data is counted in its own micro-batches
+            kept = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
+            auto, trainer.accumulate_grad_batches = False, kept["accumulate"]
+        held = network_memory(cfg, source, trainer)
+        each = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
+        if not cfg.allow_cost:
+            device = trainer.strategy.root_device
+            refuse_what_cannot_fit(
+                costs,
+                held,
+                images=1 if auto else each,
+                free=free_memory(device, trainer.num_devices),
+                device=device.type.upper(),
+                max_gmacs=cfg.max_gmacs,
+                img_size=source.img_size,
+                reads_patch=schema.reads_patch(cfg),
+            )
+        split = MicroBatches(auto, held, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
+        trainer.callbacks.insert(0, split)
         torch.manual_seed(cfg.seed)
         net = build_net(cfg, source)
         adapted = interop.load(net, cfg.model.init_from) if cfg.model.init_from and not ckpt else None
@@ -79,7 +107,8 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
     say(
         f"{schema.name(levels)}: {source.img_size[0]}x{source.img_size[1]} pixels, {rows}x{cols} patches; "
         f"{levels['model']} with {costs.params:,} parameters, {costs.num_tokens:,} tokens "
-        f"and {costs.macs / 1e9:.3g} GMACs an image"
+        f"and {costs.macs / 1e9:.3g} GMACs an image; "
+        f"about {held.step(each) / GIB:.2g} GiB for {each} images at a time"
     )
     if adapted:
         say(adapted)
@@ -195,6 +224,13 @@ def network_cost(cfg: DictConfig, source: Source) -> Cost:
     with torch.device("meta"):
         net = build_net(cfg, source)
     return cost(net, net.layout, source.in_chans, source.img_size)
+
+
+def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memory:
+    """Estimated for the precision of the trainer, without computing anything."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    return memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
 
 
 def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:
