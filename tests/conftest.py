@@ -21,6 +21,10 @@ torch.set_num_threads(1)  # tests run side by side
 quiet()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="write tests/golden/ anew: see tests/test_golden.py")
+
+
 def options(group: str) -> list[str]:
     """Every option of a group: a new one is tested as soon as its file exists."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -52,7 +56,9 @@ def micro() -> list[str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a script of this project as a user would, in an empty folder, logged in nowhere."""
 
     home = tmp_path_factory.getbasetemp() / "home"

@@ -15,12 +15,14 @@ MAY_IMPORT = {
     "pos": {"layout", "grid"},
     "vit": {"layout"},
     "cost": {"layout"},
+    "interop": {"layout", "embed", "pos", "vit"},
+    "budget": {"cost", "layout", "track"},
     "task": set(),
     "checkpoint": set(),
     "trainer": {"checkpoint"},
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
-    **{name: {"layout", "cost", "task", "checkpoint", "data", "track", *TOP} for name in TOP},
+    **{name: {"layout", "cost", "budget", "interop", "task", "checkpoint", "data", "track", *TOP} for name in TOP},
 }
 
 
@@ -51,7 +53,7 @@ def test_hydra_lives_on_the_top_floor_and_lightning_above_the_network():
         roots = {module.split(".")[0] for module in imports(path)}
         if part not in TOP:
             assert not roots & {"hydra", "omegaconf"}, path
-        if part in ("layout", "grid", "embed", "pos", "vit", "cost", "schedule"):
+        if part in ("layout", "grid", "embed", "pos", "vit", "cost", "interop", "schedule"):
             assert "pytorch_lightning" not in roots, path
 
 

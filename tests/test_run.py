@@ -110,6 +110,25 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, micro, m
     )
 
 
+def test_a_signal_between_two_micro_batches_loses_no_gradient(tmp_path, micro, monkeypatch):
+    arguments = [*micro, NOISY, "trainer.accumulate=4"]
+    run(tmp_path / "whole", *arguments)
+    original = StopOnSignal.on_train_batch_end
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.fit_loop.epoch_loop.batch_progress.total.ready == 10:  # the second of four
+            signal.raise_signal(signal.SIGTERM)
+        original(self, trainer, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopOnSignal, "on_train_batch_end", on_train_batch_end)
+        with pytest.raises(SystemExit):
+            run(tmp_path / "cut", *arguments)
+    assert read_checkpoint(tmp_path / "cut" / "last.ckpt")["global_step"] == 3
+    run(tmp_path / "cut", *arguments)
+    torch.testing.assert_close(weights(tmp_path / "whole"), weights(tmp_path / "cut"), rtol=0, atol=0)
+
+
 def test_a_run_that_is_done_is_not_repeated_unless_asked(tmp_path, micro, capsys):
     first = run(tmp_path, *micro)
     before = (tmp_path / "run.json").read_bytes()

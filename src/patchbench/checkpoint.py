@@ -76,6 +76,7 @@ class StopOnSignal(pl.Callback):
     """On Ctrl-C, SIGTERM or SIGUSR1, finish the step, save last.ckpt and leave with 128 + the signal's number.
 
     The handler only takes note; ranks agree every `every` steps and at the end of an epoch, so that all save together.
+    A step of several micro-batches is finished first, since no checkpoint holds half a gradient.
     After the last step of an epoch its validation still runs, or a resumed training would lack it.
     A second signal ends at once.
     """
@@ -96,6 +97,8 @@ class StopOnSignal(pl.Callback):
         self.received = number
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
+            return
         if trainer.world_size == 1 or trainer.global_step % self.every == 0 or trainer.is_last_batch:
             self.stop_if_told(trainer, leave=not trainer.is_last_batch)
 

@@ -4,7 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchbench.layout import Layout, Size
@@ -49,3 +53,68 @@ def cost(net: nn.Module, layout: Layout, in_chans: int, img_size: Size) -> Cost:
         params=sum(p.numel() for p in net.parameters()),
         macs=counter.get_total_flops() // 2,
     )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training step holds at its fullest, by estimate.
+
+    weights: parameters and buffers, gradients, and the two averages of AdamW. per_image: what forward keeps of an image
+    for backward, and per_step what it keeps whatever their number, such as the bf16 copies of the weights. backward: of
+    an image, gradients on their way through one block. bias: of an attention bias, in each layer and for each image,
+    where there is one; contained in the others.
+    """
+
+    weights: int
+    per_image: int
+    per_step: int
+    backward: int
+    bias: int
+
+    def step(self, images: int) -> int:
+        return self.weights + self.per_step + images * (self.per_image + self.backward)
+
+
+def memory(net: nn.Module, layout: Layout, in_chans: int, img_size: Size, *, bf16: bool) -> Memory:
+    """Estimate the memory of a training step of `net`, which may be on the meta device: nothing is computed.
+
+    Forward runs on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`; counted is
+    every tensor that it keeps for backward, each storage once. For the gradients in flight stands what a block keeps.
+    Not counted are what a kernel needs while it runs, the allocator's slack and the framework itself, so that a large
+    step takes up to a quarter more, and a small one mostly that. An attention bias that is learned keeps heads * n * n
+    values per layer and image here, as on a CPU; a GPU's kernel keeps fewer, but makes a gradient of that size.
+    """
+    one, two = (kept_for_backward(net, images, in_chans, img_size, bf16=bf16) for images in (1, 2))
+    parameters = sum(p.numel() * p.element_size() for p in net.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in net.buffers())
+    tokens = math.prod(layout.grid_size) + layout.num_prefix_tokens
+    biased = getattr(net, "bias", None) is not None
+    return Memory(
+        weights=4 * parameters + buffers,
+        per_image=two - one,
+        per_step=2 * one - two,
+        backward=(two - one) // len(getattr(net, "blocks", [net])),
+        bias=layout.num_heads * tokens**2 * (2 if bf16 else 4) if biased else 0,
+    )
+
+
+def kept_for_backward(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bool) -> int:
+    """Bytes of the tensors that forward saves, parameters and buffers apart."""
+    kept = {}
+    with FakeTensorMode():
+        own = {
+            name: torch.empty(t.shape, dtype=t.dtype, requires_grad=t.requires_grad)
+            for name, t in [*net.named_parameters(), *net.named_buffers()]
+        }
+        spared = {t.untyped_storage()._cdata for t in own.values()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in spared:
+                kept[storage._cdata] = storage  # held, so that no other takes its place in memory
+            return tensor
+
+        batch = torch.empty(images, in_chans, *img_size), torch.empty(images, dtype=torch.int64)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), saved_tensors_hooks(keep, lambda tensor: tensor):
+            F.cross_entropy(functional_call(net, own, batch[:1]), batch[1])
+    return sum(storage.nbytes() for storage in kept.values())

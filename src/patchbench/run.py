@@ -1,7 +1,7 @@
 """From a configuration to a finished run. The one module that builds parts from configuration."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,21 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import binomtest
 from torch import nn
 
-from patchbench import schema
+from patchbench import interop, schema
+from patchbench.budget import MicroBatches, accumulation, refuse_what_cannot_fit
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
-from patchbench.cost import Cost, cost
+from patchbench.cost import Cost, Memory, cost, memory
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.errors import refusing
 from patchbench.task import Classify
+from patchbench.track.device import GIB, free_memory
 from patchbench.track.meter import Meter
 from patchbench.track.metrics_csv import MetricsCsv
 from patchbench.track.progress import ProgressBar
@@ -70,17 +72,48 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
                 f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
                 "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
             )
-        data = prepare_data(cfg, source, trainer)
+        trainer.accumulate_grad_batches = accumulation(
+            accumulate=cfg.trainer.accumulate,
+            micro_batch=cfg.trainer.micro_batch,
+            batch_size=cfg.batch_size,
+            world_size=trainer.world_size,
+        )
+        auto = cfg.trainer.micro_batch == "auto"
+        if ckpt:  # its place in the data is counted in its own micro-batches
+            kept = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
+            auto, trainer.accumulate_grad_batches = False, kept["accumulate"]
+        held = network_memory(cfg, source, trainer)
+        each = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
+        if not cfg.allow_cost:
+            device = trainer.strategy.root_device
+            refuse_what_cannot_fit(
+                costs,
+                held,
+                images=1 if auto else each,
+                free=free_memory(device, trainer.num_devices),
+                device=device.type.upper(),
+                max_gmacs=cfg.max_gmacs,
+                img_size=source.img_size,
+                reads_patch=schema.reads_patch(cfg),
+            )
+        split = MicroBatches(auto, held, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
+        trainer.callbacks.insert(0, split)
         torch.manual_seed(cfg.seed)
-        task = build_task(cfg, build_net(cfg, source), data)
+        net = build_net(cfg, source)
+        adapted = interop.load(net, cfg.model.init_from) if cfg.model.init_from and not ckpt else None
+        data = prepare_data(cfg, source, trainer)
+        task = build_task(cfg, net, data)
         if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
             compile_blocks(task.net)
     rows, cols = costs.grid_size
     say(
         f"{schema.name(levels)}: {source.img_size[0]}x{source.img_size[1]} pixels, {rows}x{cols} patches; "
         f"{levels['model']} with {costs.params:,} parameters, {costs.num_tokens:,} tokens "
-        f"and {costs.macs / 1e9:.3g} GMACs an image"
+        f"and {costs.macs / 1e9:.3g} GMACs an image; "
+        f"about {held.step(each) / GIB:.2g} GiB for {each} images at a time"
     )
+    if adapted:
+        say(adapted)
     if ckpt:
         say(f"resuming from {ckpt} (rerun=true starts afresh)")
 
@@ -112,18 +145,41 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
 def evaluate(ckpt: Path, trainer_cfg: DictConfig, *, workers: int | str, data_root: str | None) -> dict[str, Any]:
     """The figures of the test split, from the checkpoint alone. Refused where it or its data cannot be read."""
     with refusing():
-        origin = read_checkpoint(ckpt)["patchbench"]
-        cfg = OmegaConf.create(origin["config"])
+        origin, cfg, source = restore(ckpt, data_root)
         cfg.workers = workers
-        if data_root is not None:
-            cfg.data.root = data_root
-        source: Source = instantiate(cfg.data)
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
         task = build_task(cfg, build_net(cfg, source), data)
     result = test(trainer, task, data, ckpt) | network_cost(cfg, source).facts()
     print_result(schema.name(origin["factors"]), result)
     return origin | {"result": result}
+
+
+def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
+    """Write the trained network for timm. Refused where timm has none that computes the same."""
+    with refusing():
+        if out.suffix != ".safetensors":
+            raise ValueError(f"out={out} must end in .safetensors: use out={out.with_suffix('.safetensors')}")
+        _, cfg, source = restore(ckpt, data_root)
+        net = build_net(cfg, source).eval()
+        state = read_checkpoint(ckpt)["state_dict"]
+        net.load_state_dict({n.removeprefix("net."): w for n, w in state.items() if n.startswith("net.")})
+        call = interop.export(net, out, img_size=source.img_size, num_classes=source.num_classes)
+    say(f"wrote {out}, for images of mean {spell_list(source.mean)} and standard deviation {spell_list(source.std)}:")
+    say(call)
+
+
+def spell_list(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+def restore(ckpt: Path, data_root: str | None) -> tuple[dict[str, Any], DictConfig, Source]:
+    """What a checkpoint came from, its configuration, and its data where they lie now."""
+    origin = read_checkpoint(ckpt)["patchbench"]
+    cfg = OmegaConf.create(origin["config"])
+    if data_root is not None:
+        cfg.data.root = data_root
+    return origin, cfg, instantiate(cfg.data)
 
 
 @contextmanager
@@ -158,6 +214,9 @@ def check_options(cfg: DictConfig) -> None:
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
     """The network that fits the images and classes of the source, freshly initialised."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.model.pop("init_from", None)  # for whoever trains it, see interop.load
     build = instantiate(cfg.model)
     return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
 
@@ -167,6 +226,13 @@ def network_cost(cfg: DictConfig, source: Source) -> Cost:
     with torch.device("meta"):
         net = build_net(cfg, source)
     return cost(net, net.layout, source.in_chans, source.img_size)
+
+
+def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memory:
+    """Estimated for the precision of the trainer, without computing anything."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    return memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
 
 
 def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:

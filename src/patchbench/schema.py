@@ -39,6 +39,8 @@ class HowItIsRun:
     workers: Any = MISSING  # auto, or a number
     compile: Any = MISSING  # auto, true, false
     log_every: int = MISSING
+    allow_cost: bool = MISSING
+    max_gmacs: float = MISSING
     data_dir: str = MISSING
     runs_dir: str = MISSING
 

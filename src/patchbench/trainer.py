@@ -20,11 +20,15 @@ def make_trainer(
     strategy: str,
     precision: str,
     accumulate: int,
+    micro_batch: int | Literal["auto"] | None,
     max_epochs: int,
     out_dir: Path,
     callbacks: list[Callback],
 ) -> pl.Trainer:
-    """ValueError for devices that are not there. precision="auto" is bf16-mixed on a GPU, 32-true on a CPU."""
+    """ValueError for devices that are not there. precision="auto" is bf16-mixed on a GPU, 32-true on a CPU.
+
+    micro_batch: only looked at here; what follows from it needs the batch size, see budget.py.
+    """
     if accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"trainer.accelerator={accelerator} is unknown: use auto, cpu or gpu")
     gpus = torch.cuda.device_count()
@@ -36,6 +40,13 @@ def make_trainer(
     for name, count in {"devices": devices, "num_nodes": num_nodes, "accumulate": accumulate}.items():
         if (count != "auto" and not (isinstance(count, int) and count >= 1)) or (name, count) == ("accumulate", "auto"):
             raise ValueError(f"trainer.{name}={count} is no number of {name}: use 1 or more")
+    if micro_batch not in (None, "auto") and not (isinstance(micro_batch, int) and micro_batch >= 1):
+        raise ValueError(f"trainer.micro_batch={micro_batch} must be auto, a number of images, or null")
+    if micro_batch is not None and accumulate != 1:
+        raise ValueError(
+            f"trainer.micro_batch={micro_batch} and trainer.accumulate={accumulate} both say how a batch is split: "
+            "use trainer.accumulate=1, or trainer.micro_batch=null"
+        )
     if on_gpu:
         torch.set_float32_matmul_precision("high")
     quiet()

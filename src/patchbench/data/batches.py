@@ -138,8 +138,10 @@ class Batches(pl.LightningDataModule):
         count = len(self.splits[split])
         if count < world_size:
             raise ValueError(f"the {split} split of {count} images cannot be shared among {world_size} devices")
-        batch_size = max(1, self.batch_size // world_size)
-        order = EvalOrder(count, batch_size=batch_size, rank=rank, world_size=world_size, limit=self.limit)
+        splits = self.attached().accumulate_grad_batches  # what is cut to fit in training is cut here too
+        batch_size = max(1, self.batch_size // (world_size * splits))
+        limit = None if self.limit is None else self.limit * splits
+        order = EvalOrder(count, batch_size=batch_size, rank=rank, world_size=world_size, limit=limit)
         return self.loader(split, order)
 
     def loader(self, split: str, order: Sampler[list[int]]) -> DataLoader:

@@ -84,3 +84,14 @@ def peak_resident_bytes() -> int:
         with suppress(psutil.Error):  # it ended meanwhile
             own += child.memory_info().rss
     return own
+
+
+def free_memory(device: torch.device, processes: int) -> int:
+    """Bytes that this process may still take: of its GPU, or its share of the machine's (or its container's) memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # Linux, where the container has a limit of its own
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{n}").read_text()) for n in ("max", "current"))
+        free = min(free, max(0, limit - used))
+    return free // processes
