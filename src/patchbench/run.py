@@ -179,6 +179,8 @@ def restore(ckpt: Path, data_root: str | None) -> tuple[dict[str, Any], DictConf
     cfg = OmegaConf.create(origin["config"])
     if data_root is not None:
         cfg.data.root = data_root
+    if "pretrained" in cfg.model.embed:
+        cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
     return origin, cfg, instantiate(cfg.data)
 
 
