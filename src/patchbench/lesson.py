@@ -118,7 +118,7 @@ def who_fills(cfg: DictConfig) -> dict[str, str]:
 def count(cfg: DictConfig, source: Source, name: str) -> tuple[Any, Bill]:
     """The network on the meta device, where it takes neither memory nor time, and what it costs."""
     with torch.device("meta"):
-        net = build_net(cfg, source)
+        net = build_net(cfg, source).eval()
     shape = (source.in_chans, *source.img_size)
     return net, bill(name, net, cost(net, net.layout, source.in_chans, source.img_size), shape)
 

@@ -23,6 +23,7 @@ class Bill:
     embed_macs: int
     position_params: int
     position_macs: int
+    activations: int | None = None  # bytes that training keeps of one image, where there is an estimate
 
     @property
     def trunk_params(self) -> int:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from patchbench.explain.response import Shares
@@ -54,6 +55,12 @@ def bare(ax: Axes, title: str = "", **knobs: Any) -> None:
         ax.set_title(title, **knobs)
 
 
+def whole_numbers(*axes: Axes) -> None:
+    for ax in axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
 def outline(ax: Axes, top: int, left: int, height: int, width: int, colour: str, line: float = 2.0) -> None:
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, linewidth=line))
 
@@ -63,7 +70,6 @@ def cut(walk: Walk) -> Figure:
     fig = figure(4.1)
     whole, pieces, patch = fig.subplots(1, 3)
     tall, wide = walk.pixels.shape[1:]
-    rows, cols = walk.layout.grid_size
     window = walk.window
     whole.imshow(picture(walk), interpolation="nearest")
     whole.set_title(f"the image: {tall} × {wide} × {len(walk.pixels)}")
@@ -85,7 +91,8 @@ def cut(walk: Walk) -> Figure:
         patch.set_yticks(np.arange(-0.5, window.height), [], minor=True)
         patch.grid(which="minor", color="#80808060", linewidth=0.5)
         patch.tick_params(which="minor", length=0)
-    patch.set_xlabel(f"row {walk.place[0]}, column {walk.place[1]} of the {rows} × {cols} grid; pixels of the patch")
+    whole_numbers(whole, patch)
+    patch.set_xlabel("column of the patch (pixels)" if not walk.overlaps else "column of the window (pixels)")
     for side in patch.spines.values():
         side.set(edgecolor=FOLLOWED, linewidth=2)
     return fig
@@ -126,6 +133,7 @@ def neighbouring_windows(ax: Axes, walk: Walk) -> None:
     bottom, end = window.top + window.height + down, window.left + window.width + right
     ax.set_ylim(min(tall, bottom + margin_y) - 0.5, max(0, window.top - margin_y) - 0.5)
     ax.set_xlim(max(0, window.left - margin_x) - 0.5, min(wide, end + margin_x) - 0.5)
+    whole_numbers(ax)
     ax.set_xlabel("column (pixels)")
     ax.set_title(f"{rows} × {cols} = {rows * cols:,} windows, {down} × {right} pixels apart")
 
@@ -232,7 +240,7 @@ def blocks(walk: Walk) -> Figure:
     """C slices, D kernels of C slices each, D maps: why C x H x W becomes D x h x w."""
     channels, tall, wide = walk.pixels.shape
     (rows, cols), window = walk.layout.grid_size, walk.window
-    fig = figure(3.7)
+    fig = figure(3.1)
     ax = fig.add_subplot()
     names = channel_names(channels)[:3]
     step = max(1, -(-max(tall, wide) // 64))
@@ -241,12 +249,12 @@ def blocks(walk: Walk) -> Figure:
         slab(ax, tinted(walk.pixels[i, ::step, ::step] / 255, tint(name, i)), 0.35 * i, 0.0, 1.6)
     ax.text(0.85, -0.2, f"image\n{channels} × {tall} × {wide}", ha="center", va="top")
     shown = min(4, len(walk.kernels))
-    size = 0.55
+    size = 0.8
     for k in range(shown):
         for i in reversed(range(len(names))):
             values = walk.kernels[k, i].numpy()
-            slab(ax, values, 3.0 + 1.05 * k + 0.17 * i, 0.75, size, cmap=DIVERGING, vmin=-bound, vmax=bound)
-        ax.text(3.0 + 1.05 * k + 0.33, 0.6, f"{k}", ha="center", va="top", fontsize=9)
+            slab(ax, values, 3.0 + 1.05 * k + 0.17 * i, 0.55, size, cmap=DIVERGING, vmin=-bound, vmax=bound)
+        ax.text(3.0 + 1.05 * k + 0.4, 0.42, f"{k}", ha="center", va="top", fontsize=9)
     ax.text(3.0 + 1.05 * shown + 0.1, 1.0, "…", fontsize=18, va="center", ha="center")
     kernel = f"{walk.layout.embed_dim} kernels\neach {channels} × {window.height} × {window.width}"
     ax.text(3.0 + 1.05 * shown / 2, -0.2, kernel, ha="center", va="top")
@@ -260,7 +268,7 @@ def blocks(walk: Walk) -> Figure:
     ax.text(start + 1.4, -0.2, f"feature maps\n{walk.layout.embed_dim} × {rows} × {cols}", ha="center", va="top")
     for x in (2.6, start - 0.45):
         ax.text(x, 1.0, "∗" if x < 3 else "=", fontsize=22, va="center", ha="center")
-    ax.set(xlim=(-0.2, start + 0.35 * drawn + 1.4), ylim=(-0.95, 2.3), aspect="equal")
+    ax.set(xlim=(-0.2, start + 0.35 * drawn + 1.4), ylim=(-0.8, 2.25), aspect="equal")
     ax.axis("off")
     return fig
 
@@ -288,7 +296,7 @@ def channel_sum(walk: Walk, shares: Shares) -> Figure:
                 axes[1].text(c, r, f"{value:.2f}", ha="center", va="center", fontsize=7, color=shade)
         given = shares.channels[i].numpy()
         axes[2].imshow(given, cmap=DIVERGING, vmin=-top, vmax=top, interpolation="nearest")
-        bare(axes[2], f"what {name} gives", fontsize=10)
+        bare(axes[2], f"{'+ ' if i else ''}what {name} gives", fontsize=10)
         axes[2].set_ylabel("=", rotation=0, fontsize=18, labelpad=14, va="center")
         share_axes.append(axes[1])
     total = fig.add_subplot(grid[:, 3])
@@ -299,6 +307,7 @@ def channel_sum(walk: Walk, shares: Shares) -> Figure:
     )
     total.set_xlabel("column of the grid")
     total.set_ylabel("row of the grid")
+    whole_numbers(total)
     fig.colorbar(shown, ax=total, location="bottom", shrink=0.8, label="value of the feature map")
     fig.colorbar(slices, ax=share_axes, location="bottom", shrink=0.9, label="weight")
     return fig

@@ -354,7 +354,7 @@ def diagram(schemes: Mapping[str, str]) -> str:
         arrow(630, 132, 440, 66),
     ]
     return (
-        '<div class="scroll"><svg viewBox="0 0 1012 196" width="1012" height="196" role="img" aria-label="'
+        '<div class="scroll"><svg viewBox="-2 0 1016 196" width="1016" height="196" role="img" aria-label="'
         "Where position enters the network"
         '"><defs><marker id="tip" markerWidth="9" markerHeight="9" refX="7" refY="4" orient="auto">'
         '<path d="M0 0 L8 4 L0 8 z" class="dim"/></marker></defs>' + "".join(line) + "</svg></div>"
@@ -480,9 +480,9 @@ def costs(bills: Sequence[Bill]) -> list[tuple[str, list[str]]]:
         ("GMACs: trunk", [giga(b.trunk_macs) for b in bills]),
         ("GMACs: all", [giga(b.cost.macs) for b in bills]),
     ]
-    memory = [getattr(b.cost, "activation_bytes", None) for b in bills]
-    if all(isinstance(m, int | float) for m in memory):
-        table.append(("activations, MiB", [f"{m / 2**20:,.3g}" for m in memory if m is not None]))
+    if any(b.activations is not None for b in bills):
+        kept = ["" if b.activations is None else f"{b.activations / 2**20:,.3g}" for b in bills]
+        table.append(("activations in training, MiB", kept))
     return table
 
 
