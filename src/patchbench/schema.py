@@ -44,7 +44,7 @@ class HowItIsRun:
 
 
 @dataclass
-class Options(Compared, HowItIsRun):
+class Options(HowItIsRun, Compared):  # a dataclass lists the fields of its last base first
     pass
 
 

@@ -62,7 +62,8 @@ def make_trainer(
 
 def quiet() -> None:
     """Lightning's remarks on what was chosen here on purpose."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
     for remark in (
         ".*does not have many workers",  # sets in memory need none
         ".*dataloader is not resumable",  # the order follows from the number of batches taken

@@ -37,11 +37,13 @@ class TrainOrder(Sampler[list[int]]):
         parts = world_size * accumulate
         if batch_size % parts:
             raise ValueError(
-                f"batch_size={batch_size} does not divide among {world_size} devices times trainer.accumulate={accumulate}: "
-                f"use a multiple of {parts}"
+                f"batch_size={batch_size} does not divide among {world_size} devices times "
+                f"trainer.accumulate={accumulate}: use a multiple of {parts}"
             )
         if batch_size > num_images:
-            raise ValueError(f"batch_size={batch_size} exceeds the {num_images} training images: use no more than these")
+            raise ValueError(
+                f"batch_size={batch_size} exceeds the {num_images} training images: use no more than these"
+            )
         self.num_images, self.batch_size, self.seed, self.position = num_images, batch_size, seed, position
         self.rank, self.world_size, self.micro = rank, world_size, batch_size // parts
         steps = num_images // batch_size
@@ -87,7 +89,9 @@ class Batches(pl.LightningDataModule):
         super().__init__()
         self.source, self.batch_size, self.seed, self.workers, self.limit = source, batch_size, seed, workers, limit
         shape = (1, source.in_chans, 1, 1)
-        self.mean, self.std = (torch.tensor(v, dtype=torch.float32).mul(255).view(shape) for v in (source.mean, source.std))
+        self.mean, self.std = (
+            torch.tensor(v, dtype=torch.float32).mul(255).view(shape) for v in (source.mean, source.std)
+        )
         self.splits: dict[str, Split] = {}
 
     def prepare_data(self) -> None:

@@ -11,7 +11,7 @@ from patchbench.layout import size
 
 
 class Cifar:
-    """50,000 training images, of which `val_size` are held out, and 10,000 of test. OSError where they cannot be had."""
+    """50,000 training images, of which `val_size` are held out, and 10,000 to test. OSError where there are none."""
 
     in_chans = 3
 
@@ -30,10 +30,10 @@ class Cifar:
         try:
             cifar = self.dataset(str(self.root), train=train, download=True)
         except (OSError, RuntimeError) as error:  # no network; or what came, or lay there, fails its checksum
-            name = self.dataset.__name__
+            archive = self.dataset.url.rsplit("/")[-1]
             raise OSError(
-                f"data=cifar{self.num_classes} is not in data_dir={self.root} and could not be downloaded ({error}): connect "
-                f"to the network once, put {self.dataset.url.rsplit('/')[-1]} from {name}'s site there, or use data=digits"
+                f"data=cifar{self.num_classes} is not in data_dir={self.root} and could not be downloaded ({error}): "
+                f"connect to the network once, put {archive} there by hand, or use data=digits"
             ) from error
         images = torch.from_numpy(cifar.data).permute(0, 3, 1, 2)
         return InMemory(resize(images, self.img_size).contiguous(), torch.tensor(cifar.targets))

@@ -46,7 +46,7 @@ class ImageFolder:
             if odd := sorted(set(found) ^ set(classes["train"])):
                 raise ValueError(
                     f"data.root={self.root}: train/ and {name}/ hold different classes, {', '.join(odd[:5])}"
-                    f"{', ...' if len(odd) > 5 else ''} in one of them only: labels would not match; make the folders agree"
+                    f"{', ...' if len(odd) > 5 else ''} in one of them only: labels would not match; rename the folders"
                 )
         self.classes = classes["train"]
         self.num_classes = len(self.classes)
@@ -65,7 +65,7 @@ class ImageFolder:
             images = sorted(p for p in (self.root / split / name).rglob("*") if p.suffix.lower() in SUFFIXES)
             if not images:
                 raise FileNotFoundError(
-                    f"data.root={self.root}: no image in {split}/{name} ({', '.join(sorted(SUFFIXES))}): fill or remove it"
+                    f"data.root={self.root}: no {'|'.join(sorted(SUFFIXES))} in {split}/{name}: fill or remove it"
                 )
             paths += images
             labels += [label] * len(images)
@@ -77,14 +77,14 @@ class Files:
 
     in_memory = False
 
-    def __init__(self, paths: list[Path], labels: Int[Tensor, "n"], img_size: Size, crop_pct: float) -> None:
+    def __init__(self, paths: list[Path], labels: Int[Tensor, " n"], img_size: Size, crop_pct: float) -> None:
         self.paths, self.labels, self.img_size, self.crop_pct = paths, labels, img_size, crop_pct
         self.crop = v2.CenterCrop(img_size)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, "b"]]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
         return torch.stack([self.read(self.paths[i]) for i in indices]), self.labels[torch.as_tensor(indices)]
 
     def read(self, path: Path) -> UInt8[Tensor, "c H W"]:

@@ -13,13 +13,13 @@ from patchbench.layout import Size
 
 @runtime_checkable
 class Split(Protocol):
-    """Images and labels by number. A whole batch is asked for at once, so that a set in memory is gathered, not looped."""
+    """Images and labels by number. Asked for a whole batch at once, a set in memory is gathered and not looped over."""
 
     in_memory: bool
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, "b"]]: ...
+    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]: ...
 
 
 @runtime_checkable
@@ -42,13 +42,13 @@ class InMemory:
 
     in_memory = True
 
-    def __init__(self, images: UInt8[Tensor, "n c H W"], labels: Int[Tensor, "n"]) -> None:
+    def __init__(self, images: UInt8[Tensor, "n c H W"], labels: Int[Tensor, " n"]) -> None:
         self.images, self.labels = images, labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, "b"]]:
+    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
         chosen = torch.as_tensor(indices)
         return self.images[chosen], self.labels[chosen]
 
@@ -57,7 +57,9 @@ def resize(images: UInt8[Tensor, "n c h w"], img_size: Size) -> UInt8[Tensor, "n
     """Bicubic, antialiased where it shrinks; nothing is done to images that have the size."""
     if images.shape[2:] == img_size:
         return images
-    return F.interpolate(images.float(), img_size, mode="bicubic", antialias=True).round_().clamp_(0, 255).to(torch.uint8)
+    return (
+        F.interpolate(images.float(), img_size, mode="bicubic", antialias=True).round_().clamp_(0, 255).to(torch.uint8)
+    )
 
 
 def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[list[int], list[int]]:

@@ -30,14 +30,22 @@ FILES = {
 }
 
 
+def rows(result: Mapping[str, float | str]) -> dict[str, str]:
+    """Label and value of each row that the figures suffice for."""
+    filled = {}
+    for label, template in ROWS.items():
+        with suppress(KeyError):
+            filled[label] = template.format(**result)
+    return filled
+
+
 @rank_zero_only
 def print_result(title: str, result: Mapping[str, float | str], out_dir: Path | None = None) -> None:
     """The figures in rows and, with `out_dir`, where everything lies."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\n[bold]{title}[/bold]")
-    for label, template in ROWS.items():
-        with suppress(KeyError):
-            console.print(f"  {label:<21}{template.format(**result)}")
+    for label, value in rows(result).items():
+        console.print(f"  {label:<21}{value}")
     if out_dir:
         console.print(f"\n[bold]{out_dir}/[/bold]")
         for name, what in FILES.items():

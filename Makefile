@@ -1,0 +1,43 @@
+# `make help` lists what there is.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+READY  := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-all check format readme clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+train: $(READY) ## set up, then train the default network on real digits (no account, no download of data)
+	$(RUN) train.py embed=conv patch=16 pos=learned $(ARGS)
+
+test: $(READY) ## set up, then run the tests
+	$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+test-all: $(READY) ## the slow ones as well
+	$(RUN) -m pytest -n auto --maxprocesses 8 -m '' $(ARGS)
+
+check: $(READY) ## lint, format, types
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+format: $(READY) ## mend what ruff can mend
+	$(RUN) -m ruff check --fix
+	$(RUN) -m ruff format
+
+readme: $(READY) ## train the main job anew and write its figures into README.md
+	$(RUN) train.py embed=conv patch=16 pos=learned logger=csv runs_dir=runs/readme rerun=true
+	$(RUN) scripts/readme.py runs/readme/*/run.json
+
+clean: ## remove the environment; runs and data stay
+	rm -rf $(VENV)
