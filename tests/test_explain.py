@@ -140,9 +140,8 @@ class Last(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("per_layer", [False, True])
-def test_each_place_is_drawn_whatever_fills_it(per_layer):
-    """Also one module per block, and heads with angles of their own."""
+def test_each_place_is_drawn_whatever_fills_it():
+    """Heads may have angles and biases of their own, and so may blocks."""
     n, heads, head_dim = 12, 3, 8
 
     class Gives(nn.Module):
@@ -154,11 +153,11 @@ def test_each_place_is_drawn_whatever_fills_it(per_layer):
             return self.value
 
     rotation, bias = Gives(heads, n, 2 * head_dim), Gives(heads, n, n)
-    part = nn.ModuleList([rotation, Gives(1)]) if per_layer else rotation
-    first, which = places.first(part)
-    assert first is rotation
-    assert bool(which) == per_layer
-    turn = places.turn(first, (3, 4))
+    for held in (rotation, nn.ModuleList([rotation, Gives(1)]), nn.ModuleDict({"3": rotation})):
+        assert places.modules(SimpleNamespace(rotation=held), "rotation")[0] is rotation
+    for empty in (None, nn.Identity(), nn.ModuleList(), nn.ModuleDict()):
+        assert not places.modules(SimpleNamespace(rotation=empty), "rotation")
+    turn = places.turn(rotation, (3, 4))
     assert turn.num_heads == heads
     assert turn.score.shape == (heads, len(turn.queries), 3, 4)
     shift = places.shift(bias, (3, 4))

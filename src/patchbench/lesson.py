@@ -1,6 +1,6 @@
 """From a configuration to a page that explains its input stage with one image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from patchbench import schema
 from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import cost
+from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.errors import CONF, refusing
 from patchbench.explain import places
@@ -46,13 +47,17 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         on_meta, this = count(cfg, source, embedding_name(levels))
         bills = [this, *standard(cfg, source, this)]
         shapes = places.shapes(on_meta)
-        weight = sum(t.nbytes for place in places.filled(on_meta) for t in tensors(getattr(on_meta, place)))
+        weight = sum(tensor.nbytes for tensor in position(on_meta))
         pixels, label = one_image(source, image)
         torch.manual_seed(cfg.seed)
         net = build_net(cfg if weight <= HEAVY else without_position(cfg), source)
         if state is not None:
             named = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
             net.load_state_dict(named, strict=weight <= HEAVY)
+        elif images := getattr(net.embed, "fit_images", 0):
+            data: Any = Batches(source, batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None)
+            data.setup("fit")
+            net.embed.fit(data.sample(images))  # as training does before its first step
         mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
         way = walk(net, pixels, label, mean, std)
 
@@ -111,7 +116,7 @@ def who_fills(cfg: DictConfig) -> dict[str, str]:
         place: name
         for name, scheme in instantiate(cfg.pos, _convert_="all").items()
         for place, build in vars(scheme).items()
-        if build is not None and place in ("tokens", "rotation", "bias", "between")
+        if build is not None and place in places.PLACES
     }
 
 
@@ -148,8 +153,11 @@ def resolved(cfg: DictConfig) -> DictConfig:
     return copy
 
 
-def tensors(module: Any) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]
+def position(net: Any) -> Iterator[torch.Tensor]:
+    """All that schemes hold."""
+    for place in places.filled(net):
+        for module in places.modules(net, place):
+            yield from (*module.parameters(), *module.buffers())
 
 
 def embedding_name(levels: Mapping[str, Any]) -> str:

@@ -1,16 +1,13 @@
 """What the parts of a network cost: embedding, position, trunk."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchbench.cost import Cost
-
-POSITION = ("tokens", "rotation", "bias", "between")
+from patchbench.explain.places import PLACES
 
 
 @dataclass(frozen=True)
@@ -34,25 +31,22 @@ class Bill:
         return self.cost.macs - self.embed_macs - self.position_macs
 
 
-def bill(name: str, net: Any, cost: Cost, shape: tuple[int, int, int]) -> Bill:
+def bill(name: str, net: nn.Module, cost: Cost, shape: tuple[int, int, int]) -> Bill:
     """Read off a network on the meta device, where nothing is computed. shape: channels, height, width of an image."""
-    layout = net.layout
-    tokens = torch.empty(1, *layout.grid_size, layout.embed_dim, device="meta")
-    return Bill(
-        name,
-        cost,
-        params(net, "embed"),
-        macs(lambda: net.embed(torch.empty(1, *shape, device="meta"))),
-        params(net, *POSITION),
-        macs(lambda: [part(tokens) for part in (net.tokens, *net.between.values())]),
-    )
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.empty(1, *shape, device="meta"))
+    flops = counter.get_flop_counts()
 
+    def macs(*parts: str) -> int:
+        """A module that serves several blocks is counted as often as it is used."""
+        keys = []
+        for part in parts:
+            module = getattr(net, part)
+            several = isinstance(module, nn.ModuleList | nn.ModuleDict)
+            keys += [f"{part}.{i}" for i, _ in module.named_children()] if several else [part]
+        return sum(sum(flops.get(f"{type(net).__name__}.{key}", {}).values()) for key in keys) // 2
 
-def params(net: nn.Module, *parts: str) -> int:
-    return sum(p.numel() for name, p in net.named_parameters() if name.split(".")[0] in parts)
+    def params(*parts: str) -> int:
+        return sum(p.numel() for n, p in net.named_parameters() if n.split(".")[0] in parts)
 
-
-def macs(compute: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device("meta"):
-        compute()
-    return counter.get_total_flops() // 2
+    return Bill(name, cost, params("embed"), macs("embed"), params(*PLACES), macs(*PLACES))

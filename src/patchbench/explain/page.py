@@ -389,10 +389,10 @@ def added(lesson: Lesson, scheme: str) -> str:
 
 
 def turned(lesson: Lesson, scheme: str) -> str:
-    part, which = places.first(lesson.net.rotation)
-    turn = places.turn(part, lesson.walk.layout.grid_size)
+    parts = places.modules(lesson.net, "rotation")
+    turn = places.turn(parts[0], lesson.walk.layout.grid_size)
     heads = f" Each of {turn.num_heads} heads has angles of its own; the first is drawn." if turn.num_heads > 1 else ""
-    block = f" Drawn: {which}." if which else ""
+    block = own(parts)
     return (
         f"<h3>[rotation] {escape(scheme)}: queries and keys turn</h3>\n<p>Nothing is added. In every block, pairs of "
         f"the {turn.num_channels} channels of a head turn by an angle that depends on the place. The score of a "
@@ -414,8 +414,8 @@ def turned(lesson: Lesson, scheme: str) -> str:
 
 
 def shifted(lesson: Lesson, scheme: str) -> str:
-    part, which = places.first(lesson.net.bias)
-    shift = places.shift(part, lesson.walk.layout.grid_size)
+    parts = places.modules(lesson.net, "bias")
+    shift = places.shift(parts[0], lesson.walk.layout.grid_size)
     h, w = lesson.walk.layout.grid_size
     n, heads = h * w, lesson.walk.layout.num_heads
     smaller = (
@@ -429,7 +429,7 @@ def shifted(lesson: Lesson, scheme: str) -> str:
         if not shift.logits.any()
         else " Below zero (violet) a key is heard less, above (orange) more."
     )
-    block = f" Drawn: {which}." if which else ""
+    block = own(parts)
     return (
         f"<h3>[bias] {escape(scheme)}: attention is shifted</h3>\n<p>Before the softmax, a number that depends on "
         f"the places of query and key is added to each of the {heads}×{n:,}×{n:,} logits.{smaller}{block}</p>\n"
@@ -442,18 +442,22 @@ def shifted(lesson: Lesson, scheme: str) -> str:
     )
 
 
+def own(parts: Sequence[Any]) -> str:
+    return f" There is one of its own for each of {len(parts)} blocks; the first is drawn." if len(parts) > 1 else ""
+
+
 def between(lesson: Lesson, scheme: str) -> str:
     return mixed(lesson, scheme, "between")
 
 
 def mixed(lesson: Lesson, scheme: str, place: str) -> str:
-    part, which = places.first(getattr(lesson.net, place))
-    mixing = places.mixing(part, lesson.walk.layout.grid_size, lesson.walk.layout.embed_dim)
-    where = f"after {which}" if which else "once, before block 0"
+    parts = places.modules(lesson.net, place)
+    mixing = places.mixing(parts[0], lesson.walk.layout.grid_size, lesson.walk.layout.embed_dim)
+    where = "between blocks" if place == "between" else "once, before block 0"
     return (
         f"<h3>[{place}] {escape(scheme)}: tokens hear their neighbours</h3>\n<p>The tokens are laid out as the grid "
         f"again, and each takes in something of those around it ({where}). What is taken in depends on the tokens; "
-        "the border, where neighbours are missing, tells position.</p>\n"
+        "the border, where neighbours are missing, tells position.{own(parts)}</p>\n"
         + shown(
             maps.kernels(mixing),
             "Answer of one place to its neighbours, for some channels",

@@ -10,28 +10,24 @@ from torch import Tensor, nn
 
 from patchbench.layout import Size
 
+PLACES = ("tokens", "rotation", "bias", "between")
 DRAWN = 1600  # places up to which maps of every place against every other are built
 TILES = 7  # query places a side in a map of maps
 
 
+def modules(net: Any, place: str) -> list[nn.Module]:
+    """What fills a place: none, one for all blocks, or one for each of several."""
+    part = getattr(net, place)
+    if part is None or isinstance(part, nn.Identity):
+        return []
+    if isinstance(part, nn.ModuleDict):
+        return list(part.values())
+    return list(part) if isinstance(part, nn.ModuleList) else [part]
+
+
 def filled(net: Any) -> list[str]:
     """The places that hold something, in the order in which tokens pass them."""
-    there = {
-        "tokens": not isinstance(net.tokens, nn.Identity),
-        "rotation": net.rotation is not None,
-        "bias": net.bias is not None,
-        "between": len(net.between) > 0,
-    }
-    return [place for place, is_filled in there.items() if is_filled]
-
-
-def first(part: Any) -> tuple[nn.Module, str]:
-    """One module of a place that holds one per block, and words for which."""
-    if isinstance(part, nn.ModuleList | nn.ModuleDict):
-        modules = list(part.values()) if isinstance(part, nn.ModuleDict) else list(part)
-        block = f"block {next(iter(part))}" if isinstance(part, nn.ModuleDict) else "block 0"
-        return modules[0], f"{block}; there are {len(modules)}" if len(modules) > 1 else block
-    return part, ""
+    return [place for place in PLACES if modules(net, place)]
 
 
 def shapes(net: Any) -> dict[str, tuple[int, ...]]:
@@ -41,9 +37,8 @@ def shapes(net: Any) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     with torch.device("meta"), torch.no_grad():
         for place in filled(net):
-            part, _ = first(getattr(net, place))
             on_grid = place in ("tokens", "between")
-            found[place] = (*grid_size, d) if on_grid else tuple(part(grid_size).shape)
+            found[place] = (*grid_size, d) if on_grid else tuple(modules(net, place)[0](grid_size).shape)
     return found
 
 
