@@ -46,6 +46,7 @@ def check_page(page: str) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'(?:src|href)="(.*?)"', page))
     assert not re.search(r"https?://|@import|<script|<link", page)
     assert all(re.findall(r'<img alt="(.*?)"', page))
+    assert "{" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL), "a name is left unfilled"
     assert "nan" not in re.sub(r'"data:.*?"', "", page).split()
 
 

@@ -220,7 +220,7 @@ def kernel_tiles(walk: Walk) -> Figure:
             axes[0, i].imshow(colours(0.5 + 0.5 * kernel / bound), interpolation="nearest")
         else:
             axes[0, i].imshow(kernel[0].numpy(), cmap=DIVERGING, vmin=-bound, vmax=bound, interpolation="nearest")
-        bare(axes[0, i], f"kernel {i}", fontsize=10)
+        bare(axes[0, i], f"kernel {i}" if walk.affine else f"value {i}", fontsize=10)
         shown = axes[1, i].imshow(maps[:, :, i].numpy(), cmap=DIVERGING, vmin=-top, vmax=top, interpolation="nearest")
         bare(axes[1, i], f"map {i}", fontsize=10)
     fig.colorbar(shown, ax=axes[1, :].tolist(), location="right", shrink=0.9, label="value", pad=0.01)

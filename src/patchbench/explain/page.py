@@ -457,7 +457,7 @@ def mixed(lesson: Lesson, scheme: str, place: str) -> str:
     return (
         f"<h3>[{place}] {escape(scheme)}: tokens hear their neighbours</h3>\n<p>The tokens are laid out as the grid "
         f"again, and each takes in something of those around it ({where}). What is taken in depends on the tokens; "
-        "the border, where neighbours are missing, tells position.{own(parts)}</p>\n"
+        f"the border, where neighbours are missing, tells position.{own(parts)}</p>\n"
         + shown(
             maps.kernels(mixing),
             "Answer of one place to its neighbours, for some channels",

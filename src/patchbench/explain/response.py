@@ -111,13 +111,19 @@ def shares(embed: nn.Module, image: Float[Tensor, "1 c H W"], index: int) -> Sha
             handle = conv.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
             embed(image)
             handle.remove()
-            slices = conv.weight[index]
+            slices = conv.weight[index, :, None, None]
             maps = [
-                F.conv2d(seen[0][:, c : c + 1], slices[None, c : c + 1], None, conv.stride, conv.padding, conv.dilation)
-                for c in range(len(slices))
-            ]
-            channels, bias = torch.cat(maps)[:, 0], 0.0 if conv.bias is None else float(conv.bias[index])
-            if channels.shape[1:] == output.shape and torch.allclose(channels.sum(0) + bias, output, atol=1e-3):
+                F.conv2d(channel, kernel, None, conv.stride, conv.padding, conv.dilation)
+                for image_seen in seen
+                for channel, kernel in zip(image_seen.split(1, dim=1), slices, strict=True)
+            ]  # none where the layer only holds the weight
+            channels = torch.cat(maps)[:, 0] if maps else output[None]
+            bias = 0.0 if conv.bias is None else float(conv.bias[index])
+            if (
+                maps
+                and channels.shape[1:] == output.shape
+                and torch.allclose(channels.sum(0) + bias, output, atol=1e-3)
+            ):
                 return Shares(index, channels, bias, output, by_convolution=True)
         nothing = embed(torch.zeros_like(image))[0, :, :, index]
         alone = [image * F.one_hot(torch.tensor(c), image.shape[1])[None, :, None, None] for c in range(image.shape[1])]

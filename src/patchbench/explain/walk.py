@@ -121,9 +121,13 @@ def is_leaf(module: nn.Module) -> bool:
 
 def layer(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Step:
     """A layer inside the embedding; shapes without the batch."""
-    knobs = module.extra_repr().split(", ")
-    told = ", ".join(k.replace("_size", "") for k in knobs if k.startswith(("kernel", "stride", "padding", "in_feat")))
+    knobs = {name: getattr(module, name, None) for name in ("kernel_size", "stride", "in_features")}
+    told = ", ".join(f"{name.replace('_', ' ')} {spelled(knob)}" for name, knob in knobs.items() if knob is not None)
     return Step(type(module).__name__, tuple(output.shape[1:]) if isinstance(output, Tensor) else (), told)
+
+
+def spelled(knob: Any) -> str:
+    return "×".join(map(str, knob)) if isinstance(knob, tuple) else str(knob)
 
 
 def busiest(pixels: UInt8[Tensor, "c H W"], grid_size: Size, middle: Window, stride: Size) -> Size:
