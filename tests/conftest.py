@@ -30,12 +30,12 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def configure(*overrides: str) -> DictConfig:
-    """The configuration that `python train.py <overrides>` would have, with `hydra` in it."""
+def configure(*overrides: str, command: str = "train") -> DictConfig:
+    """The configuration that `python <command>.py <overrides>` would have, with `hydra` in it."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=list(overrides), return_hydra_config=True)
+        return compose(command, overrides=list(overrides), return_hydra_config=True)
 
 
 @pytest.fixture

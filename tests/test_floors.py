@@ -6,7 +6,7 @@ from pathlib import Path
 import patchbench
 
 SRC = Path(patchbench.__file__).parent
-TOP = ("command", "errors", "run", "schema")  # the only ones that know Hydra
+TOP = ("command", "errors", "lesson", "run", "schema")  # the only ones that know Hydra
 MAY_IMPORT = {
     "layout": set(),
     "schedule": set(),
@@ -22,7 +22,11 @@ MAY_IMPORT = {
     "trainer": {"checkpoint"},
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
-    **{name: {"layout", "cost", "budget", "interop", "task", "checkpoint", "data", "track", *TOP} for name in TOP},
+    "explain": {"layout", "cost", "explain"},
+    **{
+        name: {"layout", "cost", "budget", "interop", "task", "checkpoint", "data", "track", "explain", *TOP}
+        for name in TOP
+    },
 }
 
 

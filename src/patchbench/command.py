@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.errors import CONF, one_line_errors, refuse_added_options
-from patchbench.schema import Options, factors, identity, name
+from patchbench.schema import ExplainOptions, Options, factors, identity, name
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -34,6 +34,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 def register() -> None:
     """Tell Hydra what the files under conf/ refer to: the types of options, and the names of runs and sweeps."""
     ConfigStore.instance().store("schema", Options)
+    ConfigStore.instance().store("explain_schema", ExplainOptions)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 
