@@ -15,9 +15,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
+from patchbench.build import build_net, instantiate
 from patchbench.command import register
 from patchbench.errors import CONF
-from patchbench.run import build_net, instantiate, train
+from patchbench.run import train
 
 ROUNDS = 3  # both in turn, so that a busy machine slows both
 

@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from patchbench.build import build_net, instantiate
 from patchbench.command import register
 from patchbench.errors import CONF
-from patchbench.run import build_net, instantiate
 from patchbench.trainer import quiet
 
 ROOT = CONF.parent

@@ -10,10 +10,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from timm.layers import apply_rot_embed_cat
 
+from patchbench.build import build_net
 from patchbench.command import run_name
 from patchbench.cost import cost
 from patchbench.layout import Layout
-from patchbench.run import build_net
 from patchbench.schema import reads_patch
 from patchbench.vit import PLACES, Position
 

@@ -13,10 +13,11 @@ from conftest import configure
 from hydra.utils import instantiate
 from PIL import Image
 
+from patchbench.build import build_net
 from patchbench.checkpoint import StopOnSignal, read_checkpoint
 from patchbench.data.batches import Batches
 from patchbench.errors import Refused
-from patchbench.run import build_net, evaluate, train
+from patchbench.run import evaluate, train
 
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "optim": "adamw"}
 

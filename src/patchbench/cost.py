@@ -88,7 +88,7 @@ def memory(net: nn.Module, layout: Layout, in_chans: int, img_size: Size, *, bf1
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     buffers = sum(b.numel() * b.element_size() for b in net.buffers())
     tokens = math.prod(layout.grid_size) + layout.num_prefix_tokens
-    biased = getattr(net, "bias", None) is not None
+    biased = len(getattr(net, "bias", ())) > 0
     return Memory(
         weights=4 * parameters + buffers,
         per_image=two - one,

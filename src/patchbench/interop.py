@@ -153,13 +153,8 @@ def refuse_another_shape(net: ViT, weights: Weights, init_from: str) -> None:
 
 
 def places(net: ViT) -> set[str]:
-    filled = {
-        "tokens": not isinstance(net.tokens, nn.Identity),
-        "rotation": net.rotation is not None,
-        "bias": net.bias is not None,
-        "between": len(net.between) > 0,
-    }
-    return {place for place, full in filled.items() if full}
+    filled = {place for place in ("rotation", "bias", "between") if len(getattr(net, place))}
+    return filled | (set() if isinstance(net.tokens, nn.Identity) else {"tokens"})
 
 
 def mlp_ratio(net: ViT) -> float:

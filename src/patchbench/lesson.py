@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench import schema
+from patchbench.build import build_net
 from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import cost
 from patchbench.data.batches import Batches
@@ -19,7 +20,6 @@ from patchbench.explain.bill import Bill, bill
 from patchbench.explain.page import Lesson, page
 from patchbench.explain.terminal import print_walk
 from patchbench.explain.walk import steps, walk
-from patchbench.run import build_net
 
 BESIDE_CKPT = ("ckpt", "image", "data_root", "runs_dir")  # what may be given with a checkpoint
 HEAVY = 2**31  # bytes of tables above which a scheme is counted but not built

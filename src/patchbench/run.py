@@ -1,29 +1,41 @@
-"""From a configuration to a finished run. The one module that builds parts from configuration."""
+"""From a configuration to a finished run, and from a finished run to its figures and its weights."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import binomtest
-from torch import nn
 
 from patchbench import interop, schema
-from patchbench.budget import MicroBatches, accumulation, refuse_what_cannot_fit
+from patchbench.build import (
+    build_net,
+    build_task,
+    check_options,
+    compile_blocks,
+    fit_embedding,
+    network_cost,
+    prepare_data,
+    restore,
+    split_batch,
+)
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
-from patchbench.cost import Cost, Memory, cost, memory
+from patchbench.cost import Cost
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.errors import refusing
+from patchbench.layout import Size
 from patchbench.task import Classify
-from patchbench.track.device import GIB, free_memory
+from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
 from patchbench.track.metrics_csv import MetricsCsv
 from patchbench.track.progress import ProgressBar
@@ -58,81 +70,16 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
     with refusing(), kept_only_if_good(out_dir):
-        check_options(cfg)
-        source: Source = instantiate(cfg.data)
-        costs = network_cost(cfg, source)
-        ckpt = checkpoint_to_resume(cfg, origin, out_dir)
-        meter = Meter(cfg.log_every, costs)
-        stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
-        fit = LambdaCallback(setup=fit_embedding)
-        callbacks = [meter, ProgressBar(meter), Origin(origin), keep_checkpoints(out_dir), stop, fit]
-        trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
-        if in_sweep and trainer.world_size > 1:
-            raise ValueError(
-                f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
-                "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
-            )
-        trainer.accumulate_grad_batches = accumulation(
-            accumulate=cfg.trainer.accumulate,
-            micro_batch=cfg.trainer.micro_batch,
-            batch_size=cfg.batch_size,
-            world_size=trainer.world_size,
-        )
-        auto = cfg.trainer.micro_batch == "auto"
-        if ckpt:  # its place in the data is counted in its own micro-batches
-            kept = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
-            auto, trainer.accumulate_grad_batches = False, kept["accumulate"]
-        held = network_memory(cfg, source, trainer)
-        each = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
-        if not cfg.allow_cost:
-            device = trainer.strategy.root_device
-            refuse_what_cannot_fit(
-                costs,
-                held,
-                images=1 if auto else each,
-                free=free_memory(device, trainer.num_devices),
-                device=device.type.upper(),
-                max_gmacs=cfg.max_gmacs,
-                img_size=source.img_size,
-                reads_patch=schema.reads_patch(cfg),
-            )
-        split = MicroBatches(auto, held, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
-        trainer.callbacks.insert(0, split)
-        torch.manual_seed(cfg.seed)
-        net = build_net(cfg, source)
-        adapted = interop.load(net, cfg.model.init_from) if cfg.model.init_from and not ckpt else None
-        data = prepare_data(cfg, source, trainer)
-        task = build_task(cfg, net, data)
-        if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
-            compile_blocks(task.net)
-    rows, cols = costs.grid_size
-    say(
-        f"{schema.name(levels)}: {source.img_size[0]}x{source.img_size[1]} pixels, {rows}x{cols} patches; "
-        f"{levels['model']} with {costs.params:,} parameters, {costs.num_tokens:,} tokens "
-        f"and {costs.macs / 1e9:.3g} GMACs an image; "
-        f"about {held.step(each) / GIB:.2g} GiB for {each} images at a time"
-    )
-    if adapted:
-        say(adapted)
-    if ckpt:
-        say(f"resuming from {ckpt} (rerun=true starts afresh)")
+        ready = prepare(cfg, origin, out_dir, in_sweep=in_sweep)
+    say(f"{schema.name(levels)}: {levels['model']}, {ready.headline}")
+    for remark in ready.remarks:
+        say(remark)
 
+    trainer, task, data, meter, costs = ready.trainer, ready.task, ready.data, ready.meter, ready.costs
     with ExitStack() as stack:
-        loggers: list = [MetricsCsv(out_dir / "metrics.csv")] if cfg.logger.csv else []
-        if cfg.logger.wandb:
-            start = instantiate(cfg.logger.wandb)
-            run = start(
-                name=schema.name(levels),
-                tags=[f"{factor}={level}" for factor, level in levels.items() if level is not None],
-                config=levels | costs.facts() | {"identity": origin["identity"], "config": origin["config"]},
-                out_dir=out_dir,
-                runs_dir=Path(cfg.runs_dir),
-                resume=ckpt is not None,
-            )
-            with refusing():
-                loggers.append(stack.enter_context(run))
-        trainer.loggers = loggers
-        trainer.fit(task, data, ckpt_path=ckpt)
+        with refusing():
+            trainer.loggers = list(start_loggers(cfg, origin, costs, out_dir, stack, resume=ready.ckpt is not None))
+        trainer.fit(task, data, ckpt_path=ready.ckpt)
         validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
         tested = test(trainer, task, data, out_dir / "best.ckpt")
         result = validated | tested | meter.summary() | costs.facts()
@@ -140,6 +87,76 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
     write_record(record, origin | {"result": result, "environment": environment()})
     print_result(schema.name(levels), result, out_dir)
     return result["val/acc_best"]
+
+
+@dataclass
+class Ready:
+    """All that a training needs, built and checked."""
+
+    trainer: pl.Trainer
+    task: Classify
+    data: Batches
+    meter: Meter
+    costs: Cost
+    ckpt: Path | None  # to resume from
+    headline: str
+    remarks: list[str]
+
+
+def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep: bool) -> Ready:
+    """Build every part, the dearest last; ValueError, OSError and the like where one cannot be or does not fit."""
+    check_options(cfg)
+    source: Source = instantiate(cfg.data)
+    costs = network_cost(cfg, source)
+    ckpt = checkpoint_to_resume(cfg, origin, out_dir)
+    meter = Meter(cfg.log_every, costs)
+    stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
+    fit = LambdaCallback(setup=fit_embedding)
+    callbacks = [meter, ProgressBar(meter), Origin(origin), keep_checkpoints(out_dir), stop, fit]
+    trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
+    if in_sweep and trainer.world_size > 1:
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
+            "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
+        )
+    split, held = split_batch(cfg, source, costs, trainer, ckpt)
+    trainer.callbacks.insert(0, split)
+    torch.manual_seed(cfg.seed)
+    net, remarks = build_net(cfg, source), []
+    if cfg.model.init_from and not ckpt:
+        remarks.append(interop.load(net, cfg.model.init_from))
+    data = prepare_data(cfg, source, trainer)
+    task = build_task(cfg, net, data)
+    if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
+        compile_blocks(net)
+    if ckpt:
+        remarks.append(f"resuming from {ckpt} (rerun=true starts afresh)")
+    images = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
+    headline = (
+        f"{spell_size(source.img_size)} pixels, {spell_size(costs.grid_size)} patches, {costs.num_tokens:,} tokens; "
+        f"{costs.params:,} parameters, {costs.macs / 1e9:.3g} GMACs an image, "
+        f"about {held.step(images) / GIB:.2g} GiB for {images} images at a time"
+    )
+    return Ready(trainer, task, data, meter, costs, ckpt, headline, remarks)
+
+
+def start_loggers(
+    cfg: DictConfig, origin: dict[str, Any], costs: Cost, out_dir: Path, stack: ExitStack, *, resume: bool
+) -> Iterator[Logger]:
+    """The loggers of the configuration; what they open is closed with `stack`."""
+    if cfg.logger.csv:
+        yield MetricsCsv(out_dir / "metrics.csv")
+    if cfg.logger.wandb:
+        levels = origin["factors"]
+        run = instantiate(cfg.logger.wandb)(
+            name=schema.name(levels),
+            tags=[f"{factor}={level}" for factor, level in levels.items() if level is not None],
+            config=levels | costs.facts() | {"identity": origin["identity"], "config": origin["config"]},
+            out_dir=out_dir,
+            runs_dir=Path(cfg.runs_dir),
+            resume=resume,
+        )
+        yield stack.enter_context(run)
 
 
 def evaluate(ckpt: Path, trainer_cfg: DictConfig, *, workers: int | str, data_root: str | None) -> dict[str, Any]:
@@ -173,17 +190,6 @@ def spell_list(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.4g}' for value in values)})"
 
 
-def restore(ckpt: Path, data_root: str | None) -> tuple[dict[str, Any], DictConfig, Source]:
-    """What a checkpoint came from, its configuration, and its data where they lie now."""
-    origin = read_checkpoint(ckpt)["patchbench"]
-    cfg = OmegaConf.create(origin["config"])
-    if data_root is not None:
-        cfg.data.root = data_root
-    if "pretrained" in cfg.model.embed:
-        cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
-    return origin, cfg, instantiate(cfg.data)
-
-
 @contextmanager
 def kept_only_if_good(folder: Path) -> Iterator[None]:
     """Hydra makes a run's directory before anything is known of the run: take it away again if it stays empty."""
@@ -196,79 +202,32 @@ def kept_only_if_good(folder: Path) -> Iterator[None]:
         raise
 
 
-def check_options(cfg: DictConfig) -> None:
-    """The options outside the groups. ValueError names the first that cannot be."""
-    for name in ("epochs", "batch_size", "log_every"):
-        if cfg[name] < 1:
-            raise ValueError(f"{name}={cfg[name]} must be at least 1")
-    if cfg.seed < 0:
-        raise ValueError(f"seed={cfg.seed} must not be negative")
-    if cfg.limit_batches is not None and cfg.limit_batches < 1:
-        raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
-    if cfg.workers != "auto" and not (isinstance(cfg.workers, int) and cfg.workers >= 0):
-        raise ValueError(f"workers={cfg.workers} must be auto or a number of processes, 0 for none")
-    if cfg.compile not in ("auto", True, False):
-        raise ValueError(f"compile={cfg.compile} must be auto, true or false")
-    # An optimizer is built by Lightning when training starts; its options are tried now.
-    parameter = torch.zeros(1, requires_grad=True)
-    instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
+def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:
+    """The figures of the test split at `ckpt`, with the 95 % Wilson interval of the accuracy."""
+    task.load_state_dict(read_checkpoint(ckpt)["state_dict"])
+    trainer.test(task, data, verbose=False)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    images = sum(len(batch) for batch in data.test_dataloader().sampler)
+    if trainer.world_size > 1:
+        images = int(trainer.strategy.reduce(torch.tensor(images), reduce_op="sum"))
+    interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
+    return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
 
 
-def build_net(cfg: DictConfig, source: Source) -> Any:
-    """The network that fits the images and classes of the source, freshly initialised."""
-    cfg = cfg.copy()
-    with open_dict(cfg):
-        cfg.model.pop("init_from", None)  # for whoever trains it, see interop.load
-    build = instantiate(cfg.model)
-    return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+def spell_size(pair: Size) -> str:
+    return f"{pair[0]}x{pair[1]}"
 
 
-def network_cost(cfg: DictConfig, source: Source) -> Cost:
-    """Counted on the meta device: no memory, no time, and every check of the parts."""
-    with torch.device("meta"):
-        net = build_net(cfg, source)
-    return cost(net, net.layout, source.in_chans, source.img_size)
+@rank_zero_only
+def clear(out_dir: Path) -> None:
+    """Remove what an earlier run left."""
+    for file in FILES:
+        (out_dir / file).unlink(missing_ok=True)
 
 
-def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memory:
-    """Estimated for the precision of the trainer, without computing anything."""
-    with torch.device("meta"):
-        net = build_net(cfg, source)
-    return memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
-
-
-def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:
-    return Classify(
-        net,
-        instantiate(cfg.optim.optimizer),
-        instantiate(cfg.optim.schedule),
-        num_classes=data.source.num_classes,
-        label_smoothing=cfg.optim.label_smoothing,
-        clip_grad=cfg.optim.clip_grad,
-        seed=cfg.seed,
-        total_steps=lambda: cfg.epochs * data.steps_per_epoch(),
-    )
-
-
-def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
-    """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
-    data = Batches(source, batch_size=cfg.batch_size, seed=cfg.seed, workers=cfg.workers, limit=cfg.limit_batches)
-    if trainer.local_rank == 0:
-        data.trainer = trainer
-        data.prepare_data()
-        for split in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
-            split()
-    return data
-
-
-def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
-    """Let an embedding that asks for `fit_images` see some before training.
-
-    Called when the data are there, on every rank: all see the same images, so all fit the same.
-    """
-    data: Any = trainer
-    if stage == "fit" and (count := getattr(task.net.embed, "fit_images", 0)):
-        task.net.embed.fit(data.datamodule.sample(count))
+@rank_zero_only
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def checkpoint_to_resume(cfg: DictConfig, origin: dict[str, Any], out_dir: Path) -> Path | None:
@@ -295,33 +254,3 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return leaves
-
-
-def compile_blocks(net: Any) -> None:
-    """Each block by itself: as fast as the whole, and compiled once for all of them."""
-    for block in net.blocks:
-        block.compile()
-
-
-def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:
-    """The figures of the test split at `ckpt`, with the 95 % Wilson interval of the accuracy."""
-    task.load_state_dict(read_checkpoint(ckpt)["state_dict"])
-    trainer.test(task, data, verbose=False)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    images = sum(len(batch) for batch in data.test_dataloader().sampler)
-    if trainer.world_size > 1:
-        images = int(trainer.strategy.reduce(torch.tensor(images), reduce_op="sum"))
-    interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
-    return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
-
-
-@rank_zero_only
-def clear(out_dir: Path) -> None:
-    """Remove what an earlier run left."""
-    for file in FILES:
-        (out_dir / file).unlink(missing_ok=True)
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    print(line, flush=True)

@@ -1,0 +1,143 @@
+"""Parts from a configuration: the one module that knows both, and checks that they fit together."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from patchbench.budget import MicroBatches, accumulation, refuse_what_cannot_fit
+from patchbench.checkpoint import read_checkpoint
+from patchbench.cost import Cost, Memory, cost, memory
+from patchbench.data.batches import Batches
+from patchbench.data.source import Source
+from patchbench.schema import reads_patch
+from patchbench.task import Classify
+from patchbench.track.device import free_memory
+
+
+def check_options(cfg: DictConfig) -> None:
+    """The options outside the groups. ValueError names the first that cannot be."""
+    for name in ("epochs", "batch_size", "log_every"):
+        if cfg[name] < 1:
+            raise ValueError(f"{name}={cfg[name]} must be at least 1")
+    if cfg.seed < 0:
+        raise ValueError(f"seed={cfg.seed} must not be negative")
+    if cfg.limit_batches is not None and cfg.limit_batches < 1:
+        raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
+    if cfg.workers != "auto" and not (isinstance(cfg.workers, int) and cfg.workers >= 0):
+        raise ValueError(f"workers={cfg.workers} must be auto or a number of processes, 0 for none")
+    if cfg.compile not in ("auto", True, False):
+        raise ValueError(f"compile={cfg.compile} must be auto, true or false")
+    # An optimizer is built by Lightning when training starts; its options are tried now.
+    parameter = torch.zeros(1, requires_grad=True)
+    instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
+
+
+def build_net(cfg: DictConfig, source: Source) -> Any:
+    """The network that fits the images and classes of the source, freshly initialised."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.model.pop("init_from", None)  # for whoever trains it, see interop.load
+    build = instantiate(cfg.model)
+    return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+
+
+def network_cost(cfg: DictConfig, source: Source) -> Cost:
+    """Counted on the meta device: no memory, no time, and every check of the parts."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    return cost(net, net.layout, source.in_chans, source.img_size)
+
+
+def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memory:
+    """Estimated for the precision of the trainer, without computing anything."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    return memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
+
+
+def split_batch(
+    cfg: DictConfig, source: Source, costs: Cost, trainer: pl.Trainer, ckpt: Path | None
+) -> tuple[MicroBatches, Memory]:
+    """Micro-batches that fit, and what a step takes. ValueError, without allow_cost, where nothing would fit."""
+    trainer.accumulate_grad_batches = accumulation(
+        accumulate=cfg.trainer.accumulate,
+        micro_batch=cfg.trainer.micro_batch,
+        batch_size=cfg.batch_size,
+        world_size=trainer.world_size,
+    )
+    auto = cfg.trainer.micro_batch == "auto"
+    if ckpt:  # its place in the data is counted in its own micro-batches
+        kept = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
+        auto, trainer.accumulate_grad_batches = False, kept["accumulate"]
+    held = network_memory(cfg, source, trainer)
+    if not cfg.allow_cost:
+        device = trainer.strategy.root_device
+        images = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
+        refuse_what_cannot_fit(
+            costs,
+            held,
+            images=1 if auto else images,
+            free=free_memory(device, trainer.num_devices),
+            device=device.type.upper(),
+            max_gmacs=cfg.max_gmacs,
+            img_size=source.img_size,
+            reads_patch=reads_patch(cfg),
+        )
+    split = MicroBatches(auto, held, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
+    return split, held
+
+
+def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
+    """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
+    data = Batches(source, batch_size=cfg.batch_size, seed=cfg.seed, workers=cfg.workers, limit=cfg.limit_batches)
+    if trainer.local_rank == 0:
+        data.trainer = trainer
+        data.prepare_data()
+        for split in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
+            split()
+    return data
+
+
+def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
+    """Let an embedding that asks for `fit_images` see some before training.
+
+    Called when the data are there, on every rank: all see the same images, so all fit the same.
+    """
+    data: Any = trainer
+    if stage == "fit" and (count := getattr(task.net.embed, "fit_images", 0)):
+        task.net.embed.fit(data.datamodule.sample(count))
+
+
+def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:
+    return Classify(
+        net,
+        instantiate(cfg.optim.optimizer),
+        instantiate(cfg.optim.schedule),
+        num_classes=data.source.num_classes,
+        label_smoothing=cfg.optim.label_smoothing,
+        clip_grad=cfg.optim.clip_grad,
+        seed=cfg.seed,
+        total_steps=lambda: cfg.epochs * data.steps_per_epoch(),
+    )
+
+
+def compile_blocks(net: Any) -> None:
+    """Each block by itself: as fast as the whole, and compiled once for all of them."""
+    for block in net.blocks:
+        block.compile()
+
+
+def restore(ckpt: Path, data_root: str | None) -> tuple[dict[str, Any], DictConfig, Source]:
+    """What a checkpoint came from, its configuration, and its data where they lie now."""
+    origin = read_checkpoint(ckpt)["patchbench"]
+    cfg = OmegaConf.create(origin["config"])
+    if data_root is not None:
+        cfg.data.root = data_root
+    if "pretrained" in cfg.model.embed:
+        cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
+    return origin, cfg, instantiate(cfg.data)
