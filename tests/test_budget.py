@@ -134,7 +134,7 @@ def test_a_micro_batch_divides_what_a_device_gets():
         accumulation(accumulate=1, micro_batch=5, batch_size=32, world_size=2)
 
 
-@pytest.mark.parametrize("micro_batch", ["0", "some", "8 trainer.accumulate=2"])
+@pytest.mark.parametrize("micro_batch", ["0", "8 trainer.accumulate=2"])
 def test_a_micro_batch_that_is_none_is_refused(tmp_path, micro, micro_batch):
     asked = f"trainer.micro_batch={micro_batch}".split()
     with pytest.raises(Refused, match=r"trainer\.micro_batch="):
@@ -148,7 +148,8 @@ def losses(folder) -> list[float]:
 
 def out_of_memory_above(most: int):
     def forward(self, images):
-        if torch.is_grad_enabled() and len(images) > most:
+        real = type(images) is torch.Tensor  # on fake ones the memory is estimated
+        if real and torch.is_grad_enabled() and len(images) > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return original(self, images)
 
