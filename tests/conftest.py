@@ -30,12 +30,12 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def configure(*overrides: str) -> DictConfig:
-    """The configuration that `python train.py <overrides>` would have, with `hydra` in it."""
+def configure(*overrides: str, command: str = "train") -> DictConfig:
+    """The configuration that `python <command>.py <overrides>` would have, with `hydra` in it."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=list(overrides), return_hydra_config=True)
+        return compose(command, overrides=list(overrides), return_hydra_config=True)
 
 
 @pytest.fixture
@@ -56,12 +56,17 @@ def micro() -> list[str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a script of this project as a user would, in an empty folder, logged in nowhere."""
+
+    home = tmp_path_factory.getbasetemp() / "home"
+    home.mkdir(exist_ok=True)
 
     def command(script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
-        kept |= {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), **env}
+        kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
         line = [sys.executable, str(ROOT / script), *arguments]
         return subprocess.run(line, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=300, check=False)
 

@@ -169,7 +169,7 @@ def test_ranks_inside_a_sweep_are_refused(command, micro):
 def test_help_names_groups_and_imports_nothing_heavy(command):
     done = command("train.py", "--help")
     assert done.returncode == 0
-    assert "embed: conv, linear, overlap" in done.stdout
+    assert "embed: channelwise, conv, fixed" in done.stdout
 
 
 def test_help_and_refusals_import_nothing_heavy():

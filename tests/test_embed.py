@@ -1,10 +1,14 @@
 """Images to tokens, each embedding against what it claims to be."""
 
+import numpy as np
 import pytest
 import torch
+from conftest import options
+from PIL import Image
 from torch import nn
 from torch.nn.functional import conv2d
 
+from patchbench.embed.channels import STANDARDS, ChannelwiseEmbed, LuminanceEmbed
 from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
 from patchbench.embed.overlap import OverlapEmbed
@@ -90,3 +94,75 @@ def test_overlap_is_the_convolution_as_written():
 def test_a_window_that_cannot_be_laid_is_refused(knobs):
     with pytest.raises(ValueError, match=r"embed\.kernel_size="):
         OverlapEmbed((32, 32), 3, 8, **({"kernel_size": 5, "stride": 2, "padding": 0} | knobs))
+
+
+@pytest.mark.parametrize("patch", [4, [4, 8]])
+def test_channelwise_is_one_convolution_per_channel_then_a_linear_map(patch):
+    embed = ChannelwiseEmbed((16, 24), 3, 32, patch_size=patch, channel_dim=10, pad=False)
+    images = torch.randn(2, 3, 16, 24)
+    apart = [
+        conv2d(images[:, c : c + 1], weight, bias, stride=embed.patch_size)
+        for c, (weight, bias) in enumerate(zip(embed.proj.weight.split(10), embed.proj.bias.split(10), strict=True))
+    ]
+    mixed = [a.permute(0, 2, 3, 1) @ w.T for a, w in zip(apart, embed.mix.weight.split(10, dim=1), strict=True)]
+    torch.testing.assert_close(embed(images), sum(mixed) + embed.mix.bias, atol=1e-5, rtol=1e-5)
+
+
+def test_channelwise_is_one_linear_map_of_the_patch():
+    embed = ChannelwiseEmbed((16, 24), 3, 32, patch_size=4, channel_dim=None, pad=False)
+    conv = ConvEmbed((16, 24), 3, 32, patch_size=4, pad=False)
+    mix = embed.mix.weight.unflatten(1, (3, 32))
+    kernels = torch.einsum("o c k, c k p q -> o c p q", mix, embed.proj.weight[:, 0].unflatten(0, (3, 32)))
+    bias = embed.mix.weight @ embed.proj.bias + embed.mix.bias
+    conv.load_state_dict({"proj.weight": kernels, "proj.bias": bias})
+    images = torch.randn(2, 3, 16, 24)
+    torch.testing.assert_close(embed(images), conv(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("standard", ["rec601", "rec709"])
+def test_luminance_sees_grey_as_it_is_and_no_colour(standard):
+    embed = LuminanceEmbed((16, 24), 3, 32, patch_size=4, standard=standard, pad=False)
+    grey = torch.randn(2, 1, 16, 24)
+    seen = conv2d(grey, embed.proj.weight, embed.proj.bias, stride=4).permute(0, 2, 3, 1)
+    torch.testing.assert_close(embed(grey.expand(-1, 3, -1, -1)), seen, atol=1e-5, rtol=1e-5)
+    red, green, blue = STANDARDS[standard]
+    hue = torch.randn(2, 2, 16, 24)
+    colour = torch.cat([hue[:, :1], hue[:, 1:], -(red * hue[:, :1] + green * hue[:, 1:]) / blue], 1)
+    torch.testing.assert_close(embed(grey + colour), seen, atol=1e-4, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(embed(1e3 * colour), embed(0 * colour), atol=1e-2, rtol=0)
+
+
+def test_luminance_weights_are_those_of_pillow():
+    levels = np.random.default_rng(0).integers(256, size=(16, 24, 3), dtype=np.uint8)
+    embed = LuminanceEmbed((16, 24), 3, 1, patch_size=1, standard="rec601", pad=False)
+    nn.init.ones_(embed.proj.weight)
+    nn.init.zeros_(embed.proj.bias)
+    seen = embed(torch.from_numpy(levels).permute(2, 0, 1)[None].float())[0, :, :, 0].detach().numpy()
+    assert np.abs(seen - np.asarray(Image.fromarray(levels).convert("L"))).max() < 1
+
+
+def test_colour_options_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="in_chans=1"):
+        LuminanceEmbed((16, 16), 1, 8, patch_size=4, standard="rec601", pad=False)
+    with pytest.raises(ValueError, match=r"embed\.standard=pal is unknown: use rec601 or rec709"):
+        LuminanceEmbed((16, 16), 3, 8, patch_size=4, standard="pal", pad=False)
+    with pytest.raises(ValueError, match=r"embed\.channel_dim=0"):
+        ChannelwiseEmbed((16, 16), 3, 8, patch_size=4, channel_dim=0, pad=False)
+
+
+def test_pixel_is_conv_at_patch_1_whatever_the_patch(build):
+    net = build("embed=pixel", "patch=16", "model=micro", "data.img_size=[4,6]")
+    assert isinstance(net.embed, ConvEmbed)
+    assert net.embed.grid_size == (4, 6)
+
+
+@pytest.mark.parametrize("name", options("embed"))
+def test_every_layer_of_every_embedding_starts_with_the_variance_of_its_fan_in(build, name):
+    net = build(f"embed={name}", "model=tiny", "model.depth=1")
+    layers = [m for n, m in net.embed.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "backbone" not in n]
+    assert layers
+    for layer in layers:
+        gain = layer.weight.std().item() * layer.weight[0].numel() ** 0.5
+        assert gain == pytest.approx(1, abs=4 * layer.weight.numel() ** -0.5)
+        assert layer.bias is None or not layer.bias.any()

@@ -6,12 +6,13 @@ from pathlib import Path
 import patchbench
 
 SRC = Path(patchbench.__file__).parent
-TOP = ("command", "errors", "run", "schema")  # the only ones that know Hydra
+TOP = ("command", "errors", "lesson", "run", "schema")  # the only ones that know Hydra
 MAY_IMPORT = {
     "layout": set(),
     "schedule": set(),
+    "grid": {"layout"},
     "embed": {"layout"},
-    "pos": {"layout"},
+    "pos": {"layout", "grid"},
     "vit": {"layout"},
     "cost": {"layout"},
     "interop": {"layout", "embed", "pos", "vit"},
@@ -21,7 +22,11 @@ MAY_IMPORT = {
     "trainer": {"checkpoint"},
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
-    **{name: {"layout", "cost", "budget", "interop", "task", "checkpoint", "data", "track", *TOP} for name in TOP},
+    "explain": {"layout", "cost", "explain"},
+    **{
+        name: {"layout", "cost", "budget", "interop", "task", "checkpoint", "data", "track", "explain", *TOP}
+        for name in TOP
+    },
 }
 
 
@@ -52,7 +57,7 @@ def test_hydra_lives_on_the_top_floor_and_lightning_above_the_network():
         roots = {module.split(".")[0] for module in imports(path)}
         if part not in TOP:
             assert not roots & {"hydra", "omegaconf"}, path
-        if part in ("layout", "embed", "pos", "vit", "cost", "interop", "schedule"):
+        if part in ("layout", "grid", "embed", "pos", "vit", "cost", "interop", "schedule"):
             assert "pytorch_lightning" not in roots, path
 
 

@@ -10,11 +10,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import configure
+from hydra.utils import instantiate
 from PIL import Image
 
 from patchbench.checkpoint import StopOnSignal, read_checkpoint
+from patchbench.data.batches import Batches
 from patchbench.errors import Refused
-from patchbench.run import evaluate, train
+from patchbench.run import build_net, evaluate, train
 
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "optim": "adamw"}
 
@@ -172,3 +174,31 @@ def test_a_folder_of_images_trains_with_workers_as_without(tmp_path, micro):
     none, two = (run(tmp_path / f"w{n}", *arguments, f"workers={n}")["result"] for n in (0, 2))
     assert none["test/loss"] == two["test/loss"]
     torch.testing.assert_close(weights(tmp_path / "w0"), weights(tmp_path / "w2"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_basis_is_fitted_on_training_images_before_training_and_kept_in_the_checkpoint(tmp_path, micro, trainable):
+    options = [
+        "embed=fixed",
+        "embed.basis=whitened",
+        f"embed.trainable={str(trainable).lower()}",
+        "embed.fit_images=50",
+    ]
+    done = run(tmp_path, *micro, *options, "epochs=1")
+    assert np.isfinite(done["result"]["test/loss"])
+    cfg = configure("trainer=cpu", *micro, *options)
+    source = instantiate(cfg.data)
+    net = build_net(cfg, source)
+    data = Batches(source, batch_size=32, seed=0, workers=0, limit=None)
+    data.setup("fit")
+    sample = data.sample(50)
+    assert sample.shape == (50, 3, 16, 16)
+    assert torch.equal(sample, data.sample(50))
+    first, last = (data.normalised(data.splits["train"].images[i]) for i in (0, 49 * 1257 // 50))
+    assert torch.equal(sample[[0, -1]], torch.cat([first, last]))
+    net.embed.fit(sample)
+    kept = weights(tmp_path)
+    assert torch.equal(kept["net.embed.mean"], net.embed.mean)
+    assert torch.equal(kept["net.embed.basis"], net.embed.basis) != trainable
+    again = evaluate(tmp_path / "best.ckpt", configure("trainer=cpu").trainer, workers=0, data_root=None)
+    assert again["result"]["test/loss"] == done["result"]["test/loss"]

@@ -99,9 +99,31 @@ def test_weights_decay_and_nothing_else(build):
         ["model.num_heads=5"],
         ["model.embed_dim=6", "model.num_heads=1", "pos=sincos"],
         ["model.embed_dim=18", "model.num_heads=3", "pos=rope"],
+        ["model.embed_dim=18", "model.num_heads=3", "pos=rope_mixed"],
+        ["model.embed_dim=9", "model.num_heads=3", "pos=sincos1d"],
+        ["model.embed_dim=9", "model.num_heads=3", "pos=factorized", "pos.factorized.tokens.combine=concat"],
     ],
     ids=" ".join,
 )
 def test_refuses_what_cannot_be(build, overrides):
     with pytest.raises(ValueError, match=r"model\.\w+=.* use "):
         build("model=micro", *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["pos=factorized", "pos.factorized.tokens.combine=mul"],
+        ["pos=fourier", "pos.fourier.tokens.num_features=7"],
+        ["pos=peg", "pos.peg.between.padding=reflect"],
+        ["pos=peg", "pos.peg.between.kernel_size=4"],
+        ["pos=peg", "pos.peg.between.padding=circular", "pos.peg.between.kernel_size=11", "data.img_size=64"],
+        ["pos=peg", "pos.peg.after=[2]"],
+        ["pos=peg", "pos.peg.after=[0,0]"],
+    ],
+    ids=" ".join,
+)
+def test_refuses_a_scheme_that_cannot_be(build, overrides):
+    with pytest.raises(ValueError, match=r"^pos\.\w+\.\S+=.* use .*$") as refused:
+        build("model=micro", *overrides)
+    assert "\n" not in str(refused.value)

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.errors import CONF, one_line_errors, refuse_added_options
-from patchbench.schema import Options, factors, identity, name
+from patchbench.schema import ExplainOptions, Options, factors, identity, name
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -34,14 +34,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 def register() -> None:
     """Tell Hydra what the files under conf/ refer to: the types of options, and the names of runs and sweeps."""
     ConfigStore.instance().store("schema", Options)
-    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+    ConfigStore.instance().store("explain_schema", ExplainOptions)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 
 
-def run_dir(*, _root_: DictConfig) -> str:
-    """runs/conv-16_learned_digits_s0_1a2b3c4d: what a person wants to see, and the identity."""
+def run_name(*, _root_: DictConfig) -> str:
+    """conv-16_learned_digits_s0_1a2b3c4d: what a person wants to see, and the identity."""
     levels = name(factors(_root_, _root_.hydra.runtime.choices))
-    return f"{_root_.runs_dir}/{levels.replace('/', '-').replace(' ', '_')}_{identity(_root_)}"
+    return f"{levels.replace('/', '-').replace(' ', '_')}_{identity(_root_)}"
 
 
 def sweep_name() -> str | None:

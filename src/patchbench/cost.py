@@ -42,9 +42,11 @@ class Cost:
 
 def cost(net: nn.Module, layout: Layout, in_chans: int, img_size: Size) -> Cost:
     """Count what one forward pass of `net` does; on the meta device nothing is computed. MACs are half its FLOPs."""
-    device = next(net.parameters()).device
+    device, training = next(net.parameters()).device, net.training
+    net.eval()  # one image is no batch to normalise by, and nothing is to be drawn
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty(1, in_chans, *img_size, device=device))
+    net.train(training)
     return Cost(
         grid_size=layout.grid_size,
         num_tokens=math.prod(layout.grid_size) + layout.num_prefix_tokens,
@@ -86,7 +88,7 @@ def memory(net: nn.Module, layout: Layout, in_chans: int, img_size: Size, *, bf1
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     buffers = sum(b.numel() * b.element_size() for b in net.buffers())
     tokens = math.prod(layout.grid_size) + layout.num_prefix_tokens
-    biased = getattr(net, "bias", None) is not None
+    biased = len(getattr(net, "bias", ())) > 0
     return Memory(
         weights=4 * parameters + buffers,
         per_image=two - one,

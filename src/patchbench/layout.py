@@ -31,6 +31,18 @@ def size(name: str, value: object) -> Size:
     return pair[0], pair[1]
 
 
+def one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    """ValueError names the option unless its value is among the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}={value} is unknown: use {' or '.join(choices)}")
+
+
+def positive(name: str, value: object) -> None:
+    """ValueError names the option unless its value is a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name}={value} must be a number above 0")
+
+
 def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: bool) -> tuple[Size, Size]:
     """Lay patches edge to edge over an image.
 

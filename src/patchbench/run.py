@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import binomtest
 from torch import nn
@@ -63,7 +64,8 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         ckpt = checkpoint_to_resume(cfg, origin, out_dir)
         meter = Meter(cfg.log_every, costs)
         stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
-        callbacks = [meter, ProgressBar(meter), Origin(origin), keep_checkpoints(out_dir), stop]
+        fit = LambdaCallback(setup=fit_embedding)
+        callbacks = [meter, ProgressBar(meter), Origin(origin), keep_checkpoints(out_dir), stop, fit]
         trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
         if in_sweep and trainer.world_size > 1:
             raise ValueError(
@@ -177,6 +179,8 @@ def restore(ckpt: Path, data_root: str | None) -> tuple[dict[str, Any], DictConf
     cfg = OmegaConf.create(origin["config"])
     if data_root is not None:
         cfg.data.root = data_root
+    if "pretrained" in cfg.model.embed:
+        cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
     return origin, cfg, instantiate(cfg.data)
 
 
@@ -255,6 +259,16 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batche
         for split in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
             split()
     return data
+
+
+def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
+    """Let an embedding that asks for `fit_images` see some before training.
+
+    Called when the data are there, on every rank: all see the same images, so all fit the same.
+    """
+    data: Any = trainer
+    if stage == "fit" and (count := getattr(task.net.embed, "fit_images", 0)):
+        task.net.embed.fit(data.datamodule.sample(count))
 
 
 def checkpoint_to_resume(cfg: DictConfig, origin: dict[str, Any], out_dir: Path) -> Path | None:

@@ -50,6 +50,14 @@ class Options(HowItIsRun, Compared):  # a dataclass lists the fields of its last
     pass
 
 
+@dataclass
+class ExplainOptions(Options):
+    """What scripts/explain.py takes beside the options of train.py."""
+
+    image: int = MISSING
+    data_root: str | None = MISSING
+
+
 def compared(cfg: DictConfig) -> dict[str, Any]:
     """The part of the configuration that is the run's identity, interpolations not followed.
 

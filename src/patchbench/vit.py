@@ -18,9 +18,10 @@ from timm.layers import trunc_normal_
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
-from patchbench.layout import Layout, Size
+from patchbench.layout import Layout, Size, one_of
 
 Build = Callable[[Layout], nn.Module]
+PLACES = ("tokens", "rotation", "bias", "between")
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,20 @@ class Position:
     rotation: Build | None = None  # grid_size -> [heads] n 2*head_dim    turns q and k of every block
     bias: Build | None = None  # grid_size -> heads n n    is added to the attention logits of every block
     between: Build | None = None  # b h w d -> b h w d    after the blocks numbered in `after`
-    after: Sequence[int] | None = None  # None: after every block but the last
+    after: Sequence[int] | int | None = None  # None: after every block but the last
+    per_layer: bool = False  # rotation, bias, between: a module for each block, or one for all of them
 
-    @classmethod
-    def union(cls, schemes: "Mapping[str, Position]") -> "Position":
-        """Several schemes at once, as in `pos=[learned,rope]`. ValueError if two fill one place."""
-        filled: dict[str, tuple[str, Any]] = {}
-        for name, scheme in schemes.items():
-            for place, build in vars(scheme).items():
-                if build is not None and (other := filled.setdefault(place, (name, build))[0]) != name:
-                    raise ValueError(
-                        f"pos=[{','.join(schemes)}]: {other} and {name} both fill the place {place!r}: choose one"
-                    )
-        return cls(**{place: build for place, (_, build) in filled.items()})
+
+def filled(schemes: Mapping[str, Position]) -> dict[str, str]:
+    """The scheme in each place, by name, as in `pos=[learned,rope]`. ValueError if two fill one place."""
+    names: dict[str, str] = {}
+    for name, scheme in schemes.items():
+        for place in PLACES:
+            if getattr(scheme, place) is not None and (other := names.setdefault(place, name)) != name:
+                raise ValueError(
+                    f"pos=[{','.join(schemes)}]: {other} and {name} both fill the place {place!r}: choose one"
+                )
+    return names
 
 
 class ViT(nn.Module):
@@ -77,8 +79,7 @@ class ViT(nn.Module):
                 f"model.embed_dim={embed_dim} does not split into model.num_heads={num_heads} equal heads: "
                 f"use model.embed_dim={embed_dim // num_heads * num_heads or num_heads}"
             )
-        if pool not in ("cls", "mean"):
-            raise ValueError(f"model.pool={pool} is unknown: use cls or mean")
+        one_of("model.pool", pool, ("cls", "mean"))
         if pool == "cls" and num_prefix_tokens < 1:
             raise ValueError(
                 f"model.pool=cls reads the class token, but model.num_prefix_tokens={num_prefix_tokens}: "
@@ -108,23 +109,39 @@ class ViT(nn.Module):
         self.embed = embed(img_size, in_chans, embed_dim).apply(init_projection)
         grid_size: Any = self.embed.grid_size
         self.layout = Layout(grid_size, embed_dim, num_heads, num_prefix_tokens)
-        place = Position.union(pos)
-        after = range(depth - 1) if place.after is None else place.after
-        self.tokens = place.tokens(self.layout) if place.tokens else nn.Identity()
-        self.rotation = place.rotation(self.layout) if place.rotation else None
-        self.bias = place.bias(self.layout) if place.bias else None
-        self.between = nn.ModuleDict({str(i): place.between(self.layout) for i in after} if place.between else {})
+        names = filled(pos)
+
+        def fill(place: str, blocks: int) -> nn.ModuleList:
+            """A module for each of so many blocks, or the only one, which they share."""
+            if place not in names:
+                return nn.ModuleList()
+            scheme = pos[names[place]]
+            if not isinstance(scheme.per_layer, bool):
+                raise ValueError(f"pos.{names[place]}.per_layer={scheme.per_layer} is unknown: use true or false")
+            number = blocks if scheme.per_layer else min(blocks, 1)
+            return nn.ModuleList(getattr(scheme, place)(self.layout) for _ in range(number))
+
+        after = after_blocks(names["between"], pos[names["between"]], depth) if "between" in names else []
+        self.tokens = next(iter(fill("tokens", 1)), nn.Identity())
+        self.rotation = fill("rotation", depth)
+        self.bias = fill("bias", depth)
+        self.between = fill("between", len(after))
+        self.after = {block: i % len(self.between) for i, block in enumerate(after)}
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b classes"]:
         x = self.tokens(self.embed(images))
         grid_size = (x.shape[1], x.shape[2])
-        rope = self.rotation(grid_size) if self.rotation is not None else None
-        bias = self.around_prefix(self.bias(grid_size)) if self.bias is not None else None
         x = torch.cat([self.prefix.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        rope: Tensor | None = None
+        bias: Tensor | None = None
         for i, block in enumerate(self.blocks):
+            if i < len(self.rotation):  # what the only module of a place says holds for all blocks
+                rope = self.rotation[i](grid_size)
+            if i < len(self.bias):
+                bias = self.around_prefix(self.bias[i](grid_size))
             x = block(x, rope=rope, attn_mask=bias)
-            if str(i) in self.between:
-                x = self.on_grid(self.between[str(i)], x, grid_size)
+            if i in self.after:
+                x = self.on_grid(self.between[self.after[i]], x, grid_size)
         return self.head(self.norm(x[:, 0] if self.pool == "cls" else x[:, len(self.prefix) :].mean(1)))
 
     def on_grid(self, fn: nn.Module, x: Float[Tensor, "b l d"], grid_size: Size) -> Float[Tensor, "b l d"]:
@@ -141,6 +158,19 @@ class ViT(nn.Module):
         """Names of the parameters that tell position or stand in for a patch (timm's hook of this name)."""
         places = ("prefix", "tokens.", "rotation.", "bias.", "between.")
         return {name for name, _ in self.named_parameters() if name.startswith(places)}
+
+
+def after_blocks(name: str, scheme: Position, depth: int) -> list[int]:
+    """The blocks that the place `between` comes after. ValueError if there is no such block."""
+    if scheme.after is None:
+        return list(range(depth - 1))
+    blocks = list(scheme.after) if isinstance(scheme.after, Sequence) else [scheme.after]
+    if not all(isinstance(i, int) and 0 <= i < depth for i in blocks) or len(set(blocks)) < len(blocks):
+        raise ValueError(
+            f"pos.{name}.after={scheme.after} must list some of the blocks 0 to {depth - 1} of model.depth={depth}, "
+            f"each once: use pos.{name}.after=[0], or null for all but the last"
+        )
+    return blocks
 
 
 def init_trunk(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from patchbench.data.source import Source, Split
@@ -161,5 +162,15 @@ class Batches(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
+        return self.normalised(images), labels
+
+    def normalised(self, images: Tensor) -> Tensor:
         mean, std = self.mean.to(images.device), self.std.to(images.device)
-        return (images - mean) / std, labels
+        return (images - mean) / std
+
+    def sample(self, count: int) -> Tensor:
+        """`count` training images, evenly spaced over the split, or all of a smaller one, as the network sees them."""
+        split = self.splits["train"]
+        count = min(count, len(split))
+        images, _ = split[[i * len(split) // count for i in range(count)]]
+        return self.normalised(images)

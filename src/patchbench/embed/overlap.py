@@ -1,9 +1,12 @@
 """Overlapping windows: a convolution whose kernel is wider than its stride."""
 
+from collections.abc import Sequence
+
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Size
+from patchbench.layout import Size, cover, size, spell
 
 
 class OverlapEmbed(nn.Module):
@@ -34,3 +37,41 @@ class OverlapEmbed(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
         return self.proj(images).permute(0, 2, 3, 1)
+
+
+class OverlapPatchEmbed(nn.Module):
+    """One window to a patch, reaching into those around it (after Wang et al., 2022, sec. 3.2): the tokens of `conv`.
+
+    The window is centred on its patch, and pads with zeros what lies outside of the image; as wide as the patch it is
+    `conv`. The published one is centred on the first pixel of the patch, so that narrower windows would miss its last.
+    ValueError for a kernel smaller than the patch, and where the patches do not cover the image, unless `pad`.
+    """
+
+    def __init__(
+        self,
+        img_size: Size,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        patch_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | None,
+        pad: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        p, q = self.patch_size
+        kernel = (2 * p - 1, 2 * q - 1) if kernel_size is None else size("embed.kernel_size", kernel_size)
+        self.around = (kernel[0] - p, kernel[1] - q)
+        if min(self.around) < 0:
+            raise ValueError(
+                f"embed.kernel_size={spell(kernel)} is smaller than patch={spell(self.patch_size)}, and pixels between "
+                f"two windows would not be seen: use embed.kernel_size={spell((2 * p - 1, 2 * q - 1))}, or null"
+            )
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel, self.patch_size)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        y, x = self.around
+        padding = (x // 2, x - x // 2 + right, y // 2, y - y // 2 + bottom)
+        return self.proj(F.pad(images, padding)).permute(0, 2, 3, 1)

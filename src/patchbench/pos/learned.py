@@ -1,24 +1,53 @@
-"""Learned absolute positions: one free vector per patch (Dosovitskiy et al., 2021, sec. 3.1)."""
+"""Learned absolute positions: free vectors for places, or for rows and columns (Dosovitskiy et al., 2021)."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Layout
+from patchbench.grid import stretch
+from patchbench.layout import Layout, one_of, positive
 
 
 class Learned(nn.Module):
-    """Add a table of learned vectors; stretch it bicubically when the grid changes."""
+    """Add a table of learned vectors, one for each place; stretch it when the grid changes (sec. 3.1, 3.2)."""
 
     def __init__(self, layout: Layout, *, std: float) -> None:
         super().__init__()
+        positive("pos.learned.tokens.std", std)
         self.table = nn.Parameter(torch.empty(*layout.grid_size, layout.embed_dim))
         nn.init.trunc_normal_(self.table, std=std)
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
-        table: Tensor = self.table
-        if table.shape[:2] != x.shape[1:3]:
-            table = F.interpolate(table.permute(2, 0, 1)[None], size=x.shape[1:3], mode="bicubic", antialias=True)
-            table = table[0].permute(1, 2, 0)
-        return x + table
+        return x + stretch(self.table, (x.shape[1], x.shape[2]))
+
+
+class Factorized(nn.Module):
+    """Add a vector for the row and one for the column: h + w learned vectors in place of h * w.
+
+    combine="add" sums the two (Dehghani et al., 2023, NaViT); "concat" gives each half of the channels (Dosovitskiy
+    et al., 2021, app. D.4). A changed grid stretches both tables. ValueError where concat has no halves to give.
+    """
+
+    def __init__(self, layout: Layout, *, combine: str, std: float) -> None:
+        super().__init__()
+        one_of("pos.factorized.tokens.combine", combine, ("add", "concat"))
+        positive("pos.factorized.tokens.std", std)
+        if combine == "concat" and layout.embed_dim % 2:
+            raise ValueError(
+                f"pos.factorized.tokens.combine=concat halves model.embed_dim={layout.embed_dim} between rows and "
+                "columns: use an even number, or pos.factorized.tokens.combine=add"
+            )
+        self.combine = combine
+        channels = layout.embed_dim // 2 if combine == "concat" else layout.embed_dim
+        self.rows = nn.Parameter(torch.empty(layout.grid_size[0], channels))
+        self.cols = nn.Parameter(torch.empty(layout.grid_size[1], channels))
+        nn.init.trunc_normal_(self.rows, std=std)
+        nn.init.trunc_normal_(self.cols, std=std)
+
+    def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
+        h, w = x.shape[1:3]
+        rows = stretch(self.rows[:, None], (h, 1))
+        cols = stretch(self.cols[None], (1, w))
+        if self.combine == "add":
+            return x + rows + cols
+        return x + torch.cat([rows.expand(h, w, -1), cols.expand(h, w, -1)], dim=-1)

@@ -1,43 +1,87 @@
-"""Rotary positions on a grid, one axis per half of the channels (Su et al., 2021; Heo et al., 2024)."""
+"""Rotary positions on a grid, along its axes or in learned directions (Su et al., 2021; Heo et al., 2024)."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Layout, Size
+from patchbench.grid import RESIZE, coordinates
+from patchbench.layout import Layout, Size, one_of, positive
 
 
-def axial_rotation(grid_size: Size, head_dim: int, temperature: float) -> Float[Tensor, "n sincos"]:
-    """Sines, then cosines, of the angle by which each channel of a head turns at each place, row by row.
-
-    The first half of the channels turns with the row, the second with the column; neighbours form the pairs that turn.
-    """
-    quarter = head_dim // 4
-    omega = temperature ** -(torch.arange(quarter) / quarter)
-    rows, cols = (torch.outer(torch.arange(n, dtype=torch.float32), omega) for n in grid_size)
-    angles = torch.cat([rows[:, None].expand(*grid_size, quarter), cols[None].expand(*grid_size, quarter)], dim=-1)
-    angles = angles.flatten(0, 1).repeat_interleave(2, dim=-1)
+def rotation(angles: Float[Tensor, "*heads h w pairs"]) -> Float[Tensor, "*heads n sincos"]:
+    """Sines, then cosines, of the angle by which each channel turns at each place; neighbours form the pairs."""
+    angles = angles.flatten(-3, -2).repeat_interleave(2, dim=-1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def check(name: str, layout: Layout, temperature: float, resize: str) -> None:
+    """ValueError unless the scheme of this name can be built."""
+    positive(f"pos.{name}.rotation.temperature", temperature)
+    one_of(f"pos.{name}.rotation.resize", resize, RESIZE)
+    if layout.head_dim % 4:
+        raise ValueError(
+            f"pos={name} splits head_dim={layout.head_dim} (model.embed_dim={layout.embed_dim} / "
+            f"model.num_heads={layout.num_heads}) into pairs of channels for two directions: use a multiple of 4, "
+            f"such as model.embed_dim={layout.num_heads * (layout.head_dim // 4 * 4 or 4)}"
+        )
+
+
 class AxialRope(nn.Module):
-    """Attention depends on distance in rows and columns, not on place. ValueError unless 4 divides head_dim."""
+    """Half of a head's channels turn with the row, half with the column, so attention sees distance, not place.
+
+    resize="extrapolate" turns on beyond the grid that the scheme was built for (Heo et al., 2024); "interpolate"
+    scales a new grid onto it (Fang et al., 2023, EVA-02). ValueError unless 4 divides head_dim.
+    """
 
     table: Tensor
 
-    def __init__(self, layout: Layout, *, temperature: float) -> None:
+    def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
-        if layout.head_dim % 4:
-            raise ValueError(
-                f"pos=rope splits head_dim={layout.head_dim} (model.embed_dim={layout.embed_dim} / "
-                f"model.num_heads={layout.num_heads}) into pairs of channels for rows and for columns: use a multiple "
-                f"of 4, such as model.embed_dim={layout.num_heads * (layout.head_dim // 4 * 4 or 4)}"
-            )
-        self.grid_size, self.head_dim, self.temperature = layout.grid_size, layout.head_dim, temperature
-        table = axial_rotation(layout.grid_size, layout.head_dim, temperature)
-        self.register_buffer("table", table, persistent=False)
+        check("rope", layout, temperature, resize)
+        self.layout, self.temperature, self.resize = layout, temperature, resize
+        self.register_buffer("table", self.turn(layout.grid_size), persistent=False)
+
+    def turn(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "n sincos"]:
+        rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
+        quarter = self.layout.head_dim // 4
+        omega = self.temperature ** -(torch.arange(quarter, device=device) / quarter)
+        by_row = torch.outer(rows, omega)[:, None].expand(*grid_size, quarter)
+        by_col = torch.outer(cols, omega)[None].expand(*grid_size, quarter)
+        return rotation(torch.cat([by_row, by_col], dim=-1))
 
     def forward(self, grid_size: Size) -> Float[Tensor, "n sincos"]:
-        if grid_size == self.grid_size:
+        if grid_size == self.layout.grid_size:
             return self.table
-        return axial_rotation(grid_size, self.head_dim, self.temperature).to(self.table)
+        return self.turn(grid_size, self.table.device).to(self.table)
+
+
+class MixedRope(nn.Module):
+    """Each head learns how fast each pair of channels turns along x and along y, so that it may turn along diagonals.
+
+    Frequencies fall from 1 to 1 / temperature in two directions at right angles, which start at random for each head.
+    `resize` is that of `AxialRope`. ValueError unless 4 divides head_dim.
+    """
+
+    rows: Tensor
+    cols: Tensor
+
+    def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
+        super().__init__()
+        check("rope_mixed", layout, temperature, resize)
+        self.grid_size, self.resize = layout.grid_size, resize
+        rows, cols = coordinates(layout.grid_size, layout.grid_size, resize)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("cols", cols, persistent=False)
+        quarter = layout.head_dim // 4
+        speed = temperature ** -(torch.arange(quarter) / quarter)
+        towards = 2 * torch.pi * torch.rand(layout.num_heads, 1)
+        directions = torch.cat([towards.expand(-1, quarter), (towards + torch.pi / 2).expand(-1, quarter)], dim=-1)
+        # x before y: the order of checkpoints by Heo et al.
+        self.freqs = nn.Parameter(speed.repeat(2) * torch.stack([directions.cos(), directions.sin()]))
+
+    def forward(self, grid_size: Size) -> Float[Tensor, "heads n sincos"]:
+        rows, cols = self.rows, self.cols
+        if grid_size != self.grid_size:
+            rows, cols = coordinates(grid_size, self.grid_size, self.resize, rows.device)
+        along_x, along_y = self.freqs[:, :, None, None]
+        return rotation(rows[:, None, None] * along_y + cols[:, None] * along_x)

@@ -1,38 +1,89 @@
-"""Fixed 2-D sine-cosine positions (Chen et al., 2021; Beyer et al., 2022)."""
+"""Fixed sine-cosine positions in one dimension (Vaswani et al., 2017) or two (Chen et al., 2021)."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Layout, Size
+from patchbench.grid import RESIZE, coordinates, stretch
+from patchbench.layout import Layout, Size, one_of, positive
 
 
-def sincos_2d(grid_size: Size, embed_dim: int, temperature: float) -> Float[Tensor, "h w d"]:
-    """A quarter of the channels each for sin(row), sin(column), cos(row), cos(column), from fast to slow."""
+def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch.device | None = None) -> Tensor:
+    """h w d: half of the channels each for sine and cosine of the number of the patch, row by row, fast to slow."""
+    half = embed_dim // 2
+    omega = temperature ** -(torch.arange(half, device=device) / half)
+    places = torch.arange(grid_size[0] * grid_size[1], dtype=torch.float32, device=device)
+    angles = torch.outer(places, omega)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).unflatten(0, grid_size)
+
+
+def sincos_2d(rows: Float[Tensor, " h"], cols: Float[Tensor, " w"], embed_dim: int, temperature: float) -> Tensor:
+    """h w d: a quarter of the channels each for sin(row), sin(column), cos(row), cos(column), from fast to slow."""
     quarter = embed_dim // 4
-    omega = temperature ** -(torch.arange(quarter) / quarter)
-    rows, cols = (torch.outer(torch.arange(n, dtype=torch.float32), omega) for n in grid_size)
-    angles = torch.cat([rows[:, None].expand(*grid_size, quarter), cols[None].expand(*grid_size, quarter)], dim=-1)
+    omega = temperature ** -(torch.arange(quarter, device=rows.device) / quarter)
+    by_row = torch.outer(rows, omega)[:, None].expand(-1, len(cols), -1)
+    by_col = torch.outer(cols, omega)[None].expand(len(rows), -1, -1)
+    angles = torch.cat([by_row, by_col], dim=-1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-class SinCos2d(nn.Module):
-    """Add the table. It has no parameters, so every grid has one. ValueError unless 4 divides embed_dim."""
+class SinCos1d(nn.Module):
+    """Add the sine-cosine code of the patch's number in the sequence. ValueError unless embed_dim is even.
+
+    resize="extrapolate" goes on counting on a larger grid (Vaswani et al., 2017); "interpolate" stretches the table
+    over the image, as Dosovitskiy et al. (2021, sec. 3.2) do with positions that are one-dimensional as well.
+    """
 
     table: Tensor
 
-    def __init__(self, layout: Layout, *, temperature: float) -> None:
+    def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
+        one_of("pos.sincos1d.tokens.resize", resize, RESIZE)
+        positive("pos.sincos1d.tokens.temperature", temperature)
+        if layout.embed_dim % 2:
+            raise ValueError(
+                f"pos=sincos1d splits model.embed_dim={layout.embed_dim} into sine and cosine: use an even number, "
+                f"such as model.embed_dim={layout.embed_dim + 1}"
+            )
+        self.embed_dim, self.temperature, self.resize = layout.embed_dim, temperature, resize
+        self.register_buffer("table", sincos_1d(layout.grid_size, layout.embed_dim, temperature), persistent=False)
+
+    def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
+        grid_size, table = (x.shape[1], x.shape[2]), self.table
+        if table.shape[:2] == grid_size:
+            return x + table
+        if self.resize == "interpolate":
+            return x + stretch(table, grid_size)
+        return x + sincos_1d(grid_size, self.embed_dim, self.temperature, table.device).to(table)
+
+
+class SinCos2d(nn.Module):
+    """Add the sine-cosine code of row and column. ValueError unless 4 divides embed_dim.
+
+    resize="extrapolate" codes a larger grid anew, coordinates going on (Beyer et al., 2022); "interpolate" scales its
+    coordinates onto the grid that the scheme was built for.
+    """
+
+    table: Tensor
+
+    def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
+        super().__init__()
+        one_of("pos.sincos.tokens.resize", resize, RESIZE)
+        positive("pos.sincos.tokens.temperature", temperature)
         if layout.embed_dim % 4:
             raise ValueError(
                 f"pos=sincos splits model.embed_dim={layout.embed_dim} into sine and cosine of row and column: "
                 f"use a multiple of 4, such as model.embed_dim={layout.embed_dim // 4 * 4 or 4}"
             )
-        self.embed_dim, self.temperature = layout.embed_dim, temperature
-        self.register_buffer("table", sincos_2d(layout.grid_size, layout.embed_dim, temperature), persistent=False)
+        self.layout, self.temperature, self.resize = layout, temperature, resize
+        self.register_buffer("table", self.code(layout.grid_size), persistent=False)
+
+    def code(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "h w d"]:
+        rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
+        return sincos_2d(rows, cols, self.layout.embed_dim, self.temperature)
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
-        table = self.table
-        if table.shape[:2] != x.shape[1:3]:
-            table = sincos_2d((x.shape[1], x.shape[2]), self.embed_dim, self.temperature).to(table)
-        return x + table
+        grid_size = (x.shape[1], x.shape[2])
+        if grid_size == self.layout.grid_size:
+            return x + self.table
+        return x + self.code(grid_size, self.table.device).to(self.table)

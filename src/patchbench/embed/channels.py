@@ -1,0 +1,79 @@
+"""What becomes of colour: channels embedded apart, or all but their luminance thrown away."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.layout import Size, cover, size
+
+STANDARDS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722)}
+
+
+class ChannelwiseEmbed(nn.Module):
+    """One patch embedding per channel, which sees no other, then one linear map that mixes them.
+
+    channel_dim: values per channel and patch between the two; None: embed_dim. With no activation between, the
+    whole is a linear map of the patch as in `conv`, of a rank limited by channel_dim, and learned as a product.
+    """
+
+    def __init__(
+        self,
+        img_size: Size,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        patch_size: int | Sequence[int],
+        channel_dim: int | None,
+        pad: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        if channel_dim is not None and channel_dim < 1:
+            raise ValueError(f"embed.channel_dim={channel_dim} must be at least 1, or null for model.embed_dim")
+        hidden = in_chans * (channel_dim or embed_dim)
+        self.proj = nn.Conv2d(in_chans, hidden, self.patch_size, self.patch_size, groups=in_chans)
+        self.mix = nn.Linear(hidden, embed_dim)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        return self.mix(self.proj(F.pad(images, (0, right, 0, bottom))).permute(0, 2, 3, 1))
+
+
+class LuminanceEmbed(nn.Module):
+    """Keep one grey channel, the weighted sum of red, green and blue, and cut and project it as `conv` does.
+
+    The weights meet normalised values: these are the luminance of the picture, up to scale and offset, where all
+    channels were divided by one standard deviation. ValueError unless there are three channels.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        img_size: Size,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        patch_size: int | Sequence[int],
+        standard: str,
+        pad: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        if in_chans != 3:
+            raise ValueError(f"embed=luminance weighs red, green and blue, but the images have in_chans={in_chans}")
+        if standard not in STANDARDS:
+            raise ValueError(f"embed.standard={standard} is unknown: use {' or '.join(STANDARDS)}")
+        self.register_buffer("weights", torch.tensor(STANDARDS[standard]), persistent=False)
+        self.proj = nn.Conv2d(1, embed_dim, self.patch_size, self.patch_size)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        # Not a matrix product: autocast and TF32 would round the weights, and colour would leak into the grey.
+        grey = (images * self.weights[:, None, None]).sum(1, keepdim=True)
+        return self.proj(F.pad(grey, (0, right, 0, bottom))).permute(0, 2, 3, 1)

@@ -1,0 +1,149 @@
+"""Patches in a basis that is given and not learned, before a learned projection."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.layout import Size, cover, size, spell
+
+FITTED = ("pca", "whitened")
+BASES = ("dct", "hadamard", "random", "orthonormal", *FITTED)
+
+
+class FixedEmbed(nn.Module):
+    """Flatten each patch in the order (channel, row, column), take its coefficients in a basis, and project those.
+
+    basis: `dct` (Ahmed et al., 1974) and `hadamard` of each channel, low frequencies first; `random`, normal of
+    variance 1 / fan-in; `orthonormal`, drawn at random; `pca` of training patches, largest variance first, and
+    `whitened`, the same at unit variance, which both need `fit`. basis_dim: coefficients kept; None: all.
+    The basis is a buffer, which checkpoints keep; if `trainable` it is a parameter, and the basis only its start.
+    ValueError where basis_dim exceeds the values of a patch, or hadamard meets a side that is no power of two.
+    """
+
+    basis: Tensor
+    mean: Tensor
+
+    def __init__(
+        self,
+        img_size: Size,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        patch_size: int | Sequence[int],
+        basis: str,
+        basis_dim: int | None,
+        trainable: bool,
+        fit_images: int,
+        eps: float,
+        pad: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        p, q = self.patch_size
+        values = in_chans * p * q
+        if basis not in BASES:
+            raise ValueError(f"embed.basis={basis} is unknown: use one of {', '.join(BASES)}")
+        if basis_dim is not None and not 1 <= basis_dim <= values:
+            raise ValueError(
+                f"embed.basis_dim={basis_dim} must be from 1 to the {values} values of a patch "
+                f"({in_chans} channels of {p}x{q} pixels), or null for all of them"
+            )
+        if basis == "hadamard" and (p & (p - 1) or q & (q - 1)):
+            raise ValueError(
+                f"embed.basis=hadamard exists for sides that are powers of two, but patch={spell(self.patch_size)}: "
+                "use such a patch, or embed.basis=dct"
+            )
+        if fit_images < 1 or eps < 0:
+            raise ValueError(f"embed.fit_images={fit_images} must be at least 1, and embed.eps={eps} not negative")
+        kind, dim = basis, basis_dim or values
+        self.whiten, self.eps = kind == "whitened", eps
+        self.fit_images = fit_images if kind in FITTED else 0  # how many `fit` wants to see
+        if kind in ("dct", "hadamard"):
+            matrix = separable(dct(p), dct(q)) if kind == "dct" else separable(hadamard(p), hadamard(q))
+            # every frequency of all channels, then the next: channels stay equals wherever basis_dim cuts
+            matrix = torch.einsum("f p, c k -> f c k p", matrix, torch.eye(in_chans, dtype=matrix.dtype))
+            start = matrix.reshape(values, values)[:dim].float()
+        elif kind == "random":
+            start = torch.randn(dim, values) * values**-0.5
+        elif kind == "orthonormal":
+            start = nn.init.orthogonal_(torch.empty(dim, values))
+        else:
+            start = torch.full((dim, values), torch.nan)  # loud until it is fitted, or loaded
+        if trainable:
+            self.basis = nn.Parameter(start)
+        else:
+            self.register_buffer("basis", start)
+        self.register_buffer("mean", torch.zeros(values))
+        self.proj = nn.Linear(dim, embed_dim)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        return self.proj(self.coefficients(images))
+
+    def coefficients(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w k"]:
+        """What the projection sees, in float32: whitening blows up what bfloat16 would round away."""
+        device = images.device.type
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):  # which meta does not know
+            return F.linear(self.patches(images.float()) - self.mean, self.basis)
+
+    def patches(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w v"]:
+        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        p, q = self.patch_size
+        return rearrange(F.pad(images, (0, right, 0, bottom)), "b c (h p) (w q) -> b h w (c p q)", p=p, q=q)
+
+    @torch.no_grad()
+    def fit(self, images: Float[Tensor, "n c H W"]) -> None:
+        """Set the basis from normalised training images; nothing to do where it does not depend on them.
+
+        Equal images give an equal basis: float64, and of each component the largest weight is positive.
+        """
+        if not self.fit_images:
+            return
+        values = self.basis.shape[1]
+        count, total, square = 0, np.zeros(values), np.zeros((values, values))
+        for part in images.cpu().split(64):
+            patches = self.patches(part.double()).flatten(0, 2).numpy()
+            count += len(patches)
+            total += patches.sum(0)
+            square += patches.T @ patches
+        mean = total / count
+        variance, columns = np.linalg.eigh(square / count - np.outer(mean, mean))
+        order = np.argsort(-variance, kind="stable")[: len(self.basis)]
+        variance, rows = variance[order].clip(0), columns[:, order].T
+        rows *= np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(1)])[:, None]
+        if self.whiten:
+            # Directions in which patches hardly differ would be all noise: eps, a share of the largest variance, holds
+            # them down (Coates et al., 2011).
+            rows /= np.sqrt(variance + self.eps * variance[0] + np.finfo(float).tiny)[:, None]
+        self.basis.copy_(torch.from_numpy(rows))
+        self.mean.copy_(torch.from_numpy(mean))
+
+
+def separable(rows: Float[Tensor, "p p"], cols: Float[Tensor, "q q"]) -> Float[Tensor, "n n"]:
+    """The basis of a plane from those of its axes, both in order of frequency; low frequencies of the plane first."""
+    p, q = len(rows), len(cols)
+    order = sorted(((u / p) ** 2 + (v / q) ** 2, u, v) for u in range(p) for v in range(q))
+    picked = torch.tensor([u * q + v for _, u, v in order], device=rows.device)
+    return torch.kron(rows, cols)[picked]
+
+
+def dct(n: int) -> Float[Tensor, "n n"]:
+    """The orthonormal cosine transform (type II) of n values, a row for each frequency."""
+    place = torch.arange(n, dtype=torch.float64)
+    waves = torch.cos(torch.pi / n * torch.outer(place, place + 0.5)) * (2 / n) ** 0.5
+    waves[0] /= 2**0.5
+    return waves
+
+
+def hadamard(n: int) -> Float[Tensor, "n n"]:
+    """The orthonormal Walsh-Hadamard transform of n values, n a power of two, by number of sign changes."""
+    signs: np.ndarray = np.ones((1, 1))
+    while len(signs) < n:
+        signs = np.kron([[1, 1], [1, -1]], signs)
+    changes = (np.diff(signs) != 0).sum(1)
+    return torch.tensor(signs[changes.argsort()] / n**0.5)

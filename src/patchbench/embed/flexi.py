@@ -1,0 +1,75 @@
+"""One weight for every patch size, resampled by pseudo-inverse (FlexiViT, Beyer et al., 2023)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.layout import Size, cover, size
+
+
+class FlexiEmbed(nn.Module):
+    """Learn kernels of `base_patch` pixels, and resample them to the patch at hand in every forward pass.
+
+    The resampled kernel answers to a resized patch as the learned one does to the patch, as nearly as it can.
+    train_patches: in training each batch draws one of these sizes; in evaluation, and where it is empty, always
+    `patch_size`. ValueError where one of them does not cover the image, unless `pad`.
+    """
+
+    def __init__(
+        self,
+        img_size: Size,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        patch_size: int | Sequence[int],
+        base_patch: int | Sequence[int] | None,
+        train_patches: Sequence[int | Sequence[int]],
+        interpolation: str,
+        antialias: bool,
+        pad: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        base = size("embed.base_patch", base_patch)
+        self.train_patches = [size("embed.train_patches", patch) for patch in train_patches]
+        for patch in self.train_patches:
+            try:
+                cover(img_size, patch, pad)
+            except ValueError as error:
+                raise ValueError(f"embed.train_patches={list(train_patches)}: {error}") from None
+        if interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"embed.interpolation={interpolation} is unknown: use bilinear or bicubic")
+        self.proj = nn.Conv2d(in_chans, embed_dim, base)
+        for patch in {self.patch_size, *self.train_patches}:
+            for axis, old, new in zip("hw", base, patch, strict=True):
+                matrix = resampling(old, new, interpolation, antialias).to(self.proj.weight)
+                self.register_buffer(f"{axis}{new}", matrix, persistent=False)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        patch = self.patch_size
+        if self.training and self.train_patches:
+            patch = self.train_patches[int(torch.randint(len(self.train_patches), (), device="cpu"))]
+        _, (bottom, right) = cover(images.shape[2:], patch, self.pad)
+        tokens = F.conv2d(F.pad(images, (0, right, 0, bottom)), self.kernel(patch), self.proj.bias, stride=patch)
+        return tokens.permute(0, 2, 3, 1)
+
+    def kernel(self, patch: Size) -> Float[Tensor, "d c p q"]:
+        """The learned kernels at one of the sizes that were named."""
+        rows, cols = getattr(self, f"h{patch[0]}"), getattr(self, f"w{patch[1]}")
+        return torch.einsum("d c y x, p y, q x -> d c p q", self.proj.weight, rows, cols)
+
+
+def resampling(old: int, new: int, interpolation: str, antialias: bool) -> Float[Tensor, "new old"]:
+    """(B^T)^+, where B resizes a line of `old` pixels to `new`.
+
+    Resizing works on rows and columns one after the other, and the pseudo-inverse of a Kronecker product is the product
+    of the pseudo-inverses: two small matrices do what one of P*P by P*P would.
+    """
+    # On the CPU also where the rest is built on the meta device, which knows no pseudo-inverse.
+    line = torch.eye(old, dtype=torch.float64, device="cpu")[None, None]
+    resize = F.interpolate(line, (new, old), mode=interpolation, antialias=antialias)[0, 0]
+    return torch.linalg.pinv(resize.T)

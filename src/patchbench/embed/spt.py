@@ -1,0 +1,42 @@
+"""Shifted patch tokenization (Lee et al., 2021): each patch is seen together with its four diagonal neighbourhoods."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.layout import Size, cover, size, spell
+
+
+class ShiftedPatchEmbed(nn.Module):
+    """Lay four copies of the image, shifted diagonally by half a patch, over it; cut, normalise and project.
+
+    A token sees 5 * in_chans * P * P values, from a window of twice the patch; what a shift brings in from outside is
+    zero. ValueError where a side of the patch has no half, or the patches do not cover the image, unless `pad`.
+    """
+
+    def __init__(
+        self, img_size: Size, in_chans: int, embed_dim: int, *, patch_size: int | Sequence[int], pad: bool
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        p, q = self.patch_size
+        if min(p, q) < 2:
+            raise ValueError(
+                f"patch={spell(self.patch_size)} has no half to shift by: use patch=2 or more, or embed=conv"
+            )
+        self.norm = nn.LayerNorm(5 * in_chans * p * q)
+        self.proj = nn.Linear(5 * in_chans * p * q, embed_dim)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        images = F.pad(images, (0, right, 0, bottom))
+        p, q = self.patch_size
+        dy, dx = p // 2, q // 2
+        shifts = [F.pad(images, (x, -x, y, -y)) for y in (-dy, dy) for x in (-dx, dx)]  # up-left first, as published
+        patches = rearrange(torch.cat([images, *shifts], 1), "b c (h p) (w q) -> b h w (c p q)", p=p, q=q)
+        return self.proj(self.norm(patches))

@@ -1,0 +1,38 @@
+"""Attention that fades with distance on the grid (Press et al., 2022; in two dimensions Fuller et al., 2023, CROMA)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.grid import RESIZE, coordinates
+from patchbench.layout import Layout, Size, one_of
+
+
+class Alibi2d(nn.Module):
+    """bias[head, i, j] = -slope[head] * |place(i) - place(j)|, slopes falling geometrically to 1/256 in the last head.
+
+    resize="extrapolate" counts distance in patches on every grid, which is what ALiBi is for; "interpolate" in patches
+    of the grid that the scheme was built for. The bias takes heads * n * n numbers for n patches, once for all layers,
+    and flash attention is out.
+    """
+
+    table: Tensor
+
+    def __init__(self, layout: Layout, *, resize: str) -> None:
+        super().__init__()
+        one_of("pos.alibi.bias.resize", resize, RESIZE)
+        self.layout, self.resize = layout, resize
+        self.register_buffer("table", self.fade(layout.grid_size), persistent=False)
+
+    def fade(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "heads n n"]:
+        rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
+        by_row, by_col = (x[:, None] - x for x in (rows, cols))
+        distance = torch.hypot(by_row[:, None, :, None], by_col[None, :, None, :]).flatten(2, 3).flatten(0, 1)
+        heads = self.layout.num_heads
+        slopes = 2.0 ** (-8 / heads * torch.arange(1, heads + 1, device=device))
+        return -slopes[:, None, None] * distance
+
+    def forward(self, grid_size: Size) -> Float[Tensor, "heads n n"]:
+        if grid_size == self.layout.grid_size:
+            return self.table
+        return self.fade(grid_size, self.table.device).to(self.table)

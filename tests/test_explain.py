@@ -1,0 +1,226 @@
+"""What scripts/explain.py shows: of every option, and not a number that the network itself does not bear out."""
+
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import configure, options, record
+from omegaconf import open_dict
+from torch import nn
+
+from patchbench.errors import Refused
+from patchbench.explain import places
+from patchbench.explain.response import is_affine, kernels, shares, windows
+from patchbench.layout import Layout
+from patchbench.lesson import explain as explain_command
+from patchbench.run import build_net, instantiate, network_cost
+
+MICRO = ("model=micro", "data.img_size=32", "patch=8")
+Explain = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def explain(tmp_path, capsys) -> Explain:
+    """Do in this process what the command does: its page, the words of the page, and what it printed."""
+
+    def explain(*overrides: str) -> SimpleNamespace:
+        cfg = configure(*overrides, f"runs_dir={tmp_path}", command="explain")
+        with open_dict(cfg):
+            choices = dict(cfg.pop("hydra").runtime.choices)
+        path = explain_command(cfg, choices, overrides)
+        page = path.read_text(encoding="utf-8")
+        without_style = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+        words = " ".join(re.sub(r"<[^>]*>", " ", without_style).split())
+        return SimpleNamespace(cfg=cfg, path=path, page=page, words=words, printed=capsys.readouterr().out)
+
+    return explain
+
+
+def check_page(page: str) -> None:
+    """Complete, and nothing in it is fetched from elsewhere."""
+    assert page.startswith("<!doctype html>")
+    assert page.endswith("</html>\n")
+    assert page.count("<img ") >= 3
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'(?:src|href)="(.*?)"', page))
+    assert not re.search(r"https?://|@import|<script|<link", page)
+    assert all(re.findall(r'<img alt="(.*?)"', page))
+    assert "{" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL), "a name is left unfilled"
+    assert "nan" not in re.sub(r'"data:.*?"', "", page).split()
+
+
+@pytest.mark.parametrize("embed", options("embed"))
+def test_every_embedding_has_a_page_with_its_own_numbers(explain, embed):
+    done = explain(f"embed={embed}", *MICRO, "pos=none", "model.num_prefix_tokens=2")
+    check_page(done.page)
+    cost = network_cost(done.cfg, instantiate(done.cfg.data))
+    for said in (done.words, done.printed):
+        assert f"{cost.num_tokens:,}" in said
+        assert f"{cost.params:,}" in said
+        assert f"{cost.macs / 1e9:.4g}" in said
+        assert "×".join(map(str, cost.grid_size)) in said
+    assert "no place is filled" in done.words
+
+
+@pytest.mark.parametrize("pos", [name for name in options("pos") if name != "none"])
+def test_every_scheme_has_a_picture_at_each_place_that_it_fills(explain, pos):
+    done = explain(f"pos={pos}", *MICRO)
+    check_page(done.page)
+    net = build_net(done.cfg, instantiate(done.cfg.data))
+    filled = places.filled(net)
+    assert filled
+    for place in filled:
+        assert f"[{place}] {pos}: " in done.words
+        assert f"[{place}]: " in done.printed
+    assert done.page.count('class="full"') == len(filled)
+
+
+def test_several_schemes_and_a_grid_that_is_not_square(explain):
+    done = explain("pos=[learned,rope]", "model=micro", "data.img_size=[16,24]", "patch=[4,8]", "data=digits")
+    check_page(done.page)
+    assert "4×3 = 12" in done.words
+    assert "[tokens] learned" in done.words
+    assert "[rotation] rope" in done.words
+
+
+def test_grey_images_have_a_page(explain):
+    check_page(explain("data=random", "data.in_chans=1", "data.img_size=16", "patch=4", "model=micro", "pos=none").page)
+
+
+def test_the_example_of_the_document(explain):
+    done = explain("data=random", "patch=16", "model=base", "model.depth=1")
+    for said in ("224×224×3", "14×14 = 196 patches", "16·16·3 = 768 values", "768 values → D = 768"):
+        assert said in done.words
+
+
+def test_q1_has_kernels_as_deep_as_the_image_and_their_sum_is_the_map(explain):
+    done = explain("embed=overlap", "pos=sincos", *MICRO)
+    assert "in truth a block of 5×5×3" in done.words
+    assert "3×32×32 → 48×14×14" in done.words
+    assert "per-channel 2-D convolutions, computed one by one, plus the bias, equals the layer's output" in done.words
+    [difference] = re.findall(r"Largest difference: (\S+),", done.words)
+    assert float(difference) < 1e-4
+
+
+def test_q1_at_224_pixels_counts_what_it_does_not_compute(explain):
+    done = explain("embed=overlap", "pos=[learned,rope]", "data=random", "data.img_size=224", "model=micro")
+    check_page(done.page)
+    assert "110×110 = 12,100" in done.words
+    assert "12,100" in done.printed
+
+
+def test_maps_of_a_long_sequence_are_drawn_on_a_smaller_grid():
+    class Bias(nn.Module):
+        def forward(self, grid_size):
+            n = grid_size[0] * grid_size[1]
+            assert n <= places.DRAWN
+            return torch.zeros(3, n, n)
+
+    assert places.shift(Bias(), (110, 110)).grid_size == (40, 40)
+    assert places.shift(Bias(), (7, 5)).grid_size == (7, 5)
+
+
+def test_the_window_of_a_convolution_is_its_kernel():
+    torch.manual_seed(0)
+    conv = nn.Sequential(nn.Conv2d(3, 8, 5, stride=2), Last())
+    image = torch.randn(1, 3, 17, 21)
+    [window] = windows(conv, (3, 17, 21), [(2, 3)])
+    assert (window.top, window.left, window.height, window.width) == (4, 6, 5, 5)
+    assert is_affine(conv, image)
+    torch.testing.assert_close(kernels(conv, image, (2, 3), window, 8), conv[0].weight.detach())
+    share = shares(conv[:1].append(Last()), image, 3)
+    assert share.error < 1e-5
+    assert not is_affine(nn.Sequential(conv, nn.GELU()), image)
+
+
+class Last(nn.Module):
+    """b d h w -> b h w d"""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+def test_each_place_is_drawn_whatever_fills_it():
+    """Heads may have angles and biases of their own, and so may blocks."""
+    n, heads, head_dim = 12, 3, 8
+
+    class Gives(nn.Module):
+        def __init__(self, *shape: int) -> None:
+            super().__init__()
+            self.value = nn.Parameter(torch.randn(shape))
+
+        def forward(self, grid_size):
+            return self.value
+
+    rotation, bias = Gives(heads, n, 2 * head_dim), Gives(heads, n, n)
+    for held in (rotation, nn.ModuleList([rotation, Gives(1)]), nn.ModuleDict({"3": rotation})):
+        assert places.modules(SimpleNamespace(rotation=held), "rotation")[0] is rotation
+    for empty in (None, nn.Identity(), nn.ModuleList(), nn.ModuleDict()):
+        assert not places.modules(SimpleNamespace(rotation=empty), "rotation")
+    turn = places.turn(rotation, (3, 4))
+    assert turn.num_heads == heads
+    assert turn.score.shape == (heads, len(turn.queries), 3, 4)
+    shift = places.shift(bias, (3, 4))
+    row, col = shift.queries[2]
+    torch.testing.assert_close(shift.logits[0, 2], bias.value[0, row * 4 + col].detach().view(3, 4))
+
+
+def test_what_is_added_is_read_off_zeros_and_told_from_what_depends_on_the_tokens():
+    class Add(nn.Module):
+        def forward(self, x):
+            return x + torch.arange(x.shape[2])[:, None]
+
+    class Mix(nn.Module):
+        def forward(self, x):
+            return x + 0.5 * x.roll(1, dims=1)
+
+    layout = Layout((5, 6), 4, 1)
+    table = places.table(Add(), layout.grid_size, layout.embed_dim)
+    assert table.vectors[2, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert places.table(Mix(), layout.grid_size, layout.embed_dim) is None
+    mixing = places.mixing(Mix(), layout.grid_size, layout.embed_dim)
+    assert mixing.kernels[0, 2, 3] == 1
+    assert mixing.kernels[0, 1, 3] == 0.5
+
+
+def test_trained_weights_come_with_their_configuration(command, micro, explain, tmp_path):
+    assert command("train.py", *micro, "embed=linear", "epochs=1", "trainer=cpu", "logger=none").returncode == 0
+    [best] = tmp_path.rglob("best.ckpt")
+    done = explain(f"ckpt={best}", "image=3")
+    assert "the weights are those that the run learnt" in done.words.lower()
+    assert "embed=linear patch=4 pos=learned" in done.words
+    assert record(tmp_path)["identity"] in done.path.name
+    assert done.path.name.endswith("_trained_image3.html")
+    with pytest.raises(Refused, match=r"leave out patch=8"):
+        explain(f"ckpt={best}", "patch=8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("image=360", ["image=360", "images 0 to 359"]),
+        ("patch=7", ["patch=7", "embed.pad=true"]),
+        ("embed=cnv", ["embed=cnv is no option", "embed=conv"]),
+        ("imge=3", ["'imge'"]),
+        ("ckpt=/nowhere/best.ckpt", ["ckpt=/nowhere/best.ckpt", "no such file"]),
+    ],
+)
+def test_what_cannot_be_explained_is_refused_in_one_line(command, tmp_path, arguments, said):
+    done = command("scripts/explain.py", "model=micro" if "ckpt" not in arguments else "image=0", arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    for words in said:
+        assert words in line
+    assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+def test_the_command_prints_a_table_and_where_the_page_is(command, tmp_path):
+    done = command("scripts/explain.py", *MICRO, "pos=[sincos,rope]")
+    assert done.returncode == 0, done.stderr
+    [page] = (tmp_path / "runs" / "explain").glob("*.html")
+    assert str(page.relative_to(tmp_path)) in done.stdout.splitlines()
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert done.stderr == ""
