@@ -126,6 +126,13 @@ def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micr
         ("trainer.accelerator=gpu", ["trainer.accelerator=gpu", "trainer=cpu"]),
         ("ckpt=/nowhere/last.ckpt", ["ckpt=/nowhere/last.ckpt", "no such file"]),
         ("batch_size=2000", ["batch_size=2000", "1257"]),
+        ("trainer.micro_batch=some", ["trainer.micro_batch=some", "auto"]),
+        ("trainer.micro_batch=5", ["trainer.micro_batch=5", "batch_size=32", "trainer.micro_batch=1|2|4|8|16|32"]),
+        (
+            "embed=overlap data=random data.img_size=224 model=base",
+            ["12,100 tokens", "max_gmacs=500", "allow_cost=true"],
+        ),
+        ("model.init_from=vit_tiny_patch16_242", ["did you mean vit_tiny_patch16_224?"]),
         ("epochs=0", ["epochs=0"]),
         ("optim.lr=-1", ["-1"]),
         ("workers=many", ["workers=many", "auto"]),

@@ -60,7 +60,7 @@ def test_timms_logits_are_ours(build, tmp_path, embed, arm, img_size, patch):
 
 
 @pytest.mark.parametrize("embed", ["conv", "linear"])
-@pytest.mark.parametrize("pos", ["learned", "none", "sincos"])
+@pytest.mark.parametrize("pos", ["learned", "none", "sincos", "sincos1d", "factorized", "fourier"])
 @pytest.mark.parametrize("prefix", ["0 mean", "1 cls", "1 mean", "5 cls", "5 mean"])
 def test_ours_exported_is_timms(build, tmp_path, embed, pos, prefix):
     number, pool = prefix.split()

@@ -255,7 +255,10 @@ def test_identity_is_what_is_compared_and_nothing_else():
         cfg = configure(*overrides)
         return run_name(_root_=cfg)
 
-    assert name() == name("trainer=ddp", "logger=none", "workers=3", "log_every=7", "data_dir=/elsewhere")
+    assert name() == name(
+        "trainer=ddp", "logger=none", "workers=3", "log_every=7", "data_dir=/elsewhere", "allow_cost=true"
+    )
+    assert name() == name("trainer.accumulate=2") == name("trainer.micro_batch=auto", "max_gmacs=1")
     assert name("pos=[learned,rope]") == name("pos=[rope,learned]")
     assert name("embed=overlap", "patch=4") == name("embed=overlap", "patch=8"), "overlap does not read patch"
     different = [
@@ -266,6 +269,7 @@ def test_identity_is_what_is_compared_and_nothing_else():
         "epochs=3",
         "optim.lr=1",
         "embed.pad=true",
+        "model.init_from=vit_tiny_patch16_224",
         "trainer=fast",
     ]
     assert len({name(), *(name(change) for change in different)}) == 1 + len(different)

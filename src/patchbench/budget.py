@@ -36,10 +36,10 @@ def refuse_what_cannot_fit(
         said = f"{tokens:,} tokens an image take {gmacs:,.0f} GMACs, more than max_gmacs={max_gmacs:g} and "
         said += f"{gmacs / VIT_B16_GMACS:,.0f} times those of ViT-B/16 at 224 pixels"
     if too_large:
+        each = held.per_image + held.backward
         said += (
             f"; {images} at a time need about {needed / GIB:,.3g} GiB ({held.weights / GIB:.2g} for weights, gradients "
-            f"and optimizer, {(held.per_image + held.backward) / GIB:,.2g} an image), and the {device} has "
-            f"{free / GIB:,.3g} GiB free"
+            f"and optimizer, {each / GIB:,.2g} an image), and the {device} has {free / GIB:,.3g} GiB free"
         )
         fewer = next((n for n in range(images - 1, 0, -1) if images % n == 0 and held.step(n) <= free), None)
         split = f"trainer.micro_batch={fewer}" if fewer else ""

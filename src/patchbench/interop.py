@@ -17,7 +17,6 @@ from huggingface_hub.utils import logging as hub_logging
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
-from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -25,9 +24,10 @@ from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
 from patchbench.layout import Size, size, spell
 from patchbench.pos.learned import Learned
-from patchbench.vit import ViT
+from patchbench.vit import PLACES, ViT
 
 FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".tar")
+WHERE = ("state_dict_ema", "model_ema", "state_dict", "model")  # in a file of timm's, what is averaged first
 PREFIX = ("cls_token", "dist_token", "reg_token")  # in timm's order
 SIZES = {(192, 12, 3): "tiny", (384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large"}
 
@@ -153,8 +153,8 @@ def refuse_another_shape(net: ViT, weights: Weights, init_from: str) -> None:
 
 
 def places(net: ViT) -> set[str]:
-    filled = {place for place in ("rotation", "bias", "between") if len(getattr(net, place))}
-    return filled | (set() if isinstance(net.tokens, nn.Identity) else {"tokens"})
+    filled = {place for place in PLACES if place != "tokens" and len(getattr(net, place))}
+    return filled if isinstance(net.tokens, nn.Identity) else filled | {"tokens"}
 
 
 def mlp_ratio(net: ViT) -> float:
@@ -186,11 +186,13 @@ def read(init_from: str, grid_size: Size) -> Weights:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {}).get("patchbench", "{}"))
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         else:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             if "patchbench" in checkpoint:
                 return from_checkpoint(checkpoint)
-        state = load_state_dict(init_from)
+            inside = [checkpoint[key] for key in WHERE if checkpoint.get(key)]
+            state = {name.removeprefix("module."): w for name, w in (inside or [checkpoint])[0].items()}
     except Exception as error:  # torch and safetensors raise a class of their own for each way to be no such file
         raise ValueError(f"model.init_from={init_from} cannot be read: {str(error).splitlines()[0]}") from error
     rows, cols = facts.get("grid_size", grid_size)
@@ -229,8 +231,7 @@ def from_checkpoint(checkpoint: dict[str, Any]) -> Weights:
         patch_size = size("patch", config["embed"]["patch_size"])
         state["embed.proj.weight"] = state["embed.proj.weight"].flatten(1).unflatten(1, (-1, *patch_size))
     filled = {place for scheme in config["pos"].values() for place, part in scheme.items() if part is not None}
-    filled &= {"tokens", "rotation", "bias", "between"}
-    return Weights(state, config["model"]["num_heads"], patches, filled, config["model"]["pool"])
+    return Weights(state, config["model"]["num_heads"], patches, filled & set(PLACES), config["model"]["pool"])
 
 
 def from_timm(state: dict[str, Tensor], *, grid_size: Size, num_heads: int | None, pool: str | None) -> Weights:
