@@ -12,7 +12,7 @@ from timm.layers import apply_rot_embed_cat
 
 from patchbench.build import build_net
 from patchbench.command import run_name
-from patchbench.cost import cost
+from patchbench.cost import cost, memory
 from patchbench.layout import Layout
 from patchbench.schema import reads_patch
 from patchbench.vit import PLACES, Position
@@ -242,6 +242,21 @@ def test_compiles_as_one_graph_and_runs_in_bf16(build, embed, pos):
         logits.float().sum().backward()
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["embed=hybrid", "data.img_size=16"], ["embed=flexi", "patch=8", "embed.train_patches=[4,8,16]"]],
+    ids=["one place and a batch norm", "patch drawn in training"],
+)
+def test_memory_is_estimated_of_what_one_image_cannot_train(arguments):
+    cfg = configure(*arguments, "model=micro")
+    source = instantiate(cfg.data)
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    held = memory(net, net.layout, 3, source.img_size, bf16=False)
+    assert min(held.per_image, held.weights) > 0
+    assert net.training
 
 
 @pytest.mark.parametrize("embed", options("embed"))

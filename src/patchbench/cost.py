@@ -99,8 +99,12 @@ def memory(net: nn.Module, layout: Layout, in_chans: int, img_size: Size, *, bf1
 
 
 def kept_for_backward(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bool) -> int:
-    """Bytes of the tensors that forward saves, parameters and buffers apart."""
-    kept = {}
+    """Bytes of the tensors that forward saves, parameters and buffers apart.
+
+    In eval mode, for a batch norm of one image has nothing to go by, and a patch size cannot be drawn without values.
+    """
+    kept, training = {}, net.training
+    net.eval()
     with FakeTensorMode():
         own = {
             name: torch.empty(t.shape, dtype=t.dtype, requires_grad=t.requires_grad)
@@ -117,4 +121,5 @@ def kept_for_backward(net: nn.Module, images: int, in_chans: int, img_size: Size
         batch = torch.empty(images, in_chans, *img_size), torch.empty(images, dtype=torch.int64)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16), saved_tensors_hooks(keep, lambda tensor: tensor):
             F.cross_entropy(functional_call(net, own, batch[:1]), batch[1])
+    net.train(training)
     return sum(storage.nbytes() for storage in kept.values())
