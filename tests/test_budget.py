@@ -1,6 +1,7 @@
 """The cost is known before it is paid, and a batch is split into what fits."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -70,9 +71,11 @@ def test_only_a_bias_costs_the_square_of_the_tokens(build, pos):
 )
 def test_the_estimate_is_what_two_steps_take(arguments):
     line = [sys.executable, "-c", TWO_STEPS, *arguments.split()]
-    done = subprocess.run(line, cwd=ROOT / "tests", capture_output=True, text=True, check=True)
+    # Every freed tensor goes back to the system at once: measured shall be tensors, not what the allocator hoards.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(line, cwd=ROOT / "tests", env=env, capture_output=True, text=True, check=True)
     taken, estimated = json.loads(done.stdout)
-    assert estimated == pytest.approx(taken, rel=0.25)
+    assert estimated == pytest.approx(taken, rel=0.2)
 
 
 TWO_STEPS = """

@@ -13,6 +13,7 @@ from patchbench.layout import Size, spell
 from patchbench.track.device import GIB, free_memory
 
 VIT_B16_GMACS = 17.56  # at 224 pixels
+SLACK = 1.2  # what an allocator holds for each byte of tensors
 
 
 def refuse_what_cannot_fit(
@@ -27,7 +28,7 @@ def refuse_what_cannot_fit(
     reads_patch: bool,
 ) -> None:
     """ValueError with what would help, where `images` at a time do not fit into `free` bytes, or compute too long."""
-    tokens, gmacs, needed = costs.num_tokens, costs.macs / 1e9, held.step(images)
+    tokens, gmacs, needed = costs.num_tokens, costs.macs / 1e9, SLACK * held.step(images)
     too_slow, too_large = gmacs > max_gmacs, needed > free
     if not (too_slow or too_large):
         return
@@ -36,12 +37,11 @@ def refuse_what_cannot_fit(
         said = f"{tokens:,} tokens an image take {gmacs:,.0f} GMACs, more than max_gmacs={max_gmacs:g} and "
         said += f"{gmacs / VIT_B16_GMACS:,.0f} times those of ViT-B/16 at 224 pixels"
     if too_large:
-        each = held.per_image + held.backward
         said += (
             f"; {images} at a time need about {needed / GIB:,.3g} GiB ({held.weights / GIB:.2g} for weights, gradients "
-            f"and optimizer, {each / GIB:,.2g} an image), and the {device} has {free / GIB:,.3g} GiB free"
+            f"and optimizer, {held.per_image / GIB:,.2g} an image), and the {device} has {free / GIB:,.3g} GiB free"
         )
-        fewer = next((n for n in range(images - 1, 0, -1) if images % n == 0 and held.step(n) <= free), None)
+        fewer = next((n for n in range(images - 1, 0, -1) if images % n == 0 and SLACK * held.step(n) <= free), None)
         split = f"trainer.micro_batch={fewer}" if fewer else ""
     if held.bias:
         said += f"; their attention bias alone takes {held.bias / GIB:,.2g} GiB for each image in each layer"
@@ -99,7 +99,7 @@ class MicroBatches(pl.Callback):
             device = trainer.strategy.root_device
             if device.type == "cpu":
                 free = free_memory(device, trainer.num_devices)
-                images = next((n for n in sizes if self.held.step(n) <= free), 1)
+                images = next((n for n in sizes if SLACK * self.held.step(n) <= free), 1)
             while not self.fits_everywhere(trainer, task, images):
                 if images == 1:
                     raise torch.OutOfMemoryError(
