@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from patchbench import schema
 from patchbench.build import build_net
 from patchbench.checkpoint import read_checkpoint
-from patchbench.cost import cost
+from patchbench.cost import cost, memory
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.errors import CONF, refusing
@@ -124,8 +124,8 @@ def count(cfg: DictConfig, source: Source, name: str) -> tuple[Any, Bill]:
     """The network on the meta device, where it takes neither memory nor time, and what it costs."""
     with torch.device("meta"):
         net = build_net(cfg, source).eval()
-    shape = (source.in_chans, *source.img_size)
-    return net, bill(name, net, cost(net, net.layout, source.in_chans, source.img_size), shape)
+    of = (net, net.layout, source.in_chans, source.img_size)
+    return net, bill(name, net, cost(*of), memory(*of, bf16=False), (source.in_chans, *source.img_size))
 
 
 def standard(cfg: DictConfig, source: Source, this: Bill) -> list[Bill]:

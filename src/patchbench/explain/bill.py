@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from patchbench.cost import Cost
+from patchbench.cost import Cost, Memory
 from patchbench.explain.places import PLACES
 
 
@@ -20,7 +20,7 @@ class Bill:
     embed_macs: int
     position_params: int
     position_macs: int
-    activations: int | None = None  # bytes that training keeps of one image, where there is an estimate
+    activations: int  # bytes that training keeps of one image, by estimate
 
     @property
     def trunk_params(self) -> int:
@@ -31,7 +31,7 @@ class Bill:
         return self.cost.macs - self.embed_macs - self.position_macs
 
 
-def bill(name: str, net: nn.Module, cost: Cost, shape: tuple[int, int, int]) -> Bill:
+def bill(name: str, net: nn.Module, cost: Cost, held: Memory, shape: tuple[int, int, int]) -> Bill:
     """Read off a network on the meta device, where nothing is computed. shape: channels, height, width of an image."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty(1, *shape, device="meta"))
@@ -49,4 +49,4 @@ def bill(name: str, net: nn.Module, cost: Cost, shape: tuple[int, int, int]) -> 
     def params(*parts: str) -> int:
         return sum(p.numel() for n, p in net.named_parameters() if n.split(".")[0] in parts)
 
-    return Bill(name, cost, params("embed"), macs("embed"), params(*PLACES), macs(*PLACES))
+    return Bill(name, cost, params("embed"), macs("embed"), params(*PLACES), macs(*PLACES), held.per_image)

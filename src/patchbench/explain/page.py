@@ -484,9 +484,7 @@ def costs(bills: Sequence[Bill]) -> list[tuple[str, list[str]]]:
         ("GMACs: trunk", [giga(b.trunk_macs) for b in bills]),
         ("GMACs: all", [giga(b.cost.macs) for b in bills]),
     ]
-    if any(b.activations is not None for b in bills):
-        kept = ["" if b.activations is None else f"{b.activations / 2**20:,.3g}" for b in bills]
-        table.append(("activations in training, MiB", kept))
+    table.append(("activations in training, MiB", [f"{b.activations / 2**20:,.1f}" for b in bills]))
     return table
 
 
