@@ -34,7 +34,7 @@ def start(values: torch.Tensor) -> str:
         return "empty"
     if (values == values[0]).all():
         return {0.0: "zeros", 1.0: "ones"}.get(values[0].item(), f"all {values[0].item():.3g}")
-    return f"mean {abs(values.mean().item()):.2f} std {values.std().item():.2g}"
+    return f"mean {abs(values.mean().item()):.2f} std {values.std().item():.1g}"
 
 
 @pytest.mark.parametrize("model", options("model"))

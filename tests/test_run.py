@@ -130,6 +130,12 @@ def test_a_signal_between_two_micro_batches_loses_no_gradient(tmp_path, micro, m
     torch.testing.assert_close(weights(tmp_path / "whole"), weights(tmp_path / "cut"), rtol=0, atol=0)
 
 
+def test_last_is_the_newest_checkpoint_though_an_older_one_is_the_best(tmp_path, micro):
+    run(tmp_path, *micro, "optim.lr=1e-12")
+    assert read_checkpoint(tmp_path / "best.ckpt")["global_step"] == 4, "nothing is learnt: the first among equals"
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 8
+
+
 def test_a_run_that_is_done_is_not_repeated_unless_asked(tmp_path, micro, capsys):
     first = run(tmp_path, *micro)
     before = (tmp_path / "run.json").read_bytes()

@@ -67,9 +67,14 @@ class Origin(pl.Callback):
         checkpoint["patchbench"] = self.origin
 
 
-def keep_checkpoints(out_dir: Path) -> ModelCheckpoint:
-    """last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals."""
-    return ModelCheckpoint(out_dir, "best", monitor="val/acc", mode="max", save_last=True, enable_version_counter=False)
+def keep_checkpoints(out_dir: Path) -> list[pl.Callback]:
+    """last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals.
+
+    Two callbacks, for the `save_last` of one saves only when the best is saved as well.
+    """
+    last = ModelCheckpoint(out_dir, "last", enable_version_counter=False)
+    best = ModelCheckpoint(out_dir, "best", monitor="val/acc", mode="max", enable_version_counter=False)
+    return [last, best]
 
 
 class StopOnSignal(pl.Callback):

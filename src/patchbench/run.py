@@ -112,7 +112,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     meter = Meter(cfg.log_every, costs)
     stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
     fit = LambdaCallback(setup=fit_embedding)
-    callbacks = [meter, ProgressBar(meter), Origin(origin), keep_checkpoints(out_dir), stop, fit]
+    callbacks = [meter, ProgressBar(meter), Origin(origin), *keep_checkpoints(out_dir), stop, fit]
     trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
     if in_sweep and trainer.world_size > 1:
         raise ValueError(
