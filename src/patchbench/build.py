@@ -132,12 +132,11 @@ def compile_blocks(net: Any) -> None:
         block.compile()
 
 
-def restore(ckpt: Path, data_root: str | None) -> tuple[dict[str, Any], DictConfig, Source]:
-    """What a checkpoint came from, its configuration, and its data where they lie now."""
-    origin = read_checkpoint(ckpt)["patchbench"]
-    cfg = OmegaConf.create(origin["config"])
+def restore(checkpoint: dict[str, Any], data_root: str | None) -> tuple[DictConfig, Source]:
+    """The configuration that a checkpoint came from, and its data where they lie now."""
+    cfg = OmegaConf.create(checkpoint["patchbench"]["config"])
     if data_root is not None:
         cfg.data.root = data_root
     if "pretrained" in cfg.model.embed:
         cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
-    return origin, cfg, instantiate(cfg.data)
+    return cfg, instantiate(cfg.data)

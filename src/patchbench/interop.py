@@ -222,10 +222,15 @@ def download(name: str) -> Weights:
     return from_timm(vit.state_dict(), grid_size=vit.patch_embed.grid_size, num_heads=block.attn.num_heads, pool=pool)
 
 
+def net_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's part of what a training of ours keeps, under the network's own names."""
+    return {n.removeprefix("net."): w for n, w in checkpoint["state_dict"].items() if n.startswith("net.")}
+
+
 def from_checkpoint(checkpoint: dict[str, Any]) -> Weights:
     """Of a training of ours."""
     config = checkpoint["patchbench"]["config"]
-    state = {n.removeprefix("net."): w for n, w in checkpoint["state_dict"].items() if n.startswith("net.")}
+    state = net_state(checkpoint)
     patches = config["embed"]["_target_"].rpartition(".")[2] in (ConvEmbed.__name__, LinearEmbed.__name__)
     if patches:
         patch_size = size("patch", config["embed"]["patch_size"])

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench import schema
-from patchbench.build import build_net
+from patchbench.build import build_net, restore
 from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import cost, memory
 from patchbench.data.batches import Batches
@@ -20,6 +20,7 @@ from patchbench.explain.bill import Bill, bill
 from patchbench.explain.page import Lesson, page
 from patchbench.explain.terminal import print_walk
 from patchbench.explain.walk import steps, walk
+from patchbench.interop import net_state
 
 BESIDE_CKPT = ("ckpt", "image", "data_root", "runs_dir")  # what may be given with a checkpoint
 HEAVY = 2**31  # bytes of tables above which a scheme is counted but not built
@@ -33,16 +34,15 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
     """
     with refusing():
         image, runs_dir, state = cfg.image, Path(cfg.runs_dir), None
+        source: Source
         if cfg.ckpt:
             checkpoint = checkpoint_alone(cfg.ckpt, given)
-            origin, state = checkpoint["patchbench"], checkpoint["state_dict"]
+            origin, state = checkpoint["patchbench"], net_state(checkpoint)
             levels, identity = origin["factors"], origin["identity"]
-            data_root, cfg = cfg.data_root, OmegaConf.create(origin["config"])
-            if data_root is not None:
-                cfg.data.root = data_root
+            cfg, source = restore(checkpoint, cfg.data_root)
         else:
             levels, identity = schema.factors(cfg, choices), schema.identity(cfg)
-        source: Source = instantiate(cfg.data)
+            source = instantiate(cfg.data)
         schemes = who_fills(cfg)
         on_meta, this = count(cfg, source, embedding_name(levels))
         bills = [this, *standard(cfg, source, this)]
@@ -52,8 +52,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         torch.manual_seed(cfg.seed)
         net = build_net(cfg if weight <= HEAVY else without_position(cfg), source)
         if state is not None:
-            named = {name.removeprefix("net."): w for name, w in state.items() if name.startswith("net.")}
-            net.load_state_dict(named, strict=weight <= HEAVY)
+            net.load_state_dict(state, strict=weight <= HEAVY)
         elif images := getattr(net.embed, "fit_images", 0):
             data: Any = Batches(source, batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None)
             data.setup("fit")

@@ -162,7 +162,9 @@ def start_loggers(
 def evaluate(ckpt: Path, trainer_cfg: DictConfig, *, workers: int | str, data_root: str | None) -> dict[str, Any]:
     """The figures of the test split, from the checkpoint alone. Refused where it or its data cannot be read."""
     with refusing():
-        origin, cfg, source = restore(ckpt, data_root)
+        checkpoint = read_checkpoint(ckpt)
+        origin = checkpoint["patchbench"]
+        cfg, source = restore(checkpoint, data_root)
         cfg.workers = workers
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
@@ -177,10 +179,10 @@ def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
     with refusing():
         if out.suffix != ".safetensors":
             raise ValueError(f"out={out} must end in .safetensors: use out={out.with_suffix('.safetensors')}")
-        _, cfg, source = restore(ckpt, data_root)
+        checkpoint = read_checkpoint(ckpt)
+        cfg, source = restore(checkpoint, data_root)
         net = build_net(cfg, source).eval()
-        state = read_checkpoint(ckpt)["state_dict"]
-        net.load_state_dict({n.removeprefix("net."): w for n, w in state.items() if n.startswith("net.")})
+        net.load_state_dict(interop.net_state(checkpoint))
         call = interop.export(net, out, img_size=source.img_size, num_classes=source.num_classes)
     say(f"wrote {out}, for images of mean {spell_list(source.mean)} and standard deviation {spell_list(source.std)}:")
     say(call)
