@@ -34,7 +34,7 @@ def plain_ms(cfg: DictConfig) -> float:
     for _ in range(cfg.epochs):
         for batch in torch.randperm(len(split)).split(cfg.batch_size)[:-1]:
             start = time.perf_counter()
-            images, labels = split[batch.tolist()]
+            images, labels = split.read(batch.tolist())
             loss = nn.functional.cross_entropy(net((images - mean) / std), labels, label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()

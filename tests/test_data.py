@@ -17,7 +17,7 @@ from patchbench.data.random import Random
 from patchbench.data.source import InMemory, held_out, resize
 
 
-def order(position=0, *, rank=0, world_size=1, accumulate=1, seed=0, limit=None, images=100, batch_size=24):
+def order(position=0, *, rank=0, world_size=1, accumulate=1, repeats=1, seed=0, limit=None, images=100, batch_size=24):
     return TrainOrder(
         images,
         batch_size=batch_size,
@@ -25,29 +25,43 @@ def order(position=0, *, rank=0, world_size=1, accumulate=1, seed=0, limit=None,
         rank=rank,
         world_size=world_size,
         accumulate=accumulate,
+        repeats=repeats,
         limit=limit,
         position=lambda: position,
     )
 
 
+def taken(order: TrainOrder) -> list[list[tuple[int, int]]]:
+    """The batches, as pairs of image and draw."""
+    return [list(zip(chosen.indices, chosen.draws.tolist(), strict=True)) for chosen in order]
+
+
 def test_an_epoch_visits_no_image_twice_and_another_epoch_visits_them_in_another_order():
-    first, second = list(order(0)), list(order(4))
-    seen = [i for batch in first for i in batch]
+    first, second = taken(order(0)), taken(order(4))
+    seen = [i for batch in first for i, _ in batch]
     assert len(seen) == len(set(seen)) == 96
     assert first != second
-    assert first != list(order(0, seed=1))
-    assert first == list(order(0))
+    assert first != taken(order(0, seed=1))
+    assert first == taken(order(0))
 
 
 def test_what_comes_next_depends_on_the_position_alone():
-    whole = list(order(8))
-    assert list(order(8 + 3)) == whole[3:]
+    whole = taken(order(8))
+    assert taken(order(8 + 3)) == whole[3:]
+
+
+def test_no_draw_comes_twice_and_repeats_show_an_image_by_several_draws():
+    draws = [draw for epoch in range(3) for batch in taken(order(4 * epoch)) for _, draw in batch]
+    assert len(set(draws)) == len(draws) == 3 * 96
+    images = [i for batch in taken(order(repeats=3)) for i, _ in batch]
+    assert images[::3] == images[1::3] == images[2::3]
+    assert len(set(images)) == 32
 
 
 @pytest.mark.parametrize(("world_size", "accumulate"), [(2, 1), (1, 2), (2, 2), (3, 4)])
 def test_ranks_and_micro_batches_together_see_the_steps_of_one_process(world_size, accumulate):
-    alone = list(order(0))
-    shares = [list(order(0, rank=rank, world_size=world_size, accumulate=accumulate)) for rank in range(world_size)]
+    alone = taken(order(0))
+    shares = [taken(order(0, rank=rank, world_size=world_size, accumulate=accumulate)) for rank in range(world_size)]
     assert all(len(share) == accumulate * len(alone) for share in shares)
     for step, batch in enumerate(alone):
         together = [i for a in range(accumulate) for share in shares for i in share[step * accumulate + a]]
@@ -55,7 +69,7 @@ def test_ranks_and_micro_batches_together_see_the_steps_of_one_process(world_siz
 
 
 def test_a_limit_cuts_epochs_short():
-    assert list(order(0, limit=2)) == list(order(0))[:2]
+    assert taken(order(0, limit=2)) == taken(order(0))[:2]
     assert len(order(0, limit=2, accumulate=2)) == 4
 
 
@@ -75,7 +89,7 @@ def test_a_batch_size_that_cannot_be_shared_out_is_refused(knobs, message):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_counts_every_image_once(world_size):
     shares = [EvalOrder(101, batch_size=8, rank=r, world_size=world_size, limit=None) for r in range(world_size)]
-    assert sorted(i for share in shares for batch in share for i in batch) == list(range(101))
+    assert sorted(i for share in shares for batch in share for i in batch.indices) == list(range(101))
 
 
 def test_digits_are_real_split_in_proportion_and_normalised():
@@ -137,7 +151,7 @@ def test_class_folders_become_labels_and_val_is_held_out_of_train(folder):
     assert {name: len(split) for name, split in splits.items()} == {"train": 16, "val": 4, "test": 8}
     assert not set(splits["train"].paths) & set(splits["val"].paths)
     for split in splits.values():
-        images, labels = split[range(len(split))]
+        images, labels = split.read(range(len(split)))
         assert images.shape[1:] == (3, 16, 24)
         assert torch.equal((images.float().mean((1, 2, 3)) > 128).long(), labels)
 
@@ -168,7 +182,7 @@ def test_an_empty_class_and_a_broken_image_are_named(folder):
     broken.write_bytes(broken.read_bytes()[:20])
     train = image_folder(folder).files("train")
     with pytest.raises(ValueError, match=r"train/ant/0\.png does not decode"):
-        train[[0]]
+        train.read([0])
     for path in (folder / "train" / "bee").iterdir():
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"no .* in train/bee"):

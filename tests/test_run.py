@@ -19,7 +19,7 @@ from patchbench.data.batches import Batches
 from patchbench.errors import Refused
 from patchbench.run import evaluate, train
 
-CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "optim": "adamw"}
+CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
 
 
 def run(out_dir: Path, *overrides: str) -> dict:
@@ -196,13 +196,13 @@ def test_a_basis_is_fitted_on_training_images_before_training_and_kept_in_the_ch
     cfg = configure("trainer=cpu", *micro, *options)
     source = instantiate(cfg.data)
     net = build_net(cfg, source)
-    data = Batches(source, batch_size=32, seed=0, workers=0, limit=None)
+    data = Batches(source, instantiate(cfg.augment), batch_size=32, seed=0, workers=0, limit=None)
     data.setup("fit")
     sample = data.sample(50)
     assert sample.shape == (50, 3, 16, 16)
     assert torch.equal(sample, data.sample(50))
     first, last = (data.normalised(data.splits["train"].images[i]) for i in (0, 49 * 1257 // 50))
-    assert torch.equal(sample[[0, -1]], torch.cat([first, last]))
+    assert torch.equal(sample[[0, -1]], torch.stack([first, last]))
     net.embed.fit(sample)
     kept = weights(tmp_path)
     assert torch.equal(kept["net.embed.mean"], net.embed.mean)

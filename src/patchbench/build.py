@@ -94,7 +94,14 @@ def split_batch(
 
 def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
-    data = Batches(source, batch_size=cfg.batch_size, seed=cfg.seed, workers=cfg.workers, limit=cfg.limit_batches)
+    data = Batches(
+        source,
+        instantiate(cfg.augment),
+        batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        workers=cfg.workers,
+        limit=cfg.limit_batches,
+    )
     if trainer.local_rank == 0:
         data.trainer = trainer
         data.prepare_data()

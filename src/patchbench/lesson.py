@@ -54,7 +54,9 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         if state is not None:
             net.load_state_dict(state, strict=weight <= HEAVY)
         elif images := getattr(net.embed, "fit_images", 0):
-            data: Any = Batches(source, batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None)
+            data: Any = Batches(
+                source, instantiate(cfg.augment), batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None
+            )
             data.setup("fit")
             net.embed.fit(data.sample(images))  # as training does before its first step
         mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
@@ -105,7 +107,7 @@ def one_image(source: Source, index: int) -> tuple[torch.Tensor, int]:
     test = source.splits()["test"]
     if not 0 <= index < len(test):
         raise ValueError(f"image={index} is not there: the test split has images 0 to {len(test) - 1}")
-    images, labels = test[[index]]
+    images, labels = test.read([index])
     return images[0], int(labels[0])
 
 

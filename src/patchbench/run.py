@@ -209,7 +209,7 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict
     task.load_state_dict(read_checkpoint(ckpt)["state_dict"])
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    images = sum(len(batch) for batch in data.test_dataloader().sampler)
+    images = sum(len(batch.indices) for batch in data.test_dataloader().sampler)
     if trainer.world_size > 1:
         images = int(trainer.strategy.reduce(torch.tensor(images), reduce_op="sum"))
     interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")

@@ -21,6 +21,7 @@ class Compared:
     pos: dict[str, Any] = field(default_factory=dict)
     model: Any = MISSING
     data: Any = MISSING
+    augment: Any = MISSING
     optim: Any = MISSING
     epochs: int = MISSING
     batch_size: int = MISSING
@@ -82,7 +83,7 @@ def identity(cfg: DictConfig) -> str:
 
 def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The levels of this run by factor: the options chosen in each group, the patch and the seed."""
-    groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "optim")}
+    groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "augment", "optim")}
     patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
     return groups | {
         "patch": patch if reads_patch(cfg) else None,

@@ -2,23 +2,33 @@
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from patchbench.data.source import Source, Split
+from patchbench.data.augment import Augment
+from patchbench.data.draws import train_draws
+from patchbench.data.source import Crop, Source, Split
 from patchbench.task import Batch
 
 
-class TrainOrder(Sampler[list[int]]):
+class Chosen(NamedTuple):
+    """The images of one batch; for training, each with its draw."""
+
+    indices: list[int]
+    draws: Tensor | None = None
+
+
+class TrainOrder(Sampler[Chosen]):
     """The batches of one rank, epoch after epoch.
 
     Epoch e visits the images in the permutation drawn from (seed, e), in steps of `batch_size` images; each step is cut
     into `accumulate` micro-batches, and each of those among the ranks. The last images that do not fill a step are left
-    to other epochs. `position()` is the number of micro-batches taken since the start of training: from it alone follow
+    to other epochs. With `repeats`, as many showings of one image follow each other, of fewer images (Hoffer et al.,
+    2020). `position()` is the number of micro-batches taken since the start of training: from it alone follow
     epoch and place, so that training resumes in the middle of an epoch with no other state, and any number of ranks,
     micro-batches and workers sees the same steps.
     """
@@ -32,6 +42,7 @@ class TrainOrder(Sampler[list[int]]):
         rank: int,
         world_size: int,
         accumulate: int,
+        repeats: int,
         limit: int | None,
         position: Callable[[], int],
     ) -> None:
@@ -47,34 +58,48 @@ class TrainOrder(Sampler[list[int]]):
             )
         self.num_images, self.batch_size, self.seed, self.position = num_images, batch_size, seed, position
         self.rank, self.world_size, self.micro = rank, world_size, batch_size // parts
+        self.repeats = repeats
         steps = num_images // batch_size
         self.length = accumulate * (steps if limit is None else min(steps, limit))
 
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Chosen]:
         epoch, start = divmod(self.position(), self.length)
         generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
         order = torch.randperm(self.num_images, generator=generator)
         for batch in range(start, self.length):
             first = (batch * self.world_size + self.rank) * self.micro
-            yield order[first : first + self.micro].tolist()
+            places = torch.arange(first, first + self.micro)
+            yield Chosen(order[places // self.repeats].tolist(), train_draws(self.seed, epoch, places))
 
 
-class EvalOrder(Sampler[list[int]]):
+class EvalOrder(Sampler[Chosen]):
     """Every image once, in order, strided over the ranks: none is padded, none counted twice."""
 
     def __init__(self, num_images: int, *, batch_size: int, rank: int, world_size: int, limit: int | None) -> None:
         mine = range(rank, num_images, world_size)
-        batches = [list(mine[i : i + batch_size]) for i in range(0, len(mine), batch_size)]
+        batches = [Chosen(list(mine[i : i + batch_size])) for i in range(0, len(mine), batch_size)]
         self.batches = batches[:limit]
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Chosen]:
         return iter(self.batches)
+
+
+class Reader(Dataset):
+    """What a loader, in its process, makes of the images chosen: uint8 images, labels and, for training, draws."""
+
+    def __init__(self, split: Split, crop: Crop | None) -> None:
+        self.split, self.crop = split, crop if split.crops else None
+
+    def __getitem__(self, chosen: Chosen) -> Batch:
+        if chosen.draws is None:
+            return self.split.read(chosen.indices)
+        return *self.split.read(chosen.indices, chosen.draws, self.crop), chosen.draws
 
 
 class Batches(pl.LightningDataModule):
@@ -85,15 +110,20 @@ class Batches(pl.LightningDataModule):
     """
 
     def __init__(
-        self, source: Source, *, batch_size: int, seed: int, workers: int | Literal["auto"], limit: int | None
+        self,
+        source: Source,
+        augment: Augment,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int | Literal["auto"],
+        limit: int | None,
     ) -> None:
         super().__init__()
-        self.source, self.batch_size, self.seed, self.workers, self.limit = source, batch_size, seed, workers, limit
-        shape = (1, source.in_chans, 1, 1)
-        self.mean, self.std = (
-            torch.tensor(v, dtype=torch.float32).mul(255).view(shape) for v in (source.mean, source.std)
-        )
+        self.source, self.augment, self.batch_size, self.seed = source, augment, batch_size, seed
+        self.workers, self.limit = workers, limit
         self.splits: dict[str, Split] = {}
+        self.scale: Tensor | None = None
 
     def prepare_data(self) -> None:
         """On one process per node: downloads, so that `setup` finds everything."""
@@ -116,6 +146,7 @@ class Batches(pl.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             accumulate=trainer.accumulate_grad_batches,
+            repeats=self.augment.repeats,
             limit=self.limit,
             position=lambda: trainer.fit_loop.epoch_loop.batch_progress.total.ready,
         )
@@ -125,34 +156,34 @@ class Batches(pl.LightningDataModule):
         return len(self.train_order()) // self.attached().accumulate_grad_batches
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader("train", self.train_order())
+        return self.loader(self.splits["train"], self.train_order())
 
     def val_dataloader(self) -> DataLoader:
-        return self.eval_dataloader("val")
+        return self.eval_dataloader(self.splits["val"])
 
     def test_dataloader(self) -> DataLoader:
-        return self.eval_dataloader("test")
+        return self.eval_dataloader(self.splits["test"])
 
-    def eval_dataloader(self, split: str) -> DataLoader:
+    def eval_dataloader(self, split: Split) -> DataLoader:
         rank, world_size = self.attached().global_rank, self.attached().world_size
-        count = len(self.splits[split])
+        count = len(split)
         if count < world_size:
-            raise ValueError(f"the {split} split of {count} images cannot be shared among {world_size} devices")
+            raise ValueError(f"{count} images to evaluate cannot be shared among {world_size} devices")
         splits = self.attached().accumulate_grad_batches  # what is cut to fit in training is cut here too
         batch_size = max(1, self.batch_size // (world_size * splits))
         limit = None if self.limit is None else self.limit * splits
         order = EvalOrder(count, batch_size=batch_size, rank=rank, world_size=world_size, limit=limit)
         return self.loader(split, order)
 
-    def loader(self, split: str, order: Sampler[list[int]]) -> DataLoader:
-        dataset, trainer = self.splits[split], self.attached()
+    def loader(self, split: Split, order: Sampler[Chosen]) -> DataLoader:
+        trainer = self.attached()
         if isinstance(self.workers, int):
             workers = self.workers
         else:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            workers = 0 if dataset.in_memory else min(8, max(1, cores // trainer.num_devices))
+            workers = min(8, max(1, cores // trainer.num_devices)) if split.slow else 0
         return DataLoader(
-            dataset,  # type: ignore[arg-type]
+            Reader(split, self.augment.crop),
             batch_size=None,  # the sampler gives whole batches of indices
             sampler=order,
             num_workers=workers,
@@ -161,16 +192,21 @@ class Batches(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        images, labels = batch
-        return self.normalised(images), labels
+        images, labels, *draws = batch
+        if not draws:
+            return self.normalised(images), labels
+        images = self.augment.images(images, *draws)
+        return self.augment.mixed(self.normalised(images), labels, *draws)
 
     def normalised(self, images: Tensor) -> Tensor:
-        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        if self.scale is None or self.scale.device != images.device:  # once: a copy to the device would make it wait
+            self.scale = torch.tensor([self.source.mean, self.source.std], device=images.device)[..., None, None] * 255
+        mean, std = self.scale
         return (images - mean) / std
 
     def sample(self, count: int) -> Tensor:
         """`count` training images, evenly spaced over the split, or all of a smaller one, as the network sees them."""
         split = self.splits["train"]
         count = min(count, len(split))
-        images, _ = split[[i * len(split) // count for i in range(count)]]
+        images, _ = split.read([i * len(split) // count for i in range(count)])
         return self.normalised(images)

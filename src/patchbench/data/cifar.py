@@ -14,6 +14,7 @@ class Cifar:
     """50,000 training images, of which `val_size` are held out, and 10,000 to test. OSError where there are none."""
 
     in_chans = 3
+    mirrors = True
 
     def __init__(self, *, num_classes: int, img_size: int | Sequence[int], val_size: int, root: str) -> None:
         self.dataset = {10: CIFAR10, 100: CIFAR100}[num_classes]
@@ -24,7 +25,7 @@ class Cifar:
     def splits(self) -> dict[str, InMemory]:
         train, test = self.read(train=True), self.read(train=False)
         stay, out = held_out(train.labels.tolist(), self.val_size, "data.val_size")
-        return {"train": InMemory(*train[stay]), "val": InMemory(*train[out]), "test": test}
+        return {"train": InMemory(*train.read(stay)), "val": InMemory(*train.read(out)), "test": test}
 
     def read(self, *, train: bool) -> InMemory:
         try:

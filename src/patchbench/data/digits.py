@@ -13,6 +13,7 @@ class Digits:
     """1,797 images of 8x8 pixels, 17 levels of grey, scaled to `img_size` and repeated over three channels."""
 
     in_chans = 3
+    mirrors = False
     num_classes = 10
     mean = (0.309, 0.309, 0.309)  # of the training images at 64 pixels
     std = (0.350, 0.350, 0.350)

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from patchbench.data.source import held_out
+from patchbench.data.source import Crop, held_out
 from patchbench.layout import Size, size
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -26,6 +26,7 @@ class ImageFolder:
     """
 
     in_chans = 3
+    mirrors = True
 
     def __init__(
         self,
@@ -75,7 +76,8 @@ class ImageFolder:
 class Files:
     """A split as paths: decoded, scaled and cropped when asked for. ValueError names a file that does not decode."""
 
-    in_memory = False
+    slow = True
+    crops = True
 
     def __init__(self, paths: list[Path], labels: Int[Tensor, " n"], img_size: Size, crop_pct: float) -> None:
         self.paths, self.labels, self.img_size, self.crop_pct = paths, labels, img_size, crop_pct
@@ -84,10 +86,12 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
-        return torch.stack([self.read(self.paths[i]) for i in indices]), self.labels[torch.as_tensor(indices)]
+    def read(
+        self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
+    ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
+        return torch.stack([self.decoded(self.paths[i]) for i in indices]), self.labels[torch.as_tensor(indices)]
 
-    def read(self, path: Path) -> UInt8[Tensor, "c H W"]:
+    def decoded(self, path: Path) -> UInt8[Tensor, "c H W"]:
         try:
             with Image.open(path) as file:
                 height, width = self.scaled((file.height, file.width))

@@ -11,6 +11,8 @@ from patchbench.layout import size
 class Random:
     """Uniform pixels, uniform labels; the same for every seed. Nothing can be learnt from them."""
 
+    mirrors = True
+
     def __init__(
         self, *, img_size: int | Sequence[int], in_chans: int, num_classes: int, train_size: int, eval_size: int
     ) -> None:

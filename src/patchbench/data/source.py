@@ -1,6 +1,6 @@
 """What a set of images must offer, and how one split of it is held in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -10,16 +10,29 @@ from torch import Tensor
 
 from patchbench.layout import Size
 
+Crop = Callable[[Int[Tensor, " b"], Int[Tensor, "b 2"]], Int[Tensor, "b 4"]]
+"""From draws and image sizes (h, w) to boxes (top, left, height, width): which part of an image training sees."""
+
 
 @runtime_checkable
 class Split(Protocol):
-    """Images and labels by number. Asked for a whole batch at once, a set in memory is gathered and not looped over."""
+    """Images and labels by number. Asked for a whole batch at once, a set in memory is gathered and not looped over.
 
-    in_memory: bool
+    slow: reading takes long enough for processes of its own.
+    crops: `read` cuts the training crop itself, since it holds images that are larger than what it gives; elsewhere the
+    crop is cut out of what it gives.
+    """
+
+    slow: bool
+    crops: bool
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]: ...
+    def read(
+        self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
+    ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
+        """draws, crop: of a training batch (see draws.py); without, each image is the same whenever it is read."""
+        ...
 
 
 @runtime_checkable
@@ -29,7 +42,8 @@ class Source(Protocol):
     img_size: Size
     in_chans: int
     num_classes: int
-    mean: Sequence[float]  # per channel, of pixels in 0 ... 1
+    mirrors: bool  # an image and its mirror image have the same label
+    mean: Sequence[float]  # per channel, of pixels in 0 ... 1; known once `splits` was called
     std: Sequence[float]
 
     def splits(self) -> dict[str, Split]:
@@ -40,7 +54,8 @@ class Source(Protocol):
 class InMemory:
     """A split as two tensors."""
 
-    in_memory = True
+    slow = False
+    crops = False
 
     def __init__(self, images: UInt8[Tensor, "n c H W"], labels: Int[Tensor, " n"]) -> None:
         self.images, self.labels = images, labels
@@ -48,7 +63,9 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, indices: Sequence[int]) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
+    def read(
+        self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
+    ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
         chosen = torch.as_tensor(indices)
         return self.images[chosen], self.labels[chosen]
 
