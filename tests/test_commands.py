@@ -70,6 +70,8 @@ def test_evaluation_from_the_checkpoint_alone(command, micro, tmp_path):
     done = command("evaluate.py", f"ckpt={moved}", "trainer=cpu")
     assert done.returncode == 0, done.stderr
     assert f"{record(tmp_path)['result']['test/acc']:.2%}" in done.stdout
+    more = command("evaluate.py", f"ckpt={moved}", "trainer=cpu", "eval.img_size=[24]")
+    assert "canvas24" in more.stdout, more.stderr
 
 
 def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path):
@@ -88,7 +90,7 @@ def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path)
 
 
 def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micro, tmp_path):
-    arguments = [*micro, "limit_batches=null", "epochs=1", "logger=csv"]
+    arguments = [*micro, "limit_batches=null", "epochs=1", "logger=csv", "eval=robust"]
     one = command("train.py", *arguments, "trainer=cpu", "runs_dir=one")
     two = command("train.py", *arguments, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "runs_dir=two")
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
@@ -96,6 +98,10 @@ def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micr
     assert shared["test/images"] == alone["test/images"] == 360
     for name in ("test/acc", "test/loss", "val/acc", "val/loss"):
         assert shared[name] == pytest.approx(alone[name], rel=1e-3), name
+    asked = {name for name in alone if name.startswith("test/moved") or name.startswith("test/shuffled")}
+    assert len(asked) == 2 + 2 * 3
+    for name in asked:
+        assert shared[name] == pytest.approx(alone[name], abs=1 / 360), name
     csvs = [pd.read_csv(next((tmp_path / name).rglob("metrics.csv"))) for name in ("one", "two")]
     losses = [csv[csv.name == "train/loss"].value.tolist() for csv in csvs]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
@@ -116,6 +122,8 @@ def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micr
         ("embed.pading=1 embed=overlap", ["'embed.pading'", "did you mean embed.padding?"]),
         ("+model.dept=3", ["dept"]),
         ("seed=abc", ["seed=abc"]),
+        ("eval.shift=wider", ["eval.shift=wider", "canvas"]),
+        ("eval.img_size=[90]", ["eval.img_size=90", "patch=16", "data.img_size=80"]),
         ("patch=abc", ["patch=abc", "patch=16"]),
         ("patch=7", ["patch=7", "data.img_size=64", "data.img_size=63", "embed.pad=true"]),
         ("pos=rope model.embed_dim=18 model.num_heads=3", ["head_dim=6", "model.embed_dim=12"]),

@@ -20,11 +20,12 @@ MAY_IMPORT = {
     "task": set(),
     "checkpoint": set(),
     "trainer": {"checkpoint"},
+    "ask": {"data", "layout", "task"},
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
     "explain": {"layout", "cost", "explain"},
     **{
-        name: {"layout", "cost", "budget", "interop", "task", "checkpoint", "data", "track", "explain", *TOP}
+        name: {"layout", "cost", "budget", "ask", "interop", "task", "checkpoint", "data", "track", "explain", *TOP}
         for name in TOP
     },
 }

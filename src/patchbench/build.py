@@ -1,5 +1,6 @@
 """Parts from a configuration: the one module that knows both, and checks that they fit together."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
+from patchbench.ask import Questions, check, questions
 from patchbench.budget import MicroBatches, accumulation, refuse_what_cannot_fit
 from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import Cost, Memory, cost, memory
 from patchbench.data.batches import Batches
-from patchbench.data.source import Source
+from patchbench.data.source import Source, Split
+from patchbench.layout import Size
 from patchbench.schema import reads_patch
 from patchbench.task import Classify
 from patchbench.track.device import free_memory
@@ -58,6 +61,24 @@ def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memo
     with torch.device("meta"):
         net = build_net(cfg, source)
     return memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
+
+
+def asked(cfg: DictConfig) -> Questions:
+    """What the options `eval.*` ask for."""
+    options: Any = OmegaConf.to_container(cfg.eval, resolve=True)
+    return questions(**options, run_patch=OmegaConf.to_object(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch)
+
+
+def check_asked(cfg: DictConfig, source: Source) -> None:
+    """ValueError before training if it cannot be asked of this network."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    check(asked(cfg), net, source)
+
+
+def split_at_size(cfg: DictConfig) -> Callable[[Size], Split]:
+    """The test split of the same source at another image size."""
+    return lambda img_size: instantiate({**cfg.data, "img_size": list(img_size)}).splits()["test"]
 
 
 def split_batch(

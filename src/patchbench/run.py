@@ -17,15 +17,19 @@ from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import binomtest
 
 from patchbench import interop, schema
+from patchbench.ask import ask
 from patchbench.build import (
+    asked,
     build_net,
     build_task,
+    check_asked,
     check_options,
     compile_blocks,
     fit_embedding,
     network_cost,
     prepare_data,
     restore,
+    split_at_size,
     split_batch,
 )
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
@@ -58,6 +62,8 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         clear(out_dir)
     if record.exists():
         done = json.loads(record.read_text())
+        if done["asked"] != OmegaConf.to_container(cfg.eval, resolve=True):
+            done = ask_again(cfg, done, out_dir)
         print_result(schema.name(done["factors"]), done["result"], out_dir)
         say("This run was done before; rerun=true trains it again.")
         return done["result"]["val/acc_best"]
@@ -82,9 +88,11 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         trainer.fit(task, data, ckpt_path=ready.ckpt)
         validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
         tested = test(trainer, task, data, out_dir / "best.ckpt")
+        tested |= ask(trainer, task, data, asked(cfg), split_at_size(cfg))
         result = validated | tested | meter.summary() | costs.facts()
         meter.write(trainer, {name: value for name, value in result.items() if isinstance(value, int | float)})
-    write_record(record, origin | {"result": result, "environment": environment()})
+    questions = {"asked": OmegaConf.to_container(cfg.eval, resolve=True)}
+    write_record(record, origin | questions | {"result": result, "environment": environment()})
     print_result(schema.name(levels), result, out_dir)
     return result["val/acc_best"]
 
@@ -108,6 +116,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     check_options(cfg)
     source: Source = instantiate(cfg.data)
     costs = network_cost(cfg, source)
+    check_asked(cfg, source)
     ckpt = checkpoint_to_resume(cfg, origin, out_dir)
     meter = Meter(cfg.log_every, costs)
     stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
@@ -159,18 +168,37 @@ def start_loggers(
         yield stack.enter_context(run)
 
 
-def evaluate(ckpt: Path, trainer_cfg: DictConfig, *, workers: int | str, data_root: str | None) -> dict[str, Any]:
+def ask_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
+    """Put the questions of `cfg.eval` to a run that was done with others, and add the answers to its record."""
+    more = evaluate(out_dir / "best.ckpt", cfg.trainer, cfg.eval, workers=cfg.workers, data_root=None, silent=True)
+    done |= {"asked": OmegaConf.to_container(cfg.eval, resolve=True), "result": done["result"] | more["result"]}
+    write_record(out_dir / "run.json", done)
+    return done
+
+
+def evaluate(
+    ckpt: Path,
+    trainer_cfg: DictConfig,
+    eval_cfg: DictConfig,
+    *,
+    workers: int | str,
+    data_root: str | None,
+    silent: bool = False,
+) -> dict[str, Any]:
     """The figures of the test split, from the checkpoint alone. Refused where it or its data cannot be read."""
     with refusing():
         checkpoint = read_checkpoint(ckpt)
         origin = checkpoint["patchbench"]
         cfg, source = restore(checkpoint, data_root)
-        cfg.workers = workers
+        cfg.workers, cfg.eval = workers, eval_cfg
+        check_asked(cfg, source)
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
         task = build_task(cfg, build_net(cfg, source), data)
-    result = test(trainer, task, data, ckpt) | network_cost(cfg, source).facts()
-    print_result(schema.name(origin["factors"]), result)
+    result = test(trainer, task, data, ckpt) | ask(trainer, task, data, asked(cfg), split_at_size(cfg))
+    result |= network_cost(cfg, source).facts()
+    if not silent:
+        print_result(schema.name(origin["factors"]), result)
     return origin | {"result": result}
 
 

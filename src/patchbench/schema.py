@@ -47,7 +47,14 @@ class HowItIsRun:
 
 
 @dataclass
-class Options(HowItIsRun, Compared):  # a dataclass lists the fields of its last base first
+class Asked:
+    """What else the record is to say; it can be asked later as well, of the same run."""
+
+    eval: Any = MISSING
+
+
+@dataclass
+class Options(HowItIsRun, Asked, Compared):  # a dataclass lists the fields of its last base first
     pass
 
 

@@ -68,6 +68,11 @@ class Classify(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("test", batch)
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """The class that each image is given, and the one it has."""
+        images, labels = batch
+        return self.net(images).argmax(1), labels
+
     def measure(self, split: str, batch: Batch) -> None:
         images, labels = batch
         logits = self.net(images).float()

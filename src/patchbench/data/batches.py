@@ -123,6 +123,7 @@ class Batches(pl.LightningDataModule):
         self.source, self.augment, self.batch_size, self.seed = source, augment, batch_size, seed
         self.workers, self.limit = workers, limit
         self.splits: dict[str, Split] = {}
+        self.asked: Split | None = None
         self.scale: Tensor | None = None
 
     def prepare_data(self) -> None:
@@ -163,6 +164,11 @@ class Batches(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self.eval_dataloader(self.splits["test"])
+
+    def predict_dataloader(self) -> DataLoader:
+        """Of the split that is asked for."""
+        assert self.asked is not None, "say by `asked` which split is meant"
+        return self.eval_dataloader(self.asked)
 
     def eval_dataloader(self, split: Split) -> DataLoader:
         rank, world_size = self.attached().global_rank, self.attached().world_size

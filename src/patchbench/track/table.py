@@ -36,7 +36,20 @@ def rows(result: Mapping[str, float | str]) -> dict[str, str]:
     for label, template in ROWS.items():
         with suppress(KeyError):
             filled[label] = template.format(**result)
-    return filled
+    return filled | views(result)
+
+
+def views(result: Mapping[str, float | str]) -> dict[str, str]:
+    """A row for each thing that was asked beside the test images as they are."""
+    found = {}
+    for name, value in result.items():
+        if name.startswith("test/") and name.endswith("/acc"):
+            view = name.removesuffix("/acc")
+            same = result.get(f"{view}/same")
+            found[view.removeprefix("test/")] = f"{value:.2%}" + (
+                "" if same is None else f", {same:.2%} same as unmoved"
+            )
+    return found
 
 
 @rank_zero_only

@@ -1,0 +1,108 @@
+"""A trained network is asked about other sizes, shuffled and moved images; what it says is said in its record."""
+
+import pytest
+import torch
+from conftest import build_net, configure, instantiate, options, record
+
+from patchbench.ask import check, questions
+from patchbench.data.source import InMemory
+from patchbench.data.views import Changed, moved, on_canvas, shuffled
+from patchbench.run import train
+
+IMAGES = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+SPLIT = InMemory(IMAGES, torch.arange(6))
+
+
+def read(change, numbers=range(6)):
+    return Changed(SPLIT, change).read(list(numbers))[0]
+
+
+def test_a_canvas_holds_the_image_somewhere_and_its_ground_elsewhere():
+    canvas = read(on_canvas((16, 16)))
+    for image, whole in zip(IMAGES, canvas, strict=True):
+        windows = whole.unfold(1, 8, 1).unfold(2, 12, 1).permute(1, 2, 0, 3, 4)
+        found = (windows == image).all(-1).all(-1).all(-1)
+        assert found.sum() == 1
+        rim = torch.cat([image[:, [0, -1]].flatten(1), image[:, :, [0, -1]].flatten(1)], 1)
+        ground = whole[0].flatten()
+        assert (ground == rim.median(1).values[0]).sum() >= 16 * 16 - 8 * 12
+    with pytest.raises(ValueError, match=r"eval\.img_size=\[4,12\] is a smaller canvas"):
+        read(on_canvas((4, 12)))
+
+
+def test_a_shuffle_moves_whole_patches_and_each_image_by_itself():
+    def tiles(images):
+        return images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+
+    for before, after in zip(tiles(IMAGES), tiles(read(shuffled((4, 4)))), strict=True):
+        assert sorted(t.flatten().tolist() for t in before) == sorted(t.flatten().tolist() for t in after)
+    pixels = read(shuffled((1, 1)))
+    assert torch.equal(pixels.flatten(2).sort(2).values, IMAGES.flatten(2).sort(2).values)
+    numbered = torch.arange(96, dtype=torch.uint8).reshape(1, 1, 8, 12).repeat(6, 1, 1, 1)
+    orders = shuffled((1, 1))(numbered, torch.arange(6)).flatten(1)
+    assert len({tuple(order.tolist()) for order in orders}) == 6
+
+
+def test_a_view_of_an_image_depends_on_its_number_alone():
+    for change in (on_canvas((16, 16)), shuffled((4, 4)), moved(3)):
+        assert torch.equal(read(change)[[4, 2]], read(change, [4, 2]))
+
+
+def test_moving_brings_in_again_what_leaves():
+    assert torch.equal(read(moved(3)), torch.roll(IMAGES, (3, 3), (2, 3)))
+
+
+def asked(*overrides):
+    cfg = configure(*overrides)
+    return questions(**cfg.eval, run_patch=cfg.patch)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("eval.shift=wider", r"eval\.shift=wider is unknown"),
+        ("eval.shuffle=rows", r"eval\.shuffle=rows is unknown"),
+        ("eval.move=[0]", r"eval\.move=\[0\] must list"),
+        ("eval.move=some", r"eval\.move=some must list"),
+        ("eval.img_size=[0]", r"eval\.img_size=0 is no size"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused_by_its_option(override, message):
+    with pytest.raises(ValueError, match=message):
+        asked(override)
+
+
+def test_what_the_network_cannot_take_is_refused_before_training():
+    cfg = configure("model=micro", "data.img_size=16", "patch=4", "eval.img_size=[18]")
+    source = instantiate(cfg.data)
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    with pytest.raises(ValueError, match=r"eval\.img_size=18 cannot be asked of this network"):
+        check(questions(**cfg.eval, run_patch=4), net, source)
+
+
+def test_options_may_be_single_or_listed():
+    assert asked("eval.img_size=48", "eval.shuffle=pixels", "eval.move=2") == asked(
+        "eval.img_size=[48]", "eval.shuffle=[pixels]", "eval.move=[2]"
+    )
+    assert asked("patch=4", "eval.move=all").moves == (1, 2, 3)
+
+
+@pytest.mark.parametrize("option", options("eval"))
+def test_the_record_answers_and_may_be_asked_again(tmp_path, micro, option):
+    def ask(*overrides):
+        cfg = configure("trainer=cpu", "logger=csv", *micro, "limit_batches=null", "epochs=1", *overrides)
+        train(cfg, {}, tmp_path)
+        return record(tmp_path)
+
+    first = ask(f"eval={option}")
+    more = ask(f"eval={option}", "eval.img_size=[16,[24,32]]", "eval.shift=[canvas,scale]", "eval.move=[16]")
+    assert more["environment"] == first["environment"], "nothing was trained again"
+    result = more["result"]
+    assert result["test/acc"] == first["result"]["test/acc"]
+    assert result["test/canvas16/acc"] == result["test/scale16/acc"] == pytest.approx(result["test/acc"])
+    assert result["test/moved16/same"] == 1, "moved all the way round"
+    assert {"test/canvas24x32/acc", "test/scale24x32/acc"} <= set(result)
+    if option == "robust":
+        assert {f"test/moved{k}/{what}" for k in (1, 2, 3) for what in ("acc", "same")} <= set(result)
+        assert result["test/shuffled_pixels/acc"] < result["test/acc"]
