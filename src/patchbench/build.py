@@ -117,7 +117,7 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batche
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
     data = Batches(
         source,
-        instantiate(cfg.augment),
+        instantiate(cfg.augment)(source),
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         workers=cfg.workers,

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-Batch = Sequence[Tensor]  # images b c H W, labels b
+Batch = Sequence[Tensor]  # images b c H W, labels b; in training labels may be shares, b classes
 
 
 class Classify(pl.LightningModule):
@@ -56,7 +56,8 @@ class Classify(pl.LightningModule):
         images, labels = batch
         logits = self.net(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        hits = (logits.detach().argmax(1) == labels).sum()
+        named = labels.argmax(1) if labels.ndim == 2 else labels  # of a mixed image, what it is most
+        hits = (logits.detach().argmax(1) == named).sum()
         return {"loss": loss, "sums": torch.stack([loss.detach() * len(labels), hits])}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from patchbench.data.augment import Augment
+from patchbench.data.augment.chain import Augment
 from patchbench.data.draws import train_draws
 from patchbench.data.source import Crop, Source, Split
 from patchbench.task import Batch
@@ -197,11 +197,16 @@ class Batches(pl.LightningDataModule):
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The draws stay: what follows from them is decided here, without a wait for the device."""
+        images, labels, *draws = batch
+        return *super().transfer_batch_to_device((images, labels), device, dataloader_idx), *draws
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels, *draws = batch
         if not draws:
             return self.normalised(images), labels
-        images = self.augment.images(images, *draws)
+        images = self.augment.images(images, *draws, cropped=self.splits["train"].crops)
         return self.augment.mixed(self.normalised(images), labels, *draws)
 
     def normalised(self, images: Tensor) -> Tensor:

@@ -38,3 +38,10 @@ def uniform(draws: Int[Tensor, " b"], count: int, purpose: int = 0) -> Float[Ten
     counters = torch.arange(count, device=draws.device)
     bits = hashed(keyed(keyed(draws, purpose)[:, None], counters))
     return ((bits >> 40) & (2**24 - 1)).float() * 2.0**-24
+
+
+def normal(draws: Int[Tensor, " b"], count: int, purpose: int = 0) -> Float[Tensor, "b {count}"]:
+    """`count` numbers of mean 0 and standard deviation 1 for each draw: of 65,536 values, four from each hash."""
+    counters = torch.arange(-(-count // 4), device=draws.device)
+    bits = hashed(keyed(keyed(draws, purpose)[:, None], counters)).view(torch.int16)[:, :count]
+    return torch.erfinv((bits.float() + 0.5) * 2.0**-15) * 2**0.5

@@ -1,0 +1,91 @@
+"""What training does to an image before the network sees it: on the device, each image by its own draw."""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from patchbench.data.augment.checks import share
+from patchbench.data.augment.crop import Padded, Resized
+from patchbench.data.augment.erase import Erase
+from patchbench.data.augment.jitter import Jitter
+from patchbench.data.augment.mix import Mix
+from patchbench.data.augment.purpose import Purpose
+from patchbench.data.augment.randaugment import RandAugment
+from patchbench.data.augment.three import Three
+from patchbench.data.draws import uniform
+from patchbench.data.source import Crop, Source
+
+
+class Augment:
+    """Crop, flip, RandAugment, three-augment, colours, then, after the normalisation, erasing and mixing.
+
+    hflip: probability to mirror an image; "auto": 0.5 where the source says that the label stays the same, else 0.
+    repeats: showings of an image that follow each other (repeated augmentation).
+    What the parts do is decided on the host from the draws, which may therefore stay there, and done on the device that
+    holds the images: nothing waits for the device. ValueError for what the channels of the source do not allow.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        crop: Resized | Padded | None,
+        hflip: float | Literal["auto"],
+        randaugment: RandAugment,
+        three: Three,
+        jitter: Jitter,
+        erase: Erase,
+        mix: Mix,
+        repeats: int,
+    ) -> None:
+        self.source, self.cropping, self.randaugment, self.three = source, crop, randaugment, three
+        self.jitter, self.erase, self.mix, self.repeats = jitter, erase, mix, repeats
+        self.hflip = 0.5 * source.mirrors if hflip == "auto" else share("augment.hflip", hflip)
+        if repeats < 1:
+            raise ValueError(f"augment.repeats={repeats} must be at least 1, which shows each image once an epoch")
+        coloured = {
+            f"augment.randaugment.prob={randaugment.prob}": randaugment.prob,
+            f"augment.three.prob={three.prob}": three.prob,
+            f"augment.jitter.strength={jitter.strength}": jitter.strength,
+        }
+        for option, used in coloured.items():
+            if used and source.in_chans not in (1, 3):
+                raise ValueError(
+                    f"{option} changes colours or greys, and the images have {source.in_chans} channels: "
+                    f"use {option.split('=')[0]}=0.0, or augment=light"
+                )
+
+    @property
+    def crop(self) -> Crop | None:
+        """For whoever reads images that are larger than the network's."""
+        return self.cropping and partial(self.cropping.of_file, img_size=self.source.img_size)
+
+    @property
+    def on(self) -> bool:
+        """Whether the network is shown anything but the images themselves."""
+        parts = (self.hflip, self.randaugment.prob, self.three.prob, self.jitter.strength, self.erase.prob)
+        return self.cropping is not None or any(parts) or self.mix.on
+
+    def images(
+        self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"], *, cropped: bool
+    ) -> UInt8[Tensor, "b c H W"]:
+        """cropped: they were when they were read."""
+        draws = draws.cpu()
+        flips = uniform(draws, 1, Purpose.FLIP)[:, 0] < self.hflip
+        if self.cropping and not cropped:
+            images = self.cropping(images, draws, flips)
+        elif self.hflip:
+            mirrored = flips.to(images.device, non_blocking=True)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(3), images)
+        images = self.randaugment(images, draws, self.source.mean)
+        return self.jitter(self.three(images, draws), draws)
+
+    def mixed(
+        self, images: Float[Tensor, "b c H W"], labels: Int[Tensor, " b"], draws: Int[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b c H W"], Int[Tensor, " b"] | Float[Tensor, "b classes"]]:
+        """Normalised images, erased and mixed, with their labels, or with the share of each class in each."""
+        draws = draws.cpu()
+        return self.mix(self.erase(images, draws), labels, draws, self.source.num_classes)

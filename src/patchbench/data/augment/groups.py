@@ -1,0 +1,57 @@
+"""Different images, different operations: those of a batch that undergo the same one are treated together."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torchvision.transforms.v2 import functional as v2
+
+Operation = Callable[[UInt8[Tensor, "k c H W"], Float[Tensor, " k"]], UInt8[Tensor, "k c H W"]]
+"""Images, and to each a number that says how strongly."""
+
+
+def grouped(
+    images: UInt8[Tensor, "b c H W"],
+    kinds: Int[Tensor, " b"],
+    strengths: Float[Tensor, " b"],
+    operations: Sequence[Operation],
+) -> UInt8[Tensor, "b c H W"]:
+    """Operation number kinds[i] on image i; nothing where that is -1. kinds, strengths: on the host."""
+    order = kinds.argsort(stable=True)
+    idle, *counts = torch.bincount(kinds + 1, minlength=len(operations) + 1).tolist()
+    if idle == len(images):
+        return images
+    order = order[idle:]
+    there = order.to(images.device, non_blocking=True)
+    pieces = images[there].split(counts)
+    strong = strengths[order].to(images.device, non_blocking=True).split(counts)
+    done = [operation(*given) for operation, *given in zip(operations, pieces, strong, strict=True) if len(given[0])]
+    return images.index_copy(0, there, torch.cat(done))
+
+
+def brightness(images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
+    return blended(torch.zeros_like(images), images, factors)
+
+
+def contrast(images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
+    return blended(v2.adjust_contrast(images, 0.0), images, factors)
+
+
+def saturation(images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
+    return blended(v2.adjust_saturation(images, 0.0), images, factors)
+
+
+def sharpness(images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
+    return blended(v2.adjust_sharpness(images, 0.0), images, factors)
+
+
+def solarize(images: UInt8[Tensor, "k c H W"], thresholds: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
+    return torch.where(images >= thresholds[:, None, None, None], 255 - images, images)
+
+
+def blended(
+    nothing: UInt8[Tensor, "k c H W"], images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]
+) -> UInt8[Tensor, "k c H W"]:
+    """From `nothing`, at factor 0, through the image, at 1, and beyond (Haeberli, 1994); as Pillow, rounded down."""
+    return torch.lerp(nothing.float(), images.float(), factors[:, None, None, None]).clamp_(0, 255).to(torch.uint8)

@@ -1,0 +1,45 @@
+"""One of three: grey, solarised or blurred (Touvron et al., 2022, "DeiT III")."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from patchbench.data.augment import groups
+from patchbench.data.augment.checks import interval, share
+from patchbench.data.augment.purpose import Purpose
+from patchbench.data.draws import uniform
+
+
+class Three:
+    """prob: share of the images that undergo one of them. blur: least and most standard deviation, in pixels."""
+
+    def __init__(self, *, prob: float, blur: Sequence[float]) -> None:
+        self.prob, self.blur = share("augment.three.prob", prob), interval("augment.three.blur", blur)
+
+    def __call__(self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"]) -> UInt8[Tensor, "b c H W"]:
+        if self.prob == 0:
+            return images
+        whether, which, how_much = uniform(draws, 3, Purpose.THREE).T
+        kinds = torch.where(whether < self.prob, (3 * which).long(), -1)
+        low, high = self.blur
+        strengths = torch.where(kinds == 0, 0.0, torch.where(kinds == 1, 128.0, low + (high - low) * how_much))
+        return groups.grouped(images, kinds, strengths, (groups.saturation, groups.solarize, blurred))
+
+
+def blurred(images: UInt8[Tensor, "k c H W"], sigmas: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
+    """By a Gaussian each, of the given standard deviation in pixels; edges go on as they are."""
+    radius = 6  # three times the largest that is usual
+    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    weights = torch.softmax(-((offsets / sigmas[:, None]) ** 2) / 2, 1)[:, :, None, None, None]
+    values = images.float()
+    for axis in (2, 3):
+        size = values.shape[axis]
+        edges = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        wide = F.pad(values, edges, mode="replicate")
+        values = torch.zeros_like(values)
+        for i in range(len(offsets)):
+            values.addcmul_(wide.narrow(axis, i, size), weights[:, i])
+    return values.round_().to(torch.uint8)
