@@ -94,6 +94,15 @@ def test_the_example_of_the_document(explain):
         assert said in done.words
 
 
+@pytest.mark.parametrize("augment", options("augment"))
+def test_a_page_shows_what_training_shows_where_that_is_anything_else(explain, augment):
+    done = explain(f"augment={augment}", "data=digits", *MICRO)
+    check_page(done.page)
+    assert ("What training shows" in done.words) == (augment != "none")
+    assert ("6. What it costs" in done.words) == (augment != "none")
+    assert ("the share of each class" in done.words) == (augment in ("deit", "three"))
+
+
 def test_q1_has_kernels_as_deep_as_the_image_and_their_sum_is_the_map(explain):
     done = explain("embed=overlap", "pos=sincos", *MICRO)
     assert "in truth a block of 5×5×3" in done.words

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,17 +13,20 @@ from patchbench import schema
 from patchbench.build import build_net, restore
 from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import cost, memory
-from patchbench.data.batches import Batches
+from patchbench.data.batches import Batches, Chosen, Reader
+from patchbench.data.draws import train_draws
 from patchbench.data.source import Source
 from patchbench.errors import CONF, refusing
 from patchbench.explain import places
 from patchbench.explain.bill import Bill, bill
 from patchbench.explain.page import Lesson, page
+from patchbench.explain.showings import Showings
 from patchbench.explain.terminal import print_walk
 from patchbench.explain.walk import steps, walk
 from patchbench.interop import net_state
 
 BESIDE_CKPT = ("ckpt", "image", "data_root", "runs_dir")  # what may be given with a checkpoint
+IMAGES, SHOWINGS = 6, 7  # rows and columns of what training shows
 HEAVY = 2**31  # bytes of tables above which a scheme is counted but not built
 
 
@@ -53,12 +57,13 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         net = build_net(cfg if weight <= HEAVY else without_position(cfg), source)
         if state is not None:
             net.load_state_dict(state, strict=weight <= HEAVY)
-        elif images := getattr(net.embed, "fit_images", 0):
-            data: Any = Batches(
-                source, instantiate(cfg.augment)(source), batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None
-            )
-            data.setup("fit")
+        data: Any = Batches(
+            source, instantiate(cfg.augment)(source), batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None
+        )
+        data.setup("fit")
+        if state is None and (images := getattr(net.embed, "fit_images", 0)):
             net.embed.fit(data.sample(images))  # as training does before its first step
+        seen = showings(data) if data.augment.on else None
         mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
         way = walk(net, pixels, label, mean, std)
 
@@ -76,6 +81,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         bills=bills,
         schemes={place: schemes[place] for place in places.filled(on_meta)},
         net=net,
+        showings=seen,
         left_out=""
         if weight <= HEAVY
         else f"<p>Its tables would take {weight / 2**30:.3g} GiB, so they are counted, not drawn.</p>",
@@ -109,6 +115,25 @@ def one_image(source: Source, index: int) -> tuple[torch.Tensor, int]:
         raise ValueError(f"image={index} is not there: the test split has images 0 to {len(test) - 1}")
     images, labels = test.read([index])
     return images[0], int(labels[0])
+
+
+def showings(data: Batches) -> Showings:
+    """Some training images, evenly spaced over the split, and for each what its next showings would be."""
+    source, split = data.source, data.splits["train"]
+    rows = min(IMAGES, len(split))
+    indices = [i * len(split) // rows for i in range(rows)]
+    reader, mean, std = (
+        Reader(split, data.augment.crop),
+        *(torch.tensor(v)[:, None, None] for v in (source.mean, source.std)),
+    )
+    pixels, labels = [], []
+    for showing in range(SHOWINGS + 1):
+        draws = train_draws(data.seed, showing, torch.arange(rows)) if showing else None
+        images, said = data.on_after_batch_transfer(reader[Chosen(indices, draws)], 0)
+        pixels.append((images * std + mean).clamp(0, 1))
+        labels.append(said if said.ndim == 2 else F.one_hot(said, source.num_classes).float())
+    names = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]
+    return Showings(torch.stack(pixels, 1), torch.stack(labels, 1), names)
 
 
 def who_fills(cfg: DictConfig) -> dict[str, str]:
@@ -170,6 +195,8 @@ def command_line(levels: Mapping[str, Any]) -> str:
     patch = levels["patch"]
     size = "" if patch is None else f" patch={str(patch).replace(' ', '')}"
     pos = levels["pos"] if "+" not in levels["pos"] else f"[{levels['pos'].replace('+', ',')}]"
+    augment = "" if levels["augment"] == "none" else f" augment={levels['augment']}"
     return (
-        f"embed={levels['embed']}{size} pos={pos} data={levels['data']} model={levels['model']} seed={levels['seed']}"
+        f"embed={levels['embed']}{size} pos={pos} data={levels['data']}{augment} model={levels['model']} "
+        f"seed={levels['seed']}"
     )

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from patchbench.explain import figures, maps, places
 from patchbench.explain.bill import Bill
 from patchbench.explain.response import shares
+from patchbench.explain.showings import Showings, grid
 from patchbench.explain.walk import Step, Walk
 
 STYLE = """
@@ -64,13 +65,17 @@ class Lesson:
     bills: Sequence[Bill]
     schemes: Mapping[str, str]
     net: Any
+    showings: Showings | None  # what training makes of some images, if it changes them
     left_out: str  # why there are no pictures of position, if there are none
 
 
 def page(lesson: Lesson) -> str:
     """HTML without a reference to anything outside of it."""
     with mpl.rc_context({"font.size": 10, "axes.titlesize": 11, "axes.spines.top": True, "savefig.facecolor": "white"}):
-        parts = [head(lesson), cutting(lesson), flattening(lesson), kernels(lesson), position(lesson), cost(lesson)]
+        parts = [head(lesson), cutting(lesson), flattening(lesson), kernels(lesson), position(lesson)]
+        if lesson.showings:
+            parts.append(training(lesson.showings))
+        parts.append(cost(lesson))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -470,6 +475,21 @@ def mixed(lesson: Lesson, scheme: str, place: str) -> str:
 PICTURES = {"tokens": added, "rotation": turned, "bias": shifted, "between": between}
 
 
+def training(showings: Showings) -> str:
+    rows, columns = showings.pixels.shape[:2]
+    mixed = bool(((showings.labels > 0).sum(2) > 1).any())
+    text = (
+        "Training shows an image otherwise each time. What happens to it is drawn for this image and this showing "
+        "alone, from the seed, the epoch and its place there, so the same command shows the same again. Validation "
+        "and test see the images as they are."
+    )
+    if mixed:
+        text += " Where two images were mixed, so is the label: the share of each class is what the network is to say."
+    caption = f"{rows} training images as they are, and {columns - 1} times as training shows them, with their labels."
+    alt = f"{rows} training images in {columns} columns: as they are, and augmented"
+    return f"<h2>5. What training shows</h2>\n<p>{text}</p>\n{shown(grid(showings), alt, caption)}"
+
+
 def costs(bills: Sequence[Bill]) -> list[tuple[str, list[str]]]:
     """Rows of the table of costs; one cell for each bill."""
     table: list[tuple[str, list[str]]] = [
@@ -509,11 +529,13 @@ def cost(lesson: Lesson) -> str:
         )
     body = [[escape(name), *cells] for name, cells in costs(lesson.bills)]
     header = ["of one image, forward", *(escape(b.name) for b in lesson.bills)]
+    number = 6 if lesson.showings else 5
     return (
-        f"<h2>5. What it costs</h2>\n<p>{text}</p>\n{rows(header, body, range(1, len(header)))}\n"
+        f"<h2>{number}. What it costs</h2>\n<p>{text}</p>\n{rows(header, body, range(1, len(header)))}\n"
         "<h3>Look further</h3>\n<pre>"
         "python scripts/explain.py embed=conv patch=8        # four times the tokens of patch=16\n"
         "python scripts/explain.py embed=overlap             # kernel 5, stride 2: windows that overlap\n"
         "python scripts/explain.py pos=[sincos,rope]         # two schemes, two places\n"
+        "python scripts/explain.py augment=deit              # what the network sees in training\n"
         "python scripts/explain.py ckpt=runs/&lt;run&gt;/best.ckpt  # what a run learnt</pre>"
     )

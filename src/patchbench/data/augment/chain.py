@@ -61,7 +61,7 @@ class Augment:
     @property
     def crop(self) -> Crop | None:
         """For whoever reads images that are larger than the network's."""
-        return self.cropping and partial(self.cropping.of_file, img_size=self.source.img_size)
+        return None if self.cropping is None else partial(self.cropping.of_file, img_size=self.source.img_size)
 
     @property
     def on(self) -> bool:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from patchbench.data.augment.checks import interval, share
+from patchbench.data.augment.checks import interval
 from patchbench.data.augment.purpose import Purpose
 from patchbench.data.draws import uniform
 from patchbench.layout import Size
@@ -87,7 +87,7 @@ def rectangles(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Int[Tensor, "b t 2"]:
-    """Heights and widths from numbers in 0 ... 1: the area evenly within `scale` of the image, the ratio in logarithm."""
+    """Heights and widths from numbers in 0 ... 1: areas evenly, ratios evenly in their logarithm."""
     area = sizes.prod(1, keepdim=True) * (scale[0] + (scale[1] - scale[0]) * areas)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     wide_to_tall = torch.exp(low + (high - low) * ratios)
@@ -140,7 +140,7 @@ def cut(
 def warped(
     images: Float[Tensor, "b c H W"], matrices: Float[Tensor, "b 2 3"], padding: str
 ) -> Float[Tensor, "b c H W"]:
-    """Each image through its own affine map, from places (x, y, 1) in the result to places in the image, in -1 ... 1."""
+    """Each image through its own affine map: from (x, y, 1) in the result to (x, y) in the image, in -1 ... 1."""
     matrices = matrices.to(images.device, non_blocking=True)
     # torch's affine_grid computes the same as a product of matrices: on a CPU it takes longer than the sampling.
     y, x = ((torch.arange(n, device=images.device) * 2 + 1) / n - 1 for n in images.shape[2:])

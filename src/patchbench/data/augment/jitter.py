@@ -1,6 +1,5 @@
 """Brightness, contrast and saturation changed a little, in an order of the image's own (Howard, 2013)."""
 
-import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Two images in one, blended (Zhang et al., 2018) or one cut into the other (Yun et al., 2019), and so their labels."""
+"""Two images in one, blended (Zhang et al., 2018) or one cut into the other (Yun et al., 2019); labels likewise."""
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,10 @@ from patchbench.layout import Size
 class Mix:
     """mixup, cutmix: parameter of the Beta distribution that each image's own share follows, 0 to do without.
 
-    prob: share of the images that are mixed; switch: of these, the share that is cut and not blended, where both are on.
-    What an image is mixed with is the one as far from the end of its batch as it is from the start: of several showings
-    that follow each other, hardly one meets another. An odd batch leaves the middle as it is.
+    prob: share of the images that are mixed; switch: of these, the share of CutMix, where both are on.
+    An image meets the one as far from the end of its micro-batch as it is from the start: of several showings that
+    follow each other hardly two meet. An odd batch leaves the middle as it is. So the partner, and it alone, is another
+    where the same step is shared out to other ranks or micro-batches.
     """
 
     def __init__(self, *, mixup: float, cutmix: float, prob: float, switch: float) -> None:

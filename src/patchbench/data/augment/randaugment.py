@@ -21,8 +21,9 @@ from patchbench.data.augment.purpose import Purpose
 from patchbench.data.draws import uniform
 
 GEOMETRY = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
-OPERATIONS = (*GEOMETRY, "AutoContrast", "Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing")
-OPERATIONS += ("SolarizeAdd", "ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing")
+COLOURS = ("ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing")
+VALUES = ("AutoContrast", "Equalize", "Invert", "PosterizeIncreasing", "SolarizeIncreasing", "SolarizeAdd")
+OPERATIONS = (*GEOMETRY, *VALUES, *COLOURS)
 
 
 class RandAugment:
@@ -66,10 +67,10 @@ def applied(
     strengths = torch.zeros_like(levels)
     size = levels.abs()
     strength = {
-        "PosterizeIncreasing": 4 - (4 * size).floor(),  # bits that stay
+        "PosterizeIncreasing": (4 - (4 * size).floor()).clamp(min=1),  # bits that stay; Pillow refuses timm's 0
         "SolarizeIncreasing": 256 - (256 * size).floor(),  # from which value on
         "SolarizeAdd": (110 * size).floor(),
-        **dict.fromkeys(OPERATIONS[-4:], (1 + 0.9 * levels).clamp(min=0.1)),
+        **dict.fromkeys(COLOURS, (1 + 0.9 * levels).clamp(min=0.1)),
     }
     for name, value in strength.items():
         strengths = torch.where(names == OPERATIONS.index(name), value, strengths)
@@ -90,9 +91,7 @@ def applied(
     return groups.grouped(images, kinds, strengths, operations)
 
 
-def matrices(
-    names: Int[Tensor, " b"], levels: Float[Tensor, " b"], tall_to_wide: float
-) -> Float[Tensor, "b 2 3"]:
+def matrices(names: Int[Tensor, " b"], levels: Float[Tensor, " b"], tall_to_wide: float) -> Float[Tensor, "b 2 3"]:
     """From the result to the image in coordinates of -1 ... 1, as Pillow counts angles and shears."""
     angle, shear, shift = (levels * most for most in (math.radians(30), 0.3, 0.45))
     one, zero = torch.ones_like(levels), torch.zeros_like(levels)
