@@ -80,6 +80,7 @@ def quiet() -> None:
         ".*dataloader is not resumable",  # the order follows from the number of batches taken
         "Checkpoint directory .* exists and is not empty",  # a run resumes in its own directory
         "GPU available but not used",
+        "The `srun` command is available",  # on a login node, say; a SLURM job is recognised by its environment
         ".*isinstance.treespec, LeafSpec.",  # Lightning 2.6 on a newer torch
     ):
         warnings.filterwarnings("ignore", remark)
