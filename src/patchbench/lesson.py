@@ -55,7 +55,13 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             net.load_state_dict(state, strict=weight <= HEAVY)
         elif images := getattr(net.embed, "fit_images", 0):
             data: Any = Batches(
-                source, instantiate(cfg.augment), batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None
+                source,
+                instantiate(cfg.augment),
+                batch_size=cfg.batch_size,
+                seed=cfg.seed,
+                workers=0,
+                limit=None,
+                room=0,
             )
             data.setup("fit")
             net.embed.fit(data.sample(images))  # as training does before its first step
