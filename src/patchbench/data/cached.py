@@ -5,7 +5,8 @@ written last.
 """
 
 import json
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         version = meta["format"]
+        if version == FORMAT and meta.pop("crc32") != crc32(meta):
+            raise ValueError("its own checksum differs")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove {folder} and run {PREPARE} again") from error
     if version != FORMAT:
@@ -152,3 +155,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
             f"run {PREPARE} again, or use the version that made it"
         )
     return meta
+
+
+def crc32(meta: Mapping[str, Any]) -> int:
+    """Of meta.json without its checksum."""
+    return zlib.crc32(json.dumps(meta).encode())

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
-from patchbench.data.cached import FORMAT, META, PLAN, images_file, labels_file, load, read_meta
+from patchbench.data.cached import FORMAT, META, PLAN, crc32, images_file, labels_file, load, read_meta
 from patchbench.data.source import Source, Split
 
 CHUNK_BYTES = 2**24  # written, checksummed and, when cut off, lost as one
@@ -46,10 +46,9 @@ def prepare(
     splits = source.splits()
     shape = (source.in_chans, *source.img_size)
     counts = {name: len(split) for name, split in splits.items()}
-    chunks = list(cut(counts, shape))
     with writing(out):
         starts = {name: allocate(out, name, count, shape) for name, count in counts.items()}
-        done = read_journal(out / DONE)
+        chunks, done = list(cut(counts, shape)), read_journal(out / DONE)
         writer = Writer(splits, out, shape, starts)
         with (out / DONE).open("a", encoding="utf-8") as journal:
             for chunk, found in in_parallel(writer, chunks, done, workers, "preparing"):
@@ -72,7 +71,7 @@ def prepare(
                 for name, count in counts.items()
             },
         }
-        write_json(out / META, meta)
+        write_json(out / META, {**meta, "crc32": crc32(meta)})
         for name in (DONE, PLAN):
             (out / name).unlink()
     return meta
@@ -81,7 +80,7 @@ def prepare(
 def verify(folder: Path, *, workers: int) -> int:
     """Read all of a cache and return the number of its images. ValueError names the first that have changed."""
     splits = read_meta(folder)["splits"]
-    kept = {Chunk(name, *span): crc32 for name in splits for *span, crc32 in splits[name]["chunks"]}
+    kept = {Chunk(name, *span): checked for name in splits for *span, checked in splits[name]["chunks"]}
     for chunk, found in in_parallel(Checker(folder), list(kept), {}, workers, "verifying"):
         if found["crc32"] != kept[chunk]:
             raise ValueError(
@@ -246,7 +245,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Under its name only when all of it is on the disk."""
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
+        json.dump(content, file)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
