@@ -24,7 +24,7 @@ from patchbench.data.batches import Batches
 from patchbench.data.cached import META, PLAN, Cached, images_file
 from patchbench.data.prepare import DONE, prepare, verify
 from patchbench.data.random import Random
-from patchbench.data.source import Source
+from patchbench.data.source import InMemory, Source
 
 SIZE = 48
 
@@ -239,13 +239,38 @@ def test_a_bad_image_is_named_and_no_cache_declared(photos, tmp_path):
     assert len(cached(tmp_path / "out").splits()["test"]) == 24
 
 
+class Holes(Random):
+    """A source that does without every third image, as one may with those that do not decode."""
+
+    class Split(InMemory):
+        def read(self, indices, draws=None, crop=None):
+            return super().read([i for i in indices if i % 3])
+
+    def splits(self):
+        return {name: self.Split(split.images, split.labels) for name, split in super().splits().items()}
+
+
+def test_images_that_the_source_leaves_out_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("patchbench.data.prepare.CHUNK_BYTES", 7 * 3 * 8 * 8)
+    source = Holes(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6)
+    write(source, tmp_path / "out")
+    copy = cached(tmp_path / "out")
+    for name, split in source.splits().items():
+        for ours, theirs in zip(everything(copy.splits()[name]), everything(split), strict=True):
+            assert torch.equal(ours, theirs)
+    assert len(copy.splits()["train"]) == 13
+    assert verify(tmp_path / "out", workers=0) == 13 + 4 + 4
+    pixels = everything(copy.splits()["train"])[0] / 255
+    assert cached(tmp_path / "out", "data.normalise=measured").mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+
+
 def test_a_journal_that_was_cut_off_costs_one_chunk(photos, cache, tmp_path):
     out = tmp_path / "out"
     write(folder_source(photos), out)
     whole = contents(out)
     meta = json.loads(whole[META])
     chunks = meta["splits"]["val"]["chunks"]
-    lines = [json.dumps([["val", *span], {"crc32": crc}]) for *span, crc in chunks]
+    lines = [json.dumps([["val", *span], {"kept": span[1] - span[0], "crc32": crc}]) for *span, crc in chunks]
     (out / META).unlink()
     (out / PLAN).write_text(json.dumps({"format": 1, "made_from": {"set": "this"}, "command": ""}))
     (out / DONE).write_text("".join(line + "\n" for line in lines) + '[["test", 0, 24], {"crc')

@@ -241,8 +241,11 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
         made_from: Any = OmegaConf.to_container(cfg.data, resolve=True)
         command = f"{PREPARE} {shlex.join(given)}"
         meta = write_cache(instantiate(cfg.data), out, made_from=made_from, command=command, workers=workers)
-    counts = ", ".join(f"{split['count']:,} {name}" for name, split in meta["splits"].items())
-    say(f"{out} holds {counts} images of {spell_size(meta['img_size'])} pixels")
+    kept = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
+    counts = ", ".join(f"{count:,} {name}" for name, count in kept.items())
+    left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(kept.values())
+    bad = f"; {left_out:,} that do not decode were left out" if left_out else ""
+    say(f"{out} holds {counts} images of {spell_size(meta['img_size'])} pixels{bad}")
     for whose in ("source", "measured"):
         say(f"{whose}: mean {spell_list(meta[whose]['mean'])}, standard deviation {spell_list(meta[whose]['std'])}")
     say(f"python train.py data=cached data.root={shlex.quote(str(out))}")

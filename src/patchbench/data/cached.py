@@ -44,24 +44,37 @@ class Cached:
         self.in_chans, self.num_classes, self.mirrors = meta["in_chans"], meta["num_classes"], meta["mirrors"]
         self.classes = meta["classes"]
         self.mean, self.std = (meta[normalise][name] for name in ("mean", "std"))
-        self.found = {name: Mapped(self.root, name, self.img_size) for name in meta["splits"]}
-        for name, split in self.found.items():
-            check(split, (meta["splits"][name]["count"], self.in_chans, *kept))
+        self.found = {
+            name: Mapped(self.root, name, self.img_size, (split["rows"], self.in_chans, *kept), split["chunks"])
+            for name, split in meta["splits"].items()
+        }
 
     def splits(self) -> dict[str, "Mapped"]:
         return self.found
 
 
 class Mapped:
-    """A split as a file that each process maps for itself."""
+    """A split as a file that each process maps for itself. ValueError unless its array has `shape`, n c H W.
+
+    chunks: first and last row, exclusive, of each part of the file that holds images.
+    """
 
     slow = True
 
-    def __init__(self, folder: Path, name: str, img_size: Size) -> None:
+    def __init__(
+        self, folder: Path, name: str, img_size: Size, shape: tuple[int, ...], chunks: Sequence[Sequence[int]]
+    ) -> None:
         self.path, self.img_size = images_file(folder, name), img_size
-        self.labels = torch.from_numpy(load(labels_file(folder, name)).copy())
         self.mapped: np.ndarray | None = None
-        self.crops = self.pixels.shape[2:] != img_size
+        labels = load(labels_file(folder, name))
+        if self.pixels.shape != shape or self.pixels.dtype != np.uint8 or labels.shape != shape[:1]:
+            raise ValueError(
+                f"{self.path} holds {self.pixels.dtype} {list(self.pixels.shape)} and {len(labels)} labels, but {META} "
+                f"says {list(shape)}: remove {folder} and run {PREPARE} again"
+            )
+        self.rows = np.concatenate([np.arange(start, stop) for start, stop, *_ in chunks])
+        self.labels = torch.from_numpy(labels[self.rows])
+        self.crops = shape[2:] != img_size or len(self.rows) < len(labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,8 +104,8 @@ class Mapped:
         else:
             boxes = crop(draws, torch.tensor(kept).expand(len(indices), 2)).tolist()
         images = np.empty((len(indices), pixels.shape[1], height, width), np.uint8)
-        for image, index, (top, left, h, w) in zip(images, indices, boxes, strict=True):
-            part = pixels[index, :, top : top + h, left : left + w]
+        for image, row, (top, left, h, w) in zip(images, self.rows[list(indices)], boxes, strict=True):
+            part = pixels[row, :, top : top + h, left : left + w]
             image[:] = part if (h, w) == self.img_size else scaled(part, self.img_size)
         return torch.from_numpy(images), self.labels[torch.as_tensor(indices)]
 
@@ -121,15 +134,6 @@ def load(path: Path) -> np.memmap:
     except (OSError, ValueError, EOFError) as error:
         why = " ".join(str(error).split())
     raise ValueError(f"{path} is damaged or missing ({why}): remove {path.parent} and run {PREPARE} again")
-
-
-def check(split: Mapped, shape: tuple[int, ...]) -> None:
-    """ValueError unless the files hold what meta.json says."""
-    if split.pixels.shape != shape or split.pixels.dtype != np.uint8 or len(split) != shape[0]:
-        raise ValueError(
-            f"{split.path} holds {len(split)} labels and {split.pixels.dtype} {list(split.pixels.shape)}, but "
-            f"{META} says {list(shape)}: remove {split.path.parent} and run {PREPARE} again"
-        )
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -65,9 +65,14 @@ def prepare(
             "classes": getattr(source, "classes", None),
             "mirrors": source.mirrors,
             "source": {"mean": list(source.mean), "std": list(source.std)},
-            "measured": moments([done[c] for c in chunks if c.split == "train"], counts["train"], source.img_size),
+            "measured": moments([done[c] for c in chunks if c.split == "train"], source.img_size),
             "splits": {
-                name: {"count": count, "chunks": [[*c[1:], done[c]["crc32"]] for c in chunks if c.split == name]}
+                name: {
+                    "rows": count,  # of the file; those in no chunk are of images that the source left out
+                    "chunks": [
+                        [c.start, c.start + done[c]["kept"], done[c]["crc32"]] for c in chunks if c.split == name
+                    ],
+                }
                 for name, count in counts.items()
             },
         }
@@ -87,7 +92,7 @@ def verify(folder: Path, *, workers: int) -> int:
                 f"{images_file(folder, chunk.split)} or its labels: {chunk.start} to {chunk.stop - 1} are not as they "
                 f"were written: remove {folder} and prepare it again"
             )
-    return sum(split["count"] for split in splits.values())
+    return sum(chunk.stop - chunk.start for chunk in kept)
 
 
 class Writer(Dataset):
@@ -273,9 +278,8 @@ def sums(images: np.ndarray) -> dict[str, list[float]]:
     return {"sum": total[0].tolist(), "squares": total[1].tolist()}
 
 
-def moments(found: Sequence[Mapping[str, Any]], count: int, img_size: Sequence[int]) -> dict[str, list[float]]:
+def moments(found: Sequence[Mapping[str, Any]], img_size: Sequence[int]) -> dict[str, list[float]]:
     """Mean and standard deviation per channel, of pixels in 0 ... 1; at least a level, since it is divided by."""
-    mean, square = (
-        np.sum([chunk[name] for chunk in found], 0) / (count * np.prod(img_size)) for name in ("sum", "squares")
-    )
+    pixels = sum(chunk["kept"] for chunk in found) * np.prod(img_size)
+    mean, square = (np.sum([chunk[name] for chunk in found], 0) / pixels for name in ("sum", "squares"))
     return {"mean": (mean / 255).tolist(), "std": (np.sqrt(np.maximum(square - mean**2, 1.0)) / 255).tolist()}
