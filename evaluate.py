@@ -14,7 +14,14 @@ from patchbench.command import command
 def main(cfg: DictConfig) -> None:
     from patchbench.run import evaluate  # seconds of imports, not needed for --help and for refusals
 
-    evaluate(Path(cfg.ckpt), cfg.trainer, cfg.eval, workers=cfg.workers, data_root=cfg.data_root)
+    evaluate(
+        Path(cfg.ckpt),
+        cfg.trainer,
+        cfg.eval,
+        workers=cfg.workers,
+        resident=cfg.resident,
+        data_root=cfg.data_root,
+    )
 
 
 if __name__ == "__main__":

@@ -350,7 +350,7 @@ def test_every_option_trains(name, data, tmp_path, folder):
 def test_evaluation_sees_the_images_as_they_are():
     cfg = configure("data=digits", "augment=deit", "data.img_size=16")
     source = instantiate(cfg.data)
-    data = Batches(source, instantiate(cfg.augment)(source), batch_size=8, seed=0, workers=0, limit=None)
+    data = Batches(source, instantiate(cfg.augment)(source), batch_size=8, seed=0, workers=0, limit=None, room=0)
     data.setup("fit")
     for split in data.splits.values():
         images, labels = split.read(range(8))

@@ -31,13 +31,19 @@ def check_options(cfg: DictConfig) -> None:
         raise ValueError(f"seed={cfg.seed} must not be negative")
     if cfg.limit_batches is not None and cfg.limit_batches < 1:
         raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
-    if cfg.workers != "auto" and not (isinstance(cfg.workers, int) and cfg.workers >= 0):
-        raise ValueError(f"workers={cfg.workers} must be auto or a number of processes, 0 for none")
+    check_workers(cfg.workers)
+    if not 0 <= cfg.resident <= 1:
+        raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")
     if cfg.compile not in ("auto", True, False):
         raise ValueError(f"compile={cfg.compile} must be auto, true or false")
     # An optimizer is built by Lightning when training starts; its options are tried now.
     parameter = torch.zeros(1, requires_grad=True)
     instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
+
+
+def check_workers(workers: Any) -> None:
+    if workers != "auto" and not (isinstance(workers, int) and workers >= 0):
+        raise ValueError(f"workers={workers} must be auto or a number of processes, 0 for none")
 
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
@@ -122,6 +128,7 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batche
         seed=cfg.seed,
         workers=cfg.workers,
         limit=cfg.limit_batches,
+        room=int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices)),
     )
     if trainer.local_rank == 0:
         data.trainer = trainer

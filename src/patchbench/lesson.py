@@ -58,7 +58,13 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         if state is not None:
             net.load_state_dict(state, strict=weight <= HEAVY)
         data: Any = Batches(
-            source, instantiate(cfg.augment)(source), batch_size=cfg.batch_size, seed=cfg.seed, workers=0, limit=None
+            source,
+            instantiate(cfg.augment)(source),
+            batch_size=cfg.batch_size,
+            seed=cfg.seed,
+            workers=0,
+            limit=None,
+            room=0,
         )
         data.setup("fit")
         if state is None and (images := getattr(net.embed, "fit_images", 0)):

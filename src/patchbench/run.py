@@ -1,6 +1,7 @@
 """From a configuration to a finished run, and from a finished run to its figures and its weights."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from patchbench.build import (
     build_task,
     check_asked,
     check_options,
+    check_workers,
     compile_blocks,
     fit_embedding,
     network_cost,
@@ -34,7 +36,10 @@ from patchbench.build import (
 )
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
 from patchbench.cost import Cost
-from patchbench.data.batches import Batches
+from patchbench.data.batches import Batches, cores
+from patchbench.data.cached import PREPARE
+from patchbench.data.prepare import prepare as write_cache
+from patchbench.data.prepare import verify
 from patchbench.data.source import Source
 from patchbench.errors import refusing
 from patchbench.layout import Size
@@ -170,7 +175,8 @@ def start_loggers(
 
 def ask_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Put the questions of `cfg.eval` to a run that was done with others, and add the answers to its record."""
-    more = evaluate(out_dir / "best.ckpt", cfg.trainer, cfg.eval, workers=cfg.workers, data_root=None, silent=True)
+    how: dict[str, Any] = {"workers": cfg.workers, "resident": cfg.resident}
+    more = evaluate(out_dir / "best.ckpt", cfg.trainer, cfg.eval, **how, data_root=None, silent=True)
     done |= {"asked": OmegaConf.to_container(cfg.eval, resolve=True), "result": done["result"] | more["result"]}
     write_record(out_dir / "run.json", done)
     return done
@@ -182,6 +188,7 @@ def evaluate(
     eval_cfg: DictConfig,
     *,
     workers: int | str,
+    resident: float,
     data_root: str | None,
     silent: bool = False,
 ) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def evaluate(
         checkpoint = read_checkpoint(ckpt)
         origin = checkpoint["patchbench"]
         cfg, source = restore(checkpoint, data_root)
-        cfg.workers, cfg.eval = workers, eval_cfg
+        cfg.workers, cfg.resident, cfg.eval = workers, resident, eval_cfg
         check_asked(cfg, source)
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
@@ -214,6 +221,34 @@ def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
         call = interop.export(net, out, img_size=source.img_size, num_classes=source.num_classes)
     say(f"wrote {out}, for images of mean {spell_list(source.mean)} and standard deviation {spell_list(source.std)}:")
     say(call)
+
+
+def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
+    """Turn the set of `cfg.data` into a cache at `cfg.out`, or verify the one that is there.
+
+    given: the arguments of the command. Refused where the set cannot be read or the cache cannot be written.
+    """
+    with refusing():
+        out = Path(cfg.out).expanduser()
+        check_workers(cfg.workers)
+        workers = cores() if cfg.workers == "auto" else cfg.workers
+        if cfg.verify:
+            say(f"{out}: all {verify(out, workers=workers):,} images and labels are as they were written")
+            return
+        cfg.data.img_size = cfg.size
+        if "crop_pct" in cfg.data:
+            cfg.data.crop_pct = 1.0  # what is cut off now is lost to training
+        made_from: Any = OmegaConf.to_container(cfg.data, resolve=True)
+        command = f"{PREPARE} {shlex.join(given)}"
+        meta = write_cache(instantiate(cfg.data), out, made_from=made_from, command=command, workers=workers)
+    kept = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
+    counts = ", ".join(f"{count:,} {name}" for name, count in kept.items())
+    left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(kept.values())
+    bad = f"; {left_out:,} that do not decode were left out" if left_out else ""
+    say(f"{out} holds {counts} images of {spell_size(meta['img_size'])} pixels{bad}")
+    for whose in ("source", "measured"):
+        say(f"{whose}: mean {spell_list(meta[whose]['mean'])}, standard deviation {spell_list(meta[whose]['std'])}")
+    say(f"python train.py data=cached data.root={shlex.quote(str(out))}")
 
 
 def spell_list(values: Sequence[float]) -> str:

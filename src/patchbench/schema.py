@@ -38,6 +38,7 @@ class HowItIsRun:
     ckpt: str | None = MISSING
     rerun: bool = MISSING
     workers: Any = MISSING  # auto, or a number
+    resident: float = MISSING
     compile: Any = MISSING  # auto, true, false
     log_every: int = MISSING
     allow_cost: bool = MISSING

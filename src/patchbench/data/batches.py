@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from patchbench.data.augment.chain import Augment
 from patchbench.data.draws import train_draws
-from patchbench.data.source import Crop, Source, Split
+from patchbench.data.source import Crop, InMemory, Source, Split, Whole
 from patchbench.task import Batch
 
 
@@ -102,11 +102,31 @@ class Reader(Dataset):
         return *self.split.read(chosen.indices, chosen.draws, self.crop), chosen.draws
 
 
+class Picked(NamedTuple):
+    """A batch of a split that lives on the device, where it is still to be gathered."""
+
+    split: str
+    indices: Tensor
+    draws: list[Tensor]
+
+
+class Picker(Dataset):
+    """What a loader has to do for a split that lives on the device."""
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+
+    def __getitem__(self, chosen: Chosen) -> Picked:
+        return Picked(self.split, torch.tensor(chosen.indices), [] if chosen.draws is None else [chosen.draws])
+
+
 class Batches(pl.LightningDataModule):
     """Batches of (images, labels): uint8 up to the device, there as floats of mean 0 and standard deviation 1.
 
     batch_size: images per optimizer step, over all devices and micro-batches together. workers: processes per rank that
-    load images; "auto" gives none to a set in memory, else one per core of this rank, at most 8.
+    load images; "auto" gives none to a set in memory, else one per core of this rank, at most 8. room: bytes of the
+    device; a set in memory that takes no more lives there as uint8, each rank has all of it, and loaders only say which
+    images come next.
     """
 
     def __init__(
@@ -118,12 +138,14 @@ class Batches(pl.LightningDataModule):
         seed: int,
         workers: int | Literal["auto"],
         limit: int | None,
+        room: int,
     ) -> None:
         super().__init__()
         self.source, self.augment, self.batch_size, self.seed = source, augment, batch_size, seed
-        self.workers, self.limit = workers, limit
+        self.workers, self.limit, self.room = workers, limit, room
         self.splits: dict[str, Split] = {}
         self.asked: Split | None = None
+        self.resident: dict[str, InMemory] | None = None
         self.scale: Tensor | None = None
 
     def prepare_data(self) -> None:
@@ -181,15 +203,29 @@ class Batches(pl.LightningDataModule):
         order = EvalOrder(count, batch_size=batch_size, rank=rank, world_size=world_size, limit=limit)
         return self.loader(split, order)
 
+    def on_device(self) -> dict[str, InMemory]:
+        """The splits that are tensors, moved once, where there is room for all of them together; else none."""
+        if self.resident is None:
+            device = self.attached().strategy.root_device
+            whole = {n: split for n, split in self.splits.items() if not split.crops and isinstance(split, Whole)}
+            if sum(split.images.nbytes + split.labels.nbytes for split in whole.values()) > self.room:
+                whole = {}
+            self.resident = {
+                n: InMemory(split.images.to(device), split.labels.to(device)) for n, split in whole.items()
+            }
+        return self.resident
+
     def loader(self, split: Split, order: Sampler[Chosen]) -> DataLoader:
         trainer = self.attached()
-        if isinstance(self.workers, int):
+        picked = next((name for name in self.on_device() if self.splits[name] is split), None)
+        if picked:
+            workers = 0
+        elif isinstance(self.workers, int):
             workers = self.workers
         else:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            workers = min(8, max(1, cores // trainer.num_devices)) if split.slow else 0
+            workers = min(8, max(1, cores() // trainer.num_devices)) if split.slow else 0
         return DataLoader(
-            Reader(split, self.augment.crop),
+            Picker(picked) if picked else Reader(split, self.augment.crop),
             batch_size=None,  # the sampler gives whole batches of indices
             sampler=order,
             num_workers=workers,
@@ -197,8 +233,11 @@ class Batches(pl.LightningDataModule):
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The draws stay: what follows from them is decided here, without a wait for the device."""
+    def transfer_batch_to_device(self, batch: Batch | Picked, device: torch.device, dataloader_idx: int) -> Batch:
+        """Draws stay: what follows from them is decided on the host, without a wait for the device."""
+        if isinstance(batch, Picked):
+            indices = super().transfer_batch_to_device(batch.indices, device, dataloader_idx)
+            return *self.on_device()[batch.split].read(indices), *batch.draws
         images, labels, *draws = batch
         return *super().transfer_batch_to_device((images, labels), device, dataloader_idx), *draws
 
@@ -221,3 +260,8 @@ class Batches(pl.LightningDataModule):
         count = min(count, len(split))
         images, _ = split.read([i * len(split) // count for i in range(count)])
         return self.normalised(images)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

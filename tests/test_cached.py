@@ -1,0 +1,389 @@
+"""A cache holds what its source gives, to the bit, or is refused; where images live changes no batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from conftest import ROOT, configure, options, record
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from PIL import Image
+
+from patchbench.data.augment import Augment
+from patchbench.data.batches import Batches
+from patchbench.data.cached import META, PLAN, Cached, images_file
+from patchbench.data.prepare import DONE, prepare, verify
+from patchbench.data.random import Random
+from patchbench.data.source import InMemory, Source
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of JPEGs in several shapes, under a name that is not ASCII."""
+    root, rng = tmp_path_factory.mktemp("data") / "Bildersammlung für Žofie 図", np.random.default_rng(0)
+    for split, count in {"train": 40, "val": 12}.items():
+        for name in ("Käfer", "ant"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+                Image.fromarray(coarse).resize((80 + i, 110 - i)).save(folder / f"{i:03}é.jpg")
+    return root
+
+
+def folder_source(root: Path, size: int = SIZE) -> Any:
+    return instantiate(configure("data=imagefolder", f"data.root='{root}'", f"data.img_size={size}").data, crop_pct=1.0)
+
+
+def write(source: Source, out: Path, **knobs: Any) -> dict[str, Any]:
+    return prepare(source, out, **{"made_from": {"set": "this"}, "command": "the same command", "workers": 0} | knobs)
+
+
+@pytest.fixture(scope="module")
+def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only: tests that change one make their own."""
+    out = tmp_path_factory.mktemp("caches") / "Ablage ß"
+    write(folder_source(photos), out, workers=2)
+    return out
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A cache of a few random images, to be damaged."""
+    write(Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6), tmp_path / "small")
+    return tmp_path / "small"
+
+
+def cached(root: Path, *overrides: str) -> Cached:
+    return instantiate(configure("data=cached", f"data.root='{root}'", *overrides).data)
+
+
+def everything(split: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return split.read(range(len(split)))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_cache_is_its_source_to_the_bit(photos, cache):
+    source, copy = folder_source(photos), cached(cache)
+    for fact in ("img_size", "in_chans", "num_classes", "mirrors", "mean", "std", "classes"):
+        assert getattr(copy, fact) == getattr(source, fact), fact
+    found = copy.splits()
+    assert list(found) == ["train", "val", "test"]
+    for name, split in source.splits().items():
+        for ours, theirs in zip(everything(found[name]), everything(split), strict=True):
+            assert torch.equal(ours, theirs)
+    assert verify(cache, workers=2) == 2 * (40 + 12)
+    assert sorted(path.name for path in cache.iterdir()) == sorted(
+        [META, *(f"{name}.{what}.npy" for name in found for what in ("images", "labels"))]
+    )
+
+
+@pytest.mark.parametrize("data", [name for name in options("data") if name not in ("cached", "cifar10", "cifar100")])
+def test_every_set_can_be_prepared(data):
+    cfg = configure(f"data={data}", "size=24", "out=there", command="prepare")
+    assert (cfg.size, cfg.out) == (24, "there")
+    assert "img_size" in cfg.data
+
+
+def test_normalised_by_the_source_or_as_measured(cache):
+    pixels = everything(cached(cache).splits()["train"])[0].double() / 255
+    measured = cached(cache, "data.normalise=measured")
+    assert measured.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert measured.std == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist())
+    assert cached(cache).mean == [0.485, 0.456, 0.406]
+
+
+def test_of_larger_images_evaluation_sees_the_centre_and_training_its_crop(cache):
+    whole, part = cached(cache).splits()["val"], cached(cache, "data.img_size=[32,40]").splits()["val"]
+    assert (whole.crops, part.crops) == (False, True)
+    images, _ = everything(whole)
+    assert torch.equal(everything(part)[0], images[:, :, 8:40, 4:44])
+
+    def corner(draws: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        assert sizes.tolist() == [[SIZE, SIZE]] * len(draws)
+        return torch.stack([draws, draws + 1, torch.full_like(draws, 32), torch.full_like(draws, 40)], 1)
+
+    cropped, labels = part.read([3, 1], torch.tensor([5, 0]), corner)
+    assert torch.equal(cropped, torch.stack([images[3, :, 5:37, 6:46], images[1, :, :32, 1:41]]))
+    assert labels.tolist() == whole.labels[[3, 1]].tolist()
+
+    flat = torch.full((1, 3, SIZE, SIZE), 7, dtype=torch.uint8)
+    part.mapped = flat.numpy()
+    scaled, _ = part.read([0], torch.tensor([0]), lambda draws, sizes: torch.tensor([[3, 2, 10, 12]]))
+    assert torch.equal(scaled, torch.full((1, 3, 32, 40), 7, dtype=torch.uint8))
+
+
+def test_what_is_larger_than_the_cache_is_refused(cache):
+    with pytest.raises(InstantiationException, match=r"data\.img_size=64 is larger .* data\.img_size=48"):
+        cached(cache, "data.img_size=64")
+
+
+def damage_version(cache: Path) -> None:
+    meta = json.loads((cache / META).read_text())
+    (cache / META).write_text(json.dumps(meta | {"format": 99}))
+
+
+def damage_mean(cache: Path) -> None:
+    meta = json.loads((cache / META).read_text())
+    (cache / META).write_text(json.dumps(meta | {"num_classes": 6}))
+
+
+def cut_short(name: str, missing: int) -> Callable[[Path], None]:
+    def damage(cache: Path) -> None:
+        os.truncate(cache / name, (cache / name).stat().st_size - missing)
+
+    return damage
+
+
+def of_another(cache: Path) -> None:
+    np.save(images_file(cache, "val"), np.zeros((6, 3, 9, 8), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda cache: (cache / META).unlink(), ["data.root=", f"no {META}", "scripts/prepare_data.py"]),
+        (damage_version, ["format 99", "reads format 1", "scripts/prepare_data.py"]),
+        (damage_mean, [META, "is damaged", "scripts/prepare_data.py"]),
+        (cut_short(META, 9), [META, "is damaged", "scripts/prepare_data.py"]),
+        (cut_short("train.images.npy", 1), ["train.images.npy", "damaged", "scripts/prepare_data.py"]),
+        (cut_short("val.labels.npy", 8), ["val.labels.npy", "damaged", "scripts/prepare_data.py"]),
+        (cut_short("val.labels.npy", 100), ["val.labels.npy", "damaged", "scripts/prepare_data.py"]),
+        (cut_short("test.images.npy", -1), ["test.images.npy", "longer", "scripts/prepare_data.py"]),
+        (lambda cache: images_file(cache, "test").unlink(), ["test.images.npy", "missing", "scripts/prepare_data.py"]),
+        (of_another, ["val.images.npy", "[6, 3, 9, 8]", "[6, 3, 8, 8]", "scripts/prepare_data.py"]),
+    ],
+)
+def test_a_damaged_cache_is_refused_in_one_line(small, damage, said):
+    assert len(cached(small).splits()["train"]) == 20
+    damage(small)
+    with pytest.raises(InstantiationException) as refused:
+        cached(small)
+    message = str(refused.value.__cause__)
+    assert "\n" not in message
+    for words in said:
+        assert words in message
+
+
+@pytest.mark.parametrize("name", ["train.images.npy", "val.labels.npy"])
+def test_a_flipped_bit_is_found_by_verification(small, name):
+    assert verify(small, workers=0) == 32
+    flipped = bytearray((small / name).read_bytes())
+    flipped[-5] ^= 1
+    (small / name).write_bytes(flipped)
+    with pytest.raises(ValueError, match=rf"{name.split('.')[0]}\.images\.npy or its labels: 0 to .* not as they were"):
+        verify(small, workers=0)
+
+
+def test_a_finished_cache_is_left_alone_and_other_contents_are_refused(small, tmp_path):
+    source = Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6)
+    before = contents(small)
+    write(source, small)
+    assert contents(small) == before
+    with pytest.raises(ValueError, match=r"cache of something else \(data\.set=this there, that here\)"):
+        write(source, small, made_from={"set": "that"})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "diary.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"):
+        write(source, tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["diary.txt"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"):
+        write(source, tmp_path / "file")
+    with pytest.raises(OSError, match=r"out=/proc/cache cannot be written .*: make room or choose another folder"):
+        write(source, Path("/proc/cache"))
+
+
+def test_a_disk_too_small_is_said_before_anything_is_read(tmp_path):
+    class Vast(Random):
+        def splits(self):
+            return {"train": range(10**12), "val": range(1), "test": range(1)}
+
+    source = Vast(img_size=224, in_chans=3, num_classes=5, train_size=0, eval_size=0)
+    with pytest.raises(OSError, match=r"train\.images\.npy takes 1\.4e\+08 GiB, and .* GiB are free"):
+        write(source, tmp_path / "vast")
+
+
+def test_a_bad_image_is_named_and_no_cache_declared(photos, tmp_path):
+    root = tmp_path / "some"
+    for split in ("train", "val"):
+        for name in ("ant", "Käfer"):
+            (root / split / name).mkdir(parents=True)
+            for path in sorted((photos / split / name).iterdir())[:25]:
+                (root / split / name / path.name).write_bytes(path.read_bytes())
+    bad = root / "val" / "ant" / "003é.jpg"
+    good = bad.read_bytes()
+    bad.write_bytes(good[:200])
+    for workers in (0, 2):
+        with pytest.raises(ValueError, match=r"^[^\n]*val/ant/003é\.jpg does not decode[^\n]*$"):
+            write(folder_source(root), tmp_path / "out", workers=workers)
+    with pytest.raises(InstantiationException, match=r"is a cache that is not finished: complete it by the same comm"):
+        cached(tmp_path / "out")
+    bad.write_bytes(good)
+    write(folder_source(root), tmp_path / "out")
+    assert len(cached(tmp_path / "out").splits()["test"]) == 24
+
+
+class Holes(Random):
+    """A source that does without every third image, as one may with those that do not decode."""
+
+    class Split(InMemory):
+        def read(self, indices, draws=None, crop=None):
+            return super().read([i for i in indices if i % 3])
+
+    def splits(self):
+        return {name: self.Split(split.images, split.labels) for name, split in super().splits().items()}
+
+
+def test_images_that_the_source_leaves_out_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("patchbench.data.prepare.CHUNK_BYTES", 7 * 3 * 8 * 8)
+    source = Holes(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6)
+    write(source, tmp_path / "out")
+    copy = cached(tmp_path / "out")
+    for name, split in source.splits().items():
+        for ours, theirs in zip(everything(copy.splits()[name]), everything(split), strict=True):
+            assert torch.equal(ours, theirs)
+    assert len(copy.splits()["train"]) == 13
+    assert verify(tmp_path / "out", workers=0) == 13 + 4 + 4
+    pixels = everything(copy.splits()["train"])[0] / 255
+    assert cached(tmp_path / "out", "data.normalise=measured").mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+
+
+def test_a_journal_that_was_cut_off_costs_one_chunk(photos, cache, tmp_path):
+    out = tmp_path / "out"
+    write(folder_source(photos), out)
+    whole = contents(out)
+    meta = json.loads(whole[META])
+    chunks = meta["splits"]["val"]["chunks"]
+    lines = [json.dumps([["val", *span], {"kept": span[1] - span[0], "crc32": crc}]) for *span, crc in chunks]
+    (out / META).unlink()
+    (out / PLAN).write_text(json.dumps({"format": 1, "made_from": {"set": "this"}, "command": ""}))
+    (out / DONE).write_text("".join(line + "\n" for line in lines) + '[["test", 0, 24], {"crc')
+    images_file(out, "val").write_bytes(whole["val.images.npy"])
+    write(folder_source(photos), out)
+    assert contents(out) == whole
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(photos, tmp_path):
+    root, out = tmp_path / "many", tmp_path / "out"
+    for split, times in {"train": 12, "val": 2}.items():
+        for name in ("ant", "Käfer"):
+            (root / split / name).mkdir(parents=True)
+            for path in (photos / split / name).iterdir():
+                for i in range(times):
+                    (root / split / name / f"{i}{path.name}").hardlink_to(path)
+    arguments = ["data=imagefolder", f"data.root={root}", "size=224", f"out={out}", "workers=2"]
+    line = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), *arguments]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    first = subprocess.Popen(line, env=env, start_new_session=True)
+    while first.poll() is None and not ((out / DONE).exists() and (out / DONE).read_text()):
+        time.sleep(0.005)
+    os.killpg(first.pid, signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert not (out / META).exists()
+    with pytest.raises(InstantiationException) as refused:
+        cached(out)
+    assert "not finished: complete it by python scripts/prepare_data.py data=imagefolder" in str(refused.value)
+    done = (out / DONE).read_text().splitlines()
+    images, _ = everything(folder_source(root, 224).splits()["train"])
+    [_, start, stop], _ = json.loads(done[0])
+    assert 0 <= start < stop < len(images), "there was something left to do"
+    made_from = json.loads((out / PLAN).read_text())["made_from"]
+
+    second = subprocess.run(line, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert second.returncode == 0, second.stderr
+    assert f"python train.py data=cached data.root={out}" in second.stdout
+    write(folder_source(root, 224), tmp_path / "at once", made_from=made_from)
+    assert contents(out) == contents(tmp_path / "at once")
+
+
+class AnyCrop(Augment):
+    """A crop by the draw, as an augmentation has it: some are to be scaled."""
+
+    def crop(self, draws: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        top = draws % 9
+        return torch.stack([top, top // 2, 32 + draws % 2, torch.full_like(draws, 32)], 1)
+
+
+def epoch(source: Source, *, room: int, workers: int, resident: bool) -> list[list[torch.Tensor]]:
+    """What the network would see of training, validation and test."""
+    data = Batches(source, AnyCrop(repeats=1), batch_size=8, seed=0, workers=workers, limit=None, room=room)
+    data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    data.setup("fit")
+    assert bool(data.on_device()) == resident
+    seen = []
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert loader.num_workers == (0 if resident else workers)
+        for batch in loader:
+            moved = data.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+            seen.append(list(data.on_after_batch_transfer(moved, 0)))
+    return seen
+
+
+def same(one: list[list[torch.Tensor]], other: list[list[torch.Tensor]]) -> bool:
+    pairs = [pair for batches in zip(one, other, strict=True) for pair in zip(*batches, strict=True)]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.filterwarnings("ignore:The .srun. command")  # on a machine with SLURM
+def test_batches_are_the_same_wherever_images_live_and_whoever_reads_them(photos, cache):
+    direct = epoch(folder_source(photos), room=10**9, workers=0, resident=False)
+    for room, workers in ((0, 0), (0, 2), (10**5, 0), (10**9, 2)):
+        assert same(direct, epoch(cached(cache), room=room, workers=workers, resident=room == 10**9))
+
+
+@pytest.mark.filterwarnings("ignore:The .srun. command")  # on a machine with SLURM
+def test_crops_of_a_cache_are_the_same_at_any_number_of_workers(cache):
+    alone = epoch(cached(cache, "data.img_size=32"), room=10**9, workers=0, resident=False)
+    assert same(alone, epoch(cached(cache, "data.img_size=32"), room=10**9, workers=2, resident=False))
+    assert alone[0][0].shape == (8, 3, 32, 32)
+
+
+@pytest.mark.filterwarnings("ignore:The .srun. command")  # on a machine with SLURM
+def test_a_set_in_memory_gives_the_same_batches_on_the_device():
+    source = Random(img_size=16, in_chans=3, num_classes=5, train_size=50, eval_size=11)
+    assert same(epoch(source, room=10**9, workers=0, resident=True), epoch(source, room=0, workers=2, resident=False))
+
+
+@pytest.mark.slow
+def test_training_from_a_cache_is_training_from_its_source(command, micro, tmp_path):
+    """By the commands; evaluated again where the cache was moved; on one rank or two, on the device or not."""
+    knobs = [knob for knob in micro if "img_size" not in knob and "limit" not in knob] + ["limit_batches=8"]
+    made = command("scripts/prepare_data.py", "data=digits", "size=16", "out=cache")
+    assert made.returncode == 0, made.stderr
+    run = ["train.py", *knobs, "logger=csv"]
+    from_cache = ["data=cached", "data.root=cache"]
+    results = {}
+    for name, arguments in {
+        "source": ["data=digits", "data.img_size=16", "trainer=cpu", "resident=0"],
+        "cache": [*from_cache, "trainer=cpu", "resident=0", "workers=2"],
+        "two ranks": [*from_cache, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"],
+    }.items():
+        done = command(*run, *arguments, f"runs_dir=runs/{name.replace(' ', '_')}")
+        assert done.returncode == 0, done.stderr
+        results[name] = record(tmp_path / "runs" / name.replace(" ", "_"))["result"]
+    for name in ("test/acc", "test/loss", "val/loss"):
+        assert results["cache"][name] == results["source"][name], name
+        assert results["two ranks"][name] == pytest.approx(results["source"][name], rel=1e-3), name
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    [best] = (tmp_path / "runs" / "cache").rglob("best.ckpt")
+    done = command("evaluate.py", f"ckpt={best}", "data_root=elsewhere", "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    assert f"{results['cache']['test/acc']:.2%}" in done.stdout
