@@ -30,11 +30,12 @@ class Refused(Exception):
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Whatever the parts object to while they are built, before anything is trained, is a refusal."""
+def refusing(*objections: type[Exception]) -> Iterator[None]:
+    """Such exceptions are refusals; by default whatever parts object to while they are built, before training."""
+    parts_object = (ValueError, TypeError, OSError, CompactHydraException, OmegaConfBaseException)
     try:
         yield
-    except (ValueError, TypeError, OSError, CompactHydraException, OmegaConfBaseException) as error:
+    except objections or parts_object as error:  # noqa: B030
         cause: BaseException = error
         while isinstance(cause, CompactHydraException) and cause.__cause__ is not None:
             cause = cause.__cause__
