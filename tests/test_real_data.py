@@ -396,7 +396,16 @@ def test_archives_that_cannot_be_read_are_named(tmp_path):
     path = tmp_path / "train.tar"
     write_shard(path, shard(30))
     whole = path.read_bytes()
-    for held in (whole[: len(whole) // 2 + 300], gzip.compress(whole), b"", bz2.compress(whole), b"x" * 5000):
+    half = len(whole) // 1024 * 512
+    for held in (
+        whole[:half],
+        whole[: half + 300],
+        whole[: half + 1200],
+        gzip.compress(whole),
+        b"",
+        bz2.compress(whole),
+        b"x" * 5000,
+    ):
         path.write_bytes(held)
         with pytest.raises(InstantiationException, match=r"train\.tar is no tar archive, or compressed, or cut short"):
             shards(tmp_path)
@@ -415,10 +424,10 @@ def test_archives_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_given_mean_is_taken_and_checked(tmp_path):
     write_shard(tmp_path / "train.tar", shard(30))
-    found = shards(tmp_path, "data.mean=[0.5,0.4,0.3]")
+    found = shards(tmp_path, "data.mean=[0.5,0.4,0.3]", "data.val_size=6")
     splits = found.splits()
     assert found.mean == [0.5, 0.4, 0.3]
     images = splits["train"].read(range(len(splits["train"])))[0] / 255
     assert found.std == pytest.approx(images.std((0, 2, 3), correction=0).tolist())
     with pytest.raises(ValueError, match=r"data\.std=\[0\.5\] must be a number above 0 for each of the 3 channels"):
-        shards(tmp_path, "data.std=[0.5]").splits()
+        shards(tmp_path, "data.std=[0.5]", "data.val_size=6").splits()

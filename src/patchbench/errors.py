@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).parents[2] / "conf"
-TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
 
 
 class Refused(Exception):
@@ -56,6 +56,10 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
         inside = HydraConfig.initialized()
+        if not TRACEBACK:
+            os.environ["PATCHBENCH_RANKS"] = (
+                "1"  # to the processes that this one starts: the next line was not asked for
+            )
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it would otherwise print
         try:
             return main(*args)

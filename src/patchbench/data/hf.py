@@ -49,7 +49,7 @@ class HuggingFace:
         self.img_size, self.mirrors = size("data.img_size", img_size), mirrors
         self.val_size, self.test_size = val_size, test_size
         self.train_fraction, self.train_size = train_fraction, train_size
-        self.given = mean, std
+        self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
         if not (where := root or name):
             raise ValueError("data=hf needs data.name=<owner/set on the hub> or data.root=<folder of a set>")
         self.what = f"data.name={name}" if root is None else f"data.root={root}"
@@ -90,7 +90,7 @@ class HuggingFace:
             name: Pictures(self.albums[given], self.labels[given], images, self.reading)
             for name, (given, images) in chosen.items()
         }
-        self.mean, self.std = statistics(splits["train"], self.in_chans, *self.given)
+        self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
         return splits
 
 
@@ -159,5 +159,5 @@ def column(kind: str, given: str | None, what: str, features: Any, likely: Seque
         return likely[0]
     why = f"there is no {given}" if given is not None else "which cannot be told"
     raise ValueError(
-        f"{what} has the columns {', '.join(features)}: set data.{kind}_column to the one that holds the {kind}s ({why})"
+        f"{what} has the columns {', '.join(features)}: set data.{kind}_column to that of the {kind}s ({why})"
     )

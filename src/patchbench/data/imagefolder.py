@@ -37,7 +37,7 @@ class ImageFolder:
     ) -> None:
         self.root, self.img_size, self.mirrors = Path(root).expanduser(), size("data.img_size", img_size), mirrors
         self.val_size, self.train_fraction, self.train_size = val_size, train_fraction, train_size
-        self.given = mean, std
+        self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
         classes = {name: class_names(self.root, name) for name in ("train", "val")}
         if (self.root / "test").is_dir():
             classes["test"] = class_names(self.root, "test")
@@ -67,7 +67,7 @@ class ImageFolder:
             name: Pictures(albums[given], labels[given], images, self.reading)
             for name, (given, images) in chosen.items()
         }
-        self.mean, self.std = statistics(splits["train"], self.in_chans, *self.given)
+        self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
         return splits
 
     def listed(self, split: str) -> list[tuple[str, int]]:

@@ -61,7 +61,7 @@ class Shards:
         self.img_size, self.mirrors = size("data.img_size", img_size), mirrors
         self.val_size, self.test_size = val_size, test_size
         self.train_fraction, self.train_size = train_fraction, train_size
-        self.given = mean, std
+        self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
         paths = archives(root)
         self.albums = {
             split: Members([(path, member) for path in found for member in indexed(path, Path(index_dir), label_key)])
@@ -85,7 +85,7 @@ class Shards:
             name: Pictures(self.albums[given], self.labels[given], images, self.reading)
             for name, (given, images) in chosen.items()
         }
-        self.mean, self.std = statistics(splits["train"], self.in_chans, *self.given)
+        self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
         return splits
 
 
@@ -158,10 +158,13 @@ def scanned(url: str, label_key: str) -> list[Member]:
                 if f".{suffix.lower()}" in SUFFIXES:
                     images[key] = entry.name, entry.offset_data, entry.size
                 elif suffix in ("cls", "json"):
-                    said = archive.extractfile(entry).read()
-                    if (label := label_in(said, suffix, label_key)) is None:
+                    said: Any = archive.extractfile(entry)
+                    if (label := label_in(said.read(), suffix, label_key)) is None:
                         raise ValueError(f"{url}: {entry.name} tells no label: mend it, or set data.label_key")
                     labels[key] = label
+            file.seek(archive.offset)  # where tarfile stopped, be it at an end or at what is no header
+            if (end := file.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
+                raise EOFError(f"it breaks off after {archive.offset + len(end):,} bytes")
     except (tarfile.TarError, EOFError) as error:
         raise OSError(
             f"{url} is no tar archive, or compressed, or cut short ({error}): fetch it again, or unpack it with gunzip"
@@ -172,11 +175,14 @@ def scanned(url: str, label_key: str) -> list[Member]:
     return [Member(*image, labels[key]) for key, image in images.items()]
 
 
-def label_in(said: bytes, suffix: str, label_key: str) -> Any:
+def label_in(said: bytes, suffix: str, label_key: str) -> int | str | None:
     """A whole number, a word, or None where it says neither."""
     try:
-        label = json.loads(said) if suffix == "json" else said.decode().strip()
-        label = label.get(label_key) if suffix == "json" else int(label) if re.fullmatch(r"-?\d+", label) else label
+        if suffix == "json":
+            label = json.loads(said).get(label_key)
+        else:
+            word = said.decode().strip()
+            label = int(word) if re.fullmatch(r"-?\d+", word) else word
     except (ValueError, AttributeError):
         return None
     return label if isinstance(label, int | str) and label != "" else None

@@ -10,19 +10,19 @@ IMAGES = 1024  # of 224 pixels: the mean is then known to 0.01
 
 
 def statistics(
-    train: Split, in_chans: int, mean: Sequence[float] | None, std: Sequence[float] | None
+    train: Split, in_chans: int, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[list[float], list[float]]:
-    """Per channel, of pixels in 0 ... 1. What is not given is measured on training images, evenly spaced.
+    """Per channel, of pixels in 0 ... 1. What is empty is measured on training images, evenly spaced.
 
     ValueError where a value is given for more or fewer channels than there are.
     """
     for name, values in (("mean", mean), ("std", std)):
-        if values is not None and (len(values) != in_chans or (name == "std" and min(values) <= 0)):
+        if values and (len(values) != in_chans or (name == "std" and min(values) <= 0)):
             raise ValueError(
                 f"data.{name}={list(values)} must be a number {'above 0 ' if name == 'std' else ''}for each of the "
                 f"{in_chans} channels, or null to measure it"
             )
-    if mean is not None and std is not None:
+    if mean and std:
         return list(mean), list(std)
     count = min(IMAGES, len(train))
     chosen = [i * len(train) // count for i in range(count)]
@@ -33,4 +33,4 @@ def statistics(
         pixels += images[:, 0].numel()
     first, second = moments / max(pixels, 1)
     spread = (second - first.square()).clamp(min=0).sqrt().clamp(min=1 / 255)  # images of one colour have none
-    return list(first.tolist() if mean is None else mean), list(spread.tolist() if std is None else std)
+    return list(mean or first.tolist()), list(std or spread.tolist())

@@ -61,7 +61,7 @@ class TorchVision:
         self.mirrors = kind.__name__ not in HANDED if mirrors == "auto" else mirrors
         self.val_size, self.test_size = val_size, test_size
         self.train_fraction, self.train_size = train_fraction, train_size
-        self.given = mean, std
+        self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
         sets = opened(kind, Path(root), dict(options or {}))
         labels = {split: labels_of(found, kind.__name__) for split, found in sets.items()}
         self.classes, self.labels = numbered(
@@ -82,7 +82,7 @@ class TorchVision:
             train_size=self.train_size,
         )
         splits = {name: self.split(given, images) for name, (given, images) in chosen.items()}
-        self.mean, self.std = statistics(splits["train"], self.in_chans, *self.given)
+        self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
         return splits
 
     def split(self, given: str, images: Sequence[int]) -> Split:
