@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).parents[2] / "conf"
-TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
 
 
 class Refused(Exception):
@@ -30,11 +30,12 @@ class Refused(Exception):
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Whatever the parts object to while they are built, before anything is trained, is a refusal."""
+def refusing(*objections: type[Exception]) -> Iterator[None]:
+    """Such exceptions are refusals; by default whatever parts object to while they are built, before training."""
+    parts_object = (ValueError, TypeError, OSError, CompactHydraException, OmegaConfBaseException)
     try:
         yield
-    except (ValueError, TypeError, OSError, CompactHydraException, OmegaConfBaseException) as error:
+    except objections or parts_object as error:  # noqa: B030
         cause: BaseException = error
         while isinstance(cause, CompactHydraException) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -55,6 +56,10 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
         inside = HydraConfig.initialized()
+        if not TRACEBACK:
+            os.environ["PATCHBENCH_RANKS"] = (
+                "1"  # to the processes that this one starts: the next line was not asked for
+            )
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it would otherwise print
         try:
             return main(*args)

@@ -120,6 +120,8 @@ def one_image(source: Source, index: int) -> tuple[torch.Tensor, int]:
     if not 0 <= index < len(test):
         raise ValueError(f"image={index} is not there: the test split has images 0 to {len(test) - 1}")
     images, labels = test.read([index])
+    if not len(images):
+        raise ValueError(f"image={index} does not decode: take another")
     return images[0], int(labels[0])
 
 

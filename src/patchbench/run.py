@@ -38,9 +38,10 @@ from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_c
 from patchbench.cost import Cost
 from patchbench.data.batches import Batches, cores
 from patchbench.data.cached import PREPARE
+from patchbench.data.pictures import BadImage
 from patchbench.data.prepare import prepare as write_cache
 from patchbench.data.prepare import verify
-from patchbench.data.source import Source
+from patchbench.data.source import Source, Split
 from patchbench.errors import refusing
 from patchbench.layout import Size
 from patchbench.task import Classify
@@ -90,14 +91,18 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
     with ExitStack() as stack:
         with refusing():
             trainer.loggers = list(start_loggers(cfg, origin, costs, out_dir, stack, resume=ready.ckpt is not None))
-        trainer.fit(task, data, ckpt_path=ready.ckpt)
-        validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        tested = test(trainer, task, data, out_dir / "best.ckpt")
-        tested |= ask(trainer, task, data, asked(cfg), split_at_size(cfg))
-        result = validated | tested | meter.summary() | costs.facts()
+        with refusing(BadImage):
+            trainer.fit(task, data, ckpt_path=ready.ckpt)
+            validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            tested = test(trainer, task, data, out_dir / "best.ckpt")
+            tested |= ask(trainer, task, data, asked(cfg), split_at_size(cfg))
+        left_out = skipped(trainer, data)
+        result = validated | tested | meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {name: value for name, value in result.items() if isinstance(value, int | float)})
-    questions = {"asked": OmegaConf.to_container(cfg.eval, resolve=True)}
+    questions = {"asked": OmegaConf.to_container(cfg.eval, resolve=True), "skipped": left_out}
     write_record(record, origin | questions | {"result": result, "environment": environment()})
+    if left_out:
+        say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
     print_result(schema.name(levels), result, out_dir)
     return result["val/acc_best"]
 
@@ -140,6 +145,8 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     if cfg.model.init_from and not ckpt:
         remarks.append(interop.load(net, cfg.model.init_from))
     data = prepare_data(cfg, source, trainer)
+    if data.splits:  # on the first rank, which writes the checkpoints: there they hold for other images too
+        origin["config"]["data"] |= {name: list(getattr(source, name)) for name in ("mean", "std") if name in cfg.data}
     task = build_task(cfg, net, data)
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
         compile_blocks(net)
@@ -202,7 +209,8 @@ def evaluate(
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
         task = build_task(cfg, build_net(cfg, source), data)
-    result = test(trainer, task, data, ckpt) | ask(trainer, task, data, asked(cfg), split_at_size(cfg))
+    with refusing(BadImage):
+        result = test(trainer, task, data, ckpt) | ask(trainer, task, data, asked(cfg), split_at_size(cfg))
     result |= network_cost(cfg, source).facts()
     if not silent:
         print_result(schema.name(origin["factors"]), result)
@@ -272,11 +280,29 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict
     task.load_state_dict(read_checkpoint(ckpt)["state_dict"])
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    images = sum(len(batch.indices) for batch in data.test_dataloader().sampler)
+    bad = unreadable(data.splits["test"])
+    images = sum(len(batch.indices) - int(bad[batch.indices].sum()) for batch in data.test_dataloader().sampler)
     if trainer.world_size > 1:
         images = int(trainer.strategy.reduce(torch.tensor(images), reduce_op="sum"))
     interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
     return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
+
+
+def unreadable(split: Split) -> torch.Tensor:
+    """Which of its images this process and its loaders found not to decode."""
+    bad = getattr(split, "bad", None)
+    return torch.zeros(len(split), dtype=torch.bool) if bad is None else bad
+
+
+def skipped(trainer: pl.Trainer, data: Batches) -> list[str]:
+    """The names of the images that do not decode, of all splits, seen by any rank."""
+    names: list[str] = []
+    for split in data.splits.values():
+        bad = unreadable(split)
+        if trainer.world_size > 1:
+            bad = trainer.strategy.reduce(bad.int().to(trainer.strategy.root_device), reduce_op="max").cpu()
+        names += [split.name(i) for i in bad.nonzero().flatten().tolist()]  # type: ignore[attr-defined]
+    return names
 
 
 def spell_size(pair: Size) -> str:

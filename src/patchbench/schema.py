@@ -92,6 +92,9 @@ def identity(cfg: DictConfig) -> str:
 def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The levels of this run by factor: the options chosen in each group, the patch and the seed."""
     groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "augment", "optim")}
+    if set_name := OmegaConf.select(cfg, "data.name", throw_on_missing=False):
+        short = str(set_name).rstrip("/").rpartition("/")[2]
+        groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]
     patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
     return groups | {
         "patch": patch if reads_patch(cfg) else None,

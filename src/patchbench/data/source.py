@@ -85,9 +85,10 @@ def resize(images: UInt8[Tensor, "n c h w"], img_size: Size) -> UInt8[Tensor, "n
     """Bicubic, antialiased where it shrinks; nothing is done to images that have the size."""
     if images.shape[2:] == img_size:
         return images
-    return (
-        F.interpolate(images.float(), img_size, mode="bicubic", antialias=True).round_().clamp_(0, 255).to(torch.uint8)
-    )
+    scaled = torch.empty(*images.shape[:2], *img_size, dtype=torch.uint8)
+    for few, out in zip(images.split(1024), scaled.split(1024), strict=True):  # as floats, all would not fit
+        out[:] = F.interpolate(few.float(), img_size, mode="bicubic", antialias=True).round_().clamp_(0, 255)
+    return scaled
 
 
 def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[list[int], list[int]]:

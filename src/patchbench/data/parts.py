@@ -1,0 +1,98 @@
+"""Which images train, choose and judge a network: the same for every seed."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from patchbench.data.source import held_out
+
+
+def parts(
+    labels: Mapping[str, Sequence[int]],
+    *,
+    val_size: int | float,
+    test_size: int | float | None,
+    train_fraction: float | None,
+    train_size: int | None,
+) -> dict[str, tuple[str, list[int]]]:
+    """For train, val and test: the split of the data set to take it from, and the numbers of its images there.
+
+    labels: of the splits that the set has, `train` and perhaps `val` and `test`. Where both are there, `val` chooses
+    and `test` judges. Where one is, it judges, and `val_size` of `train` is held out to choose by; where none is,
+    `test_size` of `train` first. Of what then is left of `train`, a part may be taken: see `few`.
+    """
+    train = list(range(len(labels["train"])))
+
+    def hold_out(size: int | float | None, option: str) -> tuple[str, list[int]]:
+        nonlocal train
+        assert size is not None
+        stay, out = held_out([labels["train"][i] for i in train], size, option)
+        held, train = [train[i] for i in out], [train[i] for i in stay]
+        return "train", held
+
+    def whole(name: str) -> tuple[str, list[int]]:
+        return name, list(range(len(labels[name])))
+
+    judges = next((name for name in ("test", "val") if name in labels), None)
+    test = whole(judges) if judges else hold_out(test_size, "data.test_size")
+    val = whole("val") if judges == "test" and "val" in labels else hold_out(val_size, "data.val_size")
+    kept = few([labels["train"][i] for i in train], train_fraction, train_size)
+    return {"train": ("train", [train[i] for i in kept]), "val": val, "test": test}
+
+
+def few(labels: Sequence[int], fraction: float | None, size: int | None) -> list[int]:
+    """The numbers of `size` images, or of a share of them: all classes in proportion, a smaller choice in a larger one.
+
+    The images of a class stand in a fixed random order; they are taken where the r-th of a class of n comes at r / n.
+    So each class has its share, rounded up or down, and one image at least.
+    ValueError: both are given, or no such number of images can be taken.
+    """
+    count = len(labels)
+    if fraction is None and size is None:
+        return list(range(count))
+    if fraction is not None and size is not None:
+        raise ValueError(f"data.train_fraction={fraction} and data.train_size={size} say the same thing: give one")
+    option, value = ("data.train_fraction", fraction) if size is None else ("data.train_size", size)
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f"{option}={value} must be above 0 and at most 1")
+    wanted = round(fraction * count) if fraction is not None else size
+    sizes = Counter(labels)
+    if not isinstance(wanted, int) or not len(sizes) <= wanted <= count:
+        raise ValueError(
+            f"{option}={value} cannot be taken of {count} training images in {len(sizes)} classes: "
+            f"take {len(sizes)} to {count} images, so that no class is without"
+        )
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+    seen, place = Counter[int](), {}
+    for i in shuffled:
+        place[i] = seen[labels[i]] / sizes[labels[i]]
+        seen[labels[i]] += 1
+    return sorted(sorted(shuffled, key=lambda i: place[i])[:wanted])
+
+
+def numbered(
+    labels: Mapping[str, Sequence[Any]], classes: Sequence[Any] | None, where: Callable[[str, int], str]
+) -> tuple[list[Any], dict[str, list[int]]]:
+    """The classes, and the labels as numbers of these.
+
+    classes: those of the training images, sorted, where None. A split without any label, as the test split of a
+    contest has none, is left out. where: names an image by split and number, for the ValueError that any other label
+    of no class raises.
+    """
+    known = sorted({label for label in labels["train"] if is_class(label)}) if classes is None else list(classes)
+    numbers = {label: number for number, label in enumerate(known)}
+    told = {split: given for split, given in labels.items() if split == "train" or not set(given) <= {None, -1}}
+    for split, given in told.items():
+        for i, label in enumerate(given):
+            if label not in numbers:
+                raise ValueError(
+                    f"{where(split, i)} has the label {label!r}, which is none of the {len(known)} classes"
+                    f"{' of the training images' if classes is None else ''}: mend or remove it"
+                )
+    return known, {split: [numbers[label] for label in given] for split, given in told.items()}
+
+
+def is_class(label: object) -> bool:
+    return isinstance(label, str) or (isinstance(label, int) and label >= 0)

@@ -1,0 +1,443 @@
+"""Pictures of every mode are seen as a person sees them; what does not decode is named, or skipped and counted."""
+
+import io
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import configure, record
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+
+from patchbench.data.imagefolder import ImageFolder
+from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre, channels
+from patchbench.run import evaluate, train
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def pictures(*paths: Path, img_size=(16, 16), in_chans=3, crop_pct=1.0, on_error="raise") -> Pictures:
+    reading = Reading(img_size, in_chans, crop_pct, on_error)
+    return Pictures(Paths(paths), list(range(len(paths))), range(len(paths)), reading)
+
+
+def seen(path: Path, **knobs) -> Tensor:
+    return pictures(path, **knobs).read([0])[0][0]
+
+
+def halves(left: tuple, right: tuple, size: tuple[int, int] = (16, 16)) -> Image.Image:
+    width, height = size
+    image = Image.new("RGB", size, left)
+    image.paste(right, (width // 2, 0, width, height))
+    return image
+
+
+def corner_colours(image: Tensor) -> list[tuple[int, ...]]:
+    """Top left, top right, bottom left."""
+    return [tuple(image[:, y, x].tolist()) for y, x in ((0, 0), (0, -1), (-1, 0))]
+
+
+# Modes
+
+
+def ramp16() -> np.ndarray:
+    return np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+
+
+def palette(path: Path) -> None:
+    image = Image.new("P", (16, 16), 0)
+    image.putpalette([*RED, *BLUE, 0, 0, 0])
+    image.paste(1, (8, 0, 16, 16))
+    image.save(path)
+
+
+def palette_with_a_hole(path: Path) -> None:
+    image = Image.new("P", (16, 16), 2)
+    image.putpalette([*RED, *BLUE, 0, 0, 0])
+    image.paste(1, (8, 0, 16, 16))
+    image.save(path, transparency=bytes([255, 255, 0]))
+
+
+def transparent(path: Path) -> None:
+    image = halves((0, 0, 0), BLUE).convert("RGBA")
+    alpha = Image.new("L", (16, 16), 0)
+    alpha.paste(255, (8, 0, 16, 16))
+    image.putalpha(alpha)
+    image.save(path)
+
+
+def grey_with_alpha(path: Path) -> None:
+    image = Image.new("LA", (16, 16), (0, 0))
+    image.paste((100, 255), (8, 0, 16, 16))
+    image.save(path)
+
+
+def animated(path: Path) -> None:
+    frames = [halves(RED, BLUE), halves(BLUE, RED), Image.new("RGB", (16, 16), WHITE)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+def cmyk(path: Path) -> None:
+    halves(RED, BLUE).convert("CMYK").save(path)
+
+
+def cmyk_jpeg(path: Path) -> None:
+    halves(RED, BLUE, (32, 32)).convert("CMYK").save(path, quality=100)
+
+
+def two_tone(path: Path) -> None:
+    halves((0, 0, 0), WHITE).convert("1").save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "left", "right"),
+    [
+        ("p.png", palette, RED, BLUE),
+        ("p.gif", palette, RED, BLUE),
+        ("hole.png", palette_with_a_hole, WHITE, BLUE),
+        ("rgba.png", transparent, WHITE, BLUE),
+        ("rgba.webp", transparent, WHITE, BLUE),
+        ("la.png", grey_with_alpha, WHITE, (100, 100, 100)),
+        ("moving.gif", animated, RED, BLUE),
+        ("moving.png", animated, RED, BLUE),
+        ("moving.webp", animated, RED, BLUE),
+        ("pages.tiff", animated, RED, BLUE),
+        ("cmyk.tiff", cmyk, RED, BLUE),
+        ("cmyk.jpg", cmyk_jpeg, RED, BLUE),
+        ("1.png", two_tone, (0, 0, 0), WHITE),
+    ],
+)
+def test_every_mode_is_seen_in_its_colours(tmp_path, name, write: Callable[[Path], None], left, right):
+    write(tmp_path / name)
+    image = seen(tmp_path / name)
+    assert image.shape == (3, 16, 16)
+    for got, wanted in zip(corner_colours(image), (left, right, left), strict=True):
+        assert got == pytest.approx(wanted, abs=0 if name.endswith(("png", "tiff")) else 12)
+
+
+@pytest.mark.parametrize("name", ["16.png", "16.tiff"])
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_sixteen_bits_are_scaled_and_not_cut(tmp_path, name, in_chans):
+    Image.fromarray(ramp16()).save(tmp_path / name)
+    image = seen(tmp_path / name, in_chans=in_chans)
+    assert image.shape[0] == in_chans
+    assert image[0].flatten().tolist() == list(range(256))
+    assert torch.equal(image[0], image[-1])
+
+
+def test_pixels_without_a_range_are_named(tmp_path):
+    Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)).save(tmp_path / "f.tiff")
+    with pytest.raises(BadImage, match=r"f\.tiff does not decode \(.*mode F tells no range"):
+        seen(tmp_path / "f.tiff")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_is_seen_upright(tmp_path, suffix, orientation):
+    upright = Image.new("RGB", (24, 40), (0, 0, 0))
+    upright.paste(RED, (0, 0, 12, 20))
+    upright.paste(BLUE, (12, 0, 24, 20))
+    back = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(back[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    stored.save(path, exif=exif, **({"quality": 95, "subsampling": 0} if suffix == "jpg" else {}))
+    image = seen(path, img_size=(40, 24))
+    for got, wanted in zip(corner_colours(image), (RED, BLUE, (0, 0, 0)), strict=True):
+        assert got == pytest.approx(wanted, abs=40)
+
+    def right_half(draws: Tensor, sizes: Tensor) -> Tensor:
+        assert sizes.tolist() == [[40, 24]]
+        return torch.tensor([[0, 12, 20, 12]])
+
+    image, _ = pictures(path, img_size=(10, 6)).read([0], torch.tensor([1]), right_half)
+    assert image.float().mean((0, 2, 3)).tolist() == pytest.approx(BLUE, abs=25)
+
+
+# Size and crop
+
+
+def noise(size: tuple[int, int], cell: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(256, size=(size[1] // cell, size[0] // cell, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("img_size", [(16, 16), (16, 40), (48, 20)])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_the_view_is_the_centre_scaled(tmp_path, img_size, suffix):
+    image = noise((160, 120), 16)
+    image.save(tmp_path / f"a.{suffix}", **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}))
+    got = seen(tmp_path / f"a.{suffix}", img_size=img_size, crop_pct=0.875)
+    top, left, height, width = centre((120, 160), img_size, 0.875)
+    assert height / 120 == pytest.approx(0.875, abs=0.01) or width / 160 == pytest.approx(0.875, abs=0.01)
+    assert width / height == pytest.approx(img_size[1] / img_size[0], rel=0.02)
+    assert (top, left) == ((120 - height) // 2, (160 - width) // 2)
+    box = (left, top, left + width, top + height)
+    wanted = np.asarray(image.resize(img_size[::-1], Image.Resampling.BICUBIC, box))
+    assert np.abs(got.permute(1, 2, 0).numpy().astype(int) - wanted).mean() < (3 if suffix == "png" else 8)
+
+
+def test_a_small_crop_of_a_large_jpeg_is_as_sharp_as_of_a_png(tmp_path):
+    image = noise((800, 800), 4)
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.jpg", quality=100, subsampling=0)
+
+    def small(draws: Tensor, sizes: Tensor) -> Tensor:
+        return torch.tensor([[int(draws[0]), 200, 100, 100]])
+
+    for draw in (0, 250, 700):
+        of = [
+            pictures(tmp_path / f"a.{suffix}", img_size=(64, 64)).read([0], torch.tensor([draw]), small)[0].int()
+            for suffix in ("png", "jpg")
+        ]
+        assert (of[0] - of[1]).abs().float().mean() < 3
+        wanted = v2.functional.pil_to_tensor(image)[:, draw : draw + 100, 200:300]
+        wanted = v2.functional.resize(wanted, [64, 64], v2.InterpolationMode.BICUBIC, antialias=True)
+        assert torch.equal(of[0], wanted[None].int())
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path):
+    noise((3000, 2000), 50).save(tmp_path / "a.jpg", quality=90)
+    noise((3000, 2000), 50).resize((750, 500)).save(tmp_path / "b.jpg", quality=90)
+    took = {}
+    for name in ("a", "b"):
+        split = pictures(tmp_path / f"{name}.jpg", img_size=(64, 64))
+        split.read([0])
+        start = time.process_time()
+        for _ in range(5):
+            split.read([0])
+        took[name] = time.process_time() - start
+    with Image.open(tmp_path / "a.jpg") as whole:
+        start = time.process_time()
+        for _ in range(5):
+            ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).convert("RGB")
+        assert took["a"] < 0.6 * (time.process_time() - start), whole.size
+
+
+def test_grey_pictures_have_one_channel_unless_one_has_colour(tmp_path):
+    for i in range(3):
+        Image.new("L", (16, 16), i).save(tmp_path / f"{i}.png")
+    Image.fromarray(ramp16()).save(tmp_path / "3.png")
+    (tmp_path / "4.png").write_bytes(b"")
+    paths = sorted(tmp_path.iterdir())
+    assert channels(Paths(paths)) == 1
+    Image.new("RGB", (16, 16)).save(tmp_path / "5.png")
+    assert channels(Paths([*paths, tmp_path / "5.png"])) == 3
+
+
+# What does not decode
+
+
+def spoilt(suffix: str) -> dict[str, bytes]:
+    file = io.BytesIO()
+    noise((64, 64), 8).save(file, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+    whole = file.getvalue()
+    return {
+        "empty": b"",
+        "short": whole[: len(whole) // 2],
+        "start": whole[:12],
+        "text": b"<html>404 not found</html>",
+        "zeros": bytes(len(whole)),
+    }
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif"])
+def test_a_file_that_does_not_decode_is_named_in_one_line(tmp_path, suffix):
+    for name, held in spoilt(suffix).items():
+        path = tmp_path / f"{name}.{suffix}"
+        path.write_bytes(held)
+        with pytest.raises(BadImage) as bad:
+            seen(path)
+        assert str(bad.value).startswith(f"{path} does not decode (")
+        assert str(bad.value).endswith("data.on_error=skip to do without such images")
+        assert "\n" not in str(bad.value)
+        assert "object at" not in str(bad.value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif", "ppm", "avif"])
+def test_no_damage_does_more_than_name_the_file(tmp_path, suffix):
+    file = io.BytesIO()
+    noise((40, 40), 8).save(file, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+    whole, generator, refused = file.getvalue(), np.random.default_rng(0), 0
+    path = tmp_path / f"a.{suffix}"
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in generator.integers(min(len(whole), 400), size=3):
+            damaged[at] = generator.integers(256)
+        path.write_bytes(damaged)
+        try:
+            assert seen(path).shape == (3, 16, 16)
+        except BadImage:
+            refused += 1
+    assert refused
+
+
+def test_the_name_of_a_file_may_be_any_bytes(tmp_path):
+    for name in ("蜜蜂 é.png", os.fsdecode(b"\xff\xfe.png")):
+        try:
+            halves(RED, BLUE).save(tmp_path / name)
+        except OSError:
+            pytest.skip("this file system takes text alone")
+        assert corner_colours(seen(tmp_path / name))[:2] == [RED, BLUE]
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(BadImage) as bad:
+            seen(tmp_path / name)
+        str(bad.value).encode()
+
+
+def test_what_a_loader_wraps_keeps_its_own_words_alone():
+    message = "a.png does not decode (no image): mend it"
+    wrapped = f"Caught BadImage in worker 0.\nOriginal Traceback\n  raise BadImage(\npatchbench.x.BadImage: {message}\n"
+    assert (
+        str(BadImage(wrapped))
+        == str(BadImage(message))
+        == str(pickle.loads(pickle.dumps(BadImage(message))))
+        == message
+    )
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[Path]:
+    """Ten pictures whose colour is their number; the third, the fourth and the last are spoilt."""
+    paths = []
+    for i in range(10):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("RGB", (16, 16), (20 * i,) * 3).save(paths[-1])
+    for i in (3, 4, 9):
+        paths[i].write_bytes(paths[i].read_bytes()[:40])
+    return paths
+
+
+def test_in_training_the_next_good_picture_comes_with_its_own_label(mixed):
+    split = pictures(*mixed, on_error="skip")
+    images, labels = split.read(range(10), torch.arange(10))
+    assert labels.tolist() == [0, 1, 2, 5, 5, 5, 6, 7, 8, 0]
+    assert (images[:, 0, 0, 0] // 20).tolist() == labels.tolist()
+    again = split.read(range(10), torch.arange(10))
+    assert torch.equal(images, again[0])
+    assert split.bad.nonzero().flatten().tolist() == [3, 4, 9]
+
+
+def test_elsewhere_what_is_skipped_is_left_out(mixed):
+    split = pictures(*mixed, on_error="skip")
+    images, labels = split.read([2, 3, 5])
+    assert labels.tolist() == [2, 5]
+    assert len(images) == 2
+    assert split.read([3, 4])[0].shape == (0, 3, 16, 16)
+    assert [split.name(i) for i in split.bad.nonzero().flatten().tolist()] == [str(mixed[3]), str(mixed[4])]
+
+
+def test_where_none_decodes_nothing_is_left_to_skip_to(mixed):
+    split = pictures(*(mixed[i] for i in (3, 4, 9)), on_error="skip")
+    with pytest.raises(BadImage, match="none of 3 images decodes"):
+        split.read([0, 1], torch.arange(2))
+    with pytest.raises(BadImage, match="none of 3 images decodes"):
+        pictures(*(mixed[i] for i in (3, 4, 9)), on_error="skip").read([0, 1, 2])
+
+
+def test_other_policies_are_refused():
+    with pytest.raises(ValueError, match=r"data\.on_error=ignore is unknown: use raise or skip"):
+        Reading((16, 16), 3, 1.0, "ignore")
+
+
+# In a folder, and in a run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for split, count in {"train": 30, "val": 12}.items():
+        for name, colour in {"bee": RED, "蜂 queen": BLUE}.items():
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in range(count):
+                halves(colour, (0, 10 * i % 256, 0)).save(tmp_path / "set" / split / name / f"{i:02d}.jpg")
+    return tmp_path / "set"
+
+
+def image_folder(root: Path, *overrides: str) -> ImageFolder:
+    cfg = configure("data=imagefolder", f"data.root={root}", "data.img_size=16", "data.val_size=0.2", *overrides)
+    return instantiate(cfg.data)
+
+
+def test_what_is_no_picture_is_left_out_and_what_should_be_one_is_not(folder):
+    bee = folder / "train" / "bee"
+    for name in ("Thumbs.db", "notes.txt", ".hidden.jpg", "._00.jpg", "list.csv"):
+        (bee / name).write_text("no picture")
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (bee / "more").mkdir()
+    (bee / "01.jpg").rename(bee / "more" / "x.JPEG")
+    (bee / "linked.jpg").symlink_to(bee / "02.jpg")
+    (bee / "nowhere.jpg").symlink_to(bee / "gone.jpg")
+    os.mkfifo(bee / "pipe.jpg")
+    (bee / "round").symlink_to(folder)
+    found = image_folder(folder)
+    names = [Path(path).relative_to(bee).as_posix() for path, label in found.files["train"] if label == 0]
+    assert names == ["00.jpg", *(f"{i:02d}.jpg" for i in range(2, 30)), "linked.jpg", "more/x.JPEG", "nowhere.jpg"]
+    assert found.classes == ["bee", "蜂 queen"]
+    with pytest.raises(BadImage, match=r"nowhere\.jpg does not decode \(.*No such file"):
+        seen(bee / "nowhere.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind the superuser")
+def test_a_folder_that_cannot_be_read_is_named(folder):
+    (folder / "train" / "bee").chmod(0)
+    try:
+        with pytest.raises(InstantiationException, match=r"Permission denied.*train/bee"):
+            image_folder(folder)
+    finally:
+        (folder / "train" / "bee").chmod(0o755)
+
+
+@pytest.mark.parametrize(("split", "workers"), [("train", 2), ("val", 0)])
+def test_a_run_that_meets_a_bad_picture_ends_in_one_line(command, folder, micro, split, workers):
+    for i in range(29) if split == "train" else range(11):  # so that it is met early, and statistics are given
+        (folder / split / "bee" / f"{i:02d}.jpg").write_bytes(b"")
+    given = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]", "data.val_size=0.2", "batch_size=8"]
+    done = command(
+        "train.py", "data=imagefolder", f"data.root={folder}", *micro, *given, f"workers={workers}", "trainer=cpu"
+    )
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "error" in line]
+    assert line.startswith(f"error: {folder}/{split}/bee/")
+    assert "data.on_error=skip" in line
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folder, micro, capsys, workers):
+    bad = [folder / split / "bee" / f"{i:02d}.jpg" for split in ("train", "val") for i in (0, 3, 7)]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:100])
+    arguments = [*micro, "limit_batches=null", "data.val_size=0.2", "batch_size=8", "epochs=3", f"workers={workers}"]
+    cfg = configure(
+        "data=imagefolder", f"data.root={folder}", "data.on_error=skip", "logger=csv", "trainer=cpu", *arguments
+    )
+    train(cfg, {}, tmp_path / "run")
+    kept = record(tmp_path / "run")
+    assert sorted(kept["skipped"]) == sorted(map(str, bad))
+    assert kept["result"]["data/skipped"] == 6
+    assert kept["result"]["test/images"] == 24 - 3
+    assert "6 images do not decode and were skipped" in capsys.readouterr().out
+    assert len(kept["config"]["data"]["mean"]) == 3, "as measured"
+    moved = folder.rename(tmp_path / "moved")
+    cpu = configure("trainer=cpu")
+    again = evaluate(tmp_path / "run" / "best.ckpt", cpu.trainer, cpu.eval, workers=0, data_root=str(moved))["result"]
+    assert {name: again[name] for name in ("test/acc", "test/loss", "test/images")} == {
+        name: kept["result"][name] for name in ("test/acc", "test/loss", "test/images")
+    }
