@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from patchbench.layout import Size
@@ -59,14 +59,20 @@ class Whole(Protocol):
     labels: Tensor
 
 
+Groups = Callable[[Size], dict[str, Bool[Tensor, " n"]]]
+"""From a patch size to parts of a split, by name, whose figures are worth telling apart."""
+
+
 class InMemory:
     """A split as two tensors."""
 
     slow = False
     crops = False
 
-    def __init__(self, images: UInt8[Tensor, "n c H W"], labels: Int[Tensor, " n"]) -> None:
-        self.images, self.labels = images, labels
+    def __init__(
+        self, images: UInt8[Tensor, "n c H W"], labels: Int[Tensor, " n"], groups: Groups | None = None
+    ) -> None:
+        self.images, self.labels, self.groups = images, labels, groups
 
     def __len__(self) -> int:
         return len(self.labels)

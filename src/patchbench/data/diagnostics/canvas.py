@@ -1,0 +1,58 @@
+"""What the scenes are drawn with: cells of a grid, tiles that fill one, and random choices."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchbench.layout import Size, spell
+
+GREY = 128  # mean of every picture, in levels
+LABEL, CHOICE, NOISE = 64, 65, 66  # purposes of draws; augment/purpose.py holds those of augmentation
+
+
+def visible(contrast: float, noise: float) -> None:
+    """ValueError where noise four standard deviations away would leave the 256 grey levels, on top of the contrast."""
+    if not (contrast > 0 and noise > 0):
+        raise ValueError(f"data.scene.contrast={contrast} and data.scene.noise={noise} must be numbers above 0")
+    if contrast + 4 * noise > 127:
+        raise ValueError(
+            f"data.scene.contrast={contrast} and data.scene.noise={noise} would be clipped to 0 ... 255: "
+            "contrast + 4 * noise must not exceed 127"
+        )
+
+
+def grid(img_size: Size, cell: int, multiple: Size = (1, 1), at_least: Size = (1, 1)) -> Size:
+    """Rows and columns of cells. ValueError unless they are whole, multiples of `multiple`, and enough."""
+    if cell < 2 or cell % 2:
+        raise ValueError(f"data.scene.cell={cell} must be an even number of pixels, such as 4")
+    steps = cell * multiple[0], cell * multiple[1]
+    least = [max(step, cell * n) for step, n in zip(steps, at_least, strict=True)]
+    if any(n % step or n < low for n, step, low in zip(img_size, steps, least, strict=True)):
+        near = [max(low, n // step * step) for n, step, low in zip(img_size, steps, least, strict=True)]
+        raise ValueError(
+            f"data.img_size={spell(img_size)} is no grid of data.scene.cell={cell} that holds the scene: use "
+            f"multiples of {spell((steps[0], steps[1]))} from {spell((least[0], least[1]))} on, "
+            f"such as data.img_size={spell((near[0], near[1]))}"
+        )
+    return img_size[0] // cell, img_size[1] // cell
+
+
+def pick(uniform: Float[Tensor, "*n"], count: int) -> Int[Tensor, "*n"]:
+    """One of 0 ... count-1, from a number in [0, 1)."""
+    return (uniform * count).long()
+
+
+def blank(count: int, chans: int, grid_size: Size, cell: int) -> Float[Tensor, "b c h y w x"]:
+    """Cells to be filled by index: [image, channel, row, :, column, :]."""
+    return torch.zeros(count, chans, grid_size[0], cell, grid_size[1], cell)
+
+
+def merged(cells: Float[Tensor, "b c h y w x"]) -> Float[Tensor, "b c H W"]:
+    return cells.flatten(4, 5).flatten(2, 3)
+
+
+def tiles(cell: int) -> Float[Tensor, "4 {cell} {cell}"]:
+    """Four orthogonal patterns of plus and minus 1: plain, halved each way, and the product of both halves."""
+    plain, half = torch.ones(cell), torch.ones(cell)
+    half[cell // 2 :] = -1
+    return torch.stack([plain.outer(plain), half.outer(plain), plain.outer(half), half.outer(half)])

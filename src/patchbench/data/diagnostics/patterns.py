@@ -1,0 +1,102 @@
+"""How do the parts relate? Four tiles and their order; two glyphs far apart, same or different."""
+
+from itertools import permutations
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import norm
+from torch import Tensor
+
+from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, tiles, visible
+from patchbench.data.draws import uniform
+from patchbench.layout import Size
+
+
+class Arrangement:
+    """Are four distinct tiles in a 2x2 block, anywhere on the grid, permuted evenly (0) or oddly (1)?
+
+    Position relative to each other, told by all four together: where any two tiles are, the label may be either.
+    ceiling: of one who is told all but which two tiles, if any, changed places.
+    """
+
+    num_classes = 2
+    mirrors = False
+    chance = 0.5
+    noise_chans = 1
+
+    def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
+        visible(contrast, noise)
+        self.cell, self.contrast, self.noise = cell, contrast, noise
+        orders = torch.tensor(list(permutations(range(4))))
+        inversions = sum((orders[:, i] > orders[:, j]).long() for i in range(4) for j in range(i + 1, 4))
+        self.orders = torch.stack([orders[inversions % 2 == parity] for parity in range(2)])
+
+    def fits(self, img_size: Size) -> None:
+        grid(img_size, self.cell, at_least=(2, 2))
+
+    def ceiling(self, img_size: Size) -> float:
+        return float(norm.cdf(self.cell * self.contrast / self.noise))
+
+    def moments(self, img_size: Size) -> tuple[float, float]:
+        cells = img_size[0] * img_size[1] / self.cell**2
+        mean = self.contrast / cells  # of the plain tile; the others have none
+        return mean, 4 / cells * self.contrast**2 - mean**2
+
+    def draw(
+        self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
+    ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
+        height, width = grid(img_size, self.cell)
+        u = uniform(draws, 3, CHOICE)
+        top, left, order = pick(u[:, 0], height - 1), pick(u[:, 1], width - 1), self.orders[labels, pick(u[:, 2], 12)]
+        cells, images = blank(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))
+        for i in range(4):
+            cells[images, 0, top + i // 2, :, left + i % 2] = tiles(self.cell)[order[:, i]] * self.contrast
+        return merged(cells)
+
+
+class SameDifferent:
+    """Are two glyphs of four, at a horizontal distance, the same (0) or different (1)?
+
+    Two tokens must meet, wherever they are: no position is needed. Each glyph by itself is as frequent in both classes.
+    distance: pixels from glyph to glyph; None: they lie at the left and the right edge, and move apart on a larger
+    canvas. ceiling: of one who is told the places, the left glyph, and what the other one is if it is different.
+    """
+
+    num_classes = 2
+    mirrors = True
+    chance = 0.5
+    noise_chans = 1
+
+    def __init__(self, *, cell: int, distance: int | None, contrast: float, noise: float) -> None:
+        visible(contrast, noise)
+        if distance is not None and (distance < 1 or distance % cell):
+            raise ValueError(
+                f"data.scene.distance={distance} must be a multiple of data.scene.cell={cell}, or null for edge to edge"
+            )
+        self.cell, self.distance, self.contrast, self.noise = cell, distance, contrast, noise
+
+    def fits(self, img_size: Size) -> None:
+        grid(img_size, self.cell, at_least=(1, 2 if self.distance is None else self.distance // self.cell + 1))
+
+    def ceiling(self, img_size: Size) -> float:
+        return float(norm.cdf(self.cell * self.contrast / self.noise / 2**0.5))
+
+    def moments(self, img_size: Size) -> tuple[float, float]:
+        cells = img_size[0] * img_size[1] / self.cell**2
+        mean = self.contrast / 2 / cells  # a quarter of the glyphs are plain, the others have no mean
+        return mean, 2 / cells * self.contrast**2 - mean**2
+
+    def draw(
+        self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
+    ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
+        height, width = grid(img_size, self.cell)
+        apart = width - 1 if self.distance is None else self.distance // self.cell
+        left = (width - 1 - apart) // 2
+        u = uniform(draws, 4, CHOICE)
+        one = pick(u[:, 0], 4)
+        other = (one + labels * (1 + pick(u[:, 1], 3))) % 4
+        cells, images = blank(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))
+        glyphs = tiles(self.cell) * self.contrast
+        cells[images, 0, pick(u[:, 2], height), :, left] = glyphs[one]
+        cells[images, 0, pick(u[:, 3], height), :, left + apart] = glyphs[other]
+        return merged(cells)

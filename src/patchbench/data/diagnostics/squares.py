@@ -1,0 +1,87 @@
+"""Where is it? A bright square in a quadrant of the image; a red and a green one, beside each other."""
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import norm
+from torch import Tensor
+
+from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, visible
+from patchbench.data.draws import uniform
+from patchbench.layout import Size
+
+
+class Quadrant:
+    """Which quadrant of the canvas holds the square? Absolute position: the label is relative to the canvas.
+
+    ceiling: of one who is told a cell in each quadrant, the right one among them.
+    """
+
+    num_classes = 4
+    mirrors = False
+    chance = 0.25
+    noise_chans = 1
+
+    def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
+        visible(contrast, noise)
+        self.cell, self.contrast, self.noise = cell, contrast, noise
+
+    def fits(self, img_size: Size) -> None:
+        grid(img_size, self.cell, multiple=(2, 2))
+
+    def ceiling(self, img_size: Size) -> float:
+        distance = self.cell * self.contrast / self.noise
+        return norm.expect(lambda x: norm.cdf(x + distance) ** 3)
+
+    def moments(self, img_size: Size) -> tuple[float, float]:
+        share = self.cell**2 / (img_size[0] * img_size[1])
+        return share * self.contrast, share * (1 - share) * self.contrast**2
+
+    def draw(
+        self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
+    ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
+        height, width = grid(img_size, self.cell)
+        u = uniform(draws, 2, CHOICE)
+        row = labels // 2 * (height // 2) + pick(u[:, 0], height // 2)
+        col = labels % 2 * (width // 2) + pick(u[:, 1], width // 2)
+        cells = blank(len(draws), 1, (height, width), self.cell)
+        cells[torch.arange(len(draws)), 0, row, :, col] = self.contrast
+        return merged(cells)
+
+
+class LeftOf:
+    """Is the red square (1) left of the green one, or right of it (0)? They lie in distinct columns, in any rows.
+
+    Position relative to each other: both classes have the same patches. ceiling: of one who is told where the two
+    squares are, but not which is which.
+    """
+
+    num_classes = 2
+    mirrors = False
+    chance = 0.5
+    noise_chans = 3
+
+    def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
+        visible(contrast, noise)
+        self.cell, self.contrast, self.noise = cell, contrast, noise
+
+    def fits(self, img_size: Size) -> None:
+        grid(img_size, self.cell, at_least=(1, 2))
+
+    def ceiling(self, img_size: Size) -> float:
+        return float(norm.cdf(self.cell * self.contrast / self.noise))
+
+    def moments(self, img_size: Size) -> tuple[float, float]:
+        share = self.cell**2 / (img_size[0] * img_size[1]) * 2 / 3
+        return share * self.contrast, share * (1 - share) * self.contrast**2
+
+    def draw(
+        self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
+    ) -> Float[Tensor, "b 3 {img_size[0]} {img_size[1]}"]:
+        height, width = grid(img_size, self.cell)
+        u = uniform(draws, 3, CHOICE)
+        pairs = torch.combinations(torch.arange(width))[pick(u[:, 0], width * (width - 1) // 2)]
+        red, green = torch.where(labels[:, None] == 1, pairs, pairs.flip(1)).unbind(1)
+        cells, images = blank(len(draws), 3, (height, width), self.cell), torch.arange(len(draws))
+        cells[images, 0, pick(u[:, 1], height), :, red] = self.contrast
+        cells[images, 1, pick(u[:, 2], height), :, green] = self.contrast
+        return merged(cells)

@@ -1,0 +1,143 @@
+"""A generated set: an endless stream to train on, fixed images to judge by, and the same scenes at other sizes."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from patchbench.data.diagnostics.canvas import GREY, LABEL, NOISE, pick
+from patchbench.data.draws import eval_draws, normal, uniform
+from patchbench.data.source import Crop, InMemory, Split
+from patchbench.layout import Size, one_of, size, spell
+
+TRAIN, VAL, TEST = range(3)
+CHUNK = 2**22  # pixels made at once of a fixed split
+
+
+@runtime_checkable
+class Scene(Protocol):
+    """What is to be seen, and what is asked about it.
+
+    mirrors: an image and its mirror image have the same label. chance: the accuracy that a blind guess has, and whoever
+    lacks what the set isolates. noise: standard deviation in grey levels, for each pixel by itself; noise_chans: 1, the
+    same in all three channels, or 3.
+    """
+
+    num_classes: int
+    mirrors: bool
+    chance: float
+    noise: float
+    noise_chans: int
+
+    def fits(self, img_size: Size) -> None:
+        """ValueError, in a line with its cure, unless the scene fits images of that size."""
+        ...
+
+    def ceiling(self, img_size: Size) -> float:
+        """An accuracy that no classifier exceeds in the long run."""
+        ...
+
+    def moments(self, img_size: Size) -> tuple[float, float]:
+        """Mean and variance of what is drawn, in grey levels, over all pixels and channels; noise apart."""
+        ...
+
+    def draw(self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size) -> Float[Tensor, "b c H W"]:
+        """Images of the labels asked for, in grey levels above the mean grey; c is 1 or 3."""
+        ...
+
+
+class Diagnostic:
+    """A scene, photographed: `train_size` images make an epoch, and no two epochs share one; val and test are fixed.
+
+    Labels are drawn with equal probability in training, and equally frequent, in turn, in val and test.
+
+    All channels have one mean and one standard deviation, so that what the network sees has the colours of the picture.
+    ValueError where the scene does not fit the images.
+    """
+
+    in_chans = 3
+
+    def __init__(
+        self, *, scene: Scene, img_size: int | Sequence[int], train_size: int, val_size: int, test_size: int
+    ) -> None:
+        self.scene, self.img_size = scene, size("data.img_size", img_size)
+        self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
+        scene.fits(self.img_size)
+        self.num_classes, self.mirrors, self.chance = scene.num_classes, scene.mirrors, scene.chance
+        self.ceiling = scene.ceiling(self.img_size)
+        mean, variance = scene.moments(self.img_size)
+        self.mean = [(GREY + mean) / 255] * 3
+        self.std = [(variance + scene.noise**2) ** 0.5 / 255] * 3
+
+    def splits(self) -> dict[str, Split]:
+        fixed = partial(self.fixed, img_size=self.img_size, scale=1)
+        train = Stream(self.train_size, self.num_classes, partial(self.photograph, img_size=self.img_size, scale=1))
+        return {"train": train, "val": fixed(VAL, self.val_size), "test": fixed(TEST, self.test_size)}
+
+    def test_at(self, img_size: int | Sequence[int], shift: str) -> InMemory:
+        """The test split at another size: on a larger (or smaller) canvas, or with all that is drawn scaled along.
+
+        shift: canvas, the scene has more room and every length in pixels stays; scale, every length grows by the same
+        whole factor as the image, while noise stays fine. ValueError where that cannot be.
+        """
+        one_of("shift", shift, ("canvas", "scale"))
+        new = size("img_size", img_size)
+        if shift == "canvas":
+            self.scene.fits(new)
+            return self.fixed(TEST, self.test_size, new, scale=1)
+        scale = max(1, new[0] // self.img_size[0])
+        whole = self.img_size[0] * scale, self.img_size[1] * scale
+        if new != whole:
+            raise ValueError(
+                f"img_size={spell(new)} is no whole multiple of data.img_size={spell(self.img_size)}, as shift=scale "
+                f"needs: use {spell(whole)}, or shift=canvas"
+            )
+        return self.fixed(TEST, self.test_size, self.img_size, scale)
+
+    def fixed(self, split: int, count: int, img_size: Size, scale: int) -> InMemory:
+        indices = torch.arange(count)
+        draws, labels = eval_draws(split, indices), indices % self.num_classes
+        step = max(1, CHUNK // (img_size[0] * img_size[1] * scale**2))
+        parts = zip(draws.split(step), labels.split(step), strict=True)
+        images = torch.cat([self.photograph(*part, img_size, scale) for part in parts])
+        groups = getattr(self.scene, "groups", None)
+        tell = None if groups is None else partial(groups, draws, img_size, scale)
+        return InMemory(images, labels, tell)
+
+    def photograph(
+        self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size, scale: int
+    ) -> UInt8[Tensor, "b 3 H W"]:
+        """The scene drawn at img_size, each of its pixels `scale` pixels wide and high, under noise."""
+        drawn = self.scene.draw(draws, labels, img_size)
+        if scale > 1:
+            drawn = drawn.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        chans, (height, width) = self.scene.noise_chans, drawn.shape[2:]
+        noise = normal(draws, chans * height * width, NOISE).view(-1, chans, height, width) * self.scene.noise
+        # Rounded apart: the noise of a pixel is then the same whatever is drawn there, and tells nothing of it.
+        pixels = noise.round_() + (drawn + GREY).round_()
+        return pixels.clamp_(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+class Stream:
+    """A split that makes its images when they are asked for: those of training by their draws, so that none returns."""
+
+    slow = False
+    crops = False
+
+    def __init__(
+        self, count: int, num_classes: int, make: Callable[[Int[Tensor, " b"], Int[Tensor, " b"]], Tensor]
+    ) -> None:
+        self.count, self.num_classes, self.make = count, num_classes, make
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(
+        self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
+    ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
+        draws = eval_draws(TRAIN, torch.as_tensor(indices)) if draws is None else draws
+        labels = pick(uniform(draws, 1, LABEL)[:, 0], self.num_classes)
+        return self.make(draws, labels), labels

@@ -1,0 +1,93 @@
+"""Which way does it run? A grating of four orientations, and the finest stripes that there are."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import norm
+from torch import Tensor
+
+from patchbench.data.diagnostics.canvas import CHOICE, pick, visible
+from patchbench.data.draws import uniform
+from patchbench.layout import Size, positive, spell
+
+
+class Texture:
+    """Which of four orientations has the sine grating, of any phase? Position is of no use: the negative control.
+
+    ceiling: of one who is told the phase of each grating, were it there, all taken as orthogonal.
+    """
+
+    num_classes = 4
+    mirrors = False
+    chance = 0.25
+    noise_chans = 1
+
+    def __init__(self, *, wavelength: float, contrast: float, noise: float) -> None:
+        visible(contrast, noise)
+        positive("data.scene.wavelength", wavelength)
+        self.wavelength, self.contrast, self.noise = wavelength, contrast, noise
+
+    def fits(self, img_size: Size) -> None:
+        if min(img_size) < 2 * self.wavelength:
+            least = math.ceil(2 * self.wavelength)
+            raise ValueError(
+                f"data.img_size={spell(img_size)} must hold two waves of data.scene.wavelength={self.wavelength}: "
+                f"use data.img_size={least} or more"
+            )
+
+    def ceiling(self, img_size: Size) -> float:
+        distance = self.contrast / self.noise * (img_size[0] * img_size[1] / 2) ** 0.5
+        return norm.expect(lambda x: norm.cdf(x + distance) ** 3)
+
+    def moments(self, img_size: Size) -> tuple[float, float]:
+        return 0.0, self.contrast**2 / 2
+
+    def draw(
+        self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
+    ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
+        phase = uniform(draws, 1, CHOICE)[..., None] * 2 * math.pi
+        angle = torch.arange(4) * math.pi / 4
+        frequency = torch.stack([angle.sin(), angle.cos()], 1) * 2 * math.pi / self.wavelength
+        y, x = (torch.arange(n, dtype=torch.float32) for n in img_size)
+        along = frequency[labels, :1, None] * y[:, None] + frequency[labels, 1:, None] * x
+        return (along + phase).sin()[:, None] * self.contrast
+
+
+class Stripes:
+    """Do stripes of one pixel, of either sign, run down (0) or across (1)?
+
+    They lie in the highest frequency that an image has: does the embedding keep it? ceiling: exact, Bayes' rule
+    compares the magnitudes of the two alternating sums.
+    """
+
+    num_classes = 2
+    mirrors = True
+    chance = 0.5
+    noise_chans = 1
+
+    def __init__(self, *, contrast: float, noise: float) -> None:
+        visible(contrast, noise)
+        self.contrast, self.noise = contrast, noise
+
+    def fits(self, img_size: Size) -> None:
+        if img_size[0] % 2 or img_size[1] % 2:
+            raise ValueError(
+                f"data.img_size={spell(img_size)} must be even, or one colour of stripes covers more than the other: "
+                f"use data.img_size={spell((img_size[0] + img_size[0] % 2, img_size[1] + img_size[1] % 2))}"
+            )
+
+    def ceiling(self, img_size: Size) -> float:
+        distance = self.contrast / self.noise * (img_size[0] * img_size[1] / 2) ** 0.5
+        return float(norm.cdf(distance) ** 2 + norm.cdf(-distance) ** 2)
+
+    def moments(self, img_size: Size) -> tuple[float, float]:
+        return 0.0, self.contrast**2
+
+    def draw(
+        self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
+    ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
+        sign = pick(uniform(draws, 1, CHOICE), 2) * 2 - 1
+        down, across = (1 - 2 * (torch.arange(n) % 2).float() for n in (img_size[1], img_size[0]))
+        both = torch.stack([down.expand(img_size), across[:, None].expand(img_size)])
+        return (both[labels] * sign[..., None])[:, None] * self.contrast
