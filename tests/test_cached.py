@@ -19,12 +19,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 
-from patchbench.data.augment import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.cached import META, PLAN, Cached, images_file
 from patchbench.data.prepare import DONE, prepare, verify
 from patchbench.data.random import Random
 from patchbench.data.source import InMemory, Source
+from patchbench.trainer import quiet
 
 SIZE = 48
 
@@ -314,17 +314,13 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(photos, tmp_path):
     assert contents(out) == contents(tmp_path / "at once")
 
 
-class AnyCrop(Augment):
-    """A crop by the draw, as an augmentation has it: some are to be scaled."""
-
-    def crop(self, draws: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-        top = draws % 9
-        return torch.stack([top, top // 2, 32 + draws % 2, torch.full_like(draws, 32)], 1)
-
-
-def epoch(source: Source, *, room: int, workers: int, resident: bool) -> list[list[torch.Tensor]]:
+def epoch(
+    source: Source, *, room: int, workers: int, resident: bool, augment: str = "none"
+) -> list[list[torch.Tensor]]:
     """What the network would see of training, validation and test."""
-    data = Batches(source, AnyCrop(repeats=1), batch_size=8, seed=0, workers=workers, limit=None, room=room)
+    chain = instantiate(configure(f"augment={augment}").augment)(source)
+    data = Batches(source, chain, batch_size=8, seed=0, workers=workers, limit=None, room=room)
+    quiet()
     data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     data.setup("fit")
     assert bool(data.on_device()) == resident
@@ -342,21 +338,21 @@ def same(one: list[list[torch.Tensor]], other: list[list[torch.Tensor]]) -> bool
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.filterwarnings("ignore:The .srun. command")  # on a machine with SLURM
 def test_batches_are_the_same_wherever_images_live_and_whoever_reads_them(photos, cache):
     direct = epoch(folder_source(photos), room=10**9, workers=0, resident=False)
     for room, workers in ((0, 0), (0, 2), (10**5, 0), (10**9, 2)):
         assert same(direct, epoch(cached(cache), room=room, workers=workers, resident=room == 10**9))
 
 
-@pytest.mark.filterwarnings("ignore:The .srun. command")  # on a machine with SLURM
 def test_crops_of_a_cache_are_the_same_at_any_number_of_workers(cache):
-    alone = epoch(cached(cache, "data.img_size=32"), room=10**9, workers=0, resident=False)
-    assert same(alone, epoch(cached(cache, "data.img_size=32"), room=10**9, workers=2, resident=False))
+    alone, shared = (
+        epoch(cached(cache, "data.img_size=32"), room=10**9, workers=workers, resident=False, augment="deit")
+        for workers in (0, 2)
+    )
+    assert same(alone, shared)
     assert alone[0][0].shape == (8, 3, 32, 32)
 
 
-@pytest.mark.filterwarnings("ignore:The .srun. command")  # on a machine with SLURM
 def test_a_set_in_memory_gives_the_same_batches_on_the_device():
     source = Random(img_size=16, in_chans=3, num_classes=5, train_size=50, eval_size=11)
     assert same(epoch(source, room=10**9, workers=0, resident=True), epoch(source, room=0, workers=2, resident=False))

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from patchbench.data.batches import Batches
-from patchbench.data.source import Source, Split
+from patchbench.data.source import Source, Split, unreadable
 from patchbench.data.views import Changed, moved, on_canvas, shuffled
 from patchbench.layout import Size, one_of, size, spell
 from patchbench.task import Classify
@@ -113,7 +113,8 @@ def answers(trainer: pl.Trainer, task: Classify, data: Batches, split: Split) ->
     said: Any = trainer.predict(task, datamodule=data)
     columns = torch.cat([torch.stack(batch).cpu() for batch in said], 1)
     order: Any = data.predict_dataloader().sampler
-    mine = torch.cat([torch.tensor([i for chosen in order for i in chosen.indices])[None], columns])
+    bad = unreadable(split)  # left out when it was read
+    mine = torch.cat([torch.tensor([i for chosen in order for i in chosen.indices if not bad[i]])[None], columns])
     if trainer.world_size > 1:
         shares: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(shares, mine)
@@ -133,7 +134,7 @@ def ask(
     found = dict(views(asked, source, test, scaled))
     figures: dict[str, float] = {}
     plain = None
-    if asked.moves or hasattr(test, "groups"):
+    if asked.moves or getattr(test, "groups", None):
         plain = answers(trainer, task, data, test)
         figures |= by_group("test", plain, test, asked.patch_size)
     for name, split in found.items():
@@ -146,6 +147,7 @@ def ask(
 
 
 def by_group(prefix: str, said: Answers, split: Any, patch_size: Size) -> dict[str, float]:
-    groups: Mapping[str, Tensor] = split.groups(patch_size) if hasattr(split, "groups") else {}
+    tell = getattr(split, "groups", None)
+    groups: Mapping[str, Tensor] = tell(patch_size) if tell else {}
     masks = {name: mask[said.indices] for name, mask in groups.items()}
     return {f"{prefix}/{name}/acc": said.accuracy(mask) for name, mask in masks.items() if mask.any()}

@@ -41,7 +41,7 @@ from patchbench.data.cached import PREPARE
 from patchbench.data.pictures import BadImage
 from patchbench.data.prepare import prepare as write_cache
 from patchbench.data.prepare import verify
-from patchbench.data.source import Source, Split
+from patchbench.data.source import Source, unreadable
 from patchbench.errors import refusing
 from patchbench.layout import Size
 from patchbench.task import Classify
@@ -286,12 +286,6 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict
         images = int(trainer.strategy.reduce(torch.tensor(images), reduce_op="sum"))
     interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
     return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
-
-
-def unreadable(split: Split) -> torch.Tensor:
-    """Which of its images this process and its loaders found not to decode."""
-    bad = getattr(split, "bad", None)
-    return torch.zeros(len(split), dtype=torch.bool) if bad is None else bad
 
 
 def skipped(trainer: pl.Trainer, data: Batches) -> list[str]:

@@ -87,6 +87,12 @@ class InMemory:
         return self.images.index_select(0, chosen), self.labels[chosen]  # whole images: 17 times as fast as [chosen]
 
 
+def unreadable(split: Split) -> Bool[Tensor, " n"]:
+    """Which of its images this process and its loaders found not to decode."""
+    bad = getattr(split, "bad", None)
+    return torch.zeros(len(split), dtype=torch.bool) if bad is None else bad
+
+
 def resize(images: UInt8[Tensor, "n c h w"], img_size: Size) -> UInt8[Tensor, "n c H W"]:
     """Bicubic, antialiased where it shrinks; nothing is done to images that have the size."""
     if images.shape[2:] == img_size:

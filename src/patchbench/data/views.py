@@ -8,7 +8,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from patchbench.data.draws import eval_draws, uniform
-from patchbench.data.source import Crop, Split
+from patchbench.data.source import Crop, Split, unreadable
 from patchbench.layout import Size, cover, spell
 
 CANVAS, SHUFFLE = 101, 102  # beside the numbers of splits, so that no draw is shared
@@ -21,7 +21,7 @@ class Changed:
 
     def __init__(self, split: Split, change: Change) -> None:
         self.split, self.change = split, change
-        self.slow, self.crops = split.slow, split.crops
+        self.slow, self.crops, self.bad = split.slow, split.crops, unreadable(split)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -30,7 +30,7 @@ class Changed:
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
         images, labels = self.split.read(indices, draws, crop)
-        return self.change(images, torch.as_tensor(indices)), labels
+        return self.change(images, torch.tensor([i for i in indices if not self.bad[i]])), labels
 
 
 def on_canvas(img_size: Size) -> Change:

@@ -43,7 +43,7 @@ def views(result: Mapping[str, float | str]) -> dict[str, str]:
     """A row for each thing that was asked beside the test images as they are."""
     found = {}
     for name, value in result.items():
-        if name.startswith("test/") and name.endswith("/acc"):
+        if name.startswith("test/") and name.endswith("/acc") and name != "test/acc":
             view = name.removesuffix("/acc")
             same = result.get(f"{view}/same")
             found[view.removeprefix("test/")] = f"{value:.2%}" + (

@@ -26,7 +26,7 @@ class CorrelatedChannels:
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
         visible(2 * contrast, noise)
-        self.cell, self.contrast, self.noise = cell, contrast, noise
+        self.cell, self.contrast, self.noise = cell, float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         grid(img_size, self.cell)
@@ -35,9 +35,6 @@ class CorrelatedChannels:
         cells = img_size[0] * img_size[1] / self.cell**2
         correlation = self.contrast**2 / (self.contrast**2 + self.noise**2 / self.cell**2)
         return float(f.sf((1 - correlation) / (1 + correlation), cells, cells))
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        return 0.0, self.contrast**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
@@ -72,9 +69,6 @@ class Isoluminant:
         pixels = img_size[0] * img_size[1]
         tie = binom.pmf(pixels / 2, pixels, self.majority)
         return float(binom.sf(pixels // 2, pixels, self.majority) + tie / 2)
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        return 0.0, sum(level**2 for level in HUE) / 3
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size

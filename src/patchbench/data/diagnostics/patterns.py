@@ -26,7 +26,7 @@ class Arrangement:
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
         visible(contrast, noise)
-        self.cell, self.contrast, self.noise = cell, contrast, noise
+        self.cell, self.contrast, self.noise = cell, float(contrast), noise
         orders = torch.tensor(list(permutations(range(4))))
         inversions = sum((orders[:, i] > orders[:, j]).long() for i in range(4) for j in range(i + 1, 4))
         self.orders = torch.stack([orders[inversions % 2 == parity] for parity in range(2)])
@@ -36,11 +36,6 @@ class Arrangement:
 
     def ceiling(self, img_size: Size) -> float:
         return float(norm.cdf(self.cell * self.contrast / self.noise))
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        cells = img_size[0] * img_size[1] / self.cell**2
-        mean = self.contrast / cells  # of the plain tile; the others have none
-        return mean, 4 / cells * self.contrast**2 - mean**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
@@ -73,18 +68,13 @@ class SameDifferent:
             raise ValueError(
                 f"data.scene.distance={distance} must be a multiple of data.scene.cell={cell}, or null for edge to edge"
             )
-        self.cell, self.distance, self.contrast, self.noise = cell, distance, contrast, noise
+        self.cell, self.distance, self.contrast, self.noise = cell, distance, float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         grid(img_size, self.cell, at_least=(1, 2 if self.distance is None else self.distance // self.cell + 1))
 
     def ceiling(self, img_size: Size) -> float:
         return float(norm.cdf(self.cell * self.contrast / self.noise / 2**0.5))
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        cells = img_size[0] * img_size[1] / self.cell**2
-        mean = self.contrast / 2 / cells  # a quarter of the glyphs are plain, the others have no mean
-        return mean, 2 / cells * self.contrast**2 - mean**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size

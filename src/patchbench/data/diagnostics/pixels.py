@@ -23,7 +23,7 @@ class Motif:
 
     def __init__(self, *, contrast: float, noise: float) -> None:
         visible(contrast, noise)
-        self.contrast, self.noise = contrast, noise
+        self.contrast, self.noise = float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         if min(img_size) < 3:
@@ -33,10 +33,6 @@ class Motif:
 
     def ceiling(self, img_size: Size) -> float:
         return float(norm.cdf(self.contrast / self.noise))
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        share = 3 / (img_size[0] * img_size[1])
-        return share * self.contrast, share * (1 - share) * self.contrast**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
@@ -78,7 +74,7 @@ class PixelXor:
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
         visible(contrast, noise)
-        self.cell, self.contrast, self.noise = cell, contrast, noise
+        self.cell, self.contrast, self.noise = cell, float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         grid(img_size, self.cell)
@@ -86,9 +82,6 @@ class PixelXor:
     def ceiling(self, img_size: Size) -> float:
         right = norm.cdf(self.contrast / self.noise)
         return float(right**2 + (1 - right) ** 2)
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        return 0.0, 2 / (img_size[0] * img_size[1]) * self.contrast**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size

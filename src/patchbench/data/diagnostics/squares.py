@@ -23,7 +23,7 @@ class Quadrant:
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
         visible(contrast, noise)
-        self.cell, self.contrast, self.noise = cell, contrast, noise
+        self.cell, self.contrast, self.noise = cell, float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         grid(img_size, self.cell, multiple=(2, 2))
@@ -31,10 +31,6 @@ class Quadrant:
     def ceiling(self, img_size: Size) -> float:
         distance = self.cell * self.contrast / self.noise
         return norm.expect(lambda x: norm.cdf(x + distance) ** 3)
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        share = self.cell**2 / (img_size[0] * img_size[1])
-        return share * self.contrast, share * (1 - share) * self.contrast**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
@@ -62,17 +58,13 @@ class LeftOf:
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
         visible(contrast, noise)
-        self.cell, self.contrast, self.noise = cell, contrast, noise
+        self.cell, self.contrast, self.noise = cell, float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         grid(img_size, self.cell, at_least=(1, 2))
 
     def ceiling(self, img_size: Size) -> float:
         return float(norm.cdf(self.cell * self.contrast / self.noise))
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        share = self.cell**2 / (img_size[0] * img_size[1]) * 2 / 3
-        return share * self.contrast, share * (1 - share) * self.contrast**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size

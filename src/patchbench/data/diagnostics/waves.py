@@ -26,7 +26,7 @@ class Texture:
     def __init__(self, *, wavelength: float, contrast: float, noise: float) -> None:
         visible(contrast, noise)
         positive("data.scene.wavelength", wavelength)
-        self.wavelength, self.contrast, self.noise = wavelength, contrast, noise
+        self.wavelength, self.contrast, self.noise = wavelength, float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         if min(img_size) < 2 * self.wavelength:
@@ -39,9 +39,6 @@ class Texture:
     def ceiling(self, img_size: Size) -> float:
         distance = self.contrast / self.noise * (img_size[0] * img_size[1] / 2) ** 0.5
         return norm.expect(lambda x: norm.cdf(x + distance) ** 3)
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        return 0.0, self.contrast**2 / 2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
@@ -68,7 +65,7 @@ class Stripes:
 
     def __init__(self, *, contrast: float, noise: float) -> None:
         visible(contrast, noise)
-        self.contrast, self.noise = contrast, noise
+        self.contrast, self.noise = float(contrast), noise
 
     def fits(self, img_size: Size) -> None:
         if img_size[0] % 2 or img_size[1] % 2:
@@ -80,9 +77,6 @@ class Stripes:
     def ceiling(self, img_size: Size) -> float:
         distance = self.contrast / self.noise * (img_size[0] * img_size[1] / 2) ** 0.5
         return float(norm.cdf(distance) ** 2 + norm.cdf(-distance) ** 2)
-
-    def moments(self, img_size: Size) -> tuple[float, float]:
-        return 0.0, self.contrast**2
 
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
