@@ -31,6 +31,7 @@ from patchbench.build import (
     network_cost,
     prepare_data,
     restore,
+    share_batch_norms,
     split_at_size,
     split_batch,
 )
@@ -44,6 +45,7 @@ from patchbench.data.prepare import verify
 from patchbench.data.source import Source, Split
 from patchbench.errors import refusing
 from patchbench.layout import Size
+from patchbench.shard import load_weights
 from patchbench.task import Classify
 from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
@@ -144,6 +146,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     net, remarks = build_net(cfg, source), []
     if cfg.model.init_from and not ckpt:
         remarks.append(interop.load(net, cfg.model.init_from))
+    remarks += share_batch_norms(cfg, net, trainer)
     data = prepare_data(cfg, source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints: there they hold for other images too
         origin["config"]["data"] |= {name: list(getattr(source, name)) for name in ("mean", "std") if name in cfg.data}
@@ -277,7 +280,7 @@ def kept_only_if_good(folder: Path) -> Iterator[None]:
 
 def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:
     """The figures of the test split at `ckpt`, with the 95 % Wilson interval of the accuracy."""
-    task.load_state_dict(read_checkpoint(ckpt)["state_dict"])
+    load_weights(task, read_checkpoint(ckpt)["state_dict"])
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     bad = unreadable(data.splits["test"])
