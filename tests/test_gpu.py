@@ -91,9 +91,10 @@ compiled_for: list[str] = []
 
 @pytest.mark.parametrize(("device", "embed", "pos"), arms())
 def test_a_step_in_bf16_is_that_of_float32_on_a_cpu(device, embed, pos, traceable):
-    """bf16 keeps 8 bits, 0.4 % a rounding. On a CPU logits are off by 1.3 % at most, and the gradient of a parameter
-    by 4 %; by 7 to 33 % before ReLUs, where what is rounded across zero is all or nothing. A lost term or a wrong sign is
-    100 % or more.
+    """bf16 keeps 8 bits, 0.4 % a rounding.
+
+    On a CPU logits are off by 1.3 % at most, and the gradient of a parameter by 4 %; by 7 to 33 % before ReLUs, where
+    what is rounded across zero is all or nothing. A lost term or a wrong sign is 100 % or more.
     """
     if device == "cuda" and pos not in compiled_for:
         torch.compiler.reset()  # the limit of recompilations counts over tests
