@@ -286,7 +286,8 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict
     bad = unreadable(data.splits["test"])
     images = sum(len(batch.indices) - int(bad[batch.indices].sum()) for batch in data.test_dataloader().sampler)
     if trainer.world_size > 1:
-        images = int(trainer.strategy.reduce(torch.tensor(images), reduce_op="sum"))
+        count = torch.tensor(images, device=trainer.strategy.root_device)  # NCCL knows no other
+        images = int(trainer.strategy.reduce(count, reduce_op="sum"))
     interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
     return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
 
