@@ -78,15 +78,19 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_resident_bytes() -> int:
-    """Of this process since the last reset, where the system counts it (Linux), else now; and of its children now."""
+    """Of this process since the last reset, where the system counts it (Linux), else now; and of its loaders now.
+
+    The first rank starts the others as its children: these speak for themselves.
+    """
     process = psutil.Process()
-    own = process.memory_info().rss
+    own, rank = process.memory_info().rss, process.environ().get("LOCAL_RANK")
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), own)
     for child in process.children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
-            own += child.memory_info().rss
+            if child.environ().get("LOCAL_RANK") == rank:
+                own += child.memory_info().rss
     return own
 
 
