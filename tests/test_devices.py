@@ -100,6 +100,11 @@ def states(checkpoint: dict) -> dict:
     return {i: state for i, state in optimizer["state"].items() if state["exp_avg"].numel()}
 
 
+def groups(checkpoint: dict) -> list[tuple]:
+    [optimizer] = checkpoint["optimizer_states"]
+    return [(g["params"], g["lr"], g["initial_lr"], g["weight_decay"]) for g in optimizer["param_groups"]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_a_sharded_network_leaves_the_checkpoint_of_a_whole_one_and_goes_on_from_it(tmp_path, monkeypatch, prefix):
@@ -113,15 +118,12 @@ def test_a_sharded_network_leaves_the_checkpoint_of_a_whole_one_and_goes_on_from
         with pytest.raises((SystemExit, Cut)):
             train(configure(*run, "trainer=cpu"), CHOICES, tmp_path / "cut")
     ckpt = tmp_path / "cut" / "last.ckpt"
-    for name, arguments in {"sharded": [], "resumed": [f"ckpt={ckpt}"]}.items():
+    for name, arguments in {"resumed": [f"ckpt={ckpt}"], "sharded": []}.items():
         finish(start(tmp_path / name, *run, "trainer=fsdp", *TWO, *arguments))
         a, b = last(whole), last(tmp_path / name)
         torch.testing.assert_close(b["state_dict"], a["state_dict"], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(states(b), states(a), rtol=1e-3, atol=1e-4)
-        groups = [
-            [g | {"params": sorted(g["params"])} for g in c["optimizer_states"][0]["param_groups"]] for c in (a, b)
-        ]
-        assert groups[0] == groups[1]
+        assert groups(b) == groups(a)
     assert len(metrics(tmp_path / "resumed")) < len(metrics(whole)), "it went on, and did not start anew"
     [best] = (tmp_path / "sharded").rglob("best.ckpt")
     again = evaluate(best, (cfg := configure("trainer=cpu")).trainer, cfg.eval, workers=0, data_root=None)
