@@ -126,7 +126,8 @@ def test_a_sharded_network_leaves_the_checkpoint_of_a_whole_one_and_goes_on_from
         assert groups(b) == groups(a)
     assert len(metrics(tmp_path / "resumed")) < len(metrics(whole)), "it went on, and did not start anew"
     [best] = (tmp_path / "sharded").rglob("best.ckpt")
-    again = evaluate(best, (cfg := configure("trainer=cpu")).trainer, cfg.eval, workers=0, data_root=None)
+    cfg = configure("trainer=cpu")
+    again = evaluate(best, cfg.trainer, cfg.eval, workers=0, resident=0.0, data_root=None)
     assert again["result"]["test/acc"] == record(tmp_path / "sharded")["result"]["test/acc"]
 
 
