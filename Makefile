@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all check format readme clean
+.PHONY: help train test test-all check format readme evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ format: $(READY) ## mend what ruff can mend
 readme: $(READY) ## train the main job anew and write its figures into README.md
 	$(RUN) train.py embed=conv patch=16 pos=learned logger=csv runs_dir=runs/readme rerun=true
 	$(RUN) scripts/readme.py runs/readme/*/run.json
+
+evidence: $(READY) ## on a machine with a CUDA GPU: tests, speed and memory there, into benchmarks/ (8 minutes)
+	$(RUN) scripts/gpu_evidence.py
 
 clean: ## remove the environment; runs and data stay
 	rm -rf $(VENV)

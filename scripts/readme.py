@@ -1,27 +1,76 @@
-"""Write the figures of a run into README.md, between its markers.
+"""Write measured figures into README.md, between its markers.
 
-python scripts/readme.py runs/<run>/run.json
+python scripts/readme.py runs/<run>/run.json     the main job, from its record; and what GPUs did, from benchmarks/
+python scripts/readme.py                         the latter alone
 """
 
 import json
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from patchbench.track.table import rows
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCK = re.compile(r"(<!-- main job -->\n).*?(<!-- end -->)", re.DOTALL)
+ROOT = Path(__file__).parents[1]
 
 
-def main(path: str) -> None:
-    record = json.loads(Path(path).read_text())
+def main_job(record: dict) -> str:
     machine, versions = record["environment"]["machine"], record["environment"]["versions"]
     lines = ["| | |", "|---|---|", *(f"| {label} | {value} |" for label, value in rows(record["result"]).items())]
     device = ", ".join(machine["gpus"]) or f"{machine['cores']} cores of {machine['cpu']}"
     made = f"Commit {str(record['environment']['commit'])[:10]}, {device}, torch {versions['torch']}."
-    block = "\n".join([*lines, "", made, ""])
-    README.write_text(BLOCK.sub(lambda found: found[1] + block + found[2], README.read_text()))
+    return "\n".join([*lines, "", made, ""])
+
+
+def gpus(evidence: Iterable[dict]) -> str:
+    """A table for each file of scripts/gpu_evidence.py, newest first."""
+    found = sorted((e for e in evidence if not e["rehearsal"]), key=lambda e: e["date"], reverse=True)
+    if not found:
+        return (
+            "There is no file from a GPU yet: no figure of speed or memory on one is claimed here. "
+            "`python scripts/gpu_evidence.py` makes one.\n"
+        )
+    return "\n".join(line for e in found for line in gpu(e))
+
+
+def gpu(evidence: dict) -> Iterator[str]:
+    yield "| training on random images | batch | images/s | step ms | MFU | peak GiB | waiting for data |"
+    yield "|---|---|---|---|---|---|---|"
+    for row in evidence["rows"]:
+        if "left_out" in row:
+            yield f"| {row['name']} | | not measured: {row['left_out']} | | | | |"
+        else:
+            mfu = f"{row['mfu']:.1%}" if "mfu" in row else "peak not known"
+            cells = [row["name"], str(row["batch_size"]), f"{row['images_per_s']:,.0f}", f"{row['step_ms_median']:.1f}"]
+            cells += [mfu, f"{row['gpu_peak_allocated_gib']:.1f}", f"{row['data_wait_frac']:.0%}"]
+            yield f"| {' | '.join(cells)} |"
+    tests, found = evidence["tests"], evidence["device"]
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in tests["counts"].items() if number) or "none run"
+    yield ""
+    yield (
+        f"{found['name']}, driver {found.get('driver', 'unknown')}, CUDA {found.get('cuda', 'unknown')}, torch "
+        f"{evidence['versions']['torch']}, commit {str(evidence['commit'])[:10]}, {evidence['date'][:10]}. "
+        f"Tests on the GPU: {counts}; {tests['ended']}."
+    )
+    yield ""
+
+
+def written(text: str, marker: str, block: str) -> str:
+    """ValueError if the text has no such place."""
+    place = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not place.search(text):
+        raise ValueError(f"README.md has no place for this: it needs the lines <!-- {marker} --> and <!-- end -->")
+    return place.sub(lambda found: found[1] + block + found[2], text)
+
+
+def main(*records: str) -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    for path in records:
+        text = written(text, "main job", main_job(json.loads(Path(path).read_text())))
+    evidence = [json.loads(path.read_text()) for path in (ROOT / "benchmarks").glob("*.json")]
+    readme.write_text(written(text, "gpu", gpus(evidence)))
 
 
 if __name__ == "__main__":

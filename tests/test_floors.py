@@ -17,15 +17,29 @@ MAY_IMPORT = {
     "cost": {"layout"},
     "interop": {"layout", "embed", "pos", "vit"},
     "budget": {"cost", "layout", "track"},
-    "task": set(),
+    "shard": set(),
+    "task": {"shard"},
     "checkpoint": set(),
-    "trainer": {"checkpoint"},
+    "trainer": {"checkpoint", "shard"},
     "ask": {"data", "layout", "task"},
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
     "explain": {"layout", "cost", "explain"},
     **{
-        name: {"layout", "cost", "budget", "ask", "interop", "task", "checkpoint", "data", "track", "explain", *TOP}
+        name: {
+            "layout",
+            "cost",
+            "budget",
+            "ask",
+            "interop",
+            "shard",
+            "task",
+            "checkpoint",
+            "data",
+            "track",
+            "explain",
+            *TOP,
+        }
         for name in TOP
     },
 }

@@ -1,6 +1,10 @@
 """Throughput and memory against cases with a known answer."""
 
+import os
+import subprocess
+import sys
 import time
+from subprocess import PIPE
 
 import pytest
 import pytorch_lightning as pl
@@ -95,6 +99,19 @@ def test_tokens_and_flops_follow_from_images(measured):
 
 def test_warm_up_is_left_out(measured):
     assert len(measured.step_s) == 24 - WARM_UP
+
+
+@pytest.mark.parametrize(("rank", "counted"), [(None, True), ("1", False)])
+def test_memory_of_a_process_is_that_of_its_children_but_not_of_other_ranks(rank, counted):
+    script = "block = bytearray(2**28); print(flush=True); input()"
+    env = {k: v for k, v in os.environ.items() if k != "LOCAL_RANK"} | ({"LOCAL_RANK": rank} if rank else {})
+    before = peak_resident_bytes()
+    with subprocess.Popen([sys.executable, "-c", script], env=env, stdin=PIPE, stdout=PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        grown = peak_resident_bytes() - before
+        child.communicate(b"\n")
+    assert (grown > GIB / 4) == counted
 
 
 def test_peak_memory_counts_what_was_freed_meanwhile_and_starts_again():

@@ -108,6 +108,7 @@ class MicroBatches(pl.Callback):
                 images = next(n for n in sizes if n <= images // 2)
             trainer.accumulate_grad_batches = each // images
             if images < each:
+                torch.compiler.reset()  # else blocks go on as compiled for any of the sizes that were tried
                 announce(f"trainer.micro_batch=auto: {each // images} micro-batches of {images} images a step")
         self.accumulate = trainer.accumulate_grad_batches
 

@@ -1,6 +1,7 @@
 """Parts from a configuration: the one module that knows both, and checks that they fit together."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from patchbench.ask import Questions, check, questions
@@ -16,7 +18,7 @@ from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import Cost, Memory, cost, memory
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
-from patchbench.layout import Size
+from patchbench.layout import Size, one_of
 from patchbench.schema import reads_patch
 from patchbench.task import Classify
 from patchbench.track.device import free_memory
@@ -36,6 +38,7 @@ def check_options(cfg: DictConfig) -> None:
         raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")
     if cfg.compile not in ("auto", True, False):
         raise ValueError(f"compile={cfg.compile} must be auto, true or false")
+    one_of("residual", cfg.residual, ("float32", "bfloat16"))
     # An optimizer is built by Lightning when training starts; its options are tried now.
     parameter = torch.zeros(1, requires_grad=True)
     instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
@@ -52,7 +55,9 @@ def build_net(cfg: DictConfig, source: Source) -> Any:
     with open_dict(cfg):
         cfg.model.pop("init_from", None)  # for whoever trains it, see interop.load
     build = instantiate(cfg.model)
-    return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+    net = build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+    net.residual = getattr(torch, cfg.residual)
+    return net
 
 
 def network_cost(cfg: DictConfig, source: Source) -> Cost:
@@ -66,7 +71,8 @@ def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memo
     """Estimated for the precision of the trainer, without computing anything."""
     with torch.device("meta"):
         net = build_net(cfg, source)
-    return memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
+    held = memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
+    return replace(held, weights=held.weights // trainer.world_size) if cfg.trainer.strategy == "fsdp" else held
 
 
 def asked(cfg: DictConfig) -> Questions:
@@ -159,6 +165,26 @@ def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:
         seed=cfg.seed,
         total_steps=lambda: cfg.epochs * data.steps_per_epoch(),
     )
+
+
+def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[str]:
+    """Let batch norms see the batch of all devices, so that their number changes nothing; remarks where that fails.
+
+    ValueError for several CPUs, among which torch shares none.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        return []
+    if trainer.world_size > 1 and trainer.strategy.root_device.type != "cuda":
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices}: this embedding has batch norms, which torch shares among GPUs "
+            f"only, so each of {trainer.world_size} CPU processes would normalise by its own images: use "
+            f"trainer.devices=1{', or embed.norm=layer' if 'norm' in cfg.embed else ''}"
+        )
+    if trainer.world_size > 1:
+        net.embed = convert_sync_batchnorm(net.embed)
+    if trainer.accumulate_grad_batches > 1 or cfg.trainer.micro_batch == "auto":
+        return ["batch norms see one micro-batch at a time: what is learnt depends on how the batch is split"]
+    return []
 
 
 def compile_blocks(net: Any) -> None:

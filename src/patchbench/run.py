@@ -31,6 +31,7 @@ from patchbench.build import (
     network_cost,
     prepare_data,
     restore,
+    share_batch_norms,
     split_at_size,
     split_batch,
 )
@@ -44,6 +45,7 @@ from patchbench.data.prepare import verify
 from patchbench.data.source import Source, unreadable
 from patchbench.errors import refusing
 from patchbench.layout import Size
+from patchbench.shard import load_weights
 from patchbench.task import Classify
 from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
@@ -144,6 +146,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     net, remarks = build_net(cfg, source), []
     if cfg.model.init_from and not ckpt:
         remarks.append(interop.load(net, cfg.model.init_from))
+    remarks += share_batch_norms(cfg, net, trainer)
     data = prepare_data(cfg, source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints: there they hold for other images too
         origin["config"]["data"] |= {name: list(getattr(source, name)) for name in ("mean", "std") if name in cfg.data}
@@ -277,13 +280,14 @@ def kept_only_if_good(folder: Path) -> Iterator[None]:
 
 def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:
     """The figures of the test split at `ckpt`, with the 95 % Wilson interval of the accuracy."""
-    task.load_state_dict(read_checkpoint(ckpt)["state_dict"])
+    load_weights(task, read_checkpoint(ckpt)["state_dict"])
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     bad = unreadable(data.splits["test"])
     images = sum(len(batch.indices) - int(bad[batch.indices].sum()) for batch in data.test_dataloader().sampler)
     if trainer.world_size > 1:
-        images = int(trainer.strategy.reduce(torch.tensor(images), reduce_op="sum"))
+        count = torch.tensor(images, device=trainer.strategy.root_device)  # NCCL knows no other
+        images = int(trainer.strategy.reduce(count, reduce_op="sum"))
     interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
     return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
 

@@ -40,6 +40,7 @@ class HowItIsRun:
     workers: Any = MISSING  # auto, or a number
     resident: float = MISSING
     compile: Any = MISSING  # auto, true, false
+    residual: str = MISSING
     log_every: int = MISSING
     allow_cost: bool = MISSING
     max_gmacs: float = MISSING

@@ -8,10 +8,13 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
+
+from patchbench.shard import shard
 
 Batch = Sequence[Tensor]  # images b c H W, labels b; in training labels may be shares, b classes
 
@@ -44,6 +47,11 @@ class Classify(pl.LightningModule):
         self.grad_norm = torch.zeros(())
         self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
 
+    def configure_model(self) -> None:
+        """Called by Lightning when the devices are known, and again by each evaluation."""
+        if self.device_mesh is not None:
+            shard(self.net, self.device_mesh["data_parallel"])
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and drop path follow from (seed, batch, rank), not from history: resuming needs no generator."""
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
@@ -61,7 +69,8 @@ class Classify(pl.LightningModule):
         return {"loss": loss, "sums": torch.stack([loss.detach() * len(labels), hits])}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), self.clip_grad or float("inf")).detach()
+        norm = nn.utils.clip_grad_norm_(self.parameters(), self.clip_grad or float("inf")).detach()
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)

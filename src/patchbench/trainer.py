@@ -10,6 +10,9 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 
 from patchbench.checkpoint import AtomicCheckpoint
+from patchbench.shard import Sharded
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
 
 def make_trainer(
@@ -31,6 +34,9 @@ def make_trainer(
     """
     if accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"trainer.accelerator={accelerator} is unknown: use auto, cpu or gpu")
+    if precision not in PRECISIONS:
+        # float16 wants its gradients scaled, and a fused optimizer unscales them only after they were clipped
+        raise ValueError(f"trainer.precision={precision} is unknown here: use {', '.join(PRECISIONS)}")
     gpus = torch.cuda.device_count()
     if accelerator == "gpu" and not gpus:
         raise ValueError("trainer.accelerator=gpu, but torch sees no CUDA GPU here: use trainer=cpu, or trainer=auto")
@@ -47,6 +53,12 @@ def make_trainer(
             f"trainer.micro_batch={micro_batch} and trainer.accumulate={accumulate} both say how a batch is split: "
             "use trainer.accumulate=1, or trainer.micro_batch=null"
         )
+    sharded = strategy == "fsdp"
+    if sharded and micro_batch == "auto":
+        raise ValueError(
+            f"trainer.micro_batch=auto cannot be tried with trainer.strategy={strategy}: a device that ran out of "
+            "memory would leave the others waiting for its share: use trainer.micro_batch=<images>"
+        )
     if on_gpu:
         torch.set_float32_matmul_precision("high")
     quiet()
@@ -54,7 +66,9 @@ def make_trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
         num_nodes=num_nodes,
-        strategy=strategy,
+        strategy=Sharded(num_nodes * (devices if isinstance(devices, int) else max(1, gpus * on_gpu)))
+        if sharded
+        else strategy,
         precision=("bf16-mixed" if on_gpu else "32-true") if precision == "auto" else precision,  # type: ignore[arg-type]
         accumulate_grad_batches=accumulate,
         max_epochs=max_epochs,
@@ -63,6 +77,7 @@ def make_trainer(
         callbacks=callbacks,
         plugins=[AtomicCheckpoint()],
         num_sanity_val_steps=0,
+        inference_mode=not sharded,  # its tensors have no version counter, by which FSDP2 keeps track of its shares
         use_distributed_sampler=False,  # data/batches.py shares out the images, without padding
         log_every_n_steps=1,  # track/meter.py keeps the pace; Lightning itself logs once per epoch
         enable_model_summary=False,

@@ -48,6 +48,25 @@ def filled(schemes: Mapping[str, Position]) -> dict[str, str]:
     return names
 
 
+class DropPath(nn.Module):
+    """Leave a branch out for some of the images, and scale it up for the others (Huang et al., 2016).
+
+    timm's holds its rate as a number, and torch.compile makes a graph for every number, up to a limit of 8.
+    """
+
+    rate: Tensor
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.tensor(rate), persistent=False)
+
+    def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
+        return x * (kept / (1 - self.rate)).to(x.dtype)
+
+
 class ViT(nn.Module):
     """Images to class logits.
 
@@ -86,20 +105,18 @@ class ViT(nn.Module):
                 "use model.pool=mean, or model.num_prefix_tokens=1"
             )
         self.pool = pool
+        self.residual = torch.float32  # of the stream between blocks where autocast computes in bf16
 
         # What is never varied is built first, so that equal seeds start every variant from equal weights.
         # EvaBlock with attn_type="rope" is timm's pre-norm Block, to the bit, plus the argument `rope`.
         self.blocks = nn.ModuleList(
-            EvaBlock(
-                embed_dim,
-                num_heads,
-                attn_type="rope",
-                mlp_ratio=mlp_ratio,
-                num_prefix_tokens=num_prefix_tokens,
-                drop_path=rate,
-            )
-            for rate in torch.linspace(0, drop_path, depth, device="cpu").tolist()
+            EvaBlock(embed_dim, num_heads, attn_type="rope", mlp_ratio=mlp_ratio, num_prefix_tokens=num_prefix_tokens)
+            for _ in range(depth)
         )
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
+        for block, rate in zip(self.blocks, rates, strict=True):
+            if rate:
+                block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = nn.Linear(embed_dim, num_classes)
         self.apply(init_trunk)
@@ -132,6 +149,8 @@ class ViT(nn.Module):
         x = self.tokens(self.embed(images))
         grid_size = (x.shape[1], x.shape[2])
         x = torch.cat([self.prefix.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.residual)  # else it would be that of the scheme: bf16 only where nothing was added
         rope: Tensor | None = None
         bias: Tensor | None = None
         for i, block in enumerate(self.blocks):

@@ -1,5 +1,6 @@
 """From a source to batches on the device: the order is a function of (seed, epoch), never of history."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -76,12 +77,20 @@ class TrainOrder(Sampler[Chosen]):
 
 
 class EvalOrder(Sampler[Chosen]):
-    """Every image once, in order, strided over the ranks: none is padded, none counted twice."""
+    """Every image once, in order, strided over the ranks: none is padded, none counted twice.
+
+    Shares differ by one image at most, and all ranks have as many batches, since those of a sharded network wait for
+    each other in every batch. So where one rank needs a batch more, the others halve their last.
+    """
 
     def __init__(self, num_images: int, *, batch_size: int, rank: int, world_size: int, limit: int | None) -> None:
-        mine = range(rank, num_images, world_size)
-        batches = [Chosen(list(mine[i : i + batch_size])) for i in range(0, len(mine), batch_size)]
-        self.batches = batches[:limit]
+        mine = list(range(rank, num_images, world_size))
+        if world_size > 1:
+            batch_size = max(2, batch_size)  # one image cannot be halved
+        batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+        if len(batches) < math.ceil(math.ceil(num_images / world_size) / batch_size):
+            batches[-1:] = [batches[-1][: batch_size // 2], batches[-1][batch_size // 2 :]]
+        self.batches = [Chosen(batch) for batch in batches[:limit]]
 
     def __len__(self) -> int:
         return len(self.batches)

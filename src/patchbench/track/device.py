@@ -1,5 +1,6 @@
 """What a device can tell of itself: its peak, the time it took, the memory it held."""
 
+import re
 import time
 from contextlib import suppress
 from itertools import pairwise
@@ -11,6 +12,7 @@ import torch
 GIB = 2**30
 
 # Dense bf16 peak of one device in FLOP/s, by the vendors' data sheets, without sparsity; the first name found wins.
+# V100 and T4 have no units for bf16, and so no peak here.
 PEAKS = {
     "gb300": 2.5e15,
     "gb200": 2.5e15,
@@ -29,8 +31,6 @@ PEAKS = {
     "l4": 121e12,
     "a10g": 70e12,
     "a6000": 154.8e12,
-    "v100": 125e12,
-    "t4": 65e12,
     "rtx 4090": 165.2e12,
 }
 
@@ -62,8 +62,12 @@ class Laps:
 def bf16_peak(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device).lower()
-    return next((peak for known, peak in PEAKS.items() if known in name), None)
+    return peak_of(torch.cuda.get_device_name(device))
+
+
+def peak_of(name: str) -> float | None:
+    """By whole words: an RTX A1000 is no A100."""
+    return next((peak for known, peak in PEAKS.items() if re.search(rf"\b{known}\b", name.lower())), None)
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -74,15 +78,19 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_resident_bytes() -> int:
-    """Of this process since the last reset, where the system counts it (Linux), else now; and of its children now."""
+    """Of this process since the last reset, where the system counts it (Linux), else now; and of its loaders now.
+
+    The first rank starts the others as its children: these speak for themselves.
+    """
     process = psutil.Process()
-    own = process.memory_info().rss
+    own, rank = process.memory_info().rss, process.environ().get("LOCAL_RANK")
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), own)
     for child in process.children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
-            own += child.memory_info().rss
+            if child.environ().get("LOCAL_RANK") == rank:
+                own += child.memory_info().rss
     return own
 
 
