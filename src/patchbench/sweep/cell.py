@@ -72,7 +72,7 @@ class Cell:
         return self.composed.setting, self.facts.gmacs * self.composed.epochs
 
 
-def setting(config: dict[str, Any], machine: dict[str, Any]) -> str:
+def setting(config: dict[Any, Any], machine: dict[str, Any]) -> str:
     """Of a resolved configuration and the `machine` of a record."""
     read = [config[key] for key in ("data", "augment", "batch_size", "limit_batches", "trainer", "compile")]
     return repr((read, machine["cpu"], machine["gpus"][:1]))

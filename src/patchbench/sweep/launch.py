@@ -206,4 +206,6 @@ def number_of_jobs(knobs: Knobs, cells: list[Cell], gpus: int) -> int:
     on_gpu = any(cell.composed and cell.composed.accelerator != "cpu" for cell in cells)
     if not (gpus and on_gpu and share):
         return 1
-    return gpus if share == "auto" else round(gpus / share) if share < 1 else int(gpus // share)
+    if not isinstance(share, int | float):  # auto
+        return gpus
+    return round(gpus / share) if share < 1 else int(gpus // share)

@@ -19,8 +19,8 @@ from patchbench.sweep.cell import Cell
 from patchbench.sweep.knobs import Knobs
 
 # What tells a process that it is one of several ranks; a cell is not, until it starts ranks itself.
-RANK_VARIABLES = ("LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR")
-RANK_VARIABLES += ("MASTER_PORT", "PL_GLOBAL_SEED")
+RANK_VARIABLES = {"LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"}
+RANK_VARIABLES |= {"MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"}
 REFUSED = 2  # exit code of a configuration that cannot run: no use in trying again
 
 

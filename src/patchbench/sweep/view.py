@@ -29,6 +29,12 @@ def duration(seconds: float) -> str:
     return f"{s // 60} min {s % 60:02} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02} min"
 
 
+def console(*, stderr: bool = False) -> Console:
+    """As wide as the terminal; where there is none, nothing is cut or folded."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=10_000)
+
+
 def plain_table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -49,11 +55,11 @@ def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], 
             facts = cell.facts
             costs = [facts.grid, f"{facts.tokens:,}", f"{facts.params:,}", f"{facts.gmacs:.3g}"]
         table.add_row(str(number), cell.title, *costs, word(cell), shown)
-    console = Console(soft_wrap=not Console().is_terminal, highlight=False)
-    console.print(table)
+    out = console()
+    out.print(table)
     known = [seconds for seconds in times if seconds is not None]
     left = "unknown: nothing alike was measured here" if len(known) < len(times) else f"about {left_over(known, jobs)}"
-    console.print(f"\n{counted(cells)}; {jobs} at a time, time in all: {left}")
+    out.print(f"\n{counted(cells)}; {jobs} at a time, time in all: {left}")
 
 
 def left_over(seconds: Sequence[float], jobs: int) -> str:
@@ -83,7 +89,7 @@ def show_invalid(cells: Sequence[Cell]) -> None:
     table.columns[1].overflow = "fold"
     for cell in cells:
         table.add_row(cell.title, Text(cell.error))
-    Console(stderr=True, soft_wrap=not Console(stderr=True).is_terminal, highlight=False).print(table)
+    console(stderr=True).print(table)
 
 
 class View:
@@ -98,7 +104,7 @@ class View:
         jobs: int,
     ) -> None:
         self.name, self.cells, self.running, self.estimate, self.jobs = name, cells, running, estimate, jobs
-        self.console = Console(soft_wrap=False, highlight=False)
+        self.console = console()
         self.began = time.monotonic()
         self.stack = ExitStack()
         self.live: Live | None = None
@@ -126,11 +132,12 @@ class View:
 
     def screen(self) -> RenderableType:
         lines: list[RenderableType] = []
-        finished = sum(cell.state in ENDED for cell in self.cells)
+        can_run = [cell.state for cell in self.cells if cell.state not in ("invalid", "same")]
+        finished = sum(state in ENDED for state in can_run)
         top = Table.grid(padding=(0, 2))
         top.add_row(
             Text(self.name, "bold"),
-            ProgressBar(len(self.cells), finished, width=30),
+            ProgressBar(len(can_run) or 1, finished, width=30),
             f"{duration(time.monotonic() - self.began)} so far",
             f"{self.left()} left",
         )
@@ -185,11 +192,14 @@ def show_end(cells: Sequence[Cell]) -> None:
     for number, cell in enumerate(cells, 1):
         value = "" if cell.value is None else f"{cell.value:.2%}"
         table.add_row(str(number), cell.title, value, duration(cell.seconds) if cell.attempts else "", word(cell))
-    console = Console(soft_wrap=not Console().is_terminal, highlight=False)
-    console.print()
-    console.print(table)
+    out = console()
+    out.print()
+    out.print(table)
     for cell in cells:
         if cell.state == "failed":
             tries = f" ({cell.attempts} attempts)" if cell.attempts > 1 else ""
-            console.print(Text.assemble(("\nfailed ", "red"), cell.title, tries, f"\n  {cell.error}\n  {cell.log}"))
-    console.print(f"\n{counted(cells)}")
+            out.print(
+                Text.assemble(("\nfailed ", "red"), cell.title, tries, f"\n  {cell.error}\n  {cell.log}"),
+                soft_wrap=True,
+            )
+    out.print(f"\n{counted(cells)}")
