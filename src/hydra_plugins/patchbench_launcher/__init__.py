@@ -35,7 +35,7 @@ class ProcessLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """For each cell its best validation accuracy, or status FAILED."""
+        """For each cell its best validation accuracy, NaN where it is invalid and left out; or status FAILED."""
         from patchbench.sweep.launch import launch
 
         cells = launch([list(overrides) for overrides in job_overrides], self.config, self.knobs)

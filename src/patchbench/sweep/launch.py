@@ -1,11 +1,12 @@
 """A sweep on one machine: every cell composed and checked, then each run in a process of its own."""
 
 import json
+import math
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -97,14 +98,16 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
             if cell.state == "skipped":
                 view.ended(cell)
         received = pool.run([cell for cell in cells if cell.state == "waiting"], ended)
-    for cell in cells:
-        if cell.same_as:
-            cell.value, cell.error = cell.same_as.value, cell.same_as.error
     show_end(cells)
     if received:
         raise SystemExit(128 + received)
-    failed = ("failed", "invalid", "same")
-    return [(str(c.folder) if c.composed else None, c.value, c.error if c.state in failed else "") for c in cells]
+    return [result(cell.same_as or cell) for cell in cells]
+
+
+def result(cell: Cell) -> Result:
+    if cell.state == "invalid":
+        return None, math.nan, ""  # left out as asked: no failure, and nothing that a sweeper could take for a score
+    return str(cell.folder), cell.value, cell.error
 
 
 def titles(overrides: Sequence[Sequence[str]]) -> list[str]:
@@ -117,28 +120,37 @@ def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
     """Compose and check every cell, mark those that need not or cannot run; the names of the GPUs."""
     count = min(cores(), len(cells))
     with ProcessPoolExecutor(count, warm_context(), initializer=warm, initargs=("warm:follow_parent",)) as workers:
-        counted = workers.submit(warm, "check:gpus")
-        waiting = [workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings]) for cell in cells]
-        for cell, future in zip(cells, waiting, strict=True):
-            accept(cell, composed=future.result())
-        gpus = name_gpus(counted.result())
-        mark_known(cells)
-        refuse_too_few_gpus(cells, len(gpus), knobs)
+        try:
+            gpus = compose_and_check(cells, settings, knobs, workers)
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return gpus
 
-        to_check: dict[str, list[Cell]] = {}  # cells that differ in their seed only are checked once
-        for cell in cells:
-            if cell.state == "waiting" and cell.composed:
-                to_check.setdefault(cell.composed.but_seed, []).append(cell)
-        first_of_data: dict[str, str] = {}  # so that a set is downloaded, or found missing, by one process
-        for key, (cell, *_) in to_check.items():
-            assert cell.composed
-            first_of_data.setdefault(cell.composed.data, key)
-        scouts = set(first_of_data.values())
-        for keys in (scouts, to_check.keys() - scouts):
-            checks = {key: workers.submit(warm, "check:check_cell", to_check[key][0].composed) for key in keys}
-            for key, check in checks.items():
-                for cell in to_check[key]:
-                    accept(cell, facts=check.result())
+
+def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, workers: Executor) -> list[str]:
+    counted = workers.submit(warm, "check:gpus")
+    waiting = [workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings]) for cell in cells]
+    for cell, future in zip(cells, waiting, strict=True):
+        accept(cell, composed=future.result())
+    gpus = name_gpus(counted.result())
+    mark_known(cells)
+    refuse_too_few_gpus(cells, len(gpus), knobs)
+
+    to_check: dict[str, list[Cell]] = {}  # cells that differ in their seed only are checked once
+    for cell in cells:
+        if cell.state == "waiting" and cell.composed:
+            to_check.setdefault(cell.composed.but_seed, []).append(cell)
+    first_of_data: dict[str, str] = {}  # so that a set is downloaded, or found missing, by one process
+    for key, (cell, *_) in to_check.items():
+        assert cell.composed
+        first_of_data.setdefault(cell.composed.data, key)
+    scouts = set(first_of_data.values())
+    for keys in (scouts, to_check.keys() - scouts):
+        checks = {key: workers.submit(warm, "check:check_cell", to_check[key][0].composed) for key in keys}
+        for key, check in checks.items():
+            for cell in to_check[key]:
+                accept(cell, facts=check.result())
     return gpus
 
 
