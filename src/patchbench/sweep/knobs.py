@@ -13,7 +13,7 @@ class Knobs:
     on_invalid: str
     dry_run: bool
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """ValueError names the first knob that cannot be."""
         share = self.gpus_per_job
         fits = {

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from patchbench import errors
 from patchbench.command import name_sweep
-from patchbench.errors import Refused
+from patchbench.errors import Refused, refusing
 from patchbench.sweep.cell import Cell, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
@@ -59,6 +59,8 @@ def ended_quietly() -> Iterator[None]:
 @environment_of_cells()
 def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list[Result]:
     """What became of each cell. Refused where cells are invalid, SystemExit after a signal and a dry run."""
+    with refusing():
+        knobs.check()
     settings = [o for o in config.hydra.overrides.hydra if not o.startswith(OF_THE_SWEEP)]
     where = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.sweep.")]
     cells = [Cell(own, title) for own, title in zip(overrides, titles(overrides), strict=True)]

@@ -54,7 +54,7 @@ def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], 
         if cell.facts:
             facts = cell.facts
             costs = [facts.grid, f"{facts.tokens:,}", f"{facts.params:,}", f"{facts.gmacs:.3g}"]
-        table.add_row(str(number), cell.title, *costs, word(cell), shown)
+        table.add_row(str(number), Text(cell.title), *costs, word(cell), shown)
     out = console()
     out.print(table)
     known = [seconds for seconds in times if seconds is not None]
@@ -88,7 +88,7 @@ def show_invalid(cells: Sequence[Cell]) -> None:
     table = plain_table("cell", "why")
     table.columns[1].overflow = "fold"
     for cell in cells:
-        table.add_row(cell.title, Text(cell.error))
+        table.add_row(Text(cell.title), Text(cell.error))
     console(stderr=True).print(table)
 
 
@@ -147,7 +147,7 @@ class View:
         for attempt in self.running[:room]:
             step, total, figures = progress(attempt.cell.progress)
             table.add_row(
-                attempt.cell.title,
+                Text(attempt.cell.title),
                 ProgressBar(total or 1, step, width=16),
                 f"{step}/{total}" if total else "starts",
                 duration(time.monotonic() - attempt.began),
@@ -191,7 +191,7 @@ def show_end(cells: Sequence[Cell]) -> None:
     table = plain_table("", "cell", "val acc", "time", "state")
     for number, cell in enumerate(cells, 1):
         value = "" if cell.value is None else f"{cell.value:.2%}"
-        table.add_row(str(number), cell.title, value, duration(cell.seconds) if cell.attempts else "", word(cell))
+        table.add_row(str(number), Text(cell.title), value, duration(cell.seconds) if cell.attempts else "", word(cell))
     out = console()
     out.print()
     out.print(table)
