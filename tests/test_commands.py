@@ -86,7 +86,7 @@ def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path)
     groups = {wandb_file(path.parent)["run_group"] for path in files[:2]}
     assert len(groups) == 1
     assert groups.pop().startswith("sweep-")
-    assert command("train.py", *sweep).stdout.count("done before") == 8
+    assert "8 cells: 8 done before" in command("train.py", *sweep).stdout
 
 
 def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micro, tmp_path):
@@ -167,8 +167,9 @@ def test_evaluation_refuses_what_is_no_checkpoint(command, tmp_path):
         assert said in line
 
 
-def test_ranks_inside_a_sweep_are_refused(command, micro):
-    done = command("train.py", "-m", *micro, "seed=0,1", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu")
+def test_ranks_inside_a_sweep_of_one_process_are_refused(command, micro):
+    ranks = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    done = command("train.py", "-m", "hydra/launcher=basic", *micro, "seed=0,1", *ranks)
     assert done.returncode == 2
     assert "trainer.devices=2 in a sweep" in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,10 +6,15 @@ from pathlib import Path
 import patchbench
 
 SRC = Path(patchbench.__file__).parent
-TOP = ("build", "command", "errors", "lesson", "run", "schema")  # the only ones that know Hydra
+TOP = ("build", "command", "errors", "lesson", "run", "schema", "sweep")  # the only ones that know Hydra
+BELOW_TOP = {"layout", "lock", "cost", "budget", "ask", "interop", "shard", "task", "checkpoint", "trainer", "data"} | {
+    "track",
+    "explain",
+}
 MAY_IMPORT = {
     "layout": set(),
     "schedule": set(),
+    "lock": set(),
     "grid": {"layout"},
     "embed": {"layout"},
     "pos": {"layout", "grid"},
@@ -25,23 +30,8 @@ MAY_IMPORT = {
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
     "explain": {"layout", "cost", "explain"},
-    **{
-        name: {
-            "layout",
-            "cost",
-            "budget",
-            "ask",
-            "interop",
-            "shard",
-            "task",
-            "checkpoint",
-            "data",
-            "track",
-            "explain",
-            *TOP,
-        }
-        for name in TOP
-    },
+    **{name: {*BELOW_TOP, *TOP} for name in TOP},
+    "sweep": {*BELOW_TOP, *TOP, "embed", "pos"},  # it loads every part, for all cells
 }
 
 

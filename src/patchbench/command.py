@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             refuse_added_options(HydraConfig.get().overrides.task)
             return task(cfg)
 
+        if "--dry-run" in sys.argv:
+            rest = [argument for argument in sys.argv[1:] if argument not in ("--dry-run", "-m", "--multirun")]
+            sys.argv[1:] = ["-m", *rest, "hydra.launcher.dry_run=true"]
         return one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked)))
 
     return decorate
@@ -46,7 +50,13 @@ def run_name(*, _root_: DictConfig) -> str:
 
 
 def sweep_name() -> str | None:
-    """Of the sweep that this process runs, None outside one; started again, it has the same name."""
-    if not {"-m", "--multirun"} & set(sys.argv):
-        return None
-    return "sweep-" + hashlib.sha256(" ".join(sorted(sys.argv[1:])).encode()).hexdigest()[:8]
+    """Of the sweep that this process runs or is a cell of, None outside one; started again, it has the same name."""
+    if "PATCHBENCH_SWEEP" in os.environ:
+        return os.environ["PATCHBENCH_SWEEP"]
+    return name_sweep() if {"-m", "--multirun"} & set(sys.argv) else None
+
+
+def name_sweep() -> str:
+    """From the command line, without what only says how the sweep is run."""
+    grid = sorted(argument for argument in sys.argv[1:] if not argument.startswith("hydra"))
+    return "sweep-" + hashlib.sha256(" ".join(grid).encode()).hexdigest()[:8]

@@ -29,6 +29,10 @@ class Refused(Exception):
     """The configuration cannot run; the message says why, and what would."""
 
 
+class CellFailed(Exception):
+    """A cell of a sweep failed; all is said of it already."""
+
+
 @contextmanager
 def refusing(*objections: type[Exception]) -> Iterator[None]:
     """Such exceptions are refusals; by default whatever parts object to while they are built, before training."""
@@ -69,6 +73,8 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             print(f"error: {explain(error)}", file=sys.stderr)
             raise SystemExit(2) from None
+        except CellFailed:
+            raise SystemExit(1) from None
 
     return wrapped
 

@@ -1,9 +1,10 @@
 """From a configuration to a finished run, and from a finished run to its figures and its weights."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ from patchbench.data.pictures import BadImage
 from patchbench.data.prepare import prepare as write_cache
 from patchbench.data.prepare import verify
 from patchbench.data.source import Source, unreadable
-from patchbench.errors import refusing
+from patchbench.errors import Refused, refusing
 from patchbench.layout import Size
+from patchbench.lock import locked
 from patchbench.shard import load_weights
 from patchbench.task import Classify
 from patchbench.track.device import GIB
@@ -65,9 +67,15 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
     A run that has its record is not repeated, one that was cut off goes on from its last checkpoint. Refused before
     anything is trained or written where the configuration cannot run.
     """
-    record = out_dir / "run.json"
+    with alone_in(out_dir):
+        return train_here(cfg, choices, out_dir, in_sweep=in_sweep)
+
+
+def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_sweep: bool) -> float:
+    """`train`, in a directory that no other process trains in."""
     if cfg.rerun:
         clear(out_dir)
+    record = out_dir / "run.json"
     if record.exists():
         done = json.loads(record.read_text())
         if done["asked"] != OmegaConf.to_container(cfg.eval, resolve=True):
@@ -83,7 +91,7 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         "compared": schema.compared(cfg),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-    with refusing(), kept_only_if_good(out_dir):
+    with refusing():
         ready = prepare(cfg, origin, out_dir, in_sweep=in_sweep)
     say(f"{schema.name(levels)}: {levels['model']}, {ready.headline}")
     for remark in ready.remarks:
@@ -107,6 +115,19 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
     print_result(schema.name(levels), result, out_dir)
     return result["val/acc_best"]
+
+
+def alone_in(out_dir: Path) -> AbstractContextManager[None]:
+    """Two processes that train the same run: the second waits, then finds the record. Ranks follow their first."""
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        return nullcontext()
+
+    def wait() -> None:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # its other ranks, started from outside, would not wait
+            raise Refused(f"another process trains {out_dir}: start this one again when that is done")
+        say(f"another process trains {out_dir}: waiting for it")
+
+    return locked(out_dir, wait)
 
 
 @dataclass
@@ -133,12 +154,13 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     meter = Meter(cfg.log_every, costs)
     stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
     fit = LambdaCallback(setup=fit_embedding)
-    callbacks = [meter, ProgressBar(meter), Origin(origin), *keep_checkpoints(out_dir), stop, fit]
+    progress = out_dir / "progress.json" if "PATCHBENCH_SWEEP" in os.environ else None
+    callbacks = [meter, ProgressBar(meter, progress), Origin(origin), *keep_checkpoints(out_dir), stop, fit]
     trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
     if in_sweep and trainer.world_size > 1:
         raise ValueError(
-            f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
-            "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
+            f"trainer.devices={cfg.trainer.devices} in a sweep: with this launcher the cells share one process, which "
+            "can start its ranks once only; use hydra/launcher=processes, or trainer.devices=1"
         )
     split, held = split_batch(cfg, source, costs, trainer, ckpt)
     trainer.callbacks.insert(0, split)
@@ -162,6 +184,18 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
         f"about {held.step(images) / GIB:.2g} GiB for {images} images at a time"
     )
     return Ready(trainer, task, data, meter, costs, ckpt, headline, remarks)
+
+
+def check(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
+    """Refuse what `prepare` would, without the memory, the weights and the checkpoint that it takes."""
+    check_options(cfg)
+    costs = network_cost(cfg, source)
+    trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=[])
+    split_batch(cfg, source, costs, trainer, None)
+    data = prepare_data(cfg, source, trainer)
+    with torch.device("meta"):
+        build_task(cfg, build_net(cfg, source), data)
+    return costs
 
 
 def start_loggers(
@@ -264,18 +298,6 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
 
 def spell_list(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.4g}' for value in values)})"
-
-
-@contextmanager
-def kept_only_if_good(folder: Path) -> Iterator[None]:
-    """Hydra makes a run's directory before anything is known of the run: take it away again if it stays empty."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        raise
 
 
 def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """What a person sees while it trains."""
 
+import json
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -8,13 +12,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from patchbench.track.meter import Meter
 
+FILE_EVERY_S = 1.0
+
 
 class ProgressBar(pl.callbacks.ProgressBar):
-    """One bar over the whole training: loss, accuracy, images/s, time left. Without a terminal, a line per epoch."""
+    """One bar over the whole training: loss, accuracy, images/s, time left. Without a terminal, a line per epoch.
 
-    def __init__(self, meter: Meter) -> None:
+    file: where the same is kept, while it trains, for whoever shows it: step, total, figures.
+    """
+
+    def __init__(self, meter: Meter, file: Path | None) -> None:
         super().__init__()
         self.meter = meter
+        self.file, self.file_due = file, 0.0
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
 
@@ -38,6 +48,13 @@ class ProgressBar(pl.callbacks.ProgressBar):
         if self.bar:
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.bar.update(self.row, completed=trainer.global_step, epoch=epoch, figures=self.figures(trainer))
+
+        elif self.file and trainer.is_global_zero and time.monotonic() > self.file_due:
+            self.file_due = time.monotonic() + FILE_EVERY_S
+            total = trainer.estimated_stepping_batches
+            seen = {"step": trainer.global_step, "total": total, "figures": self.figures(trainer)}
+            with suppress(OSError):
+                self.file.write_text(json.dumps(seen))
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.is_global_zero and not self.console.is_terminal:

@@ -1,0 +1,79 @@
+"""Hydra's view of our sweeps; patchbench.sweep does the work. Imported at every start of Hydra: keep it light."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins import basic_sweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from patchbench.errors import CellFailed
+from patchbench.sweep.knobs import Knobs
+
+
+class ProcessLauncher(Launcher):
+    """Runs each cell in a process of its own; the options are those of conf/hydra/launcher/processes.yaml."""
+
+    def __init__(
+        self,
+        jobs: int | str,
+        gpus_per_job: float | str,
+        timeout_min: float | None,
+        retries: int,
+        grace_s: float,
+        on_invalid: str,
+        dry_run: bool,
+    ) -> None:
+        self.knobs = Knobs(jobs, gpus_per_job, timeout_min, retries, grace_s, on_invalid, dry_run)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """For each cell its best validation accuracy, NaN where it is invalid and left out; or status FAILED."""
+        from patchbench.sweep.launch import launch
+
+        cells = launch([list(overrides) for overrides in job_overrides], self.config, self.knobs)
+        return [CellReturn.of(overrides, *cell) for overrides, cell in zip(job_overrides, cells, strict=True)]
+
+
+class CellReturn(JobReturn):
+    """Hydra's own says to stderr, once more, that a cell failed."""
+
+    @classmethod
+    def of(cls, overrides: Sequence[str], folder: str | None, value: float | None, error: str) -> "CellReturn":
+        status = JobStatus.FAILED if error else JobStatus.COMPLETED
+        return cls(overrides, working_dir=folder, task_name="train", status=status, _return_value=error or value)
+
+    @property
+    def return_value(self) -> Any:
+        if self.status == JobStatus.FAILED:
+            raise CellFailed(self._return_value)
+        return self._return_value
+
+
+class GridSweeper(Sweeper):
+    """Hydra's BasicSweeper without its check, which stops at the first invalid cell and composes one after another."""
+
+    def __init__(self, params: dict[str, str]) -> None:
+        self.params = params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config_loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        axes = [f"{key}={values}" for key, values in self.params.items()]
+        overrides = OverridesParser.create(config_loader=self.config_loader).parse_overrides(axes + arguments)
+        [cells] = basic_sweeper.BasicSweeper.split_arguments(overrides, None)
+        results = self.launcher.launch(cells, 0)
+        for result in results:
+            _ = result.return_value  # raises where a cell failed
+        return list(results)

@@ -1,0 +1,38 @@
+"""One process at a time in a run's directory."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Make the folder and hold it; wait, after `on_wait()`, while another process does.
+
+    The system lets go of it when the holder ends, however it ends. A folder that is empty at the end is taken away.
+    """
+    path = folder / ".lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the folder was taken away meanwhile
+            file = os.open(path, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks: nobody waits
+                break
+            with suppress(FileNotFoundError):  # its holder removed it
+                if os.path.samestat(os.fstat(file), os.stat(path)):
+                    break
+            os.close(file)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+        with suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,32 @@
+"""How a sweep is run: the knobs of conf/hydra/launcher/processes.yaml, which says what each means."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Knobs:
+    jobs: int | str
+    gpus_per_job: float | str
+    timeout_min: float | None
+    retries: int
+    grace_s: float
+    on_invalid: str
+    dry_run: bool
+
+    def check(self) -> None:
+        """ValueError names the first knob that cannot be."""
+        share = self.gpus_per_job
+        fits = {
+            "jobs": (self.jobs == "auto" or (isinstance(self.jobs, int) and self.jobs >= 1), "auto, or 1 or more"),
+            "gpus_per_job": (
+                share == "auto" or (isinstance(share, int | float) and (share == int(share) >= 0 or 0 < share < 1)),
+                "auto, a number of GPUs, or a share of one, as 0.5",
+            ),
+            "timeout_min": (self.timeout_min is None or self.timeout_min > 0, "above 0, or null for no limit"),
+            "retries": (self.retries >= 0, "0 or more"),
+            "grace_s": (self.grace_s >= 0, "0 or more seconds"),
+            "on_invalid": (self.on_invalid in ("raise", "skip"), "raise or skip"),
+        }
+        for name, (fit, may_be) in fits.items():
+            if not fit:
+                raise ValueError(f"hydra.launcher.{name}={getattr(self, name)} must be {may_be}")

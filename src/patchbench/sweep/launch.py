@@ -1,0 +1,225 @@
+"""A sweep on one machine: every cell composed and checked, then each run in a process of its own."""
+
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from omegaconf import DictConfig
+
+from patchbench import errors
+from patchbench.command import name_sweep
+from patchbench.errors import Refused, refusing
+from patchbench.sweep.cell import Cell, Facts
+from patchbench.sweep.estimate import Estimate
+from patchbench.sweep.knobs import Knobs
+from patchbench.sweep.pool import RANK_VARIABLES, Pool, cores, warm, warm_context
+from patchbench.sweep.view import View, show_cells, show_end, show_invalid
+
+Result = tuple[str | None, float | None, str]  # directory, best validation accuracy, error
+OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.run.dir")
+
+
+@contextmanager
+def environment_of_cells() -> Iterator[None]:
+    """What the warm processes shall see, and so the cells."""
+    os.environ["PATCHBENCH_SWEEP"] = name_sweep()  # the group of the runs in W&B
+    for name in RANK_VARIABLES:
+        os.environ.pop(name, None)
+    raising = os.environ.pop("HYDRA_FULL_ERROR", None)  # as `one_line_errors` set it for this process
+    if errors.TRACEBACK:
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if raising:
+            os.environ["HYDRA_FULL_ERROR"] = raising
+
+
+@contextmanager
+def ended_quietly() -> Iterator[None]:
+    """SIGTERM ends as Ctrl-C does, and both without a traceback: for as long as nothing is trained."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@environment_of_cells()
+def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list[Result]:
+    """What became of each cell. Refused where cells are invalid, SystemExit after a signal and a dry run."""
+    with refusing():
+        knobs.check()
+    settings = [o for o in config.hydra.overrides.hydra if not o.startswith(OF_THE_SWEEP)]
+    where = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.sweep.")]
+    cells = [Cell(own, title) for own, title in zip(overrides, titles(overrides), strict=True)]
+    with ended_quietly():
+        gpus = examine(cells, settings + where, knobs)
+    invalid = [cell for cell in cells if cell.state == "invalid"]
+    jobs = number_of_jobs(knobs, cells, len(gpus))
+    estimate = Estimate({cell.folder.parent for cell in cells if cell.composed})
+    if knobs.dry_run:
+        show_cells(cells, estimate.seconds, jobs)
+    if invalid:
+        show_invalid(invalid)
+        if knobs.on_invalid == "raise":
+            raise Refused(
+                f"{len(invalid)} of {len(cells)} cells cannot run, see above: mend them, or leave them out by "
+                "hydra.launcher.on_invalid=skip"
+            )
+    if knobs.dry_run:
+        raise SystemExit(0)
+
+    def arguments(cell: Cell) -> list[str]:
+        assert cell.composed
+        # A further attempt at a run that is made anew goes on from the checkpoints of the first.
+        anew = ["rerun=false"] if cell.composed.rerun and cell.attempts > 1 and not cell.record.exists() else []
+        return [*cell.overrides, *anew, *settings, "hydra.mode=RUN", f"hydra.run.dir='{cell.folder}'"]
+
+    pool = Pool(os.path.abspath(sys.argv[0]), arguments, knobs, gpus, jobs)
+    with View(name_sweep(), cells, pool.running, estimate.seconds, jobs) as view:
+
+        def ended(cell: Cell) -> None:
+            if cell.state == "done":
+                learn(cell)
+                estimate.learn(cell.record)
+            view.ended(cell)
+
+        for cell in cells:
+            if cell.state == "skipped":
+                view.ended(cell)
+        received = pool.run([cell for cell in cells if cell.state == "waiting"], ended)
+    show_end(cells)
+    if received:
+        raise SystemExit(128 + received)
+    return [result(cell.same_as or cell) for cell in cells]
+
+
+def result(cell: Cell) -> Result:
+    if cell.state == "invalid":
+        return None, math.nan, ""  # left out as asked: no failure, and nothing that a sweeper could take for a score
+    return str(cell.folder), cell.value, cell.error
+
+
+def titles(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """Of each cell, what it does not share with all others; of a single cell, all of it."""
+    shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    return [" ".join(o for o in own if o not in shared) or "defaults" for own in overrides]
+
+
+def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
+    """Compose and check every cell, mark those that need not or cannot run; the names of the GPUs."""
+    count = min(cores(), len(cells))
+    with ProcessPoolExecutor(count, warm_context(), initializer=warm, initargs=("warm:follow_parent",)) as workers:
+        try:
+            gpus = compose_and_check(cells, settings, knobs, workers)
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return gpus
+
+
+def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, workers: Executor) -> list[str]:
+    counted = workers.submit(warm, "check:gpus")
+    waiting = [workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings]) for cell in cells]
+    for cell, future in zip(cells, waiting, strict=True):
+        accept(cell, composed=future.result())
+    gpus = name_gpus(counted.result())
+    mark_known(cells)
+    refuse_too_few_gpus(cells, len(gpus), knobs)
+
+    to_check: dict[str, list[Cell]] = {}  # cells that differ in their seed only are checked once
+    for cell in cells:
+        if cell.state == "waiting" and cell.composed:
+            to_check.setdefault(cell.composed.but_seed, []).append(cell)
+    first_of_data: dict[str, str] = {}  # so that a set is downloaded, or found missing, by one process
+    for key, (cell, *_) in to_check.items():
+        assert cell.composed
+        first_of_data.setdefault(cell.composed.data, key)
+    scouts = set(first_of_data.values())
+    for keys in (scouts, to_check.keys() - scouts):
+        checks = {key: workers.submit(warm, "check:check_cell", to_check[key][0].composed) for key in keys}
+        for key, check in checks.items():
+            for cell in to_check[key]:
+                accept(cell, facts=check.result())
+    return gpus
+
+
+def accept(cell: Cell, **found: object) -> None:
+    """What was found of a cell, or the reason why it cannot run."""
+    [(name, value)] = found.items()
+    if isinstance(value, str):
+        cell.state, cell.error = "invalid", value
+    else:
+        setattr(cell, name, value)
+
+
+def mark_known(cells: list[Cell]) -> None:
+    """Cells that have a record, and those that are the same run as an earlier one."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        if not cell.composed:
+            continue
+        cell.same_as = first.get(str(cell.folder))
+        first.setdefault(str(cell.folder), cell)
+        if cell.same_as:
+            cell.state = "same"
+        elif cell.record.exists() and not cell.composed.rerun:
+            cell.state = "skipped"
+            learn(cell)
+
+
+def learn(cell: Cell) -> None:
+    """What its record says."""
+    with suppress(OSError, ValueError, KeyError):
+        result = json.loads(cell.record.read_text())["result"]
+        cell.value = result["val/acc_best"]
+        grid, tokens, params, gmacs = (result[f"model/{name}"] for name in ("grid", "tokens", "params", "gmacs"))
+        cell.facts = Facts(grid, tokens, params, gmacs)
+
+
+def name_gpus(count: int) -> list[str]:
+    """As CUDA_VISIBLE_DEVICES may name them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(i) for i in range(count)]
+
+
+def refuse_too_few_gpus(cells: list[Cell], gpus: int, knobs: Knobs) -> None:
+    share = knobs.gpus_per_job
+    if share == "auto" or not gpus:
+        return
+    assert isinstance(share, int | float)
+    if share > gpus:
+        raise Refused(f"hydra.launcher.gpus_per_job={share}, but torch sees {gpus} GPU(s) here: use {gpus} or less")
+    for cell in cells:
+        if cell.state == "waiting" and cell.composed and cell.composed.accelerator != "cpu":
+            devices = cell.composed.devices
+            if devices != "auto" and devices > max(1, share):
+                cell.state = "invalid"
+                cell.error = (
+                    f"trainer.devices={devices}, but hydra.launcher.gpus_per_job={share}: use "
+                    f"hydra.launcher.gpus_per_job={devices}"
+                )
+
+
+def number_of_jobs(knobs: Knobs, cells: list[Cell], gpus: int) -> int:
+    if knobs.jobs != "auto":
+        return int(knobs.jobs)
+    share = knobs.gpus_per_job
+    on_gpu = any(cell.composed and cell.composed.accelerator != "cpu" for cell in cells)
+    if not (gpus and on_gpu and share):
+        return 1
+    if not isinstance(share, int | float):  # auto
+        return gpus
+    return round(gpus / share) if share < 1 else int(gpus // share)

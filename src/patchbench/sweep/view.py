@@ -1,0 +1,205 @@
+"""What a person sees of a sweep: its cells before they run, while they run, and what became of them."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from patchbench.sweep.cell import Cell
+from patchbench.sweep.pool import Running
+
+COLOURS = {"done": "green", "skipped": "green", "failed": "red", "invalid": "red", "stopped": "yellow"}
+WORDS = {"skipped": "done before", "same": "same run as another cell"}
+ENDED = ("done", "skipped", "same", "failed", "stopped", "invalid")
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 05 s, 2 h 10 min."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    return f"{s // 60} min {s % 60:02} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02} min"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """As wide as the terminal; where there is none, nothing is cut or folded."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=10_000)
+
+
+def plain_table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("cell", "state", "why", "grid") else "right")
+    return table
+
+
+def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
+    """Tokens, parameters and multiply-accumulates of each cell, what is there of it, and how long it may take."""
+    table = plain_table("", "cell", "grid", "tokens", "parameters", "GMACs", "state", "time")
+    times: list[float | None] = []
+    for number, cell in enumerate(cells, 1):
+        seconds = estimate(cell) if cell.state == "waiting" else 0.0
+        times.append(seconds)
+        shown = "" if cell.state != "waiting" else "unknown" if seconds is None else f"about {duration(seconds)}"
+        costs = ["", "", "", ""]
+        if cell.facts:
+            facts = cell.facts
+            costs = [facts.grid, f"{facts.tokens:,}", f"{facts.params:,}", f"{facts.gmacs:.3g}"]
+        table.add_row(str(number), Text(cell.title), *costs, word(cell), shown)
+    out = console()
+    out.print(table)
+    known = [seconds for seconds in times if seconds is not None]
+    left = "unknown: nothing alike was measured here" if len(known) < len(times) else f"about {left_over(known, jobs)}"
+    out.print(f"\n{counted(cells)}; {jobs} at a time, time in all: {left}")
+
+
+def left_over(seconds: Sequence[float], jobs: int) -> str:
+    return duration(max(sum(seconds) / jobs, max(seconds, default=0.0)))
+
+
+def word(cell: Cell) -> Text:
+    said = WORDS.get(cell.state, cell.state)
+    if cell.state == "waiting":
+        said = "resumes" if (cell.folder / "last.ckpt").exists() else "to run"
+    return Text(said, COLOURS.get(cell.state, ""))
+
+
+def counted(cells: Sequence[Cell]) -> str:
+    """24 cells: 10 done, 2 running ..."""
+    counts = Counter(cell.state for cell in cells)
+    return f"{len(cells)} cells: " + ", ".join(
+        f"{counts[state]} {WORDS.get(state, state)}"
+        for state in ("done", "skipped", "same", "running", "failed", "stopped", "invalid", "waiting")
+        if counts[state]
+    )
+
+
+def show_invalid(cells: Sequence[Cell]) -> None:
+    """Every cell that cannot run, with the reason and the cure."""
+    table = plain_table("cell", "why")
+    table.columns[1].overflow = "fold"
+    for cell in cells:
+        table.add_row(Text(cell.title), Text(cell.error))
+    console(stderr=True).print(table)
+
+
+class View:
+    """While it runs: one screen where there is a terminal, else a line for each cell that ends."""
+
+    def __init__(
+        self,
+        name: str,
+        cells: Sequence[Cell],
+        running: list[Running],
+        estimate: Callable[[Cell], float | None],
+        jobs: int,
+    ) -> None:
+        self.name, self.cells, self.running, self.estimate, self.jobs = name, cells, running, estimate, jobs
+        self.console = console()
+        self.began = time.monotonic()
+        self.stack = ExitStack()
+        self.live: Live | None = None
+
+    def __enter__(self) -> "View":
+        if self.console.is_terminal:
+            live = Live(console=self.console, get_renderable=self.screen, refresh_per_second=2, transient=True)
+            self.live = self.stack.enter_context(live)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def ended(self, cell: Cell) -> None:
+        """A line for a cell, above the screen or alone."""
+        count = sum(cell.state in ENDED for cell in self.cells)
+        line = Text(f"{count:>{len(str(len(self.cells)))}}/{len(self.cells)} ")
+        line.append(f"{WORDS.get(cell.state, cell.state):<8}", COLOURS.get(cell.state, ""))
+        line.append(f" {cell.title}")
+        if cell.state == "done":
+            line.append(f"  val acc {cell.value:.1%}, {duration(cell.seconds)}")
+        elif cell.state == "failed":
+            line.append(f"  {cell.error}; {cell.log}")
+        self.console.print(line, soft_wrap=True)
+
+    def screen(self) -> RenderableType:
+        lines: list[RenderableType] = []
+        can_run = [cell.state for cell in self.cells if cell.state not in ("invalid", "same")]
+        finished = sum(state in ENDED for state in can_run)
+        top = Table.grid(padding=(0, 2))
+        top.add_row(
+            Text(self.name, "bold"),
+            ProgressBar(len(can_run) or 1, finished, width=30),
+            f"{duration(time.monotonic() - self.began)} so far",
+            f"{self.left()} left",
+        )
+        lines += [Text(), top, Text(counted(self.cells))]
+        table = Table.grid(padding=(0, 2))
+        room = max(1, self.console.height - 6)
+        for attempt in self.running[:room]:
+            step, total, figures = progress(attempt.cell.progress)
+            table.add_row(
+                Text(attempt.cell.title),
+                ProgressBar(total or 1, step, width=16),
+                f"{step}/{total}" if total else "starts",
+                duration(time.monotonic() - attempt.began),
+                Text(figures, no_wrap=True, overflow="ellipsis"),
+            )
+        return Group(*lines, table)
+
+    def left(self) -> str:
+        """By the speed of what runs, and by what was measured for what waits; unknown where nothing was."""
+        seconds = []
+        for attempt in self.running:
+            step, total, _ = progress(attempt.cell.progress)
+            taken = time.monotonic() - attempt.began
+            guess = self.estimate(attempt.cell)
+            if step:
+                seconds.append(taken * (total - step) / step)
+            elif guess is not None:
+                seconds.append(max(0.0, guess - taken))
+            else:
+                return "unknown time"
+        for cell in self.cells:
+            if cell.state == "waiting":
+                guess = self.estimate(cell)
+                if guess is None:
+                    return "unknown time"
+                seconds.append(guess)
+        return f"about {left_over(seconds, self.jobs)}"
+
+
+def progress(file: Path) -> tuple[int, int, str]:
+    """Steps done, steps in all, figures; 0, 0 where training has not begun."""
+    try:
+        seen = json.loads(file.read_text())
+        return seen["step"], int(seen["total"]), seen["figures"]
+    except (OSError, ValueError):
+        return 0, 0, ""
+
+
+def show_end(cells: Sequence[Cell]) -> None:
+    """What became of every cell: accuracy or error, and where to look."""
+    table = plain_table("", "cell", "val acc", "time", "state")
+    for number, cell in enumerate(cells, 1):
+        value = "" if cell.value is None else f"{cell.value:.2%}"
+        table.add_row(str(number), Text(cell.title), value, duration(cell.seconds) if cell.attempts else "", word(cell))
+    out = console()
+    out.print()
+    out.print(table)
+    for cell in cells:
+        if cell.state == "failed":
+            tries = f" ({cell.attempts} attempts)" if cell.attempts > 1 else ""
+            out.print(
+                Text.assemble(("\nfailed ", "red"), cell.title, tries, f"\n  {cell.error}\n  {cell.log}"),
+                soft_wrap=True,
+            )
+    out.print(f"\n{counted(cells)}")

@@ -1,0 +1,95 @@
+"""What every cell imports, imported once: multiprocessing's fork server loads this, and each cell is a fork of it.
+
+It computes nothing, so it holds neither CUDA nor threads of OpenMP, which no fork survives.
+"""
+
+import atexit
+import importlib
+import multiprocessing
+import os
+import pkgutil
+import runpy
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+import sklearn.datasets
+import sklearn.model_selection
+import torch
+import wandb
+from hydra.core.plugins import Plugins
+
+import patchbench.data
+import patchbench.embed
+import patchbench.pos
+import patchbench.run
+
+LAZY = (wandb, sklearn.datasets, sklearn.model_selection, patchbench.run)  # imported late by those who need them
+for package in (patchbench.embed, patchbench.pos, patchbench.data):  # named by the configuration only
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+Plugins.instance()  # Hydra's search for plugins
+
+
+def run_cell(
+    script: str, arguments: Sequence[str], env: dict[str, str], log: Path, threads: int | None, grace_s: float
+) -> None:
+    """Do what `python script arguments` does, in a session of its own, with stdout and stderr appended to `log`.
+
+    threads: of torch; None leaves them as they are, as alone. When the process that asked for the cell is gone, so is
+    the cell, after `grace_s` seconds to save its checkpoint; with it goes all that it started.
+    """
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(env)
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, leave)  # where training is not listening, end as in `finally`
+    own_fork_server()
+    threading.Thread(target=end_with_parent, args=(grace_s,), daemon=True).start()
+    if threads:
+        torch.set_num_threads(threads)
+    sys.argv = [script, *arguments]
+    sys.path[0] = str(Path(script).parent)
+    try:
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # multiprocessing ends a fork without them
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+
+
+def follow_parent() -> None:
+    """For a process that checks cells: it is no longer than who asks, and leaves Ctrl-C to them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, args=(0.0,), daemon=True).start()
+
+
+def leave(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def own_fork_server() -> None:
+    """Workers of a loader, where they come from a fork server (Python 3.14), shall be this cell's, not the sweep's."""
+    server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    server.__init__()
+    server.set_forkserver_preload([])
+
+
+def end_with_parent(grace_s: float) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_s)
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
