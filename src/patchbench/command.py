@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             refuse_added_options(HydraConfig.get().overrides.task)
             return task(cfg)
 
-        return one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked)))
+        main = one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked)))
+
+        @functools.wraps(task)
+        def start() -> Any:
+            if group := sweep_name():
+                os.environ["PATCHBENCH_SWEEP"] = group  # for the cells that run elsewhere
+            return main()
+
+        return start
 
     return decorate
 
@@ -46,7 +55,9 @@ def run_name(*, _root_: DictConfig) -> str:
 
 
 def sweep_name() -> str | None:
-    """Of the sweep that this process runs, None outside one; started again, it has the same name."""
+    """Of the sweep that this process runs or is a cell of, None outside one; started again, it has the same name."""
+    if "PATCHBENCH_SWEEP" in os.environ:
+        return os.environ["PATCHBENCH_SWEEP"]
     if not {"-m", "--multirun"} & set(sys.argv):
         return None
     return "sweep-" + hashlib.sha256(" ".join(sorted(sys.argv[1:])).encode()).hexdigest()[:8]

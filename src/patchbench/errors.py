@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).parents[2] / "conf"
+EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # options of Hydra's plugins: the extra that brings them
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
 
 
@@ -80,6 +81,9 @@ def explain(error: Exception) -> str:
         return f"cannot read the argument {error.override!r}: write group=option, knob=value, or 'knob=[a,b]' in quotes"
     if found := re.search(r"Could not (?:find|load) '(.+)/(\S+)'", said):
         group, option = found.groups()
+        if option in EXTRAS:
+            extra = EXTRAS[option]
+            return f"{group}={extra} needs packages that are not installed: pip install -e '.[{extra}]'"
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         close = get_close_matches(option, options, 1)
         hint = f"did you mean {group}={close[0]}? " if close else ""

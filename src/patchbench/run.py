@@ -1,6 +1,7 @@
 """From a configuration to a finished run, and from a finished run to its figures and its weights."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -66,7 +67,7 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
     anything is trained or written where the configuration cannot run.
     """
     record = out_dir / "run.json"
-    if cfg.rerun:
+    if cfg.rerun and "SLURM_RESTART_COUNT" not in os.environ:  # a job that was queued again goes on
         clear(out_dir)
     if record.exists():
         done = json.loads(record.read_text())
@@ -90,7 +91,7 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         say(remark)
 
     trainer, task, data, meter, costs = ready.trainer, ready.task, ready.data, ready.meter, ready.costs
-    with ExitStack() as stack:
+    with ready.stop.watching(), ExitStack() as stack:
         with refusing():
             trainer.loggers = list(start_loggers(cfg, origin, costs, out_dir, stack, resume=ready.ckpt is not None))
         with refusing(BadImage):
@@ -117,6 +118,7 @@ class Ready:
     task: Classify
     data: Batches
     meter: Meter
+    stop: StopOnSignal
     costs: Cost
     ckpt: Path | None  # to resume from
     headline: str
@@ -135,7 +137,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     fit = LambdaCallback(setup=fit_embedding)
     callbacks = [meter, ProgressBar(meter), Origin(origin), *keep_checkpoints(out_dir), stop, fit]
     trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
-    if in_sweep and trainer.world_size > 1:
+    if in_sweep and trainer.world_size > 1 and "SUBMITIT_EXECUTOR" not in os.environ:
         raise ValueError(
             f"trainer.devices={cfg.trainer.devices} in a sweep: the cells share one process, which can start its "
             "ranks once only; run each cell by a command of its own, or use trainer.devices=1"
@@ -161,7 +163,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
         f"{costs.params:,} parameters, {costs.macs / 1e9:.3g} GMACs an image, "
         f"about {held.step(images) / GIB:.2g} GiB for {images} images at a time"
     )
-    return Ready(trainer, task, data, meter, costs, ckpt, headline, remarks)
+    return Ready(trainer, task, data, meter, stop, costs, ckpt, headline, remarks)
 
 
 def start_loggers(
