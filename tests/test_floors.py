@@ -6,7 +6,7 @@ from pathlib import Path
 import patchbench
 
 SRC = Path(patchbench.__file__).parent
-TOP = ("build", "command", "errors", "lesson", "run", "schema")  # the only ones that know Hydra
+TOP = ("build", "command", "errors", "lesson", "run", "schema", "search")  # the only ones that know Hydra
 MAY_IMPORT = {
     "layout": set(),
     "schedule": set(),

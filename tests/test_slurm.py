@@ -119,10 +119,10 @@ def test_a_cell_that_is_cut_off_goes_on_in_its_directory_and_ends_as_if_it_had_n
     whole, cut = record(tmp_path / "whole")["result"], record(tmp_path / "runs")["result"]
     for name in ("test/acc", "test/loss", "val/acc_best", "val/loss"):
         assert cut[name] == whole[name], name
-    sent = [wandb_file(path) for path in sorted((tmp_path / "runs" / "wandb").glob("offline-run-*"))]
-    assert len(sent) == 2
-    assert len({part["run_id"] for part in sent}) == len({part["run_group"] for part in sent}) == 1
-    assert sent[0]["run_group"].startswith("sweep-")
+    parts = sorted((tmp_path / "runs" / "wandb").glob("offline-run-*"))
+    assert len(parts) == 2
+    assert len({part.name.rpartition("-")[2] for part in parts}) == 1, "one W&B run"
+    assert wandb_file(parts[1])["run_group"].startswith("sweep-")
 
 
 @pytest.mark.parametrize("how", ["cancelled", "killed"])
