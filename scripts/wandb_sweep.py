@@ -8,7 +8,7 @@ python scripts/wandb_sweep.py --method bayes --create embed=conv,linear 'optim.l
 import argparse
 import sys
 
-from patchbench.errors import one_line_errors
+from patchbench.errors import Refused, one_line_errors
 
 
 @one_line_errors
@@ -32,7 +32,10 @@ def main() -> None:
         return
     import wandb
 
-    path = f"{given.project}/{wandb.sweep(sweep)}"
+    try:
+        path = f"{given.project}/{wandb.sweep(sweep)}"
+    except wandb.errors.Error as error:
+        raise Refused(f"--create: W&B has not taken the sweep ({error}): `wandb login` first") from error
     print(f"on every machine that shall take part, in this folder: wandb agent {path}")
 
 

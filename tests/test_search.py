@@ -1,14 +1,18 @@
 """Searches in place of grids: Optuna by its Hydra sweeper, and sweeps of W&B."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
-from conftest import configure
+from conftest import ROOT, configure
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb_server import Server
 
 from patchbench.errors import Refused
 from patchbench.search import wandb_sweep
@@ -89,3 +93,26 @@ def test_a_search_by_optuna_proposes_cells_and_repeats_itself(command, micro, tm
     assert all(1e-4 <= r["config"]["optim"]["lr"] <= 1e-2 for r in records)
     again = command("train.py", *line)
     assert again.stdout.count("done before") == 3, again.stdout + again.stderr
+
+
+@pytest.mark.slow
+def test_an_agent_of_wandb_runs_the_cells_and_the_server_learns_what_came_of_them(command, micro, tmp_path):
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    with Server() as server:
+        cells = ["pos=[learned,rope]", "patch=4,[4,8]"]
+        created = command("scripts/wandb_sweep.py", "--create", *micro, "epochs=1", "trainer=cpu", *cells, **server.env)
+        assert created.returncode == 0, created.stderr
+        said = created.stdout.splitlines()[-1]
+        assert said.endswith("wandb agent patchbench/sweep")
+        env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | server.env
+        line = [sys.executable, "-m", "wandb", "agent", "patchbench/sweep"]
+        agent = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert agent.returncode == 0, agent.stderr
+    assert server.unknown == []
+    records = {str(r["factors"]["patch"]): r for r in (json.loads(p.read_text()) for p in tmp_path.rglob("run.json"))}
+    assert set(records) == {"4", "[4, 8]"}
+    assert len(server.runs) == 2
+    for run in server.runs.values():
+        assert (run["sweep"], run["exit_code"]) == ("sweep", 0)
+        patch = str(yaml.safe_load(str(run["config"]["patch"])))
+        assert run["summary"]["val/acc_best"] == records[patch]["result"]["val/acc_best"]

@@ -1,6 +1,7 @@
 """Sweeps and single runs on a real SLURM: what is submitted, cut off and killed there, and what becomes of it."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -136,8 +137,9 @@ def test_a_killed_cell_is_reported_and_the_others_end(start, micro, tmp_path, ho
     else:
         slurm("scancel", "--signal", "KILL", first)
     output = end(process)
-    assert process.returncode != 0
-    assert first in output, output
+    assert process.returncode == 1, output
+    assert f"error: a cell has failed: Job {first} " in output
+    assert "Traceback" not in output
     wait_for(lambda: list(tmp_path.glob("runs/*_s1_*/run.json")), f"job {second}")
     assert not list(tmp_path.glob("runs/*_s0_*/run.json"))
     again = start(*line)
@@ -146,3 +148,27 @@ def test_a_killed_cell_is_reported_and_the_others_end(start, micro, tmp_path, ho
     third, fourth = sorted(set(jobs(tmp_path)) - {first, second})
     assert "resuming from" in said(tmp_path, third)
     assert "done before" in said(tmp_path, fourth)
+
+
+def test_ranks_by_srun_alone_train_as_one_process(command, micro, tmp_path):
+    def srun(*arguments: str, tasks: int) -> tuple[int, str]:
+        env = ["env", *(f"-u{name}" for name in os.environ if name.startswith(("WANDB_", "HYDRA_")))]
+        line = [*env, f"HOME={tmp_path}", "OMP_NUM_THREADS=1", sys.executable, str(ROOT / "train.py"), *arguments]
+        batch = ["sbatch", "--wait", "--time=10", f"--ntasks-per-node={tasks}", "--gres=gpu:2", "--output=log.txt"]
+        script = "#!/bin/bash\nsrun " + shlex.join(line)
+        done = subprocess.run(batch, input=script, cwd=tmp_path, text=True, timeout=LIMIT_S, check=False)
+        return done.returncode, (tmp_path / "log.txt").read_text()
+
+    cell = [*micro, "logger=csv", "trainer.accelerator=cpu"]
+    code, log = srun(*cell, "trainer=ddp", "trainer.devices=2", "runs_dir=two", tasks=2)
+    assert code == 0, log
+    assert log.count("images at a time") == 1, "only rank 0 speaks"
+    alone = command("train.py", *cell, "runs_dir=one")
+    assert alone.returncode == 0, alone.stderr
+    one, two = (record(tmp_path / name)["result"] for name in ("one", "two"))
+    for name in ("test/acc", "test/loss", "val/loss"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+    code, log = srun(*cell, "runs_dir=odd", tasks=2)
+    assert code == 2, log
+    assert "error: trainer.devices=1 trainer.num_nodes=1, but srun started 2 task(s) on each of 1 node(s)" in log
+    assert not list(tmp_path.glob("odd/*/*"))

@@ -111,9 +111,9 @@ class StopOnSignal(pl.Callback):
             yield
         except SystemExit as end:
             restore()
-            handler = {128 + s: handler for s, handler in before.items()}.get(end.code)  # type: ignore[call-overload]
-            if callable(handler) and handler is not signal.default_int_handler:
-                handler(int(end.code) - 128, None)  # type: ignore[arg-type]
+            for number, handler in before.items():
+                if end.code == 128 + number and callable(handler) and handler is not signal.default_int_handler:
+                    handler(number, None)
             raise
         finally:
             restore()

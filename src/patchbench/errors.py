@@ -70,6 +70,13 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             print(f"error: {explain(error)}", file=sys.stderr)
             raise SystemExit(2) from None
+        except RuntimeError as error:
+            if TRACEBACK or type(error).__module__ != "submitit.core.utils":
+                raise
+            what = " ".join(str(error).splitlines()[:2])
+            cure = "the others go on (squeue), and the same command goes on with it"
+            print(f"error: a cell has failed: {what}; {cure}", file=sys.stderr)
+            raise SystemExit(1) from None
 
     return wrapped
 

@@ -25,7 +25,7 @@ def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: 
         if method not in METHODS:
             raise ValueError(f"--method {method} is unknown: use {', '.join(METHODS)}")
         swept = {each.get_key_element(): parameter(each, method) for each in parsed if each.is_sweep_override()}
-        fixed = [each.input_line for each in parsed if not each.is_sweep_override()]
+        fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
         if not swept:
             raise ValueError("no argument has several values: give one as embed=conv,linear or optim.lr=interval(a,b)")
         with initialize_config_dir(str(CONF), version_base="1.3"):
