@@ -30,7 +30,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         if "--dry-run" in sys.argv:
             rest = [argument for argument in sys.argv[1:] if argument not in ("--dry-run", "-m", "--multirun")]
             sys.argv[1:] = ["-m", *rest, "hydra.launcher.dry_run=true"]
-        return one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked)))
+        main = one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked)))
+
+        @functools.wraps(task)
+        def start() -> Any:
+            if group := sweep_name():
+                os.environ["PATCHBENCH_SWEEP"] = group  # for the cells that run elsewhere
+            return main()
+
+        return start
 
     return decorate
 

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).parents[2] / "conf"
+EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # options of Hydra's plugins: the extra that brings them
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
 
 
@@ -61,9 +62,8 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any) -> Any:
         inside = HydraConfig.initialized()
         if not TRACEBACK:
-            os.environ["PATCHBENCH_RANKS"] = (
-                "1"  # to the processes that this one starts: the next line was not asked for
-            )
+            # To the ranks that this process starts: what the next line says was not asked for.
+            os.environ["PATCHBENCH_RANKS"] = "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it would otherwise print
         try:
             return main(*args)
@@ -74,6 +74,13 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
             print(f"error: {explain(error)}", file=sys.stderr)
             raise SystemExit(2) from None
         except CellFailed:
+            raise SystemExit(1) from None
+        except RuntimeError as error:
+            if TRACEBACK or type(error).__module__ != "submitit.core.utils":
+                raise
+            what = " ".join(str(error).splitlines()[:2])
+            cure = "the others go on (squeue), and the same command goes on with it"
+            print(f"error: a cell has failed: {what}; {cure}", file=sys.stderr)
             raise SystemExit(1) from None
 
     return wrapped
@@ -86,6 +93,9 @@ def explain(error: Exception) -> str:
         return f"cannot read the argument {error.override!r}: write group=option, knob=value, or 'knob=[a,b]' in quotes"
     if found := re.search(r"Could not (?:find|load) '(.+)/(\S+)'", said):
         group, option = found.groups()
+        if option in EXTRAS:
+            extra = EXTRAS[option]
+            return f"{group}={extra} needs packages that are not installed: pip install -e '.[{extra}]'"
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
         close = get_close_matches(option, options, 1)
         hint = f"did you mean {group}={close[0]}? " if close else ""

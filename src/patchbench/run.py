@@ -73,7 +73,7 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
 
 def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_sweep: bool) -> float:
     """`train`, in a directory that no other process trains in."""
-    if cfg.rerun:
+    if cfg.rerun and "SLURM_RESTART_COUNT" not in os.environ:  # a job that was queued again goes on
         clear(out_dir)
     record = out_dir / "run.json"
     if record.exists():
@@ -98,7 +98,7 @@ def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in
         say(remark)
 
     trainer, task, data, meter, costs = ready.trainer, ready.task, ready.data, ready.meter, ready.costs
-    with ExitStack() as stack:
+    with ready.stop.watching(), ExitStack() as stack:
         with refusing():
             trainer.loggers = list(start_loggers(cfg, origin, costs, out_dir, stack, resume=ready.ckpt is not None))
         with refusing(BadImage):
@@ -123,7 +123,8 @@ def alone_in(out_dir: Path) -> AbstractContextManager[None]:
         return nullcontext()
 
     def wait() -> None:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # its other ranks, started from outside, would not wait
+        tasks = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1
+        if int(tasks) > 1:  # its other ranks, started from outside, would not wait
             raise Refused(f"another process trains {out_dir}: start this one again when that is done")
         say(f"another process trains {out_dir}: waiting for it")
 
@@ -138,6 +139,7 @@ class Ready:
     task: Classify
     data: Batches
     meter: Meter
+    stop: StopOnSignal
     costs: Cost
     ckpt: Path | None  # to resume from
     headline: str
@@ -157,7 +159,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     progress = out_dir / "progress.json" if "PATCHBENCH_SWEEP" in os.environ else None
     callbacks = [meter, ProgressBar(meter, progress), Origin(origin), *keep_checkpoints(out_dir), stop, fit]
     trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=callbacks)
-    if in_sweep and trainer.world_size > 1:
+    if in_sweep and trainer.world_size > 1 and "SUBMITIT_EXECUTOR" not in os.environ:
         raise ValueError(
             f"trainer.devices={cfg.trainer.devices} in a sweep: with this launcher the cells share one process, which "
             "can start its ranks once only; use hydra/launcher=processes, or trainer.devices=1"
@@ -183,13 +185,14 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
         f"{costs.params:,} parameters, {costs.macs / 1e9:.3g} GMACs an image, "
         f"about {held.step(images) / GIB:.2g} GiB for {images} images at a time"
     )
-    return Ready(trainer, task, data, meter, costs, ckpt, headline, remarks)
+    return Ready(trainer, task, data, meter, stop, costs, ckpt, headline, remarks)
 
 
 def check(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
     """Refuse what `prepare` would, without the memory, the weights and the checkpoint that it takes."""
     check_options(cfg)
     costs = network_cost(cfg, source)
+    check_asked(cfg, source)
     trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=[])
     split_batch(cfg, source, costs, trainer, None)
     data = prepare_data(cfg, source, trainer)

@@ -1,6 +1,7 @@
 """Lightning's Trainer, with the choices that a run may make and no others."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,12 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from patchbench.checkpoint import AtomicCheckpoint
 from patchbench.shard import Sharded
@@ -62,7 +69,8 @@ def make_trainer(
     if on_gpu:
         torch.set_float32_matmul_precision("high")
     quiet()
-    return pl.Trainer(
+    ranks = ranks_in_slurm()
+    trainer = pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
         num_nodes=num_nodes,
@@ -75,7 +83,7 @@ def make_trainer(
         default_root_dir=out_dir,
         logger=False,  # set when training starts
         callbacks=callbacks,
-        plugins=[AtomicCheckpoint()],
+        plugins=[AtomicCheckpoint(), *ranks],
         num_sanity_val_steps=0,
         inference_mode=not sharded,  # its tensors have no version counter, by which FSDP2 keeps track of its shares
         use_distributed_sampler=False,  # data/batches.py shares out the images, without padding
@@ -84,6 +92,36 @@ def make_trainer(
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
+    if any(isinstance(starts_ranks, SLURMEnvironment) for starts_ranks in ranks):
+        refuse_other_ranks_than_tasks(trainer)
+    return trainer
+
+
+def ranks_in_slurm() -> list[ClusterEnvironment]:
+    """In a SLURM job: the tasks of srun are the ranks; without srun, or by torchrun, they are started as elsewhere."""
+    if "SLURM_JOB_ID" not in os.environ or TorchElasticEnvironment.detect():
+        return []
+    if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():  # the latter: a shell by srun
+        return [LightningEnvironment()]
+    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks_of_srun()[0]))  # Lightning insists
+    return [SLURMEnvironment(auto_requeue=False)]  # checkpoint.py saves; SLURM or submitit queue again
+
+
+def tasks_of_srun() -> tuple[int, int]:
+    """Per node, and nodes."""
+    nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
+    return int(os.environ["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
+
+
+def refuse_other_ranks_than_tasks(trainer: pl.Trainer) -> None:
+    """Lightning would go on, with too few ranks or with several trainings of one run."""
+    tasks, nodes = tasks_of_srun()
+    if (trainer.num_devices, trainer.num_nodes) != (tasks, nodes):
+        raise ValueError(
+            f"trainer.devices={trainer.num_devices} trainer.num_nodes={trainer.num_nodes}, but srun started {tasks} "
+            f"task(s) on each of {nodes} node(s): use trainer=ddp trainer.devices={tasks} trainer.num_nodes={nodes}, "
+            "or hydra/launcher=slurm_node, which asks for what the trainer needs"
+        )
 
 
 def quiet() -> None:

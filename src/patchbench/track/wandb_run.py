@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,20 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 ID_FILE = "wandb_run_id.txt"
+
+
+class RunLogger(WandbLogger):
+    """Lightning's, but training goes on where W&B's own process ends: SLURM sends SIGTERM to it as well."""
+
+    lost = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self.lost:
+            try:
+                super().log_metrics(metrics, step)
+            except OSError as error:
+                self.lost = True
+                print(f"W&B: its process has ended ({error}): further rows are in metrics.csv only", file=sys.stderr)
 
 
 @contextmanager
@@ -64,13 +78,14 @@ def wandb_run(
         print(f"W&B: {run.url}", file=sys.stderr)
     code = 1
     try:
-        yield WandbLogger(project=project, save_dir=str(out_dir), experiment=run, log_model=False)
+        yield RunLogger(project=project, save_dir=str(out_dir), experiment=run, log_model=False)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
         raise
     finally:
-        run.finish(exit_code=code)
+        with suppress(OSError):  # as above
+            run.finish(exit_code=code)
         if resolved == "offline":
             folder = Path(run.settings.sync_dir)
             shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

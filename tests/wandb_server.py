@@ -1,0 +1,122 @@
+"""A server on loopback that hands out a grid to agents of W&B 0.31 and takes their runs.
+
+It answers the eight operations that this needs; a request for any other is kept in `unknown`.
+"""
+
+import base64
+import gzip
+import itertools
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+
+class Server:
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.waiting: list[dict[str, Any]] = []
+        self.sweep = ""
+        self.unknown: list[str] = []
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_state": self}))
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    def __enter__(self) -> "Server":
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "x" * 40, "WANDB_ERROR_REPORTING": "false"}
+
+    def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
+        project = {"id": "p", "name": "patchbench", "entity": {"id": "e", "name": "someone"}}
+        match operation:
+            case "Viewer":
+                names = dict.fromkeys(("entity", "username", "name", "email"), "someone")
+                edges: dict[str, list] = {"edges": []}
+                return {"viewer": {"id": "v", "admin": False, "flags": "{}", "teams": edges, "apiKeys": edges} | names}
+            case "OrganizationCoreWeaveOrganizationID":
+                return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
+            case "UpsertSweep":
+                self.sweep = given["config"]
+                axes = {key: axis["values"] for key, axis in yaml.safe_load(self.sweep)["parameters"].items()}
+                self.waiting = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+                sweep = {"id": "s", "name": "sweep", "config": self.sweep, "project": project}
+                return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+            case "SweepWithRuns":
+                sweep = dict.fromkeys(("createdAt", "heartbeatAt", "updatedAt", "bestLoss", "controller", "scheduler"))
+                sweep |= {"id": "s", "name": "sweep", "method": "grid", "state": "RUNNING", "description": ""}
+                sweep |= {"config": self.sweep, "earlyStopJobRunning": False, "runs": {"edges": []}}
+                return {"project": {"sweep": sweep}}
+            case "CreateAgent":
+                return {"createAgent": {"agent": {"id": "a"}}}
+            case "Heartbeat":
+                commands = []
+                if not any(json.loads(given.get("runState") or "{}").values()):
+                    commands = [self.next_command()]
+                return {"agentHeartbeat": {"agent": {"id": "a"}, "commands": json.dumps(commands)}}
+            case "UpsertBucket":
+                run = self.runs.setdefault(given["name"], {"summary": {}})
+                run |= {key: given[key] for key in ("sweep", "project", "entity") if given.get(key)}
+                if given.get("config"):
+                    run["config"] = {key: entry["value"] for key, entry in json.loads(given["config"]).items()}
+                bucket = dict.fromkeys(("displayName", "description", "sweepName"), "") | {"id": given["name"]}
+                bucket |= {"name": given["name"], "config": "{}", "historyLineCount": 0, "project": project}
+                return {"upsertBucket": {"inserted": True, "bucket": bucket}}
+            case "CreateRunFiles":
+                files = [{"name": name, "uploadUrl": f"{self.url}/put"} for name in given["files"]]
+                return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
+        self.unknown.append(operation)
+        return {}
+
+    def next_command(self) -> dict[str, Any]:
+        if not self.waiting:
+            return {"type": "exit"}
+        args = {key: {"value": value} for key, value in self.waiting.pop(0).items()}
+        name = base64.b32encode(str(len(self.waiting)).encode()).decode().strip("=").lower()
+        return {"type": "run", "run_id": f"run{name}", "args": args, "program": "train.py"}
+
+    def stream(self, run: str, body: dict[str, Any]) -> None:
+        if chunk := body.get("files", {}).get("wandb-summary.json"):
+            self.runs[run]["summary"] |= json.loads(chunk["content"][-1])
+        if body.get("complete"):
+            self.runs[run]["exit_code"] = body.get("exitcode")
+
+
+class Handler(BaseHTTPRequestHandler):
+    server_state: Server
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def handle_any(self) -> None:
+        body, path = self.rfile.read(int(self.headers.get("Content-Length") or 0)), urlsplit(self.path).path
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        said: dict[str, Any] = {}
+        if path == "/graphql":
+            asked = json.loads(body)
+            found = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
+            operation = asked.get("operationName") or (found[1] if found else asked["query"])
+            said = {"data": self.server_state.answer(operation, asked.get("variables") or {})}
+        elif path.endswith("/file_stream"):
+            self.server_state.stream(path.split("/")[-2], json.loads(body))
+        data = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PUT = handle_any
