@@ -141,7 +141,7 @@ def parse_part(where: str, name: str, body: Mapping[str, Any], study: Mapping[st
         scales={scale: tuple(overrides) for scale, overrides in body.get("scales", {}).items()},
         only=tuple(body.get("only", study["scales"])),
         metric=metric,
-        chance=body.get("chance"),
+        chance=None if body.get("chance") is None else float(body["chance"]),
         comparisons=tuple(
             parse_comparison(f"{where}: comparisons[{i}]", comparison, arms, metric)
             for i, comparison in enumerate(body.get("comparisons", ()))

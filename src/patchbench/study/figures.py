@@ -117,7 +117,7 @@ def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
 
     Statements of equality, whose margins are small, have a scale of their own; so has each unit. words: by verdict.
     """
-    groups: dict[tuple[float, bool], list[tuple[Finding, Step]]] = {}
+    groups: dict[tuple[int, bool], list[tuple[Finding, Step]]] = {}
     for finding in findings:
         equality = math.isfinite(finding.comparison.low) and math.isfinite(finding.comparison.high)
         for step in finding.steps:

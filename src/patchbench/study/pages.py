@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from patchbench import html
 from patchbench.study import figures
 from patchbench.study.claim import ROLES, Part, Study
-from patchbench.study.stats import ALPHA, LEAST_SEEDS, POWER, Estimate, t_estimate, test_noise
+from patchbench.study.stats import ALPHA, LEAST_SEEDS, POWER, Estimate, noise_of_test_set, t_estimate
 from patchbench.study.units import unit
 from patchbench.study.verdict import Finding, Judgement, score
 
@@ -232,7 +232,7 @@ def arms_table(report: Report) -> str:
             cells = scores[scores["arm"] == arm]
             e = t_estimate(cells["score"].dropna().to_numpy(dtype=float))
             images = mean(cells, "test/images")
-            noise = test_noise(e.mean, images) if part.metric == "test/acc" and e.n and images else math.nan
+            noise = noise_of_test_set(e.mean, images) if part.metric == "test/acc" and e.n and images else math.nan
             rows.append([
                 arm, str(e.n), measure.value(e.mean, 2), measure.number(e.sd, 2) if e.n > 1 else "n/a",
                 f"{measure.number(e.low, 2)} to {measure.value(e.high, 2)}" if e.n > 1 else "n/a",

@@ -130,6 +130,6 @@ def sign_flip_ps(samples: Float[np.ndarray, "k n"]) -> Float[np.ndarray, " k"]:
     return (sums >= sums[:, :1] * (1 - 1e-12)).mean(axis=1)
 
 
-def test_noise(accuracy: float, images: float) -> float:
+def noise_of_test_set(accuracy: float, images: float) -> float:
     """Standard deviation of an accuracy that comes from the choice of test images alone."""
     return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / images) if images else math.nan

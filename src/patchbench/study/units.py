@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unit:
-    factor: float
+    factor: int
     level: str  # sign of a value
     difference: str  # sign of a difference
 

@@ -1,8 +1,8 @@
 """From the cells of a study to its verdict: by intervals and exact p values, never by a mean.
 
 A statement is supported when the whole 95 % interval lies in its region, refuted when the whole interval lies outside,
-and either way only if the p value of the opposite, corrected over all statements of the study (Holm, 1979), is no more
-than 5 %. Everything else is undetermined: too few seeds, a cell without a result, or an interval that reaches over the bound.
+and either way only if the p value of the opposite, corrected over all statements of the study (Holm, 1979), is at most
+5 %. Everything else is undetermined: too few seeds, a cell without a result, an interval that reaches over the bound.
 """
 
 import math
