@@ -195,6 +195,10 @@ def test_any_sweep_has_the_same_tables_over_what_varies(runs):
     [difference] = differences
     assert float(difference["measured"].split()[0]) == pytest.approx(means["learned"] - means["none"], abs=0.06)
     assert difference["verdict"] == "not told apart"
+    (runs / "conv-4_none_digits_s9_aaaaaaaa").mkdir()
+    report_sweep(runs, {})
+    [told] = [table for table in tables((path.parent / "report.md").read_text()) if "status" in table[0]]
+    assert [(row["arm"], row["status"]) for row in told] == [("conv-4_none_digits_s9_aaaaaaaa", "unfinished")]
     one = report_sweep(runs, {"pos": "none"})
     assert "3 of 3 runs have a result: 1 arms" in (one.parent / "report.md").read_text()
     with pytest.raises(ValueError, match="no finished run of these"):

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from patchbench import schema
 from patchbench.command import register
-from patchbench.errors import CONF
+from patchbench.errors import CONF, explain
 from patchbench.study.claim import Part, Study, one_of, parse
 
 EXPERIMENTS = CONF.parent / "experiments"
@@ -71,15 +72,20 @@ def cells(study: Study, scale: str, *, arms: int | None = None) -> list[Cell]:
         for part in parts_at(study, scale):
             for arm in list(part.arms)[:arms]:
                 given = overrides(study, scale, part, arm)
+                where = f"study {study.name}: part {part.name}, arm {arm}"
                 planned += [
                     Cell(part.name, arm, seed, (*given, f"seed={seed}"), identity)
-                    for seed, identity in identities(given, study.scales[scale].seeds)
+                    for seed, identity in identities(where, given, study.scales[scale].seeds)
                 ]
     return planned
 
 
-def identities(given: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, str]]:
-    cfg: DictConfig = compose("train", overrides=list(given))
+def identities(where: str, given: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, str]]:
+    """Seed and identity of each cell of an arm. ValueError if Hydra does not take the overrides."""
+    try:
+        cfg: DictConfig = compose("train", overrides=list(given))
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"{where}: {explain(error)}") from error
     for seed in seeds:
         cfg.seed = seed
         yield seed, schema.identity(cfg)

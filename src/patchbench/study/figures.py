@@ -153,7 +153,8 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
         if e.n:
             ax.plot(e.mean * factor - at, row, mark, color=colour, markersize=8, zorder=4)
         minus = f" − {finding.unit.value(offset(finding))}" if at else ""
-        labels.append(f"{finding.part.name}: {spelled(step.terms)}{minus}")
+        metric = "" if finding.comparison.metric == finding.part.metric else f", {finding.comparison.metric}"
+        labels.append(f"{finding.part.name}: {spelled(step.terms)}{minus}{metric}")
         ax.text(
             1.01, row, words[finding.verdict], transform=ax.get_yaxis_transform(), va="center", color=colour, fontsize=9
         )

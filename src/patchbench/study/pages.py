@@ -341,6 +341,7 @@ def cost(report: Report) -> str:
             f"whether arms differ at all is told above. On the front, by {'; '.join(fronts)}."
         )
         caption += f" The same for all arms: {'; '.join(same)}." if same else ""
+        caption += " Speed is what the runs had: it compares only if nothing else ran beside them."
         sections.append(f"### {part.name}")
         sections.append(report.picture(f"cost_{slug(part.name)}", drawn, f"Result against cost, {part.name}", caption))
     return "\n\n".join(["## What it costs", *sections]) if sections else ""
@@ -439,7 +440,7 @@ def without_result(report: Report) -> str:
     if rows.empty:
         return ""
     listed = [
-        [part, arm, status, ", ".join(map(str, sorted(seeds)))]
+        [part, arm, status, ", ".join(str(int(seed)) for seed in sorted(seeds.dropna()))]
         for (part, arm, status), seeds in rows.groupby(["part", "arm", "status"])["seed"]
     ]
     return (

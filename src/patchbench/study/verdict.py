@@ -80,20 +80,25 @@ def conclude(findings: tuple[Finding, ...]) -> tuple[str, str]:
     """The verdict on the claim, and why."""
     claims, controls = ([f for f in findings if f.comparison.role == role] for role in ("claim", "control"))
     verdicts = Counter(f.verdict for f in claims)
-    counted = f"{len(claims)} statement{'s' * (len(claims) != 1)}"
+    statements = f"{len(claims)} statements"
     if broken := [f for f in controls if f.verdict == "refuted"]:
         return "undetermined", f"a control failed, so nothing is concluded: {broken[0].comparison.says}"
     if verdicts["refuted"]:
-        return "refuted", f"{verdicts['refuted']} of its {counted} refuted"
+        return "refuted", (
+            "its statement is refuted" if len(claims) == 1 else f"{verdicts['refuted']} of its {statements} are refuted"
+        )
     if not claims:
         return "undetermined", "no statement of the claim was tested at this scale"
     if verdicts["undetermined"]:
         first = next(f for f in claims if f.verdict == "undetermined")
-        return "undetermined", f"{verdicts['undetermined']} of its {counted} undecided: {first.because}"
+        many = f"{verdicts['undetermined']} of its {statements} undecided"
+        return "undetermined", f"{'its statement is undecided' if len(claims) == 1 else many}: {first.because}"
     if shaky := [f for f in controls if f.verdict == "undetermined"]:
         return "undetermined", f"a control is undecided: {shaky[0].because}"
     held = f", {len(controls)} control{'s' * (len(controls) != 1)} held" if controls else ""
-    return "supported", f"all of its {counted} supported{held}"
+    return "supported", (
+        "its statement is supported" if len(claims) == 1 else f"all of its {statements} are supported"
+    ) + held
 
 
 def measure(part: Part, comparison: Comparison, cells: pd.DataFrame, comparisons: int) -> Finding:
@@ -156,7 +161,7 @@ def decide(finding: Finding, comparisons: int) -> Finding:
     elif n < LEAST_SEEDS:
         verdict, because = "undetermined", f"{n} seeds; fewer than {LEAST_SEEDS} can support nothing at 5 %"
     elif not holds and not fails:
-        verdict, because = "undetermined", "the interval reaches over the bound"
+        verdict, because = "undetermined", "the 95 % interval reaches over the bound, so both are possible"
     elif finding.p_holm > ALPHA:
         verdict, because = "undetermined", f"p = {finding.p_holm:.2g}{corrected}"
     elif holds:
