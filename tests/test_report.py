@@ -185,6 +185,15 @@ def test_a_study_none_of_which_was_run_has_a_page_too(tmp_path, experiments):
     assert "0 of 6 planned runs" in (experiments / "positions" / "report.md").read_text()
 
 
+def test_results_are_not_overwritten_by_none(runs, experiments, tmp_path):
+    report_study("positions", runs, "cpu", experiments)
+    before = (experiments / "positions" / "runs.csv").read_text()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no finished run of study positions"):
+        report_study("positions", tmp_path / "empty", "cpu", experiments)
+    assert (experiments / "positions" / "runs.csv").read_text() == before
+
+
 def test_any_sweep_has_the_same_tables_over_what_varies(runs):
     path = report_sweep(runs, {}, against="none")
     check_page(path)

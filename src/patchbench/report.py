@@ -26,7 +26,13 @@ def report_study(name: str, runs_dir: Path, scale: str | None = None, experiment
     records = load(runs_dir)
     scale = scale or likely_scale(study, set(records["identity"]))
     folder = experiments / name
-    plan(study, scale, records).to_csv(folder / "runs.csv", index=False)
+    planned = plan(study, scale, records)
+    if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
+        raise ValueError(
+            f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
+            f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
+        )
+    planned.to_csv(folder / "runs.csv", index=False)
     table = read_runs(folder / "runs.csv")  # what the pages say is what the file says
     where = "" if runs_dir == Path("runs") else f" runs_dir={runs_dir}"
     report = pages.Report(
