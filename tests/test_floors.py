@@ -6,7 +6,7 @@ from pathlib import Path
 import patchbench
 
 SRC = Path(patchbench.__file__).parent
-TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "schema", "sweep")  # the only ones that know Hydra
+TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "schema", "sweep")  # who knows Hydra
 BELOW_TOP = {"layout", "lock", "cost", "budget", "ask", "interop", "shard", "task", "checkpoint", "trainer", "data"} | {
     "track",
     "explain",
