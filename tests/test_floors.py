@@ -6,10 +6,12 @@ from pathlib import Path
 import patchbench
 
 SRC = Path(patchbench.__file__).parent
-TOP = ("build", "command", "errors", "lesson", "run", "schema", "search", "sweep")  # the only ones that know Hydra
+# The only ones that know Hydra.
+TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "schema", "search", "sweep")
 BELOW_TOP = {"layout", "lock", "cost", "budget", "ask", "interop", "shard", "task", "checkpoint", "trainer", "data"} | {
     "track",
     "explain",
+    "study",
 }
 MAY_IMPORT = {
     "layout": set(),
@@ -29,7 +31,9 @@ MAY_IMPORT = {
     "ask": {"data", "layout", "task"},
     "data": {"layout", "task", "data"},
     "track": {"cost", "task", "track"},
-    "explain": {"layout", "cost", "explain"},
+    "html": set(),
+    "explain": {"layout", "cost", "explain", "html"},
+    "study": {"html", "study"},
     **{name: {*BELOW_TOP, *TOP} for name in TOP},
     "sweep": {*BELOW_TOP, *TOP, "embed", "pos"},  # it loads every part, for all cells
 }

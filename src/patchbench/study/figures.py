@@ -1,0 +1,274 @@
+"""The pictures of a report, as SVG. Colours: Okabe & Ito (2008), told apart by everyone, and never the only sign."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
+
+from patchbench.study.claim import Part, Terms
+from patchbench.study.stats import t_estimate
+from patchbench.study.units import Unit, unit
+from patchbench.study.verdict import Finding, Step
+
+WIDTH = 10.0
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00"]
+LINES = ["-", "--", ":", "-."]
+MARKS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+VERDICTS = {"supported": ("#0072B2", "o"), "refuted": ("#D55E00", "X"), "undetermined": ("#6b6b6b", "s")}
+GREY, PALE = "#8a8f94", "#e6edf3"
+STYLE: Any = {
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",  # letters stay letters: a third of the size, and they can be searched
+    "svg.hashsalt": "patchbench",  # the same picture is the same file
+    "figure.facecolor": "white",
+}
+
+
+def svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def canvas(height: float, width: float = WIDTH) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def spelled(terms: Terms) -> str:
+    (sign, first), *rest = terms
+    return ("−" if sign < 0 else "") + first + "".join(f" {'+' if s > 0 else '−'} {arm}" for s, arm in rest)
+
+
+def arms(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
+    """For each part: every seed of every arm as a dot, the mean and its 95 % interval, and chance as a line.
+
+    parts: with rows arm, seed, score.
+    """
+    with mpl.rc_context(STYLE):
+        columns = min(len(parts), 3 if max(len(part.arms) for part, _ in parts) <= 8 else 2)
+        rows = math.ceil(len(parts) / columns)
+        tallest = max(len(part.arms) for part, _ in parts)
+        figure = canvas(rows * (1.1 + 0.34 * tallest))
+        axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+        for ax in axes[len(parts) :]:
+            ax.set_visible(False)
+        for ax, (part, scores) in zip(axes, parts, strict=False):
+            one_part(ax, part, scores)
+        return figure
+
+
+def one_part(ax: Axes, part: Part, scores: pd.DataFrame) -> None:
+    measure = unit(part.metric)
+    names = list(part.arms)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    if part.chance is not None:
+        show_chance(ax, part.chance, scores["score"], measure)
+    for row, name in enumerate(names):
+        values = scores[scores["arm"] == name].sort_values("seed")["score"].dropna().to_numpy() * measure.factor
+        if not len(values):
+            ax.text(0.5, row, "no result", transform=ax.get_yaxis_transform(), va="center", color=GREY)
+            continue
+        height = row + np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else [row]
+        ax.plot(values, height, "o", color=COLOURS[5], markersize=4, alpha=0.8, markeredgewidth=0, zorder=2)
+        mean = t_estimate(values)
+        ax.plot(mean.mean, row, "|", color=COLOURS[0], markersize=16, markeredgewidth=2.5, zorder=4)
+        if mean.n > 1:
+            ax.plot([mean.low, mean.high], [row, row], color=COLOURS[0], linewidth=2.5, zorder=3)
+    ax.set_title(part.name)
+    ax.set_xlabel(axis_name(part.metric, measure))
+    ax.margins(x=0.06)
+    ax.grid(axis="x", color="#eceff1", linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def show_chance(ax: Axes, chance: float, scores: pd.Series, measure: Unit) -> None:
+    """As a line, unless it lies so far off that the arms could not be told apart beside it."""
+    far = scores.min() - chance > 3 * (scores.max() - scores.min()) > 0
+    if far:
+        text = f"← guessing: {measure.value(chance, 0)}"
+        ax.text(0.01, 0.01, text, transform=ax.transAxes, color=GREY, fontsize=9, va="bottom")
+        return
+    ax.axvline(chance * measure.factor, color=GREY, linestyle="--", linewidth=1)
+    ax.text(chance * measure.factor, -0.55, " guessing", color=GREY, fontsize=9, va="top")
+
+
+def axis_name(metric: str, measure: Unit) -> str:
+    names = {"test/acc": "test accuracy", "val/acc_best": "validation accuracy"}
+    return names.get(metric, metric) + (" (%)" if measure.factor == 100 else "")
+
+
+def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
+    """Every comparison as its 95 % interval, above the region where the statement is true.
+
+    Statements of equality, whose margins are small, have a scale of their own; so has each unit. words: by verdict.
+    """
+    groups: dict[tuple[int, bool], list[tuple[Finding, Step]]] = {}
+    for finding in findings:
+        equality = math.isfinite(finding.comparison.low) and math.isfinite(finding.comparison.high)
+        for step in finding.steps:
+            groups.setdefault((finding.unit.factor, equality), []).append((finding, step))
+    with mpl.rc_context(STYLE):
+        heights = [0.9 + 0.42 * len(group) for group in groups.values()]
+        figure = canvas(sum(heights) + 0.3)
+        axes = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+        for ax, ((_, equality), group) in zip(axes, groups.items(), strict=True):
+            one_forest(ax, group, equality, words)
+        return figure
+
+
+def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, words: Mapping[str, str]) -> None:
+    factor = group[0][0].unit.factor
+    edges = [0.0]
+    for finding, step in group:
+        at = offset(finding) * factor
+        bounds = [b * factor - at for b in (finding.comparison.low, finding.comparison.high) if math.isfinite(b)]
+        e = step.estimate
+        edges += [*bounds, *(v * factor - at for v in (e.mean, e.low, e.high) if not math.isnan(v))]
+    room = 0.08 * ((max(edges) - min(edges)) or 1.0)
+    left, right = min(edges) - room, max(edges) + room
+    labels = []
+    for row, (finding, step) in enumerate(group):
+        at = offset(finding) * factor
+        low, high = (b * factor - at for b in (finding.comparison.low, finding.comparison.high))
+        ax.barh(row, min(high, right) - max(low, left), left=max(low, left), height=0.8, color=PALE, zorder=1)
+        colour, mark = VERDICTS[finding.verdict]
+        e = step.estimate
+        if not math.isnan(e.low):
+            ax.plot([e.low * factor - at, e.high * factor - at], [row, row], color=colour, linewidth=2.5, zorder=3)
+        if e.n:
+            ax.plot(e.mean * factor - at, row, mark, color=colour, markersize=8, zorder=4)
+        minus = f" − {finding.unit.value(offset(finding))}" if at else ""
+        metric = "" if finding.comparison.metric == finding.part.metric else f", {finding.comparison.metric}"
+        labels.append(f"{finding.part.name}: {spelled(step.terms)}{minus}{metric}")
+        ax.text(
+            1.01, row, words[finding.verdict], transform=ax.get_yaxis_transform(), va="center", color=colour, fontsize=9
+        )
+    ax.axvline(0, color="black", linewidth=0.8, zorder=2)
+    ax.set_xlim(left, right)
+    ax.set_yticks(range(len(group)), [fill(label, 44) for label in labels])
+    ax.set_ylim(len(group) - 0.4, -0.6)
+    points = " (points)" if factor == 100 else f" ({group[0][0].comparison.metric})"
+    ax.set_title("Claimed to be equal, within a margin" if equality else "Claimed to differ")
+    ax.set_xlabel("difference" + points)
+    ax.tick_params(axis="y", length=0)
+
+
+def offset(finding: Finding) -> float:
+    """What an arm is said to equal, so that zero is where the statement is exactly true."""
+    low, high = finding.comparison.low, finding.comparison.high
+    return (low + high) / 2 if math.isfinite(low) and math.isfinite(high) else 0.0
+
+
+COSTS = {
+    "final/images_per_s": ("images per second, trained", True),
+    "memory": ("peak memory (GiB)", False),
+    "model/tokens": ("tokens per image", False),
+    "model/gflops_train": ("GFLOPs per image, trained", False),
+}
+
+
+def pareto(cost: Sequence[float], gain: Sequence[float], *, more_is_better: bool) -> list[bool]:
+    """Which points no other beats: none is at least as good in both and better in one."""
+    price = [-c if more_is_better else c for c in cost]
+    points = list(zip(price, gain, strict=True))
+    return [not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points) for p in points]
+
+
+def differing(table: pd.DataFrame) -> list[str]:
+    """The costs in which arms differ, by a hundredth at least."""
+    there = [name for name in COSTS if name in table and table[name].notna().all()]
+    return [name for name in there if table[name].max() > 1.01 * table[name].min()]
+
+
+def spaced(values: Sequence[float]) -> list[float]:
+    """Ticks at the values themselves, as far apart as their labels need on a logarithmic axis."""
+    low, high = min(values), max(values)
+    ticks = [low]
+    for value in sorted(values):
+        if value >= ticks[-1] * (high / low) ** 0.15:
+            ticks.append(value)
+    return [float(f"{tick:.2g}") for tick in ticks]
+
+
+def costs(part: Part, table: pd.DataFrame) -> Figure:
+    """Accuracy against each cost; table: one row per arm with `score` and the columns of COSTS."""
+    measure = unit(part.metric)
+    shown = differing(table)
+    with mpl.rc_context(STYLE):
+        figure = canvas(3.5 * math.ceil(len(shown) / 2) + 0.3)
+        axes = figure.subplots(math.ceil(len(shown) / 2), 2, squeeze=False).ravel()
+        for ax in axes[len(shown) :]:
+            ax.set_visible(False)
+        for ax, name in zip(axes, shown, strict=False):
+            label, more = COSTS[name]
+            gain = (table["score"] * measure.factor).tolist()
+            front = pareto(table[name].tolist(), gain, more_is_better=more)
+            for i, (arm, x, y, best) in enumerate(zip(table.index, table[name], gain, front, strict=True)):
+                ax.plot(
+                    x, y, MARKS[i % 8], color=COLOURS[i % 8], markersize=8, zorder=3, label=arm,
+                    markeredgecolor="black" if best else "none", markeredgewidth=1.5,
+                )  # fmt: skip
+            on_front = sorted((x, y) for x, y, best in zip(table[name], gain, front, strict=True) if best)
+            ax.plot(*zip(*on_front, strict=True), color=GREY, linewidth=1.2, zorder=1)
+            if table[name].max() > 1.5 * table[name].min():
+                ax.set_xscale("log")
+                ax.set_xticks(spaced(table[name].tolist()))
+                ax.xaxis.set_major_formatter(ScalarFormatter())
+                ax.xaxis.set_minor_locator(NullLocator())
+                ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.set_xlabel(label + (": right is better" if more else ": left is better"))
+            ax.set_ylabel(axis_name(part.metric, measure))
+            ax.margins(0.1)
+            ax.grid(color="#eceff1", linewidth=0.8)
+        handles, labels = axes[0].get_legend_handles_labels()
+        columns = max(1, min(len(labels), int(110 / (6 + max(map(len, labels))))))  # letters that fit into the width
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        return figure
+
+
+def learning(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
+    """Validation accuracy by epoch: mean of the seeds, and their 95 % interval as a band.
+
+    parts: with rows arm, seed, epoch, score.
+    """
+    with mpl.rc_context(STYLE):
+        columns = min(len(parts), 2)
+        rows = math.ceil(len(parts) / columns)
+        figure = canvas(3.6 * rows + 0.4)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes[len(parts) :]:
+            ax.set_visible(False)
+        for ax, (part, points) in zip(axes, parts, strict=False):
+            for i, arm in enumerate(part.arms):
+                table = points[points["arm"] == arm].pivot_table(index="epoch", columns="seed", values="score").dropna()
+                if table.empty:
+                    continue
+                found = [t_estimate(row * 100) for row in table.to_numpy()]
+                colour, line = COLOURS[i % 8], LINES[i // 8 % 4] if len(part.arms) > 8 else LINES[i % 4]
+                ax.plot(table.index, [e.mean for e in found], line, color=colour, label=arm, linewidth=1.8)
+                if table.shape[1] > 1:
+                    low, high = [e.low for e in found], [e.high for e in found]
+                    ax.fill_between(table.index, low, high, color=colour, alpha=0.15, linewidth=0)
+            if part.chance is not None:
+                ax.axhline(part.chance * 100, color=GREY, linestyle="--", linewidth=1)
+            ax.set_title(part.name)
+            ax.set_xlabel("epoch")
+            ax.set_ylabel("validation accuracy (%)")
+            ax.grid(color="#eceff1", linewidth=0.8)
+            ax.legend(frameon=False, fontsize=9, ncols=1 if len(part.arms) <= 6 else 2)
+        return figure

@@ -1,0 +1,102 @@
+"""The records of a folder of runs as one table; a run without a record has a row that says what is known of it."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+RUN = re.compile(r".+_([0-9a-f]{8})$")  # <name>_<identity>
+KEYS = ["run", "identity", "status"]  # what every run has
+TAIL = 20_000  # characters of a log that are searched for how it ended
+
+
+def load(runs_dir: Path) -> pd.DataFrame:
+    """One row for each run, by name.
+
+    Columns: run, identity, status (done, diverged, failed, unfinished); the factors by name; the leaves of the
+    configuration that take more than one value, by path, as in optim.lr; the figures of the result by name, as in
+    test/acc; commit, device, and the versions by package. FileNotFoundError where there is no such folder.
+    """
+    if not runs_dir.is_dir():
+        raise FileNotFoundError(
+            f"runs_dir={runs_dir} is no folder: give the one that holds the runs, runs_dir=<folder>"
+        )
+    rows, leaves = [], []
+    for path in sorted(entry.path for entry in os.scandir(runs_dir) if entry.is_dir() and RUN.match(entry.name)):
+        row, leaf = read(path)
+        rows.append(row)
+        leaves.append(leaf)
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=KEYS)
+    varied = [name for name, values in distinct(leaves).items() if len(values) > 1 and name not in frame]
+    settings = pd.DataFrame({name: [leaf.get(name) for leaf in leaves] for name in varied}, index=frame.index)
+    return pd.concat([frame, settings], axis=1)
+
+
+def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the table says of a run, and the leaves of its configuration."""
+    name = os.path.basename(folder)
+    match = RUN.match(name)
+    row: dict[str, Any] = {"run": name, "identity": match[1] if match else None}
+    try:
+        with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:
+            record = json.load(file)
+    except FileNotFoundError:
+        return row | {"status": how_it_ended(Path(folder))}, {}
+    environment = record["environment"]
+    machine = environment["machine"]
+    row |= {"status": "done"} | {name: plain(level) for name, level in record["factors"].items()} | record["result"]
+    row |= {"commit": environment["commit"], "device": device(machine)} | environment["versions"]
+    config = record["config"]
+    row |= {"epochs": config["epochs"], "batch_size": config["batch_size"]}
+    compared = {name: config[name] for name in record["compared"] if name not in ("seed", "patch")}
+    compared["model"] = {name: value for name, value in config["model"].items() if name not in ("embed", "pos")}
+    return row, dict(flat(compared))
+
+
+def how_it_ended(folder: Path) -> str:
+    """Of a run without a record, by the end of its log.txt if it has one."""
+    log = folder / "log.txt"
+    said = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log.exists() else ""
+    if "Diverged" in said:
+        return "diverged"
+    return "failed" if "Error" in said or "error:" in said else "unfinished"
+
+
+def device(machine: Mapping[str, Any]) -> str:
+    gpus = machine["gpus"]
+    return f"{len(gpus)} x {gpus[0]}" if gpus else f"{machine['cores']} cores of {machine['cpu']}"
+
+
+def plain(value: Any) -> Any:
+    """What can be compared and counted: a list becomes text, as on the command line."""
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict) else value
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        elif name not in ("_target_", "_partial_", "_convert_"):
+            yield prefix + name, "null" if value is None else plain(value)
+
+
+def distinct(rows: list[dict[str, Any]]) -> dict[str, set[Any]]:
+    """The values that each name takes."""
+    found: dict[str, set[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            found.setdefault(name, set()).add(value)
+    return found
+
+
+def curves(folder: Path, name: str) -> pd.Series:
+    """One metric of a run by step; empty where there is none. Rows that a resumed run repeats come later and count."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return pd.Series(dtype=float)
+    rows = pd.read_csv(path)
+    return rows[rows["name"] == name].groupby("step")["value"].last()
