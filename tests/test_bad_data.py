@@ -437,7 +437,9 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     assert len(kept["config"]["data"]["mean"]) == 3, "as measured"
     moved = folder.rename(tmp_path / "moved")
     cpu = configure("trainer=cpu")
-    again = evaluate(tmp_path / "run" / "best.ckpt", cpu.trainer, cpu.eval, workers=0, data_root=str(moved))["result"]
+    again = evaluate(
+        tmp_path / "run" / "best.ckpt", cpu.trainer, cpu.eval, workers=0, resident=0.2, data_root=str(moved)
+    )["result"]
     assert {name: again[name] for name in ("test/acc", "test/loss", "test/images")} == {
         name: kept["result"][name] for name in ("test/acc", "test/loss", "test/images")
     }
