@@ -9,13 +9,15 @@ from torch import Tensor
 
 from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, tiles, visible
 from patchbench.data.draws import uniform
-from patchbench.layout import Size
+from patchbench.layout import Size, one_of
 
 
 class Arrangement:
-    """Are four distinct tiles in a 2x2 block, anywhere on the grid, permuted evenly (0) or oddly (1)?
+    """How are four distinct tiles, in a 2x2 block anywhere on the grid, arranged?
 
-    Position relative to each other, told by all four together: where any two tiles are, the label may be either.
+    Position relative to each other: each tile alone is at each corner as often in both classes. orders: "ring", the tiles
+    follow each other clockwise (0) or the other way round (1), which two neighbours tell; "all", all permutations, even
+    (0) or odd (1): where any two tiles are, the label may be either, and a network must relate all four at once.
     ceiling: of one who is told all but which two tiles, if any, changed places.
     """
 
@@ -24,12 +26,18 @@ class Arrangement:
     chance = 0.5
     noise_chans = 1
 
-    def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
+    def __init__(self, *, orders: str, cell: int, contrast: float, noise: float) -> None:
         visible(contrast, noise)
+        one_of("data.scene.orders", orders, ("ring", "all"))
         self.cell, self.contrast, self.noise = cell, float(contrast), noise
-        orders = torch.tensor(list(permutations(range(4))))
-        inversions = sum((orders[:, i] > orders[:, j]).long() for i in range(4) for j in range(i + 1, 4))
-        self.orders = torch.stack([orders[inversions % 2 == parity] for parity in range(2)])
+        if orders == "ring":
+            ring = torch.tensor([[(start + i) % 4 for i in range(4)] for start in range(4)])
+            clockwise = ring[:, [0, 1, 3, 2]]  # rows of the block: the second is run through from right to left
+            self.orders = torch.stack([clockwise, clockwise[:, [0, 2, 1, 3]]])
+        else:
+            every = torch.tensor(list(permutations(range(4))))
+            inversions = sum((every[:, i] > every[:, j]).long() for i in range(4) for j in range(i + 1, 4))
+            self.orders = torch.stack([every[inversions % 2 == parity] for parity in range(2)])
 
     def fits(self, img_size: Size) -> None:
         grid(img_size, self.cell, at_least=(2, 2))
@@ -42,7 +50,11 @@ class Arrangement:
     ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
         height, width = grid(img_size, self.cell)
         u = uniform(draws, 3, CHOICE)
-        top, left, order = pick(u[:, 0], height - 1), pick(u[:, 1], width - 1), self.orders[labels, pick(u[:, 2], 12)]
+        top, left, order = (
+            pick(u[:, 0], height - 1),
+            pick(u[:, 1], width - 1),
+            self.orders[labels, pick(u[:, 2], self.orders.shape[1])],
+        )
         cells, images = blank(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))
         for i in range(4):
             cells[images, 0, top + i // 2, :, left + i % 2] = tiles(self.cell)[order[:, i]] * self.contrast

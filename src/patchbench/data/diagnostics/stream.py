@@ -11,7 +11,7 @@ from torch import Tensor
 from patchbench.data.diagnostics.canvas import GREY, LABEL, NOISE, pick
 from patchbench.data.draws import eval_draws, normal, uniform
 from patchbench.data.source import Crop, InMemory, Split
-from patchbench.layout import Size, one_of, size, spell
+from patchbench.layout import Size, one_of, positive, size, spell
 
 TRAIN, VAL, TEST = range(3)
 CHUNK = 2**22  # pixels made at once of a fixed split
@@ -50,22 +50,23 @@ class Diagnostic:
 
     Labels are drawn with equal probability in training, and equally frequent, in turn, in val and test.
 
-    The network sees grey as 0, black and white as -1 and 1 (as Dosovitskiy et al., 2021), not noise blown up to unit
-    variance: beside that, positions learnt from a small start would be found late.
+    std: what the network sees is pixels in 0 ... 1, less the mean grey, divided by it. It sets how large patches are
+    beside positions that are learnt from a small start, and so how soon these are found.
     ValueError where the scene does not fit the images.
     """
 
     in_chans = 3
 
     def __init__(
-        self, *, scene: Scene, img_size: int | Sequence[int], train_size: int, val_size: int, test_size: int
+        self, *, scene: Scene, std: float, img_size: int | Sequence[int], train_size: int, val_size: int, test_size: int
     ) -> None:
         self.scene, self.img_size = scene, size("data.img_size", img_size)
         self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
         scene.fits(self.img_size)
         self.num_classes, self.mirrors, self.chance = scene.num_classes, scene.mirrors, scene.chance
         self.ceiling = scene.ceiling(self.img_size)
-        self.mean = self.std = [GREY / 255] * 3
+        positive("data.std", std)
+        self.mean, self.std = [GREY / 255] * 3, [float(std)] * 3
 
     def splits(self) -> dict[str, Split]:
         fixed = partial(self.fixed, img_size=self.img_size, scale=1)
