@@ -15,7 +15,7 @@ from patchbench.layout import Size, one_of
 class Arrangement:
     """How are four distinct tiles, in a 2x2 block anywhere on the grid, arranged?
 
-    Position relative to each other: each tile alone is at each corner as often in both classes. orders: "ring", the tiles
+    Position relative to each other: each tile is at each corner as often in both classes. orders: "ring", the tiles
     follow each other clockwise (0) or the other way round (1), which two neighbours tell; "all", all permutations, even
     (0) or odd (1): where any two tiles are, the label may be either, and a network must relate all four at once.
     ceiling: of one who is told all but which two tiles, if any, changed places.
