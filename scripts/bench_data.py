@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
@@ -22,6 +24,7 @@ from patchbench.data.cached import Cached
 from patchbench.data.imagefolder import ImageFolder
 from patchbench.data.prepare import prepare
 from patchbench.data.source import InMemory, Split
+from patchbench.errors import CONF
 from patchbench.track.record import environment
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -93,7 +96,8 @@ def measure(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     jpegs = root / "jpegs"
     make_folder(jpegs, options)
     size, batch_size = options.size, options.batch
-    folder: Any = {"root": str(jpegs), "val_size": 0.1, "mean": MEAN, "std": STD}
+    folder: Any = {"root": str(jpegs), "val_size": 0.1, "mean": MEAN, "std": STD, "mirrors": True, "on_error": "raise"}
+    folder |= {"train_fraction": None, "train_size": None}
     whole: Any = ImageFolder(img_size=options.cache, crop_pct=1.0, **folder)
     prepare(whole, root / "cache", made_from={}, command="", workers=0)
     cut: Any = Cached(root=str(root / "cache"), img_size=size, normalise="source")
@@ -101,6 +105,8 @@ def measure(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     files = ImageFolder(img_size=size, crop_pct=0.875, **folder).splits()["train"]
     prepare(cut, root / "exact", made_from={}, command="", workers=0)
     mapped = Cached(root=str(root / "exact"), img_size=size, normalise="source").splits()["train"]
+    knobs = OmegaConf.load(CONF / "data" / "quadrant.yaml")
+    scenes = instantiate(knobs, img_size=24).splits()["train"]
     memory = InMemory(*mapped.read(range(len(mapped))))
     chosen = choices(len(files), batch_size)
     some = chosen[: max(1, len(chosen) // options.copies)]  # are enough of what is slow
@@ -126,11 +132,13 @@ def measure(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         "ImageFolder + PIL, RandomResizedCrop": ("core", lambda: by_one(plain(training))),
         "ImageFolder + PIL, Resize + CenterCrop": ("core", lambda: by_one(plain(seeing))),
         "data=imagefolder, centre crop": ("core", lambda: read(files, parts=some)),
+        "data=imagefolder, crop of any size": ("core", lambda: read(files, any_size, some)),
         f"data=cached of {options.cache}, centre crop": ("core", lambda: read(cache)),
         f"data=cached of {options.cache}, crop of {size} anywhere": ("core", lambda: read(cache, any_place(size))),
         f"data=cached of {options.cache}, crop of any size": ("core", lambda: read(cache, any_size)),
         f"data=cached of {size}, no crop": ("core", lambda: read(mapped)),
         "in memory, gathered": ("core", lambda: read(memory)),
+        "data=quadrant, generated at 24 pixels": ("core", lambda: read(scenes, parts=some)),
         "resident: indices for the device": ("core", lambda: [Picker("train")[part].indices for part in chosen]),
         "loader of ImageFolder + PIL, RandomResizedCrop": (
             "loader",

@@ -1,7 +1,8 @@
 """Write measured figures into README.md, between its markers.
 
-python scripts/readme.py runs/<run>/run.json     the main job, from its record; and what GPUs did, from benchmarks/
-python scripts/readme.py                         the latter alone
+python scripts/readme.py                        of benchmarks/: what GPUs did, and the ways of reading data
+python scripts/readme.py runs/<run>/run.json    the main job as well, from its record
+python scripts/readme.py runs/*/run.json        and the generated sets, the best arm of each
 """
 
 import json
@@ -10,17 +11,49 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hydra.utils import instantiate
+
 from patchbench.track.table import rows
 
 ROOT = Path(__file__).parents[1]
 
 
 def main_job(record: dict) -> str:
-    machine, versions = record["environment"]["machine"], record["environment"]["versions"]
     lines = ["| | |", "|---|---|", *(f"| {label} | {value} |" for label, value in rows(record["result"]).items())]
+    return "\n".join([*lines, "", made_by(record), ""])
+
+
+def generated(records: Iterable[dict]) -> str:
+    """A row for each generated set, with its best arm by validation."""
+    best: dict[str, dict] = {}
+    for record in sorted(records, key=lambda r: r["result"]["val/acc_best"]):
+        best[record["factors"]["data"]] = record
+    lines = ["| set | chance | ceiling | best arm tried | test accuracy | wall time |", "|---|---|---|---|---|---|"]
+    for name, record in sorted(best.items()):
+        source, result, levels = instantiate(record["config"]["data"]), record["result"], record["factors"]
+        arm = f"{levels['embed']}/{levels['patch']} {levels['pos']}"
+        lines.append(
+            f"| `{name}` | {source.chance:.0%} | {source.ceiling:.1%} | {arm} | {result['test/acc']:.1%} "
+            f"| {result['time/wall_s']:.0f} s |"
+        )
+    return "\n".join([*lines, "", made_by(record), ""])
+
+
+def made_by(record: dict) -> str:
+    machine, versions = record["environment"]["machine"], record["environment"]["versions"]
     device = ", ".join(machine["gpus"]) or f"{machine['cores']} cores of {machine['cpu']}"
-    made = f"Commit {str(record['environment']['commit'])[:10]}, {device}, torch {versions['torch']}."
-    return "\n".join([*lines, "", made, ""])
+    return f"Commit {str(record['environment']['commit'])[:10]}, {device}, torch {versions['torch']}."
+
+
+def reading(bench: dict) -> str:
+    """A row for each way of reading images, of scripts/bench_data.py."""
+    plain = bench["rungs"][0]["images_per_s"]
+    lines = ["| images/s of one core | | times ImageFolder with PIL |", "|---|---:|---:|"]
+    for rung in bench["rungs"]:
+        if rung["per"] == "core":
+            rate = rung["images_per_s"]
+            lines.append(f"| {rung['rung']} | {rate:,.0f} | {rate / plain:,.1f} |")
+    return "\n".join([*lines, "", made_by(bench), ""])
 
 
 def gpus(evidence: Iterable[dict]) -> str:
@@ -67,10 +100,16 @@ def written(text: str, marker: str, block: str) -> str:
 def main(*records: str) -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    for path in records:
-        text = written(text, "main job", main_job(json.loads(Path(path).read_text())))
-    evidence = [json.loads(path.read_text()) for path in (ROOT / "benchmarks").glob("*.json")]
-    readme.write_text(written(text, "gpu", gpus(evidence)))
+    given = [json.loads(Path(path).read_text()) for path in records]
+    for record in given:
+        if record["factors"]["data"] == "digits":
+            text = written(text, "main job", main_job(record))
+    if scenes := [record for record in given if "scene" in record["config"]["data"]]:
+        text = written(text, "diagnostics", generated(scenes))
+    files = {path.name: json.loads(path.read_text()) for path in (ROOT / "benchmarks").glob("*.json")}
+    if "data.json" in files:
+        text = written(text, "data bench", reading(files.pop("data.json")))
+    readme.write_text(written(text, "gpu", gpus(files.values())))
 
 
 if __name__ == "__main__":
