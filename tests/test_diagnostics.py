@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import CONF, configure, options
+from conftest import CONF, configure, options, record
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from scipy.stats import binomtest, ks_2samp
@@ -16,6 +16,7 @@ from patchbench.data.diagnostics.stream import Diagnostic, Scene
 from patchbench.data.draws import eval_draws, train_draws
 from patchbench.data.source import InMemory, Source, Split
 from patchbench.embed.channels import STANDARDS
+from patchbench.run import train
 
 PLACES = torch.arange(3000)
 
@@ -370,3 +371,45 @@ def test_what_cannot_be_drawn_is_refused_in_a_line_with_its_cure(name, knob, mes
     with pytest.raises(InstantiationException, match=message) as refused:
         load(name, knob)
     assert "\n" not in str(refused.value.__cause__)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "pos", "embed"),
+    [
+        ("quadrant", "rope", "conv"),
+        ("left_of", "rope", "conv"),
+        ("arrangement", "rope", "conv"),
+        ("texture", "none", "conv"),
+        ("same_different", "none", "conv"),
+        ("motif", "none", "conv"),
+        ("correlated_channels", "none", "conv"),
+        ("isoluminant", "none", "conv"),
+        ("stripes", "none", "conv"),
+        ("pixel_xor", "none", "conv"),
+    ],
+)
+def test_an_arm_that_can_solve_it_does_so_in_one_short_run_but_not_quite(tmp_path, name, pos, embed):
+    budget = ["model=micro", "patch=4", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
+    train(configure(f"data={name}", f"pos={pos}", f"embed={embed}", *budget), {}, tmp_path)
+    result = record(tmp_path)["result"]
+    assert 0.9 <= result["test/acc"] <= 0.992
+    assert result["test/acc_low"] < SETS[name].ceiling, "nobody does better than can be done"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("quadrant", "pos=none"),
+        ("left_of", "pos=none"),
+        ("arrangement", "pos=none"),
+        ("isoluminant", "embed=luminance"),
+    ],
+)
+def test_an_arm_that_lacks_what_is_needed_stays_at_chance(tmp_path, name, lacking):
+    budget = ["model=micro", "patch=4", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
+    pos = [] if lacking.startswith("pos") else ["pos=none"]
+    train(configure(f"data={name}", lacking, *pos, *budget), {}, tmp_path)
+    result = record(tmp_path)["result"]
+    assert result["test/acc"] == pytest.approx(SETS[name].chance, abs=0.03)
