@@ -36,3 +36,20 @@ def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         os.close(file)
         with suppress(OSError):
             folder.rmdir()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process trains there now."""
+    try:
+        file = os.open(folder / ".lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(file)
+    return False

@@ -1,0 +1,96 @@
+"""The runs on disk: what was chosen, sorted, written and deleted is what was asked for."""
+
+import json
+import time
+
+import pandas as pd
+import pytest
+from conftest import configure, record
+
+from patchbench import runs
+from patchbench.lock import locked
+from patchbench.run import train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One real run, its record copied to others with other factors and figures."""
+    root = tmp_path_factory.mktemp("runs")
+    quick = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
+    train(configure(*quick), {"embed": "conv", "model": "micro", "data": "digits"}, root / "real_00000000")
+    done = record(root)
+    for i in range(12):
+        done["factors"] |= {"embed": ["conv", "overlap"][i % 2], "patch": [4, None][i % 2], "seed": i // 2}
+        done["result"]["test/acc"] = i / 12
+        place = root / f"copy_{i:08x}"
+        place.mkdir()
+        (place / "run.json").write_text(json.dumps(done))
+    (root / "failed_ffffffff").mkdir()
+    (root / "failed_ffffffff" / "log.txt").write_text("error: patch=7 does not fit\n")
+    return root
+
+
+def test_conditions_choose_by_level_by_several_and_by_number(folder):
+    frame = runs.load(folder, None, None)
+    assert len(frame) == 14
+    assert set(runs.choose(frame, ["embed=overlap"])["embed"]) == {"overlap"}
+    assert len(runs.choose(frame, ["seed=1,2", "status=done"])) == 4
+    assert len(runs.choose(frame, ["patch=4"])) == 6 + 1, "though beside others without a patch"
+    assert (runs.choose(frame, ["test/acc>=0.5"])["test/acc"] >= 0.5).all()
+    assert runs.choose(frame, ["status!=done"])["run"].tolist() == ["failed_ffffffff"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [("embd=conv", "did you mean embed"), ("embed", "cannot read"), ("test/acc>high", "'high' is none")],
+)
+def test_a_condition_that_means_nothing_is_refused(folder, condition, message):
+    with pytest.raises(ValueError, match=message):
+        runs.choose(runs.load(folder, None, None), [condition])
+
+
+def test_columns_are_those_that_vary_unless_asked_for_and_sorted_as_asked(folder):
+    frame = runs.choose(runs.load(folder, None, None), ["status=done"])
+    table = runs.shown(frame, [], "-test/acc")
+    assert {"embed", "seed", "patch"} < set(table) - {"data"}
+    assert table["test/acc"].is_monotonic_decreasing
+    assert list(runs.shown(frame, ["seed", "test/acc"], None)) == ["seed", "test/acc"]
+
+
+def test_files_hold_every_run(folder, tmp_path):
+    frame = runs.load(folder, None, None)
+    for name in ("runs.csv", "runs.parquet"):
+        runs.write(frame, tmp_path / name)
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == len(pd.read_parquet(tmp_path / "runs.parquet")) == 14
+    with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet"):
+        runs.write(frame, tmp_path / "runs.xls")
+
+
+def test_what_is_deleted_is_gone_and_what_is_being_trained_stays(folder, capsys):
+    frame = runs.choose(runs.load(folder, None, None), ["seed=5"])
+    busy, idle = frame["run"]
+    with locked(folder / busy, lambda: None):
+        assert runs.delete(frame, folder) == [busy]
+    assert not (folder / idle).exists()
+    assert (folder / busy / "run.json").exists()
+    runs.show(runs.shown(frame, [], None), frame, 50)
+    assert "2 runs: 2 done" in capsys.readouterr().out
+
+
+def test_the_command_speaks_in_lines(command, tmp_path):
+    none = command("scripts/runs.py")
+    assert (none.returncode, none.stdout) == (2, "")
+    assert none.stderr.startswith("error: runs_dir=runs is no folder")
+    unsafe = command("scripts/runs.py", f"runs_dir={tmp_path}", "delete=true")
+    assert "say which runs" in unsafe.stderr
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_are_read_in_seconds(folder, tmp_path):
+    text = (folder / "copy_00000000" / "run.json").read_text()
+    for i in range(10_000):
+        (tmp_path / f"copy_{i:08x}").mkdir()
+        (tmp_path / f"copy_{i:08x}" / "run.json").write_text(text)
+    began = time.process_time()
+    assert len(runs.load(tmp_path, None, None)) == 10_000
+    assert time.process_time() - began < 10
