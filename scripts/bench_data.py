@@ -100,11 +100,12 @@ def measure(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     folder |= {"train_fraction": None, "train_size": None}
     whole: Any = ImageFolder(img_size=options.cache, crop_pct=1.0, **folder)
     prepare(whole, root / "cache", made_from={}, command="", workers=0)
-    cut: Any = Cached(root=str(root / "cache"), img_size=size, normalise="source")
+    all_of_it: Any = {"train_fraction": None, "train_size": None, "normalise": "source"}
+    cut: Any = Cached(root=str(root / "cache"), img_size=size, **all_of_it)
     cache = cut.splits()["train"]
     files = ImageFolder(img_size=size, crop_pct=0.875, **folder).splits()["train"]
     prepare(cut, root / "exact", made_from={}, command="", workers=0)
-    mapped = Cached(root=str(root / "exact"), img_size=size, normalise="source").splits()["train"]
+    mapped = Cached(root=str(root / "exact"), img_size=size, **all_of_it).splits()["train"]
     knobs = OmegaConf.load(CONF / "data" / "quadrant.yaml")
     scenes = instantiate(knobs, img_size=24).splits()["train"]
     memory = InMemory(*mapped.read(range(len(mapped))))

@@ -347,6 +347,15 @@ def test_batches_are_the_same_wherever_images_live_and_whoever_reads_them(photos
         assert same(direct, epoch(cached(cache), room=room, workers=workers, resident=room == 10**9))
 
 
+def test_a_cache_is_thinned_by_class(cache):
+    whole, half = (cached(cache, f"data.train_fraction={share}").splits()["train"] for share in (1.0, 0.5))
+    assert len(half) == len(whole) // 2
+    assert torch.bincount(half.labels).tolist() == [len(half) // 2] * 2
+    images, labels = everything(half)
+    every = {image.numpy().tobytes(): label for image, label in zip(*everything(whole), strict=True)}
+    assert all(every[image.numpy().tobytes()] == label for image, label in zip(images, labels, strict=True))
+
+
 def test_crops_of_a_cache_are_the_same_at_any_number_of_workers(cache):
     alone, shared = (
         epoch(cached(cache, "data.img_size=32"), room=10**9, workers=workers, resident=False, augment="deit")

@@ -64,7 +64,12 @@ def test_record_csv_and_checkpoint_tell_the_same(tmp_path, micro):
     assert result["final/tokens_per_s"] == pytest.approx(16 * result["final/images_per_s"])
     assert torch.__version__.startswith(done["environment"]["versions"]["torch"])
     again = evaluate(
-        tmp_path / "best.ckpt", (cfg := configure("trainer=cpu")).trainer, cfg.eval, workers=0, data_root=None
+        tmp_path / "best.ckpt",
+        (cfg := configure("trainer=cpu")).trainer,
+        cfg.eval,
+        workers=0,
+        resident=0.2,
+        data_root=None,
     )
     for name in ("test/acc", "test/loss", "test/images"):
         assert again["result"][name] == result[name]
@@ -210,6 +215,11 @@ def test_a_basis_is_fitted_on_training_images_before_training_and_kept_in_the_ch
     assert torch.equal(kept["net.embed.mean"], net.embed.mean)
     assert torch.equal(kept["net.embed.basis"], net.embed.basis) != trainable
     again = evaluate(
-        tmp_path / "best.ckpt", (cfg := configure("trainer=cpu")).trainer, cfg.eval, workers=0, data_root=None
+        tmp_path / "best.ckpt",
+        (cfg := configure("trainer=cpu")).trainer,
+        cfg.eval,
+        workers=0,
+        resident=0.2,
+        data_root=None,
     )
     assert again["result"]["test/loss"] == done["result"]["test/loss"]

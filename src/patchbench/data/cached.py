@@ -16,6 +16,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torchvision.transforms import v2
 
+from patchbench.data.parts import few
 from patchbench.data.source import Crop
 from patchbench.layout import Size, one_of, size, spell
 
@@ -30,7 +31,15 @@ class Cached:
     Of images that are larger than `img_size`, evaluation sees the centre.
     """
 
-    def __init__(self, *, root: str, img_size: int | Sequence[int] | None, normalise: str) -> None:
+    def __init__(
+        self,
+        *,
+        root: str,
+        img_size: int | Sequence[int] | None,
+        train_fraction: float | None,
+        train_size: int | None,
+        normalise: str,
+    ) -> None:
         one_of("data.normalise", normalise, ("source", "measured"))
         self.root = Path(root).expanduser()
         meta = read_meta(self.root)
@@ -48,6 +57,8 @@ class Cached:
             name: Mapped(self.root, name, self.img_size, (split["rows"], self.in_chans, *kept), split["chunks"])
             for name, split in meta["splits"].items()
         }
+        train = self.found["train"]
+        train.keep(few(train.labels.tolist(), train_fraction, train_size))
 
     def splits(self) -> dict[str, "Mapped"]:
         return self.found
@@ -75,6 +86,11 @@ class Mapped:
         self.rows = np.concatenate([np.arange(start, stop) for start, stop, *_ in chunks])
         self.labels = torch.from_numpy(labels[self.rows])
         self.crops = shape[2:] != img_size or len(self.rows) < len(labels)
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Be a split of these images only."""
+        if len(indices) < len(self):
+            self.rows, self.labels, self.crops = self.rows[list(indices)], self.labels[list(indices)], True
 
     def __len__(self) -> int:
         return len(self.labels)
