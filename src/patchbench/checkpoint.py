@@ -32,6 +32,13 @@ class AtomicCheckpoint(CheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
+        except RuntimeError as error:  # as torch says when a write fails
+            cause: BaseException | None = error
+            while cause and not isinstance(cause, OSError):
+                cause = cause.__context__
+            if cause is None:
+                raise
+            raise OSError(f"{path} could not be written ({cause}): make room; the same command then goes on") from error
         finally:
             part.unlink(missing_ok=True)
 

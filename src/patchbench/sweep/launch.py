@@ -63,7 +63,8 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
         knobs.check()
     settings = [o for o in config.hydra.overrides.hydra if not o.startswith(OF_THE_SWEEP)]
     where = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.sweep.")]
-    cells = [Cell(own, title) for own, title in zip(overrides, titles(overrides), strict=True)]
+    fixed = set(config.hydra.overrides.task)
+    cells = [Cell(own, title) for own, title in zip(overrides, titles(overrides, fixed), strict=True)]
     with ended_quietly():
         gpus = examine(cells, settings + where, knobs)
     invalid = [cell for cell in cells if cell.state == "invalid"]
@@ -112,9 +113,9 @@ def result(cell: Cell) -> Result:
     return str(cell.folder), cell.value, cell.error
 
 
-def titles(overrides: Sequence[Sequence[str]]) -> list[str]:
-    """Of each cell, what it does not share with all others; of a single cell, all of it."""
-    shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+def titles(overrides: Sequence[Sequence[str]], fixed: set[str]) -> list[str]:
+    """Of each cell, what it does not share with all others; of a single cell, what is not `fixed` in the sweep."""
+    shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else fixed
     return [" ".join(o for o in own if o not in shared) or "defaults" for own in overrides]
 
 

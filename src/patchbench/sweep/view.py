@@ -193,8 +193,9 @@ def show_end(cells: Sequence[Cell]) -> None:
         value = "" if cell.value is None else f"{cell.value:.2%}"
         table.add_row(str(number), Text(cell.title), value, duration(cell.seconds) if cell.attempts else "", word(cell))
     out = console()
-    out.print()
-    out.print(table)
+    if len(cells) > 1:  # of one, as a search asks for, the line has told
+        out.print()
+        out.print(table)
     for cell in cells:
         if cell.state == "failed":
             tries = f" ({cell.attempts} attempts)" if cell.attempts > 1 else ""
@@ -202,4 +203,5 @@ def show_end(cells: Sequence[Cell]) -> None:
                 Text.assemble(("\nfailed ", "red"), cell.title, tries, f"\n  {cell.error}\n  {cell.log}"),
                 soft_wrap=True,
             )
-    out.print(f"\n{counted(cells)}")
+    if len(cells) > 1:
+        out.print(f"\n{counted(cells)}")
