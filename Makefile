@@ -35,8 +35,12 @@ format: $(READY) ## mend what ruff can mend
 	$(RUN) -m ruff check --fix
 	$(RUN) -m ruff format
 
+SCENES = model=micro patch=4 optim.lr=3e-3 trainer=cpu logger=csv runs_dir=runs/readme rerun=true hydra.launcher.jobs=2
+
 readme: $(READY) ## train the main job anew and write its figures into README.md
 	$(RUN) train.py embed=conv patch=16 pos=learned logger=csv runs_dir=runs/readme rerun=true
+	$(RUN) train.py -m $(SCENES) data=quadrant,left_of,arrangement pos=rope,sincos
+	$(RUN) train.py -m $(SCENES) data=texture,same_different,motif,correlated_channels,isoluminant,stripes,pixel_xor pos=none
 	$(RUN) scripts/readme.py runs/readme/*/run.json
 
 evidence: $(READY) ## on a machine with a CUDA GPU: tests, speed and memory there, into benchmarks/ (8 minutes)
