@@ -7,7 +7,7 @@ from conftest import build_net, configure, instantiate, options, record
 from patchbench.ask import check, questions
 from patchbench.data.source import InMemory
 from patchbench.data.views import Changed, moved, on_canvas, shuffled
-from patchbench.run import train
+from patchbench.run import evaluate, train
 
 IMAGES = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SPLIT = InMemory(IMAGES, torch.arange(6))
@@ -106,3 +106,18 @@ def test_the_record_answers_and_may_be_asked_again(tmp_path, micro, option):
     if option == "robust":
         assert {f"test/moved{k}/{what}" for k in (1, 2, 3) for what in ("acc", "same")} <= set(result)
         assert result["test/shuffled_pixels/acc"] < result["test/acc"]
+
+
+def test_a_generated_set_is_asked_about_at_its_end_and_from_the_checkpoint(tmp_path):
+    quick = ["model=micro", "patch=4", "epochs=1", "data.train_size=64", "data.val_size=32", "data.test_size=200"]
+    cfg = configure("data=motif", *quick, "trainer=cpu", "logger=none", "eval.img_size=[24]", "eval.shift=[canvas]")
+    train(cfg, {}, tmp_path)
+    result = record(tmp_path)["result"]
+    wanted = {f"test/{view}acc" for view in ("", "inside/", "cut/", "canvas24/", "canvas24/inside/", "canvas24/cut/")}
+    assert wanted <= set(result)
+    inside = (200 * result["test/acc"] - 200 * result["test/cut/acc"]) / (
+        result["test/inside/acc"] - result["test/cut/acc"]
+    )
+    assert inside == pytest.approx(round(inside), abs=1e-3), "the two parts make the whole"
+    again = evaluate(tmp_path / "best.ckpt", cfg.trainer, cfg.eval, workers=0, resident=0.2, data_root=None)["result"]
+    assert {name: again[name] for name in wanted} == {name: result[name] for name in wanted}

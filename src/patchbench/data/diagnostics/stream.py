@@ -50,7 +50,7 @@ class Diagnostic:
 
     Labels are drawn with equal probability in training, and equally frequent, in turn, in val and test.
 
-    std: what the network sees is pixels in 0 ... 1, less the mean grey, divided by it. It sets how large patches are
+    unit: what the network sees is pixels in 0 ... 1, less the mean grey, divided by it. It sets how large patches are
     beside positions that are learnt from a small start, and so how soon these are found.
     ValueError where the scene does not fit the images.
     """
@@ -58,15 +58,22 @@ class Diagnostic:
     in_chans = 3
 
     def __init__(
-        self, *, scene: Scene, std: float, img_size: int | Sequence[int], train_size: int, val_size: int, test_size: int
+        self,
+        *,
+        scene: Scene,
+        unit: float,
+        img_size: int | Sequence[int],
+        train_size: int,
+        val_size: int,
+        test_size: int,
     ) -> None:
         self.scene, self.img_size = scene, size("data.img_size", img_size)
         self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
         scene.fits(self.img_size)
         self.num_classes, self.mirrors, self.chance = scene.num_classes, scene.mirrors, scene.chance
         self.ceiling = scene.ceiling(self.img_size)
-        positive("data.std", std)
-        self.mean, self.std = [GREY / 255] * 3, [float(std)] * 3
+        positive("data.unit", unit)
+        self.mean, self.std = [GREY / 255] * 3, [float(unit)] * 3
 
     def splits(self) -> dict[str, Split]:
         fixed = partial(self.fixed, img_size=self.img_size, scale=1)
