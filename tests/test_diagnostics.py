@@ -379,7 +379,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_line_with_its_cure(name, knob, mes
     [
         ("quadrant", "rope", "conv"),
         ("left_of", "rope", "conv"),
-        ("arrangement", "rope", "conv"),
+        ("arrangement", "[learned,rope]", "conv"),
         ("texture", "none", "conv"),
         ("same_different", "none", "conv"),
         ("motif", "none", "conv"),
