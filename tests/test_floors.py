@@ -8,17 +8,21 @@ import patchbench
 SRC = Path(patchbench.__file__).parent
 # The only ones that know Hydra.
 TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "runs", "schema", "search", "sweep")
-BELOW_TOP = {"layout", "lock", "cost", "budget", "ask", "interop", "shard", "task", "checkpoint", "trainer", "data"} | {
+BELOW_TOP = {"layout", "lock", "machine", "cost", "budget", "ask", "interop", "shard", "task", "checkpoint"} | {
+    "trainer",
+    "study",
+    "data",
     "track",
     "explain",
-    "study",
 }
 MAY_IMPORT = {
     "layout": set(),
     "schedule": set(),
     "lock": set(),
+    "machine": set(),
+    "pad": {"layout"},
     "grid": {"layout"},
-    "embed": {"layout"},
+    "embed": {"layout", "pad"},
     "pos": {"layout", "grid"},
     "vit": {"layout"},
     "cost": {"layout"},
@@ -29,7 +33,7 @@ MAY_IMPORT = {
     "checkpoint": set(),
     "trainer": {"checkpoint", "shard"},
     "ask": {"data", "layout", "task"},
-    "data": {"layout", "task", "data"},
+    "data": {"layout", "machine", "task", "data"},
     "track": {"cost", "task", "track"},
     "html": set(),
     "explain": {"layout", "cost", "explain", "html"},

@@ -38,7 +38,7 @@ from patchbench.build import (
 )
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
 from patchbench.cost import Cost
-from patchbench.data.batches import Batches, cores
+from patchbench.data.batches import Batches
 from patchbench.data.cached import PREPARE
 from patchbench.data.pictures import BadImage
 from patchbench.data.prepare import prepare as write_cache
@@ -47,6 +47,7 @@ from patchbench.data.source import Source, unreadable
 from patchbench.errors import Refused, refusing
 from patchbench.layout import Size
 from patchbench.lock import locked
+from patchbench.machine import cores
 from patchbench.shard import load_weights
 from patchbench.task import Classify
 from patchbench.track.device import GIB

@@ -1,7 +1,6 @@
 """From a source to batches on the device: the order is a function of (seed, epoch), never of history."""
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from patchbench.data.augment.chain import Augment
 from patchbench.data.draws import train_draws
 from patchbench.data.source import Crop, InMemory, Source, Split, Whole
+from patchbench.machine import cores
 from patchbench.task import Batch
 
 
@@ -269,8 +269,3 @@ class Batches(pl.LightningDataModule):
         count = min(count, len(split))
         images, _ = split.read([i * len(split) // count for i in range(count)])
         return self.normalised(images)
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.layout import Size, cover, size
+from patchbench.pad import padded
 
 STANDARDS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722)}
 
@@ -39,8 +39,7 @@ class ChannelwiseEmbed(nn.Module):
         self.mix = nn.Linear(hidden, embed_dim)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
-        return self.mix(self.proj(F.pad(images, (0, right, 0, bottom))).permute(0, 2, 3, 1))
+        return self.mix(self.proj(padded(images, self.patch_size, self.pad)).permute(0, 2, 3, 1))
 
 
 class LuminanceEmbed(nn.Module):
@@ -73,7 +72,6 @@ class LuminanceEmbed(nn.Module):
         self.proj = nn.Conv2d(1, embed_dim, self.patch_size, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
         # Not a matrix product: autocast and TF32 would round the weights, and colour would leak into the grey.
         grey = (images * self.weights[:, None, None]).sum(1, keepdim=True)
-        return self.proj(F.pad(grey, (0, right, 0, bottom))).permute(0, 2, 3, 1)
+        return self.proj(padded(grey, self.patch_size, self.pad)).permute(0, 2, 3, 1)

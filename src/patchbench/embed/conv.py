@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.layout import Size, cover, size
+from patchbench.pad import padded
 
 
 class ConvEmbed(nn.Module):
@@ -25,5 +25,4 @@ class ConvEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=self.patch_size, stride=self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
-        return self.proj(F.pad(images, (0, right, 0, bottom))).permute(0, 2, 3, 1)
+        return self.proj(padded(images, self.patch_size, self.pad)).permute(0, 2, 3, 1)

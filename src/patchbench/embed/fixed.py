@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.layout import Size, cover, size, spell
+from patchbench.pad import padded
 
 FITTED = ("pca", "whitened")
 BASES = ("dct", "hadamard", "random", "orthonormal", *FITTED)
@@ -92,9 +93,9 @@ class FixedEmbed(nn.Module):
             return F.linear(self.patches(images.float()) - self.mean, self.basis)
 
     def patches(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w v"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
         p, q = self.patch_size
-        return rearrange(F.pad(images, (0, right, 0, bottom)), "b c (h p) (w q) -> b h w (c p q)", p=p, q=q)
+        images = padded(images, self.patch_size, self.pad)
+        return rearrange(images, "b c (h p) (w q) -> b h w (c p q)", p=p, q=q)
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "n c H W"]) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.layout import Size, cover, size
+from patchbench.pad import padded
 
 
 class FlexiEmbed(nn.Module):
@@ -53,8 +54,7 @@ class FlexiEmbed(nn.Module):
         patch = self.patch_size
         if self.training and self.train_patches:
             patch = self.train_patches[int(torch.randint(len(self.train_patches), (), device="cpu"))]
-        _, (bottom, right) = cover(images.shape[2:], patch, self.pad)
-        tokens = F.conv2d(F.pad(images, (0, right, 0, bottom)), self.kernel(patch), self.proj.bias, stride=patch)
+        tokens = F.conv2d(padded(images, patch, self.pad), self.kernel(patch), self.proj.bias, stride=patch)
         return tokens.permute(0, 2, 3, 1)
 
     def kernel(self, patch: Size) -> Float[Tensor, "d c p q"]:

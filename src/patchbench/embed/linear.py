@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.layout import Size, cover, size
+from patchbench.pad import padded
 
 
 class LinearEmbed(nn.Module):
@@ -26,7 +26,6 @@ class LinearEmbed(nn.Module):
         self.proj = nn.Linear(in_chans * self.patch_size[0] * self.patch_size[1], embed_dim)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
-        images = F.pad(images, (0, right, 0, bottom))
+        images = padded(images, self.patch_size, self.pad)
         p, q = self.patch_size
         return self.proj(rearrange(images, "b c (h p) (w q) -> b h w (c p q)", p=p, q=q))

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.layout import Size, cover, size, spell
+from patchbench.pad import padded
 
 
 class ShiftedPatchEmbed(nn.Module):
@@ -33,8 +34,7 @@ class ShiftedPatchEmbed(nn.Module):
         self.proj = nn.Linear(5 * in_chans * p * q, embed_dim)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
-        images = F.pad(images, (0, right, 0, bottom))
+        images = padded(images, self.patch_size, self.pad)
         p, q = self.patch_size
         dy, dx = p // 2, q // 2
         shifts = [F.pad(images, (x, -x, y, -y)) for y in (-dy, dy) for x in (-dx, dx)]  # up-left first, as published

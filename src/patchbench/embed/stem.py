@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from itertools import zip_longest
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from patchbench.layout import Size, cover, size, spell
+from patchbench.pad import padded
 
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
 ACTS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
@@ -53,8 +53,7 @@ class OverlapStackEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size, strides[-1], padding)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
-        return self.proj(self.stack(F.pad(images, (0, right, 0, bottom)))).permute(0, 2, 3, 1)
+        return self.proj(self.stack(padded(images, self.patch_size, self.pad))).permute(0, 2, 3, 1)
 
 
 class StemEmbed(nn.Module):
@@ -88,8 +87,7 @@ class StemEmbed(nn.Module):
         self.proj = nn.Conv2d(embed_dim, embed_dim, 1)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
-        return self.proj(self.stack(F.pad(images, (0, right, 0, bottom)))).permute(0, 2, 3, 1)
+        return self.proj(self.stack(padded(images, self.patch_size, self.pad))).permute(0, 2, 3, 1)
 
 
 class HMlpEmbed(nn.Module):
@@ -124,8 +122,7 @@ class HMlpEmbed(nn.Module):
         self.stack = nn.Sequential(*layers, last, *normed(embed_dim, norm, "none"))
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
-        return self.stack(F.pad(images, (0, right, 0, bottom))).permute(0, 2, 3, 1)
+        return self.stack(padded(images, self.patch_size, self.pad)).permute(0, 2, 3, 1)
 
 
 def halvings(patch_size: Size, first: int) -> list[Size]:

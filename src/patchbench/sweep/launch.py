@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 from patchbench import errors
 from patchbench.command import name_sweep
 from patchbench.errors import Refused, refusing
+from patchbench.machine import cores
 from patchbench.sweep.cell import Cell, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
-from patchbench.sweep.pool import RANK_VARIABLES, Pool, cores, warm, warm_context
+from patchbench.sweep.pool import RANK_VARIABLES, Pool, warm, warm_context
 from patchbench.sweep.view import View, show_cells, show_end, show_invalid
 
 Result = tuple[str | None, float | None, str]  # directory, best validation accuracy, error

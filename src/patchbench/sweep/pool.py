@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from patchbench.machine import cores
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.knobs import Knobs
 
@@ -175,10 +176,6 @@ class Pool:
             cell.state = "waiting"
             return False
         return True
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def tell(process: BaseProcess, number: int) -> None:
