@@ -1,6 +1,7 @@
 """Handwritten digits that come with scikit-learn (Alpaydin & Kaynak, 1998): real images without a download."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ class Digits:
         train_size: int | None,
     ) -> None:
         self.img_size = size("data.img_size", img_size)
-        self.val_size, self.test_size = val_size, test_size
-        self.train_fraction, self.train_size = train_fraction, train_size
+        self.choose = partial(
+            parts, val_size=val_size, test_size=test_size, train_fraction=train_fraction, train_size=train_size
+        )
 
     def splits(self) -> dict[str, InMemory]:
         from sklearn.datasets import load_digits
@@ -39,11 +41,5 @@ class Digits:
         grey = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))
         images = resize(grey[:, None], self.img_size).repeat(1, self.in_chans, 1, 1)
         labels = torch.from_numpy(digits.target)
-        chosen = parts(
-            {"train": labels.tolist()},
-            val_size=self.val_size,
-            test_size=self.test_size,
-            train_fraction=self.train_fraction,
-            train_size=self.train_size,
-        )
+        chosen = self.choose({"train": labels.tolist()})
         return {name: InMemory(images[indices], labels[indices]) for name, (_, indices) in chosen.items()}

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from patchbench.data.parts import parts
-from patchbench.data.pictures import Paths, Pictures, Reading, channels
+from patchbench.data.pictures import Paths, Pictures, Reading, channels, pictured
 from patchbench.data.statistics import statistics
 from patchbench.layout import size
 
@@ -36,7 +37,9 @@ class ImageFolder:
         on_error: str,
     ) -> None:
         self.root, self.img_size, self.mirrors = Path(root).expanduser(), size("data.img_size", img_size), mirrors
-        self.val_size, self.train_fraction, self.train_size = val_size, train_fraction, train_size
+        self.choose = partial(
+            parts, val_size=val_size, test_size=None, train_fraction=train_fraction, train_size=train_size
+        )
         self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
         classes = {name: class_names(self.root, name) for name in ("train", "val")}
         if (self.root / "test").is_dir():
@@ -56,17 +59,8 @@ class ImageFolder:
     def splits(self) -> dict[str, Pictures]:
         labels = {name: [label for _, label in files] for name, files in self.files.items()}
         albums = {name: Paths([path for path, _ in files]) for name, files in self.files.items()}
-        chosen = parts(
-            labels,
-            val_size=self.val_size,
-            test_size=None,
-            train_fraction=self.train_fraction,
-            train_size=self.train_size,
-        )
-        splits = {
-            name: Pictures(albums[given], labels[given], images, self.reading)
-            for name, (given, images) in chosen.items()
-        }
+        chosen = self.choose(labels)
+        splits = pictured(albums, labels, chosen, self.reading)
         self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
         return splits
 

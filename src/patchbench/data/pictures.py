@@ -4,7 +4,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -141,6 +141,16 @@ class Pictures:
             f"{self.name(index)} does not decode ({why}): mend or remove it, or set data.on_error=skip to do without "
             "such images"
         )
+
+
+def pictured(
+    albums: Mapping[str, Album],
+    labels: Mapping[str, Sequence[int]],
+    chosen: Mapping[str, tuple[str, list[int]]],
+    reading: Reading,
+) -> dict[str, Pictures]:
+    """The splits of a set, each the pictures `chosen` for it from one of the albums, as `parts` says."""
+    return {name: Pictures(albums[given], labels[given], images, reading) for name, (given, images) in chosen.items()}
 
 
 def seen(

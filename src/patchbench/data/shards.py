@@ -7,6 +7,7 @@ import os
 import re
 import tarfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from patchbench.data.imagefolder import SUFFIXES
 from patchbench.data.parts import numbered, parts
-from patchbench.data.pictures import Pictures, Reading, channels
+from patchbench.data.pictures import Pictures, Reading, channels, pictured
 from patchbench.data.statistics import statistics
 from patchbench.layout import size
 
@@ -59,8 +60,9 @@ class Shards:
         on_error: str,
     ) -> None:
         self.img_size, self.mirrors = size("data.img_size", img_size), mirrors
-        self.val_size, self.test_size = val_size, test_size
-        self.train_fraction, self.train_size = train_fraction, train_size
+        self.choose = partial(
+            parts, val_size=val_size, test_size=test_size, train_fraction=train_fraction, train_size=train_size
+        )
         self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
         paths = archives(root)
         self.albums = {
@@ -74,17 +76,8 @@ class Shards:
         self.reading = Reading(self.img_size, self.in_chans, crop_pct, on_error)
 
     def splits(self) -> dict[str, Pictures]:
-        chosen = parts(
-            self.labels,
-            val_size=self.val_size,
-            test_size=self.test_size,
-            train_fraction=self.train_fraction,
-            train_size=self.train_size,
-        )
-        splits = {
-            name: Pictures(self.albums[given], self.labels[given], images, self.reading)
-            for name, (given, images) in chosen.items()
-        }
+        chosen = self.choose(self.labels)
+        splits = pictured(self.albums, self.labels, chosen, self.reading)
         self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
         return splits
 

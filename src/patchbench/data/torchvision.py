@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,8 +60,9 @@ class TorchVision:
         kind = by_name(name)
         self.img_size = size("data.img_size", img_size)
         self.mirrors = kind.__name__ not in HANDED if mirrors == "auto" else mirrors
-        self.val_size, self.test_size = val_size, test_size
-        self.train_fraction, self.train_size = train_fraction, train_size
+        self.choose = partial(
+            parts, val_size=val_size, test_size=test_size, train_fraction=train_fraction, train_size=train_size
+        )
         self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
         sets = opened(kind, Path(root), dict(options or {}))
         labels = {split: labels_of(found, kind.__name__) for split, found in sets.items()}
@@ -74,13 +76,7 @@ class TorchVision:
         self.reading = Reading(self.img_size, self.in_chans, crop_pct, on_error)
 
     def splits(self) -> dict[str, Split]:
-        chosen = parts(
-            self.labels,
-            val_size=self.val_size,
-            test_size=self.test_size,
-            train_fraction=self.train_fraction,
-            train_size=self.train_size,
-        )
+        chosen = self.choose(self.labels)
         splits = {name: self.split(given, images) for name, (given, images) in chosen.items()}
         self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
         return splits
