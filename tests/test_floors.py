@@ -8,7 +8,19 @@ import patchbench
 SRC = Path(patchbench.__file__).parent
 # The only ones that know Hydra.
 TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "runs", "schema", "search", "sweep")
-BELOW_TOP = {"layout", "lock", "machine", "cost", "budget", "ask", "interop", "shard", "task", "checkpoint"} | {
+BELOW_TOP = {
+    "layout",
+    "lock",
+    "machine",
+    "cost",
+    "budget",
+    "ask",
+    "interop",
+    "shard",
+    "task",
+    "checkpoint",
+    "duration",
+} | {
     "trainer",
     "study",
     "data",
@@ -31,6 +43,7 @@ MAY_IMPORT = {
     "shard": set(),
     "task": {"shard"},
     "checkpoint": set(),
+    "duration": {"data", "task"},
     "trainer": {"checkpoint", "shard"},
     "ask": {"data", "layout", "task"},
     "data": {"layout", "machine", "task", "data"},

@@ -32,7 +32,7 @@ def test_scheme_is_filed_under_its_own_name(name):
     assert (CONF / "pos" / f"{name}.yaml").read_text().startswith(f"# @package pos.{name}\n")
 
 
-@pytest.mark.parametrize("group", ["embed", "pos", "model", "data", "optim", "trainer", "logger"])
+@pytest.mark.parametrize("group", ["embed", "pos", "model", "data", "optim", "budget", "trainer", "logger"])
 def test_every_option_composes(group):
     for option in options(group):
         cfg = configure(f"{group}={option}")

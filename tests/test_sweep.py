@@ -155,7 +155,7 @@ def test_a_cell_that_fails_fails_alone_and_is_tried_again(command: Command, tmp_
 def test_ctrl_c_saves_the_cells_and_the_next_start_resumes_them(tmp_path: Path) -> None:
     sweep = ["-m", *LONG, "seed=0,1,2", "hydra.launcher.jobs=2"]
     started = start(tmp_path, *sweep)
-    wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.csv"))) == 2)
+    wait_for(lambda: sum("train/loss" in file.read_text() for file in tmp_path.glob("runs/*/metrics.csv")) == 2)
     os.kill(started.pid, signal.SIGINT)
     said, _ = started.communicate(timeout=120)
     assert started.returncode == 130, said

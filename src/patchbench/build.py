@@ -18,6 +18,7 @@ from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import Cost, Memory, cost, memory
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
+from patchbench.duration import Duration
 from patchbench.layout import Size, one_of
 from patchbench.schema import reads_patch
 from patchbench.task import Classify
@@ -29,6 +30,8 @@ def check_options(cfg: DictConfig) -> None:
     for name in ("epochs", "batch_size", "log_every"):
         if cfg[name] < 1:
             raise ValueError(f"{name}={cfg[name]} must be at least 1")
+    if not cfg.budget.value > 0:
+        raise ValueError(f"budget.value={cfg.budget.value} must be above 0")
     if cfg.seed < 0:
         raise ValueError(f"seed={cfg.seed} must not be negative")
     if cfg.limit_batches is not None and cfg.limit_batches < 1:
@@ -154,7 +157,15 @@ def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
         task.net.embed.fit(data.datamodule.sample(count))
 
 
-def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:
+def build_duration(cfg: DictConfig, data: Batches, costs: Cost) -> Duration:
+    """ValueError if the budget does not hold a step; where the data are not read yet, that shows later."""
+    duration = Duration(instantiate(cfg.budget), data, costs.train_flops)
+    if data.splits:
+        duration.check()
+    return duration
+
+
+def build_task(cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration) -> Classify:
     return Classify(
         net,
         instantiate(cfg.optim.optimizer),
@@ -163,7 +174,7 @@ def build_task(cfg: DictConfig, net: nn.Module, data: Batches) -> Classify:
         label_smoothing=cfg.optim.label_smoothing,
         clip_grad=cfg.optim.clip_grad,
         seed=cfg.seed,
-        total_steps=lambda: cfg.epochs * data.steps_per_epoch(),
+        total_steps=duration.steps,
     )
 
 

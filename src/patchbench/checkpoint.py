@@ -139,8 +139,9 @@ class StopOnSignal(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
             return
-        if trainer.world_size == 1 or trainer.global_step % self.every == 0 or trainer.is_last_batch:
-            self.stop_if_told(trainer, leave=not trainer.is_last_batch)
+        last = trainer.is_last_batch or trainer.should_stop
+        if trainer.world_size == 1 or trainer.global_step % self.every == 0 or last:
+            self.stop_if_told(trainer, leave=not last)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if trainer.current_epoch + 1 != trainer.max_epochs:

@@ -22,6 +22,7 @@ from patchbench import interop, schema
 from patchbench.ask import ask
 from patchbench.build import (
     asked,
+    build_duration,
     build_net,
     build_task,
     check_asked,
@@ -175,7 +176,9 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     data = prepare_data(cfg, source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints: there they hold for other images too
         origin["config"]["data"] |= {name: list(getattr(source, name)) for name in ("mean", "std") if name in cfg.data}
-    task = build_task(cfg, net, data)
+    duration = build_duration(cfg, data, costs)
+    trainer.callbacks.insert(0, duration)
+    task = build_task(cfg, net, data, duration)
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
         compile_blocks(net)
     if ckpt:
@@ -198,7 +201,7 @@ def check(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
     split_batch(cfg, source, costs, trainer, None)
     data = prepare_data(cfg, source, trainer)
     with torch.device("meta"):
-        build_task(cfg, build_net(cfg, source), data)
+        build_task(cfg, build_net(cfg, source), data, build_duration(cfg, data, costs))
     return costs
 
 
@@ -249,10 +252,11 @@ def evaluate(
         check_asked(cfg, source)
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
-        task = build_task(cfg, build_net(cfg, source), data)
+        costs = network_cost(cfg, source)
+        task = build_task(cfg, build_net(cfg, source), data, build_duration(cfg, data, costs))
     with refusing(BadImage):
         result = test(trainer, task, data, ckpt) | ask(trainer, task, data, asked(cfg), split_at_size(cfg))
-    result |= network_cost(cfg, source).facts()
+    result |= costs.facts()
     if not silent:
         print_result(schema.name(origin["factors"]), result)
     return origin | {"result": result}

@@ -23,6 +23,7 @@ class Compared:
     data: Any = MISSING
     augment: Any = MISSING
     optim: Any = MISSING
+    budget: Any = MISSING
     epochs: int = MISSING
     batch_size: int = MISSING
     limit_batches: int | None = MISSING
@@ -72,17 +73,23 @@ def compared(cfg: DictConfig) -> dict[str, Any]:
     """The part of the configuration that is the run's identity, interpolations not followed.
 
     `${data_dir}` stays as it is: where data lies does not matter. `patch` drops out where the embedding does not read
-    it, so that two cells of a sweep that differ only there are the same run.
+    it, and `epochs` where the budget does not, so that two cells of a sweep that differ only there are the same run.
     """
     part = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
     assert isinstance(part, dict)
     if not reads_patch(cfg):
         del part["patch"]
+    if not reads(cfg.budget, "epochs"):
+        del part["epochs"]
     return part  # type: ignore[return-value]
 
 
 def reads_patch(cfg: DictConfig) -> bool:
-    return "${patch}" in json.dumps(OmegaConf.to_container(cfg.embed, resolve=False))
+    return reads(cfg.embed, "patch")
+
+
+def reads(group: DictConfig, key: str) -> bool:
+    return f"${{{key}}}" in json.dumps(OmegaConf.to_container(group, resolve=False))
 
 
 def identity(cfg: DictConfig) -> str:

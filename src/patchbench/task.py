@@ -37,7 +37,7 @@ class Classify(pl.LightningModule):
         label_smoothing: float,
         clip_grad: float | None,
         seed: int,
-        total_steps: Callable[[], int],
+        total_steps: Callable[[pl.Trainer], int],
     ) -> None:
         super().__init__()
         self.net: Any = net  # a Module with no_weight_decay()
@@ -103,7 +103,7 @@ class Classify(pl.LightningModule):
         rest = [p for name, p in parameters.items() if p.ndim <= 1 or name in spared]
         optimizer = self.optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
         # Not the trainer's own estimate: it starts the loaders before a checkpoint has said where they stand.
-        schedule = self.schedule(optimizer, self.total_steps())
+        schedule = self.schedule(optimizer, self.total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -1,5 +1,6 @@
 """What a sweep knows of a cell. Imports little, for the process that runs the sweep computes nothing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,6 @@ class Composed:
     rerun: bool
     accelerator: str
     devices: int | Literal["auto"]
-    epochs: int
     but_seed: str  # equal where cells differ in nothing but their seed and where they lie
     data: str  # equal where cells read the same data
     setting: str  # equal where the time of a cell grows with its multiply-accumulates
@@ -66,13 +66,22 @@ class Cell:
 
     @property
     def work(self) -> tuple[str, float] | None:
-        """Setting, and multiply-accumulates in it up to a factor."""
+        """Setting, and what its time grows with in it."""
         if not (self.composed and self.facts):
             return None
-        return self.composed.setting, self.facts.gmacs * self.composed.epochs
+        return self.composed.setting, work(self.composed.cfg.budget, self.facts.gmacs)
+
+
+def work(budget: Mapping[Any, Any], gmacs: float) -> float:
+    """Multiply-accumulates up to a factor, or the seconds that were given."""
+    return budget["value"] * (gmacs if unit(budget) in ("epochs", "steps") else 1)
+
+
+def unit(budget: Mapping[Any, Any]) -> str:
+    return budget["_target_"].rpartition(".")[2]
 
 
 def setting(config: dict[Any, Any], machine: dict[str, Any]) -> str:
     """Of a resolved configuration and the `machine` of a record."""
     read = [config[key] for key in ("data", "augment", "batch_size", "limit_batches", "trainer", "compile")]
-    return repr((read, machine["cpu"], machine["gpus"][:1]))
+    return repr((read, unit(config["budget"]), machine["cpu"], machine["gpus"][:1]))

@@ -50,7 +50,6 @@ def compose_cell(overrides: list[str]) -> Composed | str:
         rerun=cfg.rerun,
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
-        epochs=cfg.epochs,
         but_seed=json.dumps(alike, sort_keys=True),
         data=json.dumps(config["data"], sort_keys=True),
         setting=setting(config, machine()),

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from patchbench.sweep.cell import Cell, setting
+from patchbench.sweep.cell import Cell, setting, work
 
 
 class Estimate:
     """From the records in the directories of runs.
 
     A cell takes what one of the same setting took (data, batch, trainer, machine), in proportion to its
-    multiply-accumulates times epochs; the record nearest in these is taken. Small networks, whose time is not in their
-    arithmetic, take longer than that.
+    multiply-accumulates times epochs or steps, or to the FLOPs or seconds of its budget; the record nearest is taken.
+    Small networks, whose time is not in their arithmetic, take longer than that.
     """
 
     def __init__(self, runs_dirs: Iterable[Path]) -> None:
@@ -26,14 +26,14 @@ class Estimate:
     def learn(self, record: Path) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError):  # of another version: nothing to learn
             done = json.loads(record.read_text())
-            work = done["result"]["model/gmacs"] * done["config"]["epochs"]
+            done_work = work(done["config"]["budget"], done["result"]["model/gmacs"])
             where = setting(done["config"], done["environment"]["machine"])
-            self.known.setdefault(where, []).append((work, done["result"]["time/wall_s"]))
+            self.known.setdefault(where, []).append((done_work, done["result"]["time/wall_s"]))
 
     def seconds(self, cell: Cell) -> float | None:
         """None where nothing alike was measured."""
         if cell.work is None or not (known := self.known.get(cell.work[0])):
             return None
-        work = cell.work[1]
-        there, seconds = min(known, key=lambda point: abs(math.log(point[0] / work)))
-        return seconds * work / there
+        ours = cell.work[1]
+        there, seconds = min(known, key=lambda point: abs(math.log(point[0] / ours)))
+        return seconds * ours / there
