@@ -34,9 +34,10 @@ def main(arguments: list[str]) -> None:
             path = report.report_all()
         elif given.name in report.studies() or not Path(given.name).is_dir():
             runs_dir, scale = Path(options.pop("runs_dir", "runs")), options.pop("scale", None)
+            tuned = options.pop("tune", "false") == "true"
             if options:
-                raise ValueError(f"{next(iter(options))}= is no option of a study: scale= and runs_dir= are")
-            path = report.report_study(given.name, runs_dir, scale)
+                raise ValueError(f"{next(iter(options))}= is no option of a study: scale=, tune= and runs_dir= are")
+            path = report.report_study(given.name, runs_dir, scale, tuned=tuned)
         else:
             against = options.pop("against", None)
             path = report.report_sweep(Path(given.name), options, against)

@@ -16,7 +16,7 @@ from conftest import ROOT, configure, options
 from omegaconf import OmegaConf
 
 from patchbench import schema
-from patchbench.plan import cells, command_lines, overrides, parts_at, read_study, studies
+from patchbench.plan import cells, identities, overrides, parts_at, read_study, studies
 from patchbench.report import report_all, report_study, report_sweep
 from patchbench.study.figures import pareto
 from patchbench.study.records import load
@@ -150,15 +150,13 @@ def test_a_study_has_pages_whose_numbers_are_those_of_its_runs(runs, experiments
     assert f"python scripts/report.py positions scale=cpu runs_dir={runs}" in text
 
 
-def test_the_commands_of_a_report_make_the_runs_that_it_reads(experiments):
+def test_every_planned_run_is_found_by_what_train_py_makes_of_its_overrides(experiments):
     study = read_study("positions", experiments)
-    [line] = command_lines(study, "cpu")
-    assert line == ["-m", *MICRO, "pos=none,learned", "seed=0,1,2"]
     planned = cells(study, "cpu")
-    assert len({cell.identity for cell in planned}) == 6
-    for cell in planned:
-        cfg = configure(*cell.overrides)
-        assert schema.identity(cfg) == cell.identity
+    found = identities(study, planned)
+    assert len(set(found)) == len(planned) == 6
+    for cell, identity in zip(planned, found, strict=True):
+        assert schema.identity(configure(*cell.overrides)) == identity
 
 
 def test_what_failed_and_what_is_missing_is_told(runs, experiments):
@@ -167,7 +165,7 @@ def test_what_failed_and_what_is_missing_is_told(runs, experiments):
     for seed, said in ((1, "OSError: disk full"), (2, "Diverged: training diverged")):
         (runs / learned["learned", seed] / "run.json").unlink()
         (runs / learned["learned", seed] / "log.txt").write_text(said)
-    report_study("positions", runs, "cpu", experiments)
+    report_study("positions", runs, "cpu", experiments=experiments)
     text = (experiments / "positions" / "report.md").read_text()
     [told] = [table for table in tables(text) if "status" in table[0]]
     assert {(row["arm"], row["status"], row["seeds"]) for row in told} == {
@@ -181,16 +179,16 @@ def test_what_failed_and_what_is_missing_is_told(runs, experiments):
 
 def test_a_study_none_of_which_was_run_has_a_page_too(tmp_path, experiments):
     (tmp_path / "empty").mkdir()
-    report_study("positions", tmp_path / "empty", "cpu", experiments)
+    report_study("positions", tmp_path / "empty", "cpu", experiments=experiments)
     assert "0 of 6 planned runs" in (experiments / "positions" / "report.md").read_text()
 
 
 def test_results_are_not_overwritten_by_none(runs, experiments, tmp_path):
-    report_study("positions", runs, "cpu", experiments)
+    report_study("positions", runs, "cpu", experiments=experiments)
     before = (experiments / "positions" / "runs.csv").read_text()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no finished run of study positions"):
-        report_study("positions", tmp_path / "empty", "cpu", experiments)
+        report_study("positions", tmp_path / "empty", "cpu", experiments=experiments)
     assert (experiments / "positions" / "runs.csv").read_text() == before
 
 

@@ -1,9 +1,10 @@
-"""A study at a scale: every run that it consists of, and the command lines that make them."""
+"""A study at a scale: every run that it consists of, and which of the runs on disk each of them is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
@@ -20,13 +21,12 @@ EXPERIMENTS = CONF.parent / "experiments"
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study: an arm with a seed. identity: of the record that the overrides leave."""
+    """One run of a study: an arm with a seed. overrides: the arguments of train.py that make it."""
 
     part: str
     arm: str
     seed: int
     overrides: tuple[str, ...]
-    identity: str
 
 
 def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
@@ -60,47 +60,48 @@ def overrides(study: Study, scale: str, part: Part, arm: str) -> tuple[str, ...]
     return (*study.overrides, *(o for some in at_scale for o in some), *part.arms[arm])
 
 
-def cells(study: Study, scale: str, *, arms: int | None = None) -> list[Cell]:
-    """Every planned run, or those of the first `arms` of each part.
+def cells(study: Study, scale: str) -> list[Cell]:
+    """Every planned run, seed by seed: what is cut off has all arms of some seeds, not some arms of all seeds."""
+    return [
+        Cell(part.name, arm, seed, (*overrides(study, scale, part, arm), f"seed={seed}"))
+        for part in parts_at(study, scale)
+        for seed in study.scales[scale].seeds
+        for arm in part.arms
+    ]
 
-    Each arm is composed once, which takes 0.1 s: its seeds differ in nothing else.
+
+def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
+    """Of the record that each run leaves. Arms are composed once, which takes 0.1 s: seeds differ in nothing else.
+
+    ValueError if Hydra does not take the overrides.
     """
     register()
-    planned = []
     GlobalHydra.instance().clear()
+    composed: dict[tuple[str, str], DictConfig] = {}
+    found = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for part in parts_at(study, scale):
-            for arm in list(part.arms)[:arms]:
-                given = overrides(study, scale, part, arm)
-                where = f"study {study.name}: part {part.name}, arm {arm}"
-                planned += [
-                    Cell(part.name, arm, seed, (*given, f"seed={seed}"), identity)
-                    for seed, identity in identities(where, given, study.scales[scale].seeds)
-                ]
-    return planned
+        for cell in planned:
+            arm = cell.part, cell.arm
+            if arm not in composed:
+                try:
+                    composed[arm] = compose("train", overrides=list(cell.overrides))
+                except (CompactHydraException, OmegaConfBaseException) as error:
+                    where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
+                    raise ValueError(f"{where}: {explain(error)}") from error
+            composed[arm].seed = cell.seed
+            found.append(schema.identity(composed[arm]))
+    return found
 
 
-def identities(where: str, given: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[int, str]]:
-    """Seed and identity of each cell of an arm. ValueError if Hydra does not take the overrides."""
-    try:
-        cfg: DictConfig = compose("train", overrides=list(given))
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"{where}: {explain(error)}") from error
-    for seed in seeds:
-        cfg.seed = seed
-        yield seed, schema.identity(cfg)
-
-
-def command_lines(study: Study, scale: str) -> list[list[str]]:
-    """Arguments of train.py that make every run, as few sweeps as there are ways to spell them."""
-    seeds = ",".join(map(str, study.scales[scale].seeds))
-    lines = []
-    for part in parts_at(study, scale):
-        grouped: dict[tuple[str, ...], list[str]] = {}  # arms that differ in the level of one option alone
-        for arm in part.arms:
-            *rest, last = overrides(study, scale, part, arm)
-            option, level = last.split("=", 1)
-            grouped.setdefault((*rest, option), []).append(level)
-        for (*rest, option), levels in grouped.items():
-            lines.append(["-m", *rest, f"{option}={','.join(levels)}", f"seed={seeds}"])
-    return lines
+def plan_of(study: Study, scale: str, records: pd.DataFrame) -> pd.DataFrame:
+    """A row for each planned run, with what its record says; status `not run` where there is none."""
+    planned = cells(study, scale)
+    rows = [
+        (scale, cell.part, cell.arm, cell.seed, identity)
+        for cell, identity in zip(planned, identities(study, planned), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["scale", "part", "arm", "seed", "identity"])
+    known = records.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
+    found = table.merge(known, on="identity", how="left")
+    found["status"] = found["status"].fillna("not run")
+    return found.dropna(axis=1, how="all")

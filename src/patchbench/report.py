@@ -7,31 +7,40 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from patchbench.plan import EXPERIMENTS, cells, command_lines, read_study, studies
+from patchbench.plan import EXPERIMENTS, cells, identities, plan_of, read_study, studies
 from patchbench.study import pages
 from patchbench.study.claim import Comparison, Part, Study
 from patchbench.study.records import curves, load
 from patchbench.study.verdict import Judgement, judge
+from patchbench.tuning import FILE, best, read_tuned
 
 FACTORS = ("embed", "patch", "pos", "model", "augment", "optim")  # of a sweep; `data` makes its parts
-OWN = ["scale", "part", "arm", "seed"]  # columns of runs.csv that the plan knows, not the record
 
 
-def report_study(name: str, runs_dir: Path, scale: str | None = None, experiments: Path = EXPERIMENTS) -> Path:
-    """Write runs.csv, report.md, its figures and report.html into the folder of the study; returns report.html.
+def report_study(
+    name: str, runs_dir: Path, scale: str | None = None, *, tuned: bool = False, experiments: Path = EXPERIMENTS
+) -> Path:
+    """Write runs.csv, report.md, its figures and report.html; returns report.html.
 
-    scale: without one, that of which most runs are there. ValueError or OSError in one line where it cannot be.
+    scale: without one, that of which most runs are there. tuned: of every arm at the best of its grid.
+    Into experiments/<name>/, of the scale gpu into its folder gpu/, of smoke, which shows nothing, into
+    <runs_dir>/reports/. ValueError or OSError in one line where it cannot be.
     """
     study = read_study(name, experiments)
     records = load(runs_dir)
     scale = scale or likely_scale(study, set(records["identity"]))
-    folder = experiments / name
-    planned = plan(study, scale, records)
+    folder = {"cpu": experiments / name, "smoke": runs_dir / "reports" / f"{name}-smoke"}.get(
+        scale, experiments / name / scale
+    )
+    if tuned:
+        study = best(study, scale, experiments / name)
+    planned = plan_of(study, scale, records)
     if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
         raise ValueError(
             f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
             f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
         )
+    folder.mkdir(parents=True, exist_ok=True)
     planned.to_csv(folder / "runs.csv", index=False)
     table = read_runs(folder / "runs.csv")  # what the pages say is what the file says
     where = "" if runs_dir == Path("runs") else f" runs_dir={runs_dir}"
@@ -41,25 +50,21 @@ def report_study(name: str, runs_dir: Path, scale: str | None = None, experiment
         cells=table,
         curves=learning_curves(table, runs_dir),
         judgement=judge(study, table),
-        commands=[shlex.join(["python", "train.py", *line]) for line in command_lines(study, scale)],
-        again=f"python scripts/report.py {name} scale={scale}{where}",
+        commands=[f"python scripts/study.py {name} scale={scale}{' tune=true' * tuned}{where}"],
+        again=f"python scripts/report.py {name} scale={scale}{' tune=true' * tuned}{where}",
+        tuned=read_tuned(experiments / name / FILE).query("scale == @scale") if tuned else None,
     )
     return write(report, folder)
 
 
 def likely_scale(study: Study, there: Set[str]) -> str:
     """The scale of which most runs are there, by the first arm of each part; of equals, the first."""
-    return max(study.scales, key=lambda scale: sum(cell.identity in there for cell in cells(study, scale, arms=1)))
 
+    def found(scale: str) -> int:
+        first = {part.name: next(iter(part.arms)) for part in study.parts}
+        return len(there & set(identities(study, [c for c in cells(study, scale) if c.arm == first[c.part]])))
 
-def plan(study: Study, scale: str, records: pd.DataFrame) -> pd.DataFrame:
-    """A row for each planned run, with what its record says; status `not run` where there is none."""
-    rows = [(scale, cell.part, cell.arm, cell.seed, cell.identity) for cell in cells(study, scale)]
-    planned = pd.DataFrame(rows, columns=[*OWN, "identity"])
-    known = records.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
-    found = planned.merge(known, on="identity", how="left")
-    found["status"] = found["status"].fillna("not run")
-    return found.dropna(axis=1, how="all")
+    return max(study.scales, key=found)
 
 
 def read_runs(path: Path) -> pd.DataFrame:
@@ -144,15 +149,17 @@ def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> S
 
 def report_all(experiments: Path = EXPERIMENTS) -> Path:
     """experiments/README.md, by the runs.csv of each study, so that it needs no runs."""
-    rows = []
+    rows: list[tuple[Study, Judgement | None, dict[str, str]]] = []
     for name in studies(experiments):
-        study, folder = read_study(name, experiments), experiments / name
-        judgement: Judgement | None = None
-        links = {"protocol": f"{name}/README.md"}
-        if (folder / "runs.csv").exists():
+        study = read_study(name, experiments)
+        folders = [experiments / name, *(experiments / name / scale for scale in study.scales)]
+        found = [folder for folder in folders if (folder / "runs.csv").exists()]
+        for folder in found:
             judgement = judge(study, read_runs(folder / "runs.csv"))
-            links = {"report": f"{name}/report.md", **links}
-        rows.append((study, judgement, links))
+            report = (folder / "report.md").relative_to(experiments)
+            rows.append((study, judgement, {"report": str(report), "protocol": f"{name}/README.md"}))
+        if not found:
+            rows.append((study, None, {"protocol": f"{name}/README.md"}))
     path = experiments / "README.md"
     path.write_text(pages.index(rows), encoding="utf-8")
     return path

@@ -135,5 +135,5 @@ def load(runs_dir: Path, study: str | None, scale: str | None) -> pd.DataFrame:
 
     found = plan.read_study(study)
     scales = [scale] if scale else list(found.scales)
-    identities = {cell.identity for one in scales for cell in plan.cells(found, one)}
+    identities = {identity for one in scales for identity in plan.identities(found, plan.cells(found, one))}
     return frame[frame["identity"].isin(identities)]

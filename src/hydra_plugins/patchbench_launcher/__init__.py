@@ -69,11 +69,31 @@ class GridSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
-    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+    def cells(self, arguments: list[str]) -> Sequence[Sequence[str]]:
+        """The overrides of each cell."""
         axes = [f"{key}={values}" for key, values in self.params.items()]
         overrides = OverridesParser.create(config_loader=self.config_loader).parse_overrides(axes + arguments)
         [cells] = basic_sweeper.BasicSweeper.split_arguments(overrides, None)
-        results = self.launcher.launch(cells, 0)
+        return cells
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        results = self.launcher.launch(self.cells(arguments), 0)
         for result in results:
             _ = result.return_value  # raises where a cell failed
         return list(results)
+
+
+class StudySweeper(GridSweeper):
+    """The runs of a study; options on the command line hold for all of them."""
+
+    def __init__(self, name: str, scale: str, tuning: str) -> None:
+        self.study = name, scale, tuning
+
+    def cells(self, arguments: list[str]) -> Sequence[Sequence[str]]:
+        from patchbench import plan, tuning
+        from patchbench.errors import refusing
+
+        name, scale, which = self.study
+        with refusing():
+            study = tuning.study_as(name, scale, which)
+            return [[*cell.overrides, *arguments] for cell in plan.cells(study, scale)]

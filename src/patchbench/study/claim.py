@@ -6,7 +6,7 @@ Every statement is of one form: a sum of arms lies in a region. So one rule deci
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise, product
 from typing import Any
 
@@ -16,6 +16,7 @@ ROLES = {
     "control": "must hold, or nothing is concluded",
     "aside": "reported beside the verdict",
 }
+GRID = {"optim.lr": (1e-3, 3e-3, 1e-2), "optim.weight_decay": (0.0, 0.05)}  # of tuning, for every arm
 Terms = tuple[tuple[int, str], ...]  # (+1, "learned"), (-1, "none")
 
 
@@ -77,6 +78,7 @@ class Study:
     parts: tuple[Part, ...]
     overrides: tuple[str, ...]
     published: tuple[Published, ...]
+    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of tuning, by knob
 
     @property
     def comparisons(self) -> list[tuple[Part, Comparison]]:
@@ -86,7 +88,7 @@ class Study:
 def parse(name: str, tree: Mapping[str, Any]) -> Study:
     """From study.yaml. ValueError names the place and the cure."""
     where = f"study {name}"
-    known(tree, where, "question quote source expect means metric factors arms overrides scales parts published")
+    known(tree, where, "question quote source expect means metric factors arms overrides scales parts published tune")
     for key in ("question", "quote", "source", "expect", "means", "scales", "parts"):
         if not tree.get(key):
             raise ValueError(f"{where}: {key} is missing: every study states its question, claim, scales and parts")
@@ -108,6 +110,7 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
         published=tuple(
             Published(row["source"], row["figures"], row.get("note", "")) for row in tree.get("published", ())
         ),
+        grid={knob: tuple(map(float, values)) for knob, values in tree.get("tune", GRID).items()},
     )
     if not any(comparison.role == "claim" for _, comparison in study.comparisons):
         raise ValueError(f"{where}: no comparison has role: claim, so nothing decides the verdict; give one")

@@ -49,6 +49,7 @@ class Report:
     judgement: Judgement
     commands: Sequence[str]  # that make the runs
     again: str  # the command that makes this report
+    tuned: pd.DataFrame | None = None  # part, arm, setting, val/acc_best, chosen: where every arm was tuned
     sweep: bool = False  # no study: nothing is claimed, arms are told apart
     pictures: dict[str, str] = field(default_factory=dict)  # SVG by file name, filled while the page is written
 
@@ -74,6 +75,7 @@ def markdown(report: Report) -> str:
         arms_picture(report),
         statements(report),
         arms_table(report),
+        tuning(report),
         power(report),
         cost(report),
         learning(report),
@@ -253,6 +255,26 @@ def arms_table(report: Report) -> str:
         "images. Arms see the same images, so differences between them have less."
     )
     return "\n\n".join(sections)
+
+
+def tuning(report: Report) -> str:
+    """The setting that each arm got, and what the others gave it."""
+    if report.tuned is None:
+        return ""
+    measure = unit("val/acc_best")
+    rows = []
+    for (part, arm), tried in report.tuned.groupby(["part", "arm"], sort=False):
+        [chosen] = tried[tried["chosen"]].to_dict("records")
+        others = tried[~tried["chosen"]]["val/acc_best"]
+        rows.append([
+            part, arm, f"`{chosen['setting']}`", measure.value(chosen["val/acc_best"]),
+            f"{measure.number(others.min())} to {measure.value(others.max())}" if len(others) else "",
+        ])  # fmt: skip
+    note = (
+        "Every arm was trained once at each setting of the same grid, with a seed that counts no further, and then "
+        "with all seeds at the setting that was best on the validation split."
+    )
+    return "\n\n".join(["## Tuning", note, table(["part", "arm", "chosen", "validation", "others"], rows, (3, 4))])
 
 
 def mean(cells: pd.DataFrame, name: str) -> float:

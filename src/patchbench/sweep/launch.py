@@ -13,14 +13,14 @@ from types import FrameType
 from omegaconf import DictConfig
 
 from patchbench import errors
-from patchbench.command import name_sweep
+from patchbench.command import name_sweep, sweep_name
 from patchbench.errors import Refused, refusing
 from patchbench.machine import cores
 from patchbench.sweep.cell import Cell, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
 from patchbench.sweep.pool import RANK_VARIABLES, Pool, warm, warm_context
-from patchbench.sweep.view import View, show_cells, show_end, show_invalid
+from patchbench.sweep.view import View, show_cells, show_costs, show_end, show_invalid
 
 Result = tuple[str | None, float | None, str]  # directory, best validation accuracy, error
 OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.run.dir")
@@ -29,7 +29,7 @@ OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep",
 @contextmanager
 def environment_of_cells() -> Iterator[None]:
     """What the warm processes shall see, and so the cells."""
-    os.environ["PATCHBENCH_SWEEP"] = name_sweep()  # the group of the runs in W&B
+    os.environ["PATCHBENCH_SWEEP"] = sweep_name() or name_sweep()  # the group of the runs in W&B
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
     raising = os.environ.pop("HYDRA_FULL_ERROR", None)  # as `one_line_errors` set it for this process
@@ -89,8 +89,10 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
         anew = ["rerun=false"] if cell.composed.rerun and cell.attempts > 1 and not cell.record.exists() else []
         return [*cell.overrides, *anew, *settings, "hydra.mode=RUN", f"hydra.run.dir='{cell.folder}'"]
 
+    if len(cells) > 1:
+        show_costs(cells, estimate.seconds, jobs)
     pool = Pool(os.path.abspath(sys.argv[0]), arguments, knobs, gpus, jobs)
-    with View(name_sweep(), cells, pool.running, estimate.seconds, jobs) as view:
+    with View(os.environ["PATCHBENCH_SWEEP"], cells, pool.running, estimate.seconds, jobs) as view:
 
         def ended(cell: Cell) -> None:
             if cell.state == "done":

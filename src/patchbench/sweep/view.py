@@ -45,21 +45,25 @@ def plain_table(*columns: str) -> Table:
 def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
     """Tokens, parameters and multiply-accumulates of each cell, what is there of it, and how long it may take."""
     table = plain_table("", "cell", "grid", "tokens", "parameters", "GMACs", "state", "time")
-    times: list[float | None] = []
     for number, cell in enumerate(cells, 1):
         seconds = estimate(cell) if cell.state == "waiting" else 0.0
-        times.append(seconds)
         shown = "" if cell.state != "waiting" else "unknown" if seconds is None else f"about {duration(seconds)}"
         costs = ["", "", "", ""]
         if cell.facts:
             facts = cell.facts
             costs = [facts.grid, f"{facts.tokens:,}", f"{facts.params:,}", f"{facts.gmacs:.3g}"]
         table.add_row(str(number), Text(cell.title), *costs, word(cell), shown)
-    out = console()
-    out.print(table)
+    console().print(table)
+    console().print()
+    show_costs(cells, estimate, jobs)
+
+
+def show_costs(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
+    """How many cells wait, and how long they may take, all together."""
+    times = [estimate(cell) for cell in cells if cell.state == "waiting"]
     known = [seconds for seconds in times if seconds is not None]
     left = "unknown: nothing alike was measured here" if len(known) < len(times) else f"about {left_over(known, jobs)}"
-    out.print(f"\n{counted(cells)}; {jobs} at a time, time in all: {left}")
+    console().print(f"{counted(cells)}; {jobs} at a time, time in all: {left}")
 
 
 def left_over(seconds: Sequence[float], jobs: int) -> str:
