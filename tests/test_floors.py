@@ -7,7 +7,7 @@ import patchbench
 
 SRC = Path(patchbench.__file__).parent
 # The only ones that know Hydra.
-TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "runs", "schema", "search", "sweep")
+TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "runs", "schema", "search", "sweep", "tuning")
 BELOW_TOP = {
     "layout",
     "lock",

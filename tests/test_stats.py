@@ -226,6 +226,14 @@ def test_metrics_can_be_subtracted_within_a_run():
     assert finding.verdict == "supported"
 
 
+def test_a_metric_can_be_taken_in_doublings():
+    scores = cells(a=A, b=A).assign(time=lambda rows: np.where(rows["arm"] == "a", 8.0, 2.0))
+    four_times = study({"that": "a - b", "equals": 2.0, "within": 0.01, "metric": "log2(time)"})
+    [finding] = verdict.judge(four_times, scores).findings
+    assert finding.steps[0].estimate.mean == pytest.approx(2.0)
+    assert finding.verdict == "supported"
+
+
 def test_the_more_is_stated_the_more_must_be_shown():
     scores = cells(a=A[:6] + 0.1, b=A[:6] + NOISE[:6], c=B[:6])
     alone = study({"that": "a - b", "above": 0.0})

@@ -48,6 +48,12 @@ def studies(experiments: Path = EXPERIMENTS) -> list[str]:
     return sorted(path.parent.name for path in experiments.glob("*/study.yaml"))
 
 
+def folder_of(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
+    """Where what a study found is kept: with the study, but for smoke, which shows nothing."""
+    places = {"cpu": experiments / name, "smoke": runs_dir / "reports" / f"{name}-smoke"}
+    return places.get(scale, experiments / name / scale)
+
+
 def parts_at(study: Study, scale: str) -> list[Part]:
     """The parts that are run at this scale. ValueError if there is no such scale."""
     one_of(scale, tuple(study.scales), f"study {study.name}: scale")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from patchbench.plan import EXPERIMENTS, cells, identities, plan_of, read_study, studies
+from patchbench.plan import EXPERIMENTS, cells, folder_of, identities, plan_of, read_study, studies
 from patchbench.study import pages
 from patchbench.study.claim import Comparison, Part, Study
 from patchbench.study.records import curves, load
@@ -23,17 +23,14 @@ def report_study(
     """Write runs.csv, report.md, its figures and report.html; returns report.html.
 
     scale: without one, that of which most runs are there. tuned: of every arm at the best of its grid.
-    Into experiments/<name>/, of the scale gpu into its folder gpu/, of smoke, which shows nothing, into
-    <runs_dir>/reports/. ValueError or OSError in one line where it cannot be.
+    ValueError or OSError in one line where it cannot be.
     """
     study = read_study(name, experiments)
     records = load(runs_dir)
     scale = scale or likely_scale(study, set(records["identity"]))
-    folder = {"cpu": experiments / name, "smoke": runs_dir / "reports" / f"{name}-smoke"}.get(
-        scale, experiments / name / scale
-    )
+    folder = folder_of(name, scale, runs_dir, experiments)
     if tuned:
-        study = best(study, scale, experiments / name)
+        study = best(study, scale, folder)
     planned = plan_of(study, scale, records)
     if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
         raise ValueError(
@@ -52,7 +49,7 @@ def report_study(
         judgement=judge(study, table),
         commands=[f"python scripts/study.py {name} scale={scale}{' tune=true' * tuned}{where}"],
         again=f"python scripts/report.py {name} scale={scale}{' tune=true' * tuned}{where}",
-        tuned=read_tuned(experiments / name / FILE).query("scale == @scale") if tuned else None,
+        tuned=read_tuned(folder / FILE) if tuned else None,
     )
     return write(report, folder)
 

@@ -80,7 +80,7 @@ def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in
     record = out_dir / "run.json"
     if record.exists():
         done = json.loads(record.read_text())
-        if done["asked"] != OmegaConf.to_container(cfg.eval, resolve=True):
+        if not schema.answered(done, cfg):
             done = ask_again(cfg, done, out_dir)
         print_result(schema.name(done["factors"]), done["result"], out_dir)
         say("This run was done before; rerun=true trains it again.")

@@ -97,6 +97,13 @@ def identity(cfg: DictConfig) -> str:
     return hashlib.sha256(json.dumps(compared(cfg), sort_keys=True).encode()).hexdigest()[:8]
 
 
+def answered(record: Mapping[str, Any], cfg: DictConfig) -> bool:
+    """Whether the record of a run has the answers to `cfg.eval`, which asks for nothing or what was asked before."""
+    wanted = OmegaConf.to_container(cfg.eval, resolve=True)
+    assert isinstance(wanted, dict)
+    return wanted == record["asked"] or not any(wanted[name] for name in ("img_size", "shuffle", "move"))
+
+
 def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The levels of this run by factor: the options chosen in each group, the patch and the seed."""
     groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "augment", "optim")}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from patchbench.plan import EXPERIMENTS, plan_of, read_study
+from patchbench.plan import EXPERIMENTS, folder_of, plan_of, read_study
 from patchbench.study.claim import Part, Scale, Study
 from patchbench.study.records import load
 
-FILE = "tuned.csv"  # scale, part, arm, setting, val/acc_best, chosen: beside study.yaml
+FILE = "tuned.csv"  # part, arm, setting, val/acc_best, chosen
 TUNINGS = ("none", "grid", "best")
 
 
@@ -39,12 +39,12 @@ def grid(study: Study, scale: str) -> Study:
 
 
 def choose(table: pd.DataFrame) -> pd.DataFrame:
-    """What FILE holds, from the rows of the grid: part, arm as `grid` names them, val/acc_best, scale.
+    """What FILE holds, from the rows of the grid: part, arm as `grid` names them, val/acc_best.
 
     Of equals the first is chosen; a run without a result counts as the worst.
     """
     named = table["arm"].str.split(" | ", n=1, expand=True, regex=False)
-    found = table[["scale", "part"]].assign(arm=named[0], setting=named[1])
+    found = table[["part"]].assign(arm=named[0], setting=named[1])
     found["val/acc_best"] = pd.to_numeric(table.get("val/acc_best", pd.Series(index=table.index))).fillna(-1.0)
     best = found.groupby(["part", "arm"])["val/acc_best"].transform("idxmax")
     return found.assign(chosen=found.index == best)
@@ -56,7 +56,7 @@ def best(study: Study, scale: str, folder: Path) -> Study:
     if not path.exists():
         raise FileNotFoundError(f"study {study.name}: there is no {path}: run the study with tune=true first")
     rows = read_tuned(path)
-    chosen = {(row.part, row.arm): row.setting for row in rows[rows["chosen"] & (rows["scale"] == scale)].itertuples()}
+    chosen = {(row.part, row.arm): row.setting for row in rows[rows["chosen"]].itertuples()}
 
     def tuned(part: Part) -> Part:
         if missing := [arm for arm in part.arms if scale in part.only and (part.name, arm) not in chosen]:
@@ -71,23 +71,23 @@ def best(study: Study, scale: str, folder: Path) -> Study:
 
 
 def tune(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
-    """Choose by the runs of the grid, and write FILE: rows of other scales stay. ValueError where none is done."""
+    """Choose by the runs of the grid, and write FILE. ValueError where none is done."""
     table = plan_of(grid(read_study(name, experiments), scale), scale, load(runs_dir))
     if not (table["status"] == "done").any():
         raise ValueError(f"runs_dir={runs_dir} holds no finished run of the grid of study {name} at scale={scale}")
-    path = experiments / name / FILE
-    kept = read_tuned(path) if path.exists() else pd.DataFrame(columns=["scale"])
-    pd.concat([kept[kept["scale"] != scale], choose(table)]).to_csv(path, index=False)
+    path = folder_of(name, scale, runs_dir, experiments) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    choose(table).to_csv(path, index=False)
     return path
 
 
 def read_tuned(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"scale": str, "part": str, "arm": str, "setting": str}, keep_default_na=False)
+    return pd.read_csv(path, dtype={"part": str, "arm": str, "setting": str}, keep_default_na=False)
 
 
-def study_as(name: str, scale: str, tuning: str, experiments: Path = EXPERIMENTS) -> Study:
+def study_as(name: str, scale: str, tuning: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Study:
     """The study as it is, widened by the grid, or at the best of the grid; see TUNINGS."""
     study = read_study(name, experiments)
     if tuning == "grid":
         return grid(study, scale)
-    return best(study, scale, experiments / name) if tuning == "best" else study
+    return best(study, scale, folder_of(name, scale, runs_dir, experiments)) if tuning == "best" else study

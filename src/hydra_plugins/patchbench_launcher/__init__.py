@@ -1,6 +1,7 @@
 """Hydra's view of our sweeps; patchbench.sweep does the work. Imported at every start of Hydra: keep it light."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins import basic_sweeper
@@ -89,11 +90,15 @@ class StudySweeper(GridSweeper):
     def __init__(self, name: str, scale: str, tuning: str) -> None:
         self.study = name, scale, tuning
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.runs_dir = Path(config.runs_dir)
+
     def cells(self, arguments: list[str]) -> Sequence[Sequence[str]]:
         from patchbench import plan, tuning
         from patchbench.errors import refusing
 
         name, scale, which = self.study
         with refusing():
-            study = tuning.study_as(name, scale, which)
+            study = tuning.study_as(name, scale, which, self.runs_dir)
             return [[*cell.overrides, *arguments] for cell in plan.cells(study, scale)]

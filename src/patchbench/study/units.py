@@ -28,5 +28,7 @@ class Unit:
 
 
 def unit(metric: str) -> Unit:
+    if metric.startswith("log2("):
+        return Unit(1, "", " doublings")
     accuracy = all(re.search(r"acc|same$|macro", name) for name in re.split(r" [+-] ", metric))
     return Unit(100, " %", " pt") if accuracy else Unit(1, "", "")

@@ -6,6 +6,7 @@ and either way only if the p value of the opposite, corrected over all statement
 """
 
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -117,8 +118,10 @@ def score(part: Part, metric: str, cells: pd.DataFrame) -> pd.Series:
     """The metric of each cell, nan where there is none; a diverged run counts as what it can do, which is to guess."""
     total = pd.Series(0.0, index=cells.index)
     for sign, name in parse_terms(metric):
-        column = cells[name] if name in cells else pd.Series(math.nan, index=cells.index)
-        total += sign * pd.to_numeric(column).where(cells["status"] == "done")
+        logarithm = re.fullmatch(r"log2\((.+)\)", name)
+        column = cells.get(logarithm[1] if logarithm else name, pd.Series(math.nan, index=cells.index))
+        values = pd.to_numeric(column).where(cells["status"] == "done")
+        total += sign * (np.log2(values) if logarithm else values)
     guessing = part.chance if metric == part.metric and part.chance is not None else math.nan
     return total.mask(cells["status"] == "diverged", guessing)
 

@@ -16,6 +16,7 @@ from patchbench import errors
 from patchbench.command import name_sweep, sweep_name
 from patchbench.errors import Refused, refusing
 from patchbench.machine import cores
+from patchbench.schema import answered
 from patchbench.sweep.cell import Cell, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
@@ -179,9 +180,19 @@ def mark_known(cells: list[Cell]) -> None:
         first.setdefault(str(cell.folder), cell)
         if cell.same_as:
             cell.state = "same"
-        elif cell.record.exists() and not cell.composed.rerun:
+        elif not cell.composed.rerun and has_all(cell):
             cell.state = "skipped"
             learn(cell)
+
+
+def has_all(cell: Cell) -> bool:
+    """Whether it is done, and was asked all that is asked now."""
+    try:
+        record = json.loads(cell.record.read_text())
+    except FileNotFoundError:
+        return False
+    assert cell.composed
+    return answered(record, cell.composed.cfg)
 
 
 def learn(cell: Cell) -> None:

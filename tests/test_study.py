@@ -1,0 +1,91 @@
+"""A study is run by its name, goes on where it was cut off, and gives every arm the same tuning."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import configure
+
+from patchbench import schema
+from patchbench.plan import cells, identities, read_study, studies
+from patchbench.tuning import best, choose, grid, settings
+
+
+def test_a_study_is_run_reported_and_not_run_again(command, tmp_path):
+    given = ["projection", "scale=smoke"]
+    shown = command("scripts/study.py", *given, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "8 cells: 8 waiting" in shown.stdout
+    assert not (tmp_path / "runs").exists()
+    done = command("scripts/study.py", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "8 cells: 8 done" in done.stdout
+    assert len(list(tmp_path.glob("runs/*/run.json"))) == 8
+    assert done.stdout.splitlines()[-1] == "runs/reports/projection-smoke/report.html"
+    text = (tmp_path / "runs" / "reports" / "projection-smoke" / "report.md").read_text()
+    assert "8 of 8 planned runs have a result" in text
+    assert "python scripts/study.py projection scale=smoke" in text
+    again = command("scripts/study.py", *given)
+    assert "8 cells: 8 done before" in again.stdout
+
+
+@pytest.mark.slow
+def test_tuning_gives_every_arm_the_same_grid_and_its_best(command, tmp_path):
+    done = command("scripts/study.py", "projection", "scale=smoke", "tune=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "runs" / "reports" / "projection-smoke"
+    tuned = pd.read_csv(folder / "tuned.csv")
+    assert len(tuned) == 4 * len(settings(read_study("projection")))
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json")]
+    for (part, arm), tried in tuned.groupby(["part", "arm"]):
+        [chosen] = tried[tried["chosen"]].to_dict("records")
+        assert chosen["val/acc_best"] == tried["val/acc_best"].max()
+        of_arm = [r for r in records if r["factors"]["data"] == part and r["factors"]["embed"] == arm]
+        lr, decay = (float(o.partition("=")[2]) for o in chosen["setting"].split())
+        for seed in (0, 1):
+            [record] = [r for r in of_arm if r["factors"]["seed"] == seed]
+            assert (record["config"]["optim"]["lr"], record["config"]["optim"]["weight_decay"]) == (lr, decay)
+    assert "## Tuning" in (folder / "report.md").read_text()
+
+
+def test_the_grid_is_the_same_for_all_arms_and_has_a_seed_of_its_own():
+    study = read_study("projection")
+    wide = grid(study, "cpu")
+    assert set(wide.scales["cpu"].seeds).isdisjoint(study.scales["cpu"].seeds)
+    for part, widened in zip(study.parts, wide.parts, strict=True):
+        assert list(widened.arms) == [f"{arm} | {setting}" for arm in part.arms for setting in settings(study)]
+    assert len(set(identities(wide, cells(wide, "cpu")))) == len(cells(wide, "cpu"))
+
+
+def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_path):
+    study = read_study("projection")
+    wide = grid(study, "cpu")
+    rows = [
+        {"part": part.name, "arm": arm, "val/acc_best": i / 100}
+        for part in wide.parts
+        for i, arm in enumerate(part.arms)
+    ]
+    rows[-1]["val/acc_best"] = None
+    choose(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
+    tuned = best(study, "cpu", tmp_path)
+    last, last_but_one = settings(study)[-1].split(), settings(study)[-2].split()
+    assert tuned.parts[0].arms["linear"][-2:] == tuple(last)
+    assert tuned.parts[-1].arms["linear"][-2:] == tuple(last_but_one)
+    with pytest.raises(FileNotFoundError, match="tune=true"):
+        best(study, "cpu", Path("nowhere"))
+
+
+def test_a_run_is_asked_again_for_another_question_but_not_for_none(tmp_path):
+    asked = {"asked": {**configure().eval, "img_size": [24]}}
+    assert schema.answered(asked, configure())
+    assert schema.answered(asked, configure("eval.img_size=[24]"))
+    assert not schema.answered(asked, configure("eval.img_size=[32]"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", studies())
+def test_every_study_runs_at_scale_smoke(command, name):
+    done = command("scripts/study.py", name, "scale=smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " failed" not in done.stdout
