@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all check format readme evidence clean
+.PHONY: help train test test-all check format readme study evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -43,6 +43,12 @@ readme: $(READY) ## train the main job anew and write its figures into README.md
 	$(RUN) train.py -m $(SCENES) data=arrangement 'pos=rope,[learned,rope]' seed=0,1,2
 	$(RUN) train.py -m $(SCENES) data=texture,same_different,motif,correlated_channels,isoluminant,stripes,pixel_xor pos=none
 	$(RUN) scripts/readme.py runs/readme/*/run.json
+
+name  ?= position
+scale ?= cpu
+
+study: $(READY) ## run a study and write its report: make study name=position scale=smoke|cpu|gpu
+	$(RUN) scripts/study.py $(name) scale=$(scale) $(ARGS)
 
 evidence: $(READY) ## on a machine with a CUDA GPU: tests, speed and memory there, into benchmarks/ (8 minutes)
 	$(RUN) scripts/gpu_evidence.py

@@ -174,6 +174,7 @@ def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
                     "part": row["part"],
                     "arm": row["arm"],
                     "seed": row["seed"],
+                    "step": score.index,
                     "epoch": np.arange(1, len(score) + 1),
                     "gflops": images * 6 * row["model/gmacs"],
                     "s": images / row["final/images_per_s"],
