@@ -16,7 +16,7 @@ from patchbench.dashboard.columns import better, sign
 from patchbench.dashboard.curves import POINTS, curves, thin
 from patchbench.dashboard.gather import gather
 from patchbench.dashboard.page import write
-from patchbench.dashboard.plain import embedded, without_home
+from patchbench.dashboard.plain import embedded, homeless
 from patchbench.run import train
 from patchbench.study.figures import pareto
 
@@ -130,8 +130,8 @@ def test_a_thinned_curve_keeps_its_ends_its_extremes_and_its_gaps():
     ],
 )
 def test_no_path_tells_whose_machine_it_was(said, shown, tmp_path):
-    assert without_home(said, tmp_path) == shown
-    assert without_home(f"in {tmp_path}/a_1, {Path.home()}/x", tmp_path) == f"in {tmp_path.name}/a_1, ~/x"
+    assert homeless(tmp_path)(said) == shown
+    assert homeless(tmp_path)(f"in {tmp_path}/a_1, {Path.home()}/x") == f"in {tmp_path.name}/a_1, ~/x"
 
 
 def test_no_home_is_in_the_page(runs):
@@ -218,11 +218,10 @@ def opened(chromium, written) -> Iterator[Any]:
     assert failures == []
 
 
-def ready(page: Any, path: Path) -> float:
-    """Open it; seconds until it can be used."""
+def ready(page: Any, path: Path) -> None:
+    """Open it, and wait until all that is in sight is drawn."""
     page.goto(path.resolve().as_uri())
     page.wait_for_function("document.documentElement.dataset.ready")
-    return int(page.evaluate("document.documentElement.dataset.ready")) / 1000
 
 
 def column(page: Any, name: str) -> list[str]:
@@ -406,5 +405,12 @@ def test_two_hundred_runs_open_in_under_two_seconds(chromium, trained, tmp_path)
         shutil.copy(real[i % 2] / "metrics.csv", place)
     path, _ = write(tmp_path / "runs", None)
     page = chromium.new_page(viewport={"width": 1400, "height": 900})
-    assert min(ready(page, path) for _ in range(5)) < 2
+    tools = page.context.new_cdp_session(page)
+    tools.send("Performance.enable", {"timeDomain": "threadTicks"})  # what else the machine does counts for nothing
+    spent = []
+    for _ in range(3):
+        page.goto("about:blank")
+        ready(page, path)
+        spent.append({it["name"]: it["value"] for it in tools.send("Performance.getMetrics")["metrics"]}["TaskDuration"])
     page.close()
+    assert min(spent) < 2, spent

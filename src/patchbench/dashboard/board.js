@@ -17,24 +17,26 @@ function fill(select, names, at, label = (name) => name) {
   select.replaceChildren(...names.map((name) => new Option(label(name), name, false, name === at)));
 }
 
-// The table: column 0 is the tick, column i + 1 is columns[i].
+// The table: first the tick, then what was chosen, what varies, and the main figures.
+
+const listed = columns.filter((one) => one.chosen || one.varied || one.shown);
 
 const cell = ({ name }) => (it, how, row, { row: run }) => {
   if (how !== "display") return how === "sort" || how === "type" ? it : spelled(it);
   return name === "run" ? `<a href="${escaped(address(run))}">${escaped(it)}</a>` : escaped(spelled(it));
 };
 const menu = (one) => (one.name === "run" || (one.number && (one.name.includes("/") || distinct(one.name).length > 20)) ? ["search"] : ["searchList"]);
-$("table").innerHTML = `<thead><tr><th></th>${columns.map((one) => `<th>${headed(one)}</th>`).join("")}</tr></thead>`;
+$("table").innerHTML = `<thead><tr><th></th>${listed.map((one) => `<th>${headed(one)}</th>`).join("")}</tr></thead>`;
 const table = new DataTable("#table", {
   data: data.rows,
   columns: [
     { data: null, defaultContent: "", orderable: false, searchable: false, render: DataTable.render.select(), columnControl: [] },
-    ...columns.map((one, i) => ({
-      data: i, name: one.name, visible: one.shown, render: cell(one), columnControl: ["order", menu(one)],
+    ...listed.map((one) => ({
+      data: columns.indexOf(one), name: one.name, visible: one.shown, render: cell(one), columnControl: ["order", menu(one)],
       className: one.number ? "dt-right" : "dt-left", createdCell: (td, it) => { if (one.name === "status") td.classList.add(it); },
     })),
   ],
-  order: [[columns.findIndex(({ name }) => name === score) + 1, "desc"]],
+  order: [[listed.indexOf(column(score)) + 1, "desc"]],
   ordering: { indicators: false, handler: true },
   pageLength: 15, lengthMenu: [15, 50, 200, -1], scrollX: true, deferRender: true, autoWidth: false,
   select: { style: "multi", selector: "td:first-child", headerCheckbox: false, info: false },
@@ -82,7 +84,7 @@ const watcher = new IntersectionObserver((entries) => {
     refresh(target);
   }
   document.documentElement.dataset.ready ??= Math.round(performance.now());
-}, { rootMargin: "200px" });
+}, { rootMargin: "100px" });
 
 function refresh(view) {
   if (stale.has(view) && inSight.has(view)) {

@@ -3,7 +3,7 @@
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 
 from patchbench.dashboard.columns import described, sign
 from patchbench.dashboard.curves import curves
-from patchbench.dashboard.plain import without_home
+from patchbench.dashboard.plain import homeless
 from patchbench.study.records import flat, load
 
 LOG = 6_000  # characters of the end of a log
@@ -34,11 +34,13 @@ def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
         )
     beside = runs_dir.resolve().is_relative_to(page.resolve().parent)
     prefix = Path(os.path.relpath(runs_dir, page.parent)) if beside else None
+    tell = homeless(runs_dir)
     runs = [
-        details(runs_dir, row, prefix / row["run"] if prefix is not None else None) for row in frame.to_dict("records")
+        details(runs_dir, row, tell, prefix / row["run"] if prefix is not None else None)
+        for row in frame.to_dict("records")
     ]
     columns = described(frame)
-    values = [[plain(row[column["name"]], runs_dir) for column in columns] for row in frame.to_dict("records")]
+    values = [[plain(row[column["name"]], tell) for column in columns] for row in frame.to_dict("records")]
     names = sorted({name for run in runs for name in run["curves"]})
     units = {name: dict(zip(("times", "unit"), sign(name), strict=True)) for name in names}
     read = datetime.now().strftime("%Y-%m-%d %H:%M")
@@ -52,30 +54,33 @@ def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
     }
 
 
-def plain(value: Any, runs_dir: Path) -> Any:
+def plain(value: Any, tell: Callable[[str], str]) -> Any:
     """A cell of the table: None where the run has no value."""
     if isinstance(value, str):
-        return without_home(value, runs_dir)
+        return tell(value)
     if pd.isna(value):
         return None
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def details(runs_dir: Path, row: Mapping[str, Any], link: Path | None) -> dict[str, Any]:
-    """What the page of one run shows beside its row. link: of its folder as seen from the page."""
+def details(runs_dir: Path, row: Mapping[str, Any], tell: Callable[[str], str], link: Path | None) -> dict[str, Any]:
+    """What the page of one run shows beside its row.
+
+    tell: makes text fit to be shown. link: of its folder as seen from the page, None where it has none.
+    """
     folder = runs_dir / row["run"]
     found: dict[str, Any] = {"config": {}, "result": {}, "log": None, **curves(folder)}
     path = folder / "run.json"
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
         leaves = {name: value for name, value in flat(record["config"]) if not name.startswith(TWICE)}
-        found["config"] = {name: without_home(spelled(value), runs_dir) for name, value in leaves.items()}
-        found["result"] = {name: spelled(value) for name, value in record["result"].items()}
+        found["config"] = {name: tell(spelled(value)) for name, value in leaves.items()}
+        found["result"] = {name: tell(spelled(value)) for name, value in record["result"].items()}
     log = folder / "log.txt"
     if row["status"] != "done" and log.exists():
         said = log.read_text(encoding="utf-8", errors="replace")[-LOG:]
-        found["log"] = without_home(said, runs_dir)
+        found["log"] = tell(said)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (*PICTURES, ".html") and path.is_file())
     found["pictures"] = [
         {"name": path.relative_to(folder).with_suffix("").as_posix(), "source": source(path, folder, link)}

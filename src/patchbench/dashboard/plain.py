@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ def rounded(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
 
 
-def without_home(text: str, runs_dir: Path) -> str:
-    """Paths below the folder of runs start there, those below this folder or a home at `.` and `~`."""
+def homeless(runs_dir: Path) -> Callable[[str], str]:
+    """Changes text: paths below the folder of runs start there, those below this folder or a home at `.` and `~`."""
     here = {str(runs_dir.resolve()): runs_dir.name, str(Path.cwd()): ".", str(Path.home()): "~"}
-    for path in sorted(here, key=len, reverse=True):
-        if len(path) > 1:
-            text = re.sub(re.escape(path) + r"(?=[/\\\s'\":,]|$)", lambda _, path=path: here[path], text)
-    return HOME.sub("~", text)
+    known = sorted((path for path in here if len(path) > 1), key=len, reverse=True)
+    paths = re.compile("(" + "|".join(map(re.escape, known)) + r")(?=[/\\\s'\":,]|$)")
+
+    def change(text: str) -> str:
+        return HOME.sub("~", paths.sub(lambda found: here[found[1]], text)) if "/" in text or "\\" in text else text
+
+    return change
 
 
 def embedded(data: Any) -> str:
