@@ -234,7 +234,7 @@ def drawn(page: Any, place: str) -> set[int]:
     """The runs that a plot shows, once it has come into sight."""
     plot = page.locator(f"{place} .plot").first
     plot.scroll_into_view_if_needed()
-    page.wait_for_function("plot => plot.data", arg=plot.element_handle())
+    page.wait_for_function("plot => plot.closest('[data-view]').ariaBusy === 'false'", arg=plot.element_handle())
     return set(plot.evaluate("plot => plot.data.flatMap(t => t.customdata ?? []).map(([run]) => run)"))
 
 
@@ -367,7 +367,7 @@ def test_every_view_is_drawn_in_both_themes_and_on_narrow_screens(opened, scheme
     opened.emulate_media(color_scheme=scheme)
     for view in opened.locator("[data-view]").all():
         view.scroll_into_view_if_needed()
-        opened.wait_for_timeout(100)
+        opened.wait_for_function("view => view.ariaBusy === 'false'", arg=view.element_handle())
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     ink, ground = (opened.evaluate(f"getComputedStyle(document.body).{it}") for it in ("color", "backgroundColor"))
     light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, ground)]
@@ -411,6 +411,8 @@ def test_two_hundred_runs_open_in_under_two_seconds(chromium, trained, tmp_path)
     for _ in range(3):
         page.goto("about:blank")
         ready(page, path)
-        spent.append({it["name"]: it["value"] for it in tools.send("Performance.getMetrics")["metrics"]}["TaskDuration"])
+        spent.append(
+            {it["name"]: it["value"] for it in tools.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+        )
     page.close()
     assert min(spent) < 2, spent

@@ -76,7 +76,6 @@ function drawGallery() {
 // What is out of sight is drawn when it comes into sight.
 
 const views = document.querySelectorAll("[data-view]");
-const stale = new Set();
 const inSight = new Set();
 const watcher = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -87,13 +86,15 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "100px" });
 
 function refresh(view) {
-  if (stale.has(view) && inSight.has(view)) {
-    stale.delete(view);
-    drawn[view.dataset.view](view);
-  }
+  if (view.ariaBusy !== "true" || !inSight.has(view)) return;
+  drawn[view.dataset.view](view);
+  view.ariaBusy = "false";
 }
 function change(kept) {
-  for (const view of views) if (view !== kept) { stale.add(view); refresh(view); }
+  for (const view of views) if (view !== kept) {
+    view.ariaBusy = "true";
+    refresh(view);
+  }
 }
 
 const axes = ["embed", "patch", "pos", "data", "model", "augment", "optim", "budget"].filter(varies);
