@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all check format readme study evidence clean
+.PHONY: help train dashboard test test-all check format readme study evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ $(READY): pyproject.toml constraints.txt
 
 train: $(READY) ## set up, then train the default network on real digits (no account, no download of data)
 	$(RUN) train.py embed=conv patch=16 pos=learned $(ARGS)
+
+dashboard: $(READY) ## a page over all runs on disk, for a browser, without a server
+	$(RUN) scripts/board.py $(ARGS)
 
 test: $(READY) ## set up, then run the tests
 	$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)

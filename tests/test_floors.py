@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "html": set(),
     "explain": {"layout", "cost", "explain", "html"},
     "study": {"html", "study"},
+    "board": {"board", "html", "study"},
     **{name: {*BELOW_TOP, *TOP} for name in TOP},
     "sweep": {*BELOW_TOP, *TOP, "embed", "pos"},  # it loads every part, for all cells
 }
