@@ -9,6 +9,9 @@ from conftest import configure
 
 from patchbench import schema
 from patchbench.plan import cells, identities, read_study, studies
+from patchbench.run import train
+from patchbench.study.claim import parse
+from patchbench.study.verdict import judge
 from patchbench.tuning import best, choose, grid, settings
 
 
@@ -89,3 +92,27 @@ def test_every_study_runs_at_scale_smoke(command, name):
     done = command("scripts/study.py", name, "scale=smoke")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " failed" not in done.stdout
+
+
+@pytest.mark.slow
+def test_a_planted_effect_of_real_runs_is_found_and_is_as_large_as_was_promised_to_be_found(tmp_path):
+    """Six seeds of a set and of a copy in which 5 % of the training labels are wrong."""
+    few = ["model=micro", "data.img_size=16", "patch=4", "optim.lr=3e-3", "data.train_size=500", "epochs=30"]
+    rows = []
+    for seed in range(6):
+        for arm in ("clean", "mislabelled"):
+            cfg = configure("trainer=cpu", "logger=none", *few, "optim.label_smoothing=0.0", f"seed={seed}")
+            if arm == "mislabelled":
+                cfg.data._target_ = "planted.mislabelled"
+            train(cfg, {}, tmp_path / f"{arm}{seed}")
+            result = json.loads((tmp_path / f"{arm}{seed}" / "run.json").read_text())["result"]
+            rows.append({"part": "one", "arm": arm, "seed": seed, "status": "done", "test/acc": result["test/acc"]})
+    says = {"says": "Wrong labels harm.", "that": "clean - mislabelled", "above": 0.0, "expect": "supported"}
+    parts = {"one": {"arms": {"clean": [], "mislabelled": []}, "comparisons": [says]}}
+    told: dict = dict.fromkeys(("question", "quote", "source"), "?") | {"expect": "supported"}
+    told["means"] = {"supported": "They do.", "refuted": "They do not."}
+    claim = parse("planted", {**told, "scales": {"cpu": {"seeds": "0-5"}}, "parts": parts})
+    judged = judge(claim, pd.DataFrame(rows))
+    [step] = judged.findings[0].steps
+    assert step.estimate.mean > step.detectable, "large enough to be found by so many seeds"
+    assert judged.verdict == "supported"
