@@ -108,10 +108,12 @@ def head(report: Report) -> str:
         f"{done} of {len(cells)} {'runs' if report.sweep else 'planned runs'} have a result: {arms} arms in "
         f"{len(report.parts)} part{'s' * (len(report.parts) != 1)}, {cells['seed'].nunique()} seeds{scale}."
     )
+    if not math.isnan(hours := pd.to_numeric(cells.get("time/wall_s", pd.Series(dtype=float))).sum() / 3600):
+        counted += f" They took {hours:.2g} hours, one after another."
     if report.sweep:
         return f"# {study.question}\n\n{counted}"
     verdict = judgement.verdict
-    means = study.means.get(verdict, "The runs do not decide it.")
+    means = study.means.get(verdict) or undecided(judgement)
     predicted = "as predicted" if verdict == study.expect else f"the prediction was: {study.expect}"
     return (
         f"# {study.question}\n\n"
@@ -120,6 +122,14 @@ def head(report: Report) -> str:
         f"> Why: {judgement.because}; {predicted}.\n\n"
         f"{in_short(judgement)}\n\n{counted}"
     )
+
+
+def undecided(judgement: Judgement) -> str:
+    claims = [finding for finding in judgement.findings if finding.comparison.role == "claim"]
+    shown = sum(finding.verdict == "supported" for finding in claims)
+    if not shown:
+        return "These runs do not decide it."
+    return f"Not decided as a whole: {shown} of its {len(claims)} statements hold, of the rest these runs cannot tell."
 
 
 def in_short(judgement: Judgement) -> str:
