@@ -74,7 +74,7 @@ class ExplainOptions(Options):
 def compared(cfg: DictConfig) -> dict[str, Any]:
     """The part of the configuration that is the run's identity, interpolations not followed.
 
-    `${data_dir}` stays as it is: where data lies does not matter. What is not read drops out, `epochs` by the budget and
+    `${data_dir}` stays as it is: where data lies does not matter. What is not read drops out, `epochs` by the budget,
     the input stage by the network, so that two cells of a sweep that differ only there are the same run.
     """
     part = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
