@@ -8,12 +8,14 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import conv2d
 
-from patchbench.embed.channels import STANDARDS, ChannelwiseEmbed, LuminanceEmbed
+from patchbench.cost import cost
+from patchbench.embed.bottleneck import BottleneckEmbed
+from patchbench.embed.channels import STANDARDS, ChannelwiseEmbed, LuminanceEmbed, OneChannelEmbed
 from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
-from patchbench.embed.overlap import OverlapEmbed
+from patchbench.embed.overlap import OverlapEmbed, OverlapSumEmbed
+from patchbench.init import init_projection
 from patchbench.layout import size
-from patchbench.vit import init_projection
 
 
 @pytest.mark.parametrize("patch", [4, [4, 8], [8, 2]])
@@ -166,3 +168,98 @@ def test_every_layer_of_every_embedding_starts_with_the_variance_of_its_fan_in(b
         gain = layer.weight.std().item() * layer.weight[0].numel() ** 0.5
         assert gain == pytest.approx(1, abs=4 * layer.weight.numel() ** -0.5)
         assert layer.bias is None or not layer.bias.any()
+
+
+KERNELS = [(5, 2, 0), (3, 1, 1), (4, 4, 0), (2, 3, 2)]
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), KERNELS)
+@pytest.mark.parametrize("in_chans", [1, 3, 4])
+def test_a_sum_of_2d_convolutions_is_the_convolution(kernel_size, stride, padding, in_chans):
+    knobs = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+    images = torch.randn(2, in_chans, 32, 20)
+    built = []
+    for embed in (OverlapEmbed, OverlapSumEmbed):
+        torch.manual_seed(0)
+        built.append(embed((32, 20), in_chans, 16, **knobs).apply(init_projection))
+    once, written_out = built
+    torch.testing.assert_close(written_out.state_dict(), once.state_dict(), rtol=0, atol=0)
+    assert written_out.grid_size == once.grid_size
+    torch.testing.assert_close(written_out(images), once(images), rtol=1e-5, atol=2e-6)
+    with torch.no_grad():
+        for part in built:
+            part.double().proj.bias.normal_(generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(written_out(images.double()), once(images.double()), rtol=1e-12, atol=1e-12)
+
+
+def test_a_sum_of_2d_convolutions_computes_each_channel_by_itself(monkeypatch):
+    embed, seen = OverlapSumEmbed((32, 32), 3, 16, kernel_size=5, stride=2, padding=0), []
+    images = torch.randn(2, 3, 32, 32)
+
+    def recorded(inputs, weight, *rest):
+        seen.append((tuple(inputs.shape), tuple(weight.shape)))
+        return conv2d(inputs, weight, *rest)
+
+    monkeypatch.setattr("patchbench.embed.overlap.F.conv2d", recorded)
+    embed(images)
+    assert seen == [((2, 1, 32, 32), (16, 1, 5, 5))] * 3
+
+
+def test_every_way_to_write_one_convolution_costs_the_same_and_trains_alike(build):
+    nets = []
+    for embed in ("overlap", "overlap_sum"):
+        torch.manual_seed(0)
+        nets.append(build(f"embed={embed}", "model=micro", "data.img_size=16"))
+    images = torch.randn(4, 3, 16, 16)
+    for net in nets:
+        net(images).square().sum().backward()
+    one, other = ({name: p.grad for name, p in net.named_parameters() if p.numel()} for net in nets)
+    torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+    costs = [cost(net, net.layout, 3, (16, 16)) for net in nets]
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize("patch", [4, [4, 8]])
+@pytest.mark.parametrize("width", [1, 10, 200])
+def test_a_bottleneck_is_a_linear_map_of_the_patch_of_a_rank_no_higher_than_its_width(patch, width):
+    embed = BottleneckEmbed((16, 24), 3, 32, patch_size=patch, width=width, pad=False).apply(init_projection).double()
+    linear = LinearEmbed((16, 24), 3, 32, patch_size=patch, pad=False).double()
+    weight = embed.proj.weight @ embed.reduce.weight
+    with torch.no_grad():
+        embed.reduce.bias.normal_()
+        linear.load_state_dict({"proj.weight": weight, "proj.bias": embed.proj(embed.reduce.bias)})
+    images = torch.randn(2, 3, 16, 24, dtype=torch.float64)
+    torch.testing.assert_close(embed(images), linear(images))
+    assert torch.linalg.matrix_rank(weight) == min(width, 32)
+
+
+def test_the_width_of_a_bottleneck_leaves_the_trunk_as_it_is(build):
+    def trunk(width: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = build("embed=bottleneck", f"embed.width={width}", "model=micro", "patch=4", "data.img_size=16")
+        assert net.embed(torch.randn(1, 3, 16, 16)).shape == (1, 4, 4, 48)
+        return {name: w for name, w in net.state_dict().items() if name.startswith(("blocks", "head", "norm"))}
+
+    for width in (3, 192):  # a sixteenth of the 48 values of a patch, and four times as many
+        torch.testing.assert_close(trunk(width), trunk(48), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"^embed\.width=0 .*use embed\.width=1 or more"):
+        trunk(0)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_one_channel_is_conv_of_that_channel_and_sees_no_other(channel):
+    embed = OneChannelEmbed((16, 24), 3, 32, patch_size=[4, 8], channel=channel, pad=False)
+    conv = ConvEmbed((16, 24), 1, 32, patch_size=[4, 8], pad=False)
+    conv.load_state_dict(embed.state_dict())
+    images = torch.randn(2, 3, 16, 24, requires_grad=True)
+    tokens = embed(images)
+    torch.testing.assert_close(tokens, conv(images[:, channel : channel + 1]))
+    tokens.square().sum().backward()
+    seen = images.grad.flatten(2).abs().sum((0, 2)) > 0
+    assert seen.tolist() == [c == channel for c in range(3)]
+
+
+@pytest.mark.parametrize("channel", [-1, 3])
+def test_a_channel_that_is_not_there_is_refused(channel):
+    with pytest.raises(ValueError, match=rf"^embed\.channel={channel} is not there: .* channels 0 to 2$"):
+        OneChannelEmbed((16, 16), 3, 8, patch_size=4, channel=channel, pad=False)

@@ -27,6 +27,8 @@ BELOW_TOP = {
     "track",
     "explain",
 }
+NETWORKS = ("vit", "cnn", "bag", "timm_net")
+BELOW_LIGHTNING = ("layout", "grid", "embed", "pos", "init", *NETWORKS, "cost", "interop", "schedule")
 MAY_IMPORT = {
     "layout": set(),
     "schedule": set(),
@@ -36,7 +38,11 @@ MAY_IMPORT = {
     "grid": {"layout"},
     "embed": {"layout", "pad"},
     "pos": {"layout", "grid"},
-    "vit": {"layout"},
+    "init": set(),
+    "vit": {"layout", "init"},
+    "cnn": {"layout"},
+    "bag": {"layout", "init"},
+    "timm_net": {"layout"},
     "cost": {"layout"},
     "interop": {"layout", "embed", "pos", "vit"},
     "budget": {"cost", "layout", "track"},
@@ -84,7 +90,7 @@ def test_hydra_lives_on_the_top_floor_and_lightning_above_the_network():
         roots = {module.split(".")[0] for module in imports(path)}
         if part not in TOP:
             assert not roots & {"hydra", "omegaconf"}, path
-        if part in ("layout", "grid", "embed", "pos", "vit", "cost", "interop", "schedule"):
+        if part in BELOW_LIGHTNING:
             assert "pytorch_lightning" not in roots, path
 
 

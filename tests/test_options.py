@@ -14,11 +14,11 @@ from patchbench.build import build_net
 from patchbench.command import run_name
 from patchbench.cost import cost, memory
 from patchbench.layout import Layout
-from patchbench.schema import reads_patch
+from patchbench.schema import reads
 from patchbench.vit import PLACES, Position
 
 SCHEMES = [name for name in options("pos") if name != "none"]
-MIXES_PATCHES = {"overlap", "overlap_patch", "overlap_stack", "stem", "spt", "hybrid"}
+MIXES_PATCHES = {"overlap", "overlap_sum", "overlap_patch", "overlap_stack", "stem", "spt", "hybrid"}
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
@@ -262,7 +262,7 @@ def test_memory_is_estimated_of_what_one_image_cannot_train(arguments):
 @pytest.mark.parametrize("embed", options("embed"))
 def test_patch_is_part_of_a_run_where_the_grid_follows_it(build, embed):
     grids = {build(f"embed={embed}", f"patch={patch}", "model=micro").embed.grid_size for patch in (8, 16)}
-    assert (len(grids) > 1) == reads_patch(configure(f"embed={embed}"))
+    assert (len(grids) > 1) == reads(configure(f"embed={embed}"), "patch")
 
 
 def test_identity_is_what_is_compared_and_nothing_else():

@@ -90,7 +90,7 @@ def check(asked: Questions, net: Any, source: Source) -> None:
         try:
             with torch.no_grad():
                 net.eval()(torch.empty(1, source.in_chans, *img_size, device=device))
-        except ValueError as error:
+        except (ValueError, AssertionError, RuntimeError) as error:  # the latter two of timm's networks and of torch
             raise ValueError(f"eval.img_size={spell(img_size)} cannot be asked of this network: {error}") from error
 
 

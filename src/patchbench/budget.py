@@ -28,13 +28,14 @@ def refuse_what_cannot_fit(
     reads_patch: bool,
 ) -> None:
     """ValueError with what would help, where `images` at a time do not fit into `free` bytes, or compute too long."""
-    tokens, gmacs, needed = costs.num_tokens, costs.macs / 1e9, SLACK * held.step(images)
+    gmacs, needed = costs.macs / 1e9, SLACK * held.step(images)
     too_slow, too_large = gmacs > max_gmacs, needed > free
     if not (too_slow or too_large):
         return
-    said, cures, split = f"{tokens:,} tokens an image take {gmacs:,.3g} GMACs", [], ""
+    image = "an image takes" if costs.num_tokens is None else f"{costs.num_tokens:,} tokens an image take"
+    said, cures, split = f"{image} {gmacs:,.3g} GMACs", [], ""
     if too_slow:
-        said = f"{tokens:,} tokens an image take {gmacs:,.0f} GMACs, more than max_gmacs={max_gmacs:g} and "
+        said = f"{image} {gmacs:,.0f} GMACs, more than max_gmacs={max_gmacs:g} and "
         said += f"{gmacs / VIT_B16_GMACS:,.0f} times those of ViT-B/16 at 224 pixels"
     if too_large:
         said += (
@@ -48,9 +49,10 @@ def refuse_what_cannot_fit(
     if split and not too_slow:
         cures.append(split)
     cures.append(f"a data.img_size smaller than {spell(img_size)}")
-    cures.append(
-        "a larger patch" if reads_patch else "embed=overlap_stack (windows overlap, tokens are those of patch)"
-    )
+    if costs.num_tokens is not None:
+        cures.append(
+            "a larger patch" if reads_patch else "embed=overlap_stack (windows overlap, tokens are those of patch)"
+        )
     cures.append("a smaller model")
     anyway = f"allow_cost=true{f' {split}' if split and too_slow else ''} to train it all the same"
     raise ValueError(f"{said}: use {', '.join(cures)}, or {anyway}")

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from timm.layers import convert_sync_batchnorm
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchbench.ask import Questions, check, questions
 from patchbench.budget import MicroBatches, accumulation, refuse_what_cannot_fit
@@ -20,7 +21,7 @@ from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
 from patchbench.duration import Duration
 from patchbench.layout import Size, one_of
-from patchbench.schema import reads_patch
+from patchbench.schema import reads
 from patchbench.task import Classify
 from patchbench.track.device import free_memory
 
@@ -53,13 +54,23 @@ def check_workers(workers: Any) -> None:
 
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
-    """The network that fits the images and classes of the source, freshly initialised."""
+    """The network that fits the images and classes of the source, freshly initialised.
+
+    It maps `b c H W` to `b classes`, is built on the meta device as well, and says of itself
+
+        layout             its tokens, or None where it has none
+        blocks             modules that are compiled, and shared out among devices, each by itself
+        no_weight_decay()  names of the parameters that are spared weight decay beside biases and norms
+        embed              its embedding, where its YAML names ${embed}: asked for `fit_images`
+        residual           where it has one, the type of its residual stream under bf16
+    """
     cfg = cfg.copy()
     with open_dict(cfg):
         cfg.model.pop("init_from", None)  # for whoever trains it, see interop.load
     build = instantiate(cfg.model)
     net = build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
-    net.residual = getattr(torch, cfg.residual)
+    if hasattr(net, "residual"):
+        net.residual = getattr(torch, cfg.residual)
     return net
 
 
@@ -122,7 +133,7 @@ def split_batch(
             device=device.type.upper(),
             max_gmacs=cfg.max_gmacs,
             img_size=source.img_size,
-            reads_patch=reads_patch(cfg),
+            reads_patch=reads(cfg, "patch"),
         )
     split = MicroBatches(auto, held, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
     return split, held
@@ -153,8 +164,9 @@ def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
     Called when the data are there, on every rank: all see the same images, so all fit the same.
     """
     data: Any = trainer
-    if stage == "fit" and (count := getattr(task.net.embed, "fit_images", 0)):
-        task.net.embed.fit(data.datamodule.sample(count))
+    embed: Any = getattr(task.net, "embed", None)
+    if stage == "fit" and (count := getattr(embed, "fit_images", 0)):
+        embed.fit(data.datamodule.sample(count))
 
 
 def build_duration(cfg: DictConfig, data: Batches, costs: Cost) -> Duration:
@@ -183,16 +195,17 @@ def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[st
 
     ValueError for several CPUs, among which torch shares none.
     """
-    if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+    if not any(isinstance(module, _BatchNorm) for module in net.modules()):
         return []
     if trainer.world_size > 1 and trainer.strategy.root_device.type != "cuda":
+        parts = ["embed", "model"] if reads(cfg, "embed") else ["model"]
         raise ValueError(
-            f"trainer.devices={cfg.trainer.devices}: this embedding has batch norms, which torch shares among GPUs "
+            f"trainer.devices={cfg.trainer.devices}: this network has batch norms, which torch shares among GPUs "
             f"only, so each of {trainer.world_size} CPU processes would normalise by its own images: use "
-            f"trainer.devices=1{', or embed.norm=layer' if 'norm' in cfg.embed else ''}"
+            f"trainer.devices=1{''.join(f', or {part}.norm=layer' for part in parts if 'norm' in cfg[part])}"
         )
     if trainer.world_size > 1:
-        net.embed = convert_sync_batchnorm(net.embed)
+        convert_sync_batchnorm(net)
     if trainer.accumulate_grad_batches > 1 or cfg.trainer.micro_batch == "auto":
         return ["batch norms see one micro-batch at a time: what is learnt depends on how the batch is split"]
     return []
@@ -209,6 +222,6 @@ def restore(checkpoint: dict[str, Any], data_root: str | None) -> tuple[DictConf
     cfg = OmegaConf.create(checkpoint["patchbench"]["config"])
     if data_root is not None:
         cfg.data.root = data_root
-    if "pretrained" in cfg.model.embed:
+    if "pretrained" in cfg.model.get("embed", {}):
         cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
     return cfg, instantiate(cfg.data)

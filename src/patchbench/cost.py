@@ -16,10 +16,13 @@ from patchbench.layout import Layout, Size
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image: tokens in the trunk (prefix included), parameters, multiply-accumulates of the forward pass."""
+    """Of one image: tokens in the trunk (prefix included), parameters, multiply-accumulates of the forward pass.
 
-    grid_size: Size
-    num_tokens: int
+    grid_size, num_tokens: None for a network that has no tokens.
+    """
+
+    grid_size: Size | None
+    num_tokens: int | None
     params: int
     macs: int
 
@@ -30,9 +33,10 @@ class Cost:
 
     def facts(self) -> dict[str, int | float | str]:
         """For configs and records: parameters in millions, MACs and FLOPs in units of 1e9."""
-        return {
-            "model/grid": "x".join(map(str, self.grid_size)),
-            "model/tokens": self.num_tokens,
+        tokens: dict[str, int | float | str] = {}
+        if self.grid_size and self.num_tokens:
+            tokens = {"model/grid": "x".join(map(str, self.grid_size)), "model/tokens": self.num_tokens}
+        return tokens | {
             "model/params": self.params,
             "model/params_m": self.params / 1e6,
             "model/gmacs": self.macs / 1e9,
@@ -40,7 +44,7 @@ class Cost:
         }
 
 
-def cost(net: nn.Module, layout: Layout, in_chans: int, img_size: Size) -> Cost:
+def cost(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size) -> Cost:
     """Count what one forward pass of `net` does; on the meta device nothing is computed. MACs are half its FLOPs."""
     device, training = next(net.parameters()).device, net.training
     net.eval()  # one image is no batch to normalise by, and nothing is to be drawn
@@ -48,11 +52,15 @@ def cost(net: nn.Module, layout: Layout, in_chans: int, img_size: Size) -> Cost:
         net(torch.empty(1, in_chans, *img_size, device=device))
     net.train(training)
     return Cost(
-        grid_size=layout.grid_size,
-        num_tokens=math.prod(layout.grid_size) + layout.num_prefix_tokens,
+        grid_size=layout.grid_size if layout else None,
+        num_tokens=num_tokens(layout) if layout else None,
         params=sum(p.numel() for p in net.parameters()),
         macs=counter.get_total_flops() // 2,
     )
+
+
+def num_tokens(layout: Layout) -> int:
+    return math.prod(layout.grid_size) + layout.num_prefix_tokens
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Memory:
         return self.weights + self.per_step + images * self.per_image
 
 
-def memory(net: nn.Module, layout: Layout, in_chans: int, img_size: Size, *, bf16: bool) -> Memory:
+def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size, *, bf16: bool) -> Memory:
     """Estimate the memory of a training step of `net`, which may be on the meta device: nothing is computed.
 
     Forward runs on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`; counted is
@@ -86,13 +94,14 @@ def memory(net: nn.Module, layout: Layout, in_chans: int, img_size: Size, *, bf1
     one, two = (kept_for_backward(net, images, in_chans, img_size, bf16=bf16) for images in (1, 2))
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     buffers = sum(b.numel() * b.element_size() for b in net.buffers())
-    tokens = math.prod(layout.grid_size) + layout.num_prefix_tokens
-    biased = len(getattr(net, "bias", ())) > 0
+    bias = 0
+    if layout and len(getattr(net, "bias", ())):
+        bias = layout.num_heads * num_tokens(layout) ** 2 * (2 if bf16 else 4)
     return Memory(
         weights=4 * parameters + buffers,
         per_image=two - one,
         per_step=2 * one - two,
-        bias=layout.num_heads * tokens**2 * (2 if bf16 else 4) if biased else 0,
+        bias=bias,
     )
 
 

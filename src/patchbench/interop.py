@@ -228,7 +228,9 @@ def net_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def from_checkpoint(checkpoint: dict[str, Any]) -> Weights:
-    """Of a training of ours."""
+    """Of a training of ours; nothing of a network that is no ViT."""
+    if checkpoint["patchbench"]["factors"]["pos"] is None:
+        return Weights({}, None, False, set(), "mean")
     config = checkpoint["patchbench"]["config"]
     state = net_state(checkpoint)
     patches = config["embed"]["_target_"].rpartition(".")[2] in (ConvEmbed.__name__, LinearEmbed.__name__)

@@ -47,6 +47,11 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         else:
             levels, identity = schema.factors(cfg, choices), schema.identity(cfg)
             source = instantiate(cfg.data)
+        if levels["pos"] is None:
+            raise ValueError(
+                f"model={levels['model']} reads no position, and this page walks through a ViT: use model=tiny, or "
+                "another of those that do"
+            )
         schemes = who_fills(cfg)
         on_meta, this = count(cfg, source, embedding_name(levels))
         bills = [this, *standard(cfg, source, this)]

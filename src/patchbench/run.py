@@ -170,7 +170,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     trainer.callbacks.insert(0, split)
     torch.manual_seed(cfg.seed)
     net, remarks = build_net(cfg, source), []
-    if cfg.model.init_from and not ckpt:
+    if cfg.model.get("init_from") and not ckpt:
         remarks.append(interop.load(net, cfg.model.init_from))
     remarks += share_batch_norms(cfg, net, trainer)
     data = prepare_data(cfg, source, trainer)
@@ -184,8 +184,9 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep:
     if ckpt:
         remarks.append(f"resuming from {ckpt} (rerun=true starts afresh)")
     images = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
+    tokens = f", {spell_size(costs.grid_size)} patches, {costs.num_tokens:,} tokens" if costs.grid_size else ""
     headline = (
-        f"{spell_size(source.img_size)} pixels, {spell_size(costs.grid_size)} patches, {costs.num_tokens:,} tokens; "
+        f"{spell_size(source.img_size)} pixels{tokens}; "
         f"{costs.params:,} parameters, {costs.macs / 1e9:.3g} GMACs an image, "
         f"about {held.step(images) / GIB:.2g} GiB for {images} images at a time"
     )
@@ -268,6 +269,12 @@ def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
         if out.suffix != ".safetensors":
             raise ValueError(f"out={out} must end in .safetensors: use out={out.with_suffix('.safetensors')}")
         checkpoint = read_checkpoint(ckpt)
+        levels = checkpoint["patchbench"]["factors"]
+        if levels["pos"] is None:
+            raise ValueError(
+                f"ckpt={ckpt} is of model={levels['model']}, and what is exported is a Vision Transformer of timm's: "
+                "take the weights from the checkpoint's own state_dict, where their names begin with net."
+            )
         cfg, source = restore(checkpoint, data_root)
         net = build_net(cfg, source).eval()
         net.load_state_dict(interop.net_state(checkpoint))

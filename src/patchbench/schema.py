@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+READERS = {"embed": ["model"], "pos": ["model"], "patch": ["model", "embed"], "epochs": ["budget"]}  # by option
+
 
 @dataclass
 class Compared:
@@ -72,24 +74,24 @@ class ExplainOptions(Options):
 def compared(cfg: DictConfig) -> dict[str, Any]:
     """The part of the configuration that is the run's identity, interpolations not followed.
 
-    `${data_dir}` stays as it is: where data lies does not matter. `patch` drops out where the embedding does not read
-    it, and `epochs` where the budget does not, so that two cells of a sweep that differ only there are the same run.
+    `${data_dir}` stays as it is: where data lies does not matter. What is not read drops out, `epochs` by the budget,
+    the input stage by the network, so that two cells of a sweep that differ only there are the same run.
     """
     part = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
     assert isinstance(part, dict)
-    if not reads_patch(cfg):
-        del part["patch"]
-    if not reads(cfg.budget, "epochs"):
-        del part["epochs"]
+    for option in READERS:
+        if not reads(cfg, option):
+            del part[option]
     return part  # type: ignore[return-value]
 
 
-def reads_patch(cfg: DictConfig) -> bool:
-    return reads(cfg.embed, "patch")
+def reads(cfg: DictConfig, option: str) -> bool:
+    """Whether the YAML of a group names it that may read this option, and is itself read.
 
-
-def reads(group: DictConfig, key: str) -> bool:
-    return f"${{{key}}}" in json.dumps(OmegaConf.to_container(group, resolve=False))
+    cfg: as it was composed, with its interpolations.
+    """
+    groups = [cfg[group] for group in READERS[option] if group not in READERS or reads(cfg, group)]
+    return any(f"${{{option}}}" in json.dumps(OmegaConf.to_container(group, resolve=False)) for group in groups)
 
 
 def identity(cfg: DictConfig) -> str:
@@ -105,21 +107,26 @@ def answered(record: Mapping[str, Any], cfg: DictConfig) -> bool:
 
 
 def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """The levels of this run by factor: the options chosen in each group, the patch and the seed."""
+    """The levels of this run by factor: the options chosen in each group, the patch and the seed.
+
+    None where the network does not read the factor.
+    """
     groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "augment", "optim")}
     if set_name := OmegaConf.select(cfg, "data.name", throw_on_missing=False):
         short = str(set_name).rstrip("/").rpartition("/")[2]
         groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]
+    network = OmegaConf.select(cfg, "model.name", throw_on_missing=False)  # of timm
+    if network and not network.startswith(groups["model"]):
+        groups["model"] = f"{groups['model']}-{network}"
     patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
-    return groups | {
-        "patch": patch if reads_patch(cfg) else None,
-        "pos": "+".join(sorted(cfg.pos)) or "none",
-        "seed": cfg.seed,
-    }
+    levels = groups | {"patch": patch, "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
+    return levels | {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
 
 
 def name(levels: dict[str, Any]) -> str:
-    """What a person calls the run: `conv/16 learned digits s0`."""
+    """What a person calls the run: `conv/16 learned digits s0`; by its network where that reads no position."""
     patch = levels["patch"]
     shown = "" if patch is None else f"/{patch}" if not isinstance(patch, list) else f"/{'x'.join(map(str, patch))}"
-    return f"{levels['embed']}{shown} {levels['pos']} {levels['data']} s{levels['seed']}"
+    stage = [] if levels["embed"] is None else [f"{levels['embed']}{shown}"]
+    stage = [levels["model"], *stage] if levels["pos"] is None else [*stage, levels["pos"]]
+    return " ".join([*stage, levels["data"], f"s{levels['seed']}"])

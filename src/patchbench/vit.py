@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import trunc_normal_
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
+from patchbench.init import init_projection, init_trunk
 from patchbench.layout import Layout, Size, one_of
 
 Build = Callable[[Layout], nn.Module]
@@ -190,23 +190,3 @@ def after_blocks(name: str, scheme: Position, depth: int) -> list[int]:
             f"each once: use pos.{name}.after=[0], or null for all but the last"
         )
     return blocks
-
-
-def init_trunk(module: nn.Module) -> None:
-    """timm's default: normal of 0.02, cut at two units."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def init_projection(module: nn.Module) -> None:
-    """One rule for every projection of every embedding, variance 1 / fan-in (LeCun et al., 1998).
-
-    So that a study compares projections and not their initialisations: in timm at patch 4 those of conv and linear
-    differ fourfold.
-    """
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""What becomes of colour: channels embedded apart, or all but their luminance thrown away."""
+"""What becomes of colour: channels embedded apart, or all thrown away but luminance, or but one of them."""
 
 from collections.abc import Sequence
 
@@ -75,3 +75,31 @@ class LuminanceEmbed(nn.Module):
         # Not a matrix product: autocast and TF32 would round the weights, and colour would leak into the grey.
         grey = (images * self.weights[:, None, None]).sum(1, keepdim=True)
         return self.proj(padded(grey, self.patch_size, self.pad)).permute(0, 2, 3, 1)
+
+
+class OneChannelEmbed(nn.Module):
+    """Keep one channel, and cut and project it as `conv` does. ValueError unless the images have it."""
+
+    def __init__(
+        self,
+        img_size: Size,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        patch_size: int | Sequence[int],
+        channel: int,
+        pad: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        if not 0 <= channel < in_chans:
+            raise ValueError(
+                f"embed.channel={channel} is not there: images of in_chans={in_chans} have channels 0 to {in_chans - 1}"
+            )
+        self.channel = channel
+        self.proj = nn.Conv2d(1, embed_dim, self.patch_size, self.patch_size)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        alone = images[:, self.channel : self.channel + 1]
+        return self.proj(padded(alone, self.patch_size, self.pad)).permute(0, 2, 3, 1)

@@ -21,22 +21,50 @@ class OverlapEmbed(nn.Module):
         self, img_size: Size, in_chans: int, embed_dim: int, *, kernel_size: int, stride: int, padding: int
     ) -> None:
         super().__init__()
-        if min(kernel_size, stride) < 1 or padding < 0:
-            raise ValueError(
-                f"embed.kernel_size={kernel_size} embed.stride={stride} embed.padding={padding} is no convolution: "
-                "kernel_size and stride start at 1, padding at 0"
-            )
-        if kernel_size > min(img_size) + 2 * padding:
-            raise ValueError(
-                f"embed.kernel_size={kernel_size} is larger than the image with its padding, "
-                f"{img_size[0]}x{img_size[1]} + 2*{padding}: use a smaller kernel or a larger data.img_size"
-            )
-        rows, cols = ((n + 2 * padding - kernel_size) // stride + 1 for n in img_size)
-        self.grid_size = (rows, cols)
+        self.grid_size = windows(img_size, kernel_size, stride, padding)
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size, stride, padding)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
         return self.proj(images).permute(0, 2, 3, 1)
+
+
+class OverlapSumEmbed(nn.Module):
+    """`OverlapEmbed` written out: each channel by itself through 2-D kernels of its own, and the results added up.
+
+    The same map of the same weights, `proj` holding a 2-D kernel for each value and channel: why in_chans x H x W
+    become embed_dim x h x w. Sums of floats depend on their order: results equal up to rounding.
+    """
+
+    def __init__(
+        self, img_size: Size, in_chans: int, embed_dim: int, *, kernel_size: int, stride: int, padding: int
+    ) -> None:
+        super().__init__()
+        self.grid_size = windows(img_size, kernel_size, stride, padding)
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size, stride, padding)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        stride, padding, bias = self.proj.stride, self.proj.padding, self.proj.bias
+        assert not isinstance(padding, str)
+        assert bias is not None
+        channels = zip(images.split(1, 1), self.proj.weight.split(1, 1), strict=True)
+        maps = (F.conv2d(channel, kernels, None, stride, padding) for channel, kernels in channels)
+        return sum(maps, start=bias[:, None, None]).permute(0, 2, 3, 1)
+
+
+def windows(img_size: Size, kernel_size: int, stride: int, padding: int) -> Size:
+    """The grid of a convolution. ValueError for one that cannot be, or does not fit into the padded image."""
+    if min(kernel_size, stride) < 1 or padding < 0:
+        raise ValueError(
+            f"embed.kernel_size={kernel_size} embed.stride={stride} embed.padding={padding} is no convolution: "
+            "kernel_size and stride start at 1, padding at 0"
+        )
+    if kernel_size > min(img_size) + 2 * padding:
+        raise ValueError(
+            f"embed.kernel_size={kernel_size} is larger than the image with its padding, "
+            f"{img_size[0]}x{img_size[1]} + 2*{padding}: use a smaller kernel or a larger data.img_size"
+        )
+    rows, cols = ((n + 2 * padding - kernel_size) // stride + 1 for n in img_size)
+    return rows, cols
 
 
 class OverlapPatchEmbed(nn.Module):

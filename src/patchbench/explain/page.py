@@ -465,7 +465,7 @@ def training(showings: Showings) -> str:
 def costs(bills: Sequence[Bill]) -> list[tuple[str, list[str]]]:
     """Rows of the table of costs; one cell for each bill."""
     table: list[tuple[str, list[str]]] = [
-        ("grid", ["×".join(map(str, b.cost.grid_size)) for b in bills]),
+        ("grid", ["×".join(map(str, b.cost.grid_size or ())) for b in bills]),
         ("tokens", [f"{b.cost.num_tokens:,}" for b in bills]),
         ("parameters: embedding", [f"{b.embed_params:,}" for b in bills]),
         ("parameters: position", [f"{b.position_params:,}" for b in bills]),
@@ -487,6 +487,7 @@ def giga(macs: int) -> str:
 def cost(lesson: Lesson) -> str:
     this, *others = lesson.bills
     n = this.cost.num_tokens
+    assert n is not None  # only a ViT is explained
     share = this.embed_macs / this.cost.macs
     text = (
         f"The embedding does {share:.2%} of the multiplications and the trunk "

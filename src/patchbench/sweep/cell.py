@@ -28,8 +28,8 @@ class Composed:
 class Facts:
     """What its network, built on the meta device, says of a cell."""
 
-    grid: str
-    tokens: int
+    grid: str  # empty where there are no tokens
+    tokens: int | None
     params: int
     gmacs: float
 

@@ -67,8 +67,8 @@ def check_cell(composed: Composed) -> Facts | str:
         return explain(refused)
     except Exception as error:  # a part that fails in a way of its own: the other cells can still be checked
         return f"{type(error).__name__}: {explain(error)}"
-    h, w = costs.grid_size
-    return Facts(f"{h}x{w}", costs.num_tokens, costs.params, costs.macs / 1e9)
+    grid = "x".join(map(str, costs.grid_size)) if costs.grid_size else ""
+    return Facts(grid, costs.num_tokens, costs.params, costs.macs / 1e9)
 
 
 @functools.cache

@@ -200,8 +200,8 @@ def learn(cell: Cell) -> None:
     with suppress(OSError, ValueError, KeyError):
         result = json.loads(cell.record.read_text())["result"]
         cell.value = result["val/acc_best"]
-        grid, tokens, params, gmacs = (result[f"model/{name}"] for name in ("grid", "tokens", "params", "gmacs"))
-        cell.facts = Facts(grid, tokens, params, gmacs)
+        params, gmacs = result["model/params"], result["model/gmacs"]
+        cell.facts = Facts(result.get("model/grid", ""), result.get("model/tokens"), params, gmacs)
 
 
 def name_gpus(count: int) -> list[str]:

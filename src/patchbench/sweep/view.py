@@ -51,7 +51,8 @@ def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], 
         costs = ["", "", "", ""]
         if cell.facts:
             facts = cell.facts
-            costs = [facts.grid, f"{facts.tokens:,}", f"{facts.params:,}", f"{facts.gmacs:.3g}"]
+            tokens = f"{facts.tokens:,}" if facts.tokens else ""
+            costs = [facts.grid, tokens, f"{facts.params:,}", f"{facts.gmacs:.3g}"]
         table.add_row(str(number), Text(cell.title), *costs, word(cell), shown)
     console().print(table)
     console().print()

@@ -6,7 +6,7 @@ left out, waiting for data is in):
 train/loss, train/acc            mean over the images of the window, as trained on
 train/grad_norm, lr-AdamW        of the last step of the window, before clipping
 throughput/images_per_s          images of all ranks / time of the slowest rank
-throughput/tokens_per_s          the same in tokens of the trunk, prefix included
+throughput/tokens_per_s          the same in tokens of the trunk, prefix included, where it has tokens
 throughput/images_per_s_per_gpu   per device, of whatever kind
 throughput/step_ms               mean time of an optimizer step, slowest rank
 throughput/data_wait_ms, _frac   host time from the end of a batch to the start of the next, slowest rank
@@ -167,13 +167,14 @@ class Meter(pl.Callback):
         rate = images / seconds
         row = {
             "throughput/images_per_s": rate,
-            "throughput/tokens_per_s": rate * self.cost.num_tokens,
             "throughput/images_per_s_per_gpu": rate / world,
             "throughput/step_ms": 1000 * seconds / self.window_steps,
             "throughput/data_wait_ms": 1000 * wait / self.window_steps,
             "throughput/data_wait_frac": wait / seconds,
             "throughput/tflops_per_gpu": self.cost.train_flops * rate / world / 1e12,
         }
+        if self.cost.num_tokens:
+            row["throughput/tokens_per_s"] = rate * self.cost.num_tokens
         if self.peak:
             row["throughput/mfu"] = self.cost.train_flops * rate / world / self.peak
         return row
@@ -209,12 +210,13 @@ class Meter(pl.Callback):
             share = self.latest["throughput/images_per_s_per_gpu"] / self.latest["throughput/images_per_s"]
             final |= {
                 "final/images_per_s": rate,
-                "final/tokens_per_s": rate * self.cost.num_tokens,
                 "final/step_ms_median": 1000 * statistics.median(self.step_s),
                 "final/step_ms_p95": 1000 * sorted(self.step_s)[int(0.95 * len(self.step_s))],
                 "final/data_wait_frac": self.waited / self.seconds,
                 "final/tflops_per_gpu": self.cost.train_flops * rate * share / 1e12,
             }
+            if self.cost.num_tokens:
+                final["final/tokens_per_s"] = rate * self.cost.num_tokens
             if self.peak:
                 final["final/mfu"] = final["final/tflops_per_gpu"] * 1e12 / self.peak
         return final | self.best | {"time/wall_s": self.wall_s()}

@@ -1,0 +1,42 @@
+"""What can so many values hold of a patch: flatten, project to few, project to the width of the trunk."""
+
+from collections.abc import Sequence
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.layout import Size, cover, size
+from patchbench.pad import padded
+
+
+class BottleneckEmbed(nn.Module):
+    """The linear projection of a patch to `width` values, then a linear map of these to embed_dim; both are learned.
+
+    Nothing stands between the two, so the whole is one linear map of a rank of at most `width`: the trunk is the same
+    whatever the width. Values are flattened as in `linear`. ValueError for a width below 1, and where the patches do
+    not cover the image, unless `pad`.
+    """
+
+    def __init__(
+        self,
+        img_size: Size,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        patch_size: int | Sequence[int],
+        width: int,
+        pad: bool,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.pad = size("patch", patch_size), pad
+        self.grid_size, _ = cover(img_size, self.patch_size, pad)
+        if width < 1:
+            raise ValueError(f"embed.width={width} holds nothing of a patch: use embed.width=1 or more")
+        self.reduce = nn.Linear(in_chans * self.patch_size[0] * self.patch_size[1], width)
+        self.proj = nn.Linear(width, embed_dim)
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
+        images = padded(images, self.patch_size, self.pad)
+        p, q = self.patch_size
+        return self.proj(self.reduce(rearrange(images, "b c (h p) (w q) -> b h w (c p q)", p=p, q=q)))
