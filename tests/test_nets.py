@@ -176,7 +176,7 @@ def test_batch_norms_of_the_trunk_are_refused_on_several_cpus_and_remarked_on_in
         "cnn": r"use trainer\.devices=1, or model\.norm=layer$",
     }.items():
         with pytest.raises(Refused, match=rf"trainer\.devices=2: this network has batch norms.*{cure}"):
-            run(tmp_path / model, model, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "embed=stem")
+            run(tmp_path / model, model, "trainer=ddp", *TWO, "embed=stem")
         run(tmp_path / model, model, "trainer.accumulate=2", "epochs=1")
         assert "batch norms see one micro-batch at a time" in capsys.readouterr().out
     run(tmp_path / "layer", "cnn", "model.norm=layer", "trainer.accumulate=2", "epochs=1")
@@ -188,16 +188,19 @@ def test_micro_batches_that_are_tried_leave_the_averages_of_batch_norms_as_they_
     assert whole["result"]["test/loss"] == tried["result"]["test/loss"]
 
 
+TWO = ["trainer.devices=2", "trainer.accelerator=cpu"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
 @pytest.mark.parametrize("model", ["cnn model.norm=layer", "bag", "convnext"])
 def test_two_devices_learn_what_one_does(command, tmp_path, model, trainer):
     arguments = [*(a for a in RUN if not a.startswith(("trainer", "limit"))), f"model={model.split()[0]}"]
     arguments += [*model.split()[1:], "limit_batches=8", "data.test_size=64"]
-    for how in (["trainer=cpu"], [f"trainer={trainer}", "trainer.devices=2", "trainer.accelerator=cpu"]):
-        done = command("train.py", *arguments, *how, f"runs_dir={how[0]}")
+    for folder, how in {"one": ["trainer=cpu"], "two": [f"trainer={trainer}", *TWO]}.items():
+        done = command("train.py", *arguments, *how, f"runs_dir={folder}")
         assert done.returncode == 0, done.stderr
-    alone, two = (record(tmp_path / folder)["result"] for folder in ("trainer=cpu", f"trainer={trainer}"))
+    alone, two = (record(tmp_path / folder)["result"] for folder in ("one", "two"))
     for figure in ("test/loss", "val/loss", "test/acc"):
         assert two[figure] == pytest.approx(alone[figure], rel=1e-3), figure
 
@@ -503,18 +506,22 @@ def test_a_size_that_the_network_cannot_take_is_refused_before_it_is_asked(tmp_p
 )
 def test_only_who_relates_places_far_apart_tells_whether_two_glyphs_are_the_same(tmp_path, arm, solves):
     """They lie 20 pixels apart, left edge to left edge."""
-    budget = ["data.img_size=[8,24]", "patch=4", "epochs=8", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
-    train(configure("data=same_different", *arm.split(), *budget), {}, tmp_path)
+    data = ["data=same_different", "data.img_size=[8,24]", "data.scene.noise=8.0"]
+    train(
+        configure(*data, *arm.split(), "patch=4", "epochs=6", "optim.lr=3e-3", "trainer=cpu", "logger=csv"),
+        {},
+        tmp_path,
+    )
     result = record(tmp_path)["result"]
     if solves:
         assert result["test/acc"] > 0.95
     else:
-        assert result["test/acc"] == pytest.approx(0.5, abs=0.03)
+        assert result["test/acc"] == pytest.approx(0.5, abs=0.05), "chance, but which errors it makes is its choice"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet", "convnext"])
 def test_a_small_cnn_of_timms_learns_digits(tmp_path, model):
-    budget = ["data.img_size=32", "epochs=10", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
+    budget = ["data.img_size=32", "epochs=6", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
     train(configure(f"model={model}", *budget), {}, tmp_path)
     assert record(tmp_path)["result"]["test/acc"] > 0.9
