@@ -369,7 +369,7 @@ def test_a_hit_in_training_is_what_an_image_is_most(precision):
     def step(labels: torch.Tensor) -> dict[str, torch.Tensor]:
         task = Classify(
             torch.nn.Flatten(), torch.optim.SGD, warmup_cosine, num_classes=3, label_smoothing=0.0, clip_grad=None,
-            seed=0, total_steps=lambda: 1,
+            seed=0, total_steps=lambda trainer: 1,
         )  # fmt: skip
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             return task.training_step([images.to(precision), labels], 0)

@@ -59,7 +59,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Meter:
         label_smoothing=0.0,
         clip_grad=None,
         seed=0,
-        total_steps=lambda: 24,
+        total_steps=lambda trainer: 24,
     )
     trainer = pl.Trainer(
         accelerator="cpu",
