@@ -56,6 +56,7 @@ class Asked:
     """What else the record is to say; it can be asked later as well, of the same run."""
 
     eval: Any = MISSING
+    analyze: bool = MISSING
 
 
 @dataclass
