@@ -250,7 +250,7 @@ def test_added_rows_and_columns_lie_on_the_axes_of_the_spectrum(build):
 @pytest.fixture
 def run(tmp_path, micro):
     def run(*overrides):
-        cfg = configure(*micro, "epochs=1", "trainer=cpu", *overrides, f"runs_dir={tmp_path}")
+        cfg = configure(*micro, "epochs=1", "limit_batches=null", "trainer=cpu", *overrides, f"runs_dir={tmp_path}")
         choices = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
         train(cfg, choices, tmp_path / "run")
         return SimpleNamespace(cfg=cfg, dir=tmp_path / "run", result=record(tmp_path)["result"])
@@ -273,6 +273,8 @@ def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys
     assert numbers == pytest.approx(analysed(later.result), rel=1e-4, abs=1e-4)
     assert {"analysis/robust/shuffled_patches/acc", "analysis/robust/scale20/acc"} <= set(numbers)
     assert numbers["analysis/robust/moved0/same"] == 1
+    assert numbers["analysis/robust/moved0/acc"] == pytest.approx(at_end.result["test/acc"])
+    assert numbers["analysis/robust/images"] == at_end.result["test/images"]
     assert json.loads((at_end.dir / "analysis" / "numbers.json").read_text()) == numbers
     text = (at_end.dir / "analysis.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', text)

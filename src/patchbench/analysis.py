@@ -18,7 +18,17 @@ from patchbench.analyze.figures import pictures
 from patchbench.analyze.measure import HELD, measure
 from patchbench.analyze.page import page
 from patchbench.ask import Questions, ask, check
-from patchbench.build import build_net, build_task, check_workers, configuration, prepare_data, restore, split_at_size
+from patchbench.build import (
+    build_duration,
+    build_net,
+    build_task,
+    check_workers,
+    configuration,
+    network_cost,
+    prepare_data,
+    restore,
+    split_at_size,
+)
 from patchbench.checkpoint import read_checkpoint
 from patchbench.cost import cost
 from patchbench.data.batches import Batches
@@ -71,7 +81,8 @@ def analyze(
         cfg.workers, cfg.resident = workers, resident
         trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
         data = prepare_data(cfg, source, trainer)
-        task = build_task(cfg, build_net(cfg, source), data)
+        duration = build_duration(cfg, data, network_cost(cfg, source))
+        task = build_task(cfg, build_net(cfg, source), data, duration)
         load_weights(task, read_checkpoint(ckpt)["state_dict"])
     with refusing(BadImage):
         return analysis(cfg, trainer, task, data, ckpt, out, images=images)
@@ -146,7 +157,10 @@ def robustness(
     work += sum(macs_at(cfg, data.source, img_size) for _, img_size in asked.sizes)
     if images is None:
         images = max(FEWEST, int(WORK[trainer.strategy.root_device.type] / work))
-    images, there = min(images, len(data.splits["test"])), len(data.splits["test"])
+    there = len(data.splits["test"])
+    if data.limit is not None:
+        there = min(there, data.limit * data.batch_size)
+    images = min(images, there)
     if images < there:
         left_out.append(f"robustness: all but {images:,} of {there:,} test images; {HOW} takes more")
     found = ask(trainer, task, data, asked, split_at_size(cfg), most=images)

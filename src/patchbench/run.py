@@ -83,7 +83,7 @@ def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in
         done = json.loads(record.read_text())
         if not schema.answered(done, cfg):
             done = ask_again(cfg, done, out_dir)
-        if cfg.analyze and not any(name.startswith("analysis/") for name in done["result"]):
+        if not schema.analysed(done, cfg):
             done = analyze_again(cfg, done, out_dir)
         print_result(schema.name(done["factors"]), done["result"], out_dir)
         say("This run was done before; rerun=true trains it again.")

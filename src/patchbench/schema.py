@@ -107,6 +107,11 @@ def answered(record: Mapping[str, Any], cfg: DictConfig) -> bool:
     return wanted == record["asked"] or not any(wanted[name] for name in ("img_size", "shuffle", "move"))
 
 
+def analysed(record: Mapping[str, Any], cfg: DictConfig) -> bool:
+    """Whether the record of a run has the numbers that `analyze=true` asks for."""
+    return not cfg.analyze or any(name.startswith("analysis/") for name in record["result"])
+
+
 def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """The levels of this run by factor: the options chosen in each group, the patch and the seed.
 
