@@ -199,22 +199,30 @@ def test_every_embedding_goes_with_every_scheme(build, embed, pos):
     assert measured(build(*MICRO, f"embed={embed}", f"pos={pos}")).numbers()
 
 
-def test_what_a_network_lacks_is_left_out_in_a_line(build):
-    whole = build(*MICRO)
-    bag = nn.Module()
-    bag.embed, bag.layout = whole.embed, whole.layout
-    found = measured(bag)
-    assert found.kernels
-    assert list(found.readout) == ["embedded"]
+@pytest.mark.parametrize(
+    ("model", "fields", "left_out"),
+    [
+        ("bag", {"embedding", "network", "resnet18"}, ["none is told", "attention: this network has none"]),
+        ("cnn", {"network", "resnet18"}, ["this network has no tokens"]),
+        ("timm", set(), ["this network has no tokens", "what comes before its classes is not known"]),
+    ],
+)
+def test_what_a_network_lacks_is_left_out_in_a_line(build, model, fields, left_out):
+    found = measured(build(f"model={model}", "data.img_size=16", "patch=4"))
+    assert set(found.fields) == fields
     assert not found.attended
-    assert found.left_out == [
-        "position: this network is told none",
-        "attention: this network has none",
-        "field and read-out of later layers: this network has no blocks of tokens",
-    ]
-    found = measured(nn.Conv2d(3, 8, 3))
-    assert found.left_out == ["this network has no patch embedding: only robustness applies"]
-    assert pictures(found, {}) == found.numbers() == {}
+    for line, words in zip(found.left_out, left_out, strict=True):
+        assert words in line
+    assert bool(found.kernels) == bool(found.readout) == ("embedding" in fields)
+    assert set(pictures(found, {})) == ({"fields"} if fields else set()) | (
+        {"kernels", "channels", "readout"} if found.kernels else set()
+    )
+
+
+def test_a_cnn_sees_as_far_as_it_is_told(build):
+    found = measured(build("model=cnn", "data.img_size=16", "model.field=9"))
+    rows, cols = (found.fields["network"] > 0).nonzero(as_tuple=True)
+    assert (rows.max() - rows.min() + 1, cols.max() - cols.min() + 1) == (9, 9)
 
 
 def test_bias_falls_with_distance_as_alibi_says(build):

@@ -173,7 +173,7 @@ def questions(cfg: DictConfig, source: Source, left_out: list[str]) -> Questions
     with torch.device("meta"):
         net = build_net(cfg, source)
     sizes, shuffles = [], []
-    for img_size in sorted(set(other_sizes(source.img_size, patch_size if schema.reads_patch(cfg) else (1, 1)))):
+    for img_size in sorted(set(other_sizes(source.img_size, patch_size if schema.reads(cfg, "patch") else (1, 1)))):
         try:
             check(Questions((("scale", img_size),), (), (), patch_size), net, source)
             refuse_long(net, source, img_size)
@@ -199,7 +199,7 @@ def other_sizes(img_size: Size, step: Size) -> Iterator[Size]:
 
 def refuse_long(net: Any, source: Source, img_size: Size) -> None:
     """ValueError where attention over the image would be too much to hold, were it not fused."""
-    if hasattr(net, "embed") and hasattr(net, "layout"):
+    if net.layout is not None:
         with torch.no_grad():
             shape = net.embed(torch.empty(1, source.in_chans, *img_size, device="meta")).shape
         if 4 * net.layout.num_heads * math.prod(shape[1:3]) ** 2 > HELD:

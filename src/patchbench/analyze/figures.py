@@ -37,7 +37,7 @@ TURN = [-1, -0.1, -0.01, 0, 0.01, 0.1, 1]
 LOGITS = [-10, -1, -0.1, 0, 0.1, 1, 10]
 FIELDS = {
     "embedding": "of the embedding",
-    "network": "of the patch token after the last block",
+    "network": "after the last block",
     "resnet18": "of an untrained ResNet-18",
 }
 

@@ -115,25 +115,22 @@ def measure(
 
     What reads all layers runs on `device`, where the network is left; what follows from the input stage alone on a CPU.
     """
-    img_size = (images.shape[2], images.shape[3])
-    if not hasattr(net, "embed") or not hasattr(net, "layout"):
-        return Measures(raw, left_out=["this network has no patch embedding: only robustness applies"])
-    net.eval().cpu()
-    grid_size, left_out = net.layout.grid_size, []
-    n, blocks = math.prod(grid_size), len(getattr(net, "blocks", ()))
 
     def few(most: int) -> Tensor:
         return images[: max(2, min(most, int(WORK / macs)))]
 
+    net.eval().cpu()
+    if net.layout is None:
+        return without_tokens(net, raw, few(FIELDS))
+    img_size, grid_size, left_out = (images.shape[2], images.shape[3]), net.layout.grid_size, []
+    n, blocks = math.prod(grid_size), len(net.blocks)
     told = positions(net)
-    if not told and not blocks:
-        left_out.append("position: this network is told none")
-    elif not told:
+    if not told:
         filled = [place for place in ("bias", "between") if places.modules(net, place)]
         why = f"its scheme says it in the place {' and '.join(filled)}, by no vectors" if filled else "none is told"
         left_out.append(f"similarity of places, rank and Fourier spectrum: {why}")
     bias = None
-    if blocks and places.modules(net, "bias"):
+    if places.modules(net, "bias"):
         if 4 * net.layout.num_heads * n**2 > HELD:
             left_out.append(f"bias against distance: {n:,} places squared take more than {HELD >> 30} GiB")
         else:
@@ -142,34 +139,41 @@ def measure(
     fields = {"embedding": effective_field(net.embed, few(FIELDS))}
     net.to(device)
     attended = None
-    if not blocks or not all(hasattr(block, "attn") for block in net.blocks):
+    if not all(hasattr(block, "attn") for block in net.blocks):
         left_out.append("attention: this network has none")
     elif (each := 4 * blocks * net.layout.num_heads * (n + net.layout.num_prefix_tokens) ** 2) > HELD:
         left_out.append(f"attention: that of one image over {n:,} tokens takes {each / 2**30:.2g} GiB")
     else:
         attended = attend(net, few(ATTENDED).to(device), img_size)
-    if blocks:
-        fields["network"] = effective_field(lambda x: last_tokens(net, x), few(FIELDS).to(device)).cpu()
-        depths = readout.token_depths(net, few(max(16, PROBED // n)).to(device))
-        read = {name: readout.read_position(tokens, grid_size) for name, tokens in depths.items()}
-    else:
-        left_out.append("field and read-out of later layers: this network has no blocks of tokens")
-        with torch.no_grad():
-            tokens = net.embed(few(max(16, PROBED // n)).to(device)).flatten(1, 2).cpu()
-        read = {"embedded": readout.read_position(tokens, grid_size)}
+    fields["network"] = effective_field(lambda x: last_tokens(net, x), few(FIELDS).to(device)).cpu()
+    depths = readout.token_depths(net, few(max(16, PROBED // n)).to(device))
     fields["resnet18"] = effective_field(cnn(grid_size, images), images[:FIELDS])
     return Measures(
         raw,
         grid_size,
         kernels=shown,
         positions=told,
-        turns=turns(net) if blocks and places.modules(net, "rotation") else None,
+        turns=turns(net) if places.modules(net, "rotation") else None,
         bias=bias,
         attended=attended,
         fields=fields,
-        readout=read,
+        readout={name: readout.read_position(tokens, grid_size) for name, tokens in depths.items()},
         left_out=left_out,
     )
+
+
+def without_tokens(net: Any, raw: UInt8[Tensor, "b c H W"], images: Float[Tensor, "k c H W"]) -> Measures:
+    """Of a network that has none only how far it sees, where it shows its last map."""
+    left_out = ["kernels, positions, attention and read-out: this network has no tokens"]
+    with torch.no_grad():
+        last = last_output(net, images[:1])
+    if last.ndim != 4:
+        return Measures(raw, left_out=[*left_out, "field: what comes before its classes is not known"])
+    fields = {
+        "network": effective_field(lambda x: last_output(net, x).permute(0, 2, 3, 1), images),
+        "resnet18": effective_field(cnn((last.shape[2], last.shape[3]), images), images),
+    }
+    return Measures(raw, fields=fields, left_out=left_out)
 
 
 def kernels(embed: nn.Module, images: Float[Tensor, "b c H W"], grid_size: Size) -> Kernels:
@@ -189,7 +193,7 @@ def positions(net: Any) -> dict[str, Positions]:
     """By place, where a scheme tells places apart by a vector each, whatever the image. Of several blocks the first."""
     grid_size, found = net.layout.grid_size, {}
     for place in ("tokens", "rotation"):
-        if not hasattr(net, place) or not (held := places.modules(net, place)):
+        if not (held := places.modules(net, place)):
             continue
         table = (
             places.table(held[0], grid_size, net.layout.embed_dim)
@@ -251,13 +255,18 @@ def attend(net: Any, images: Float[Tensor, "b c H W"], img_size: Size) -> Attend
 
 def last_tokens(net: Any, images: Tensor) -> Tensor:
     """The patch tokens after the last block, on their grid."""
+    return last_output(net, images)[:, net.layout.num_prefix_tokens :].unflatten(1, net.layout.grid_size)
+
+
+def last_output(net: Any, images: Tensor) -> Tensor:
+    """Of the last block."""
     kept: list[Tensor] = []
     hook = net.blocks[-1].register_forward_hook(lambda _, __, out: kept.append(out))
     try:
         net(images)
     finally:
         hook.remove()
-    return kept[0][:, net.layout.num_prefix_tokens :].unflatten(1, net.layout.grid_size)
+    return kept[0]
 
 
 def cnn(grid_size: Size, images: Tensor) -> Features:

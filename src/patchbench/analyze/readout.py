@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchbench.explain import places
 from patchbench.layout import Size
 
 BATCH = 32
@@ -17,8 +18,8 @@ def token_depths(net: Any, images: Float[Tensor, "b c H W"]) -> dict[str, Float[
     block, before what a scheme in the place `between` makes of them.
     """
     watched = {"embedded": net.embed}
-    if not isinstance(net.tokens, torch.nn.Identity):
-        watched["placed"] = net.tokens
+    for tokens in places.modules(net, "tokens"):
+        watched["placed"] = tokens
     watched |= {f"block {i}": block for i, block in enumerate(net.blocks)}
     n = net.layout.grid_size[0] * net.layout.grid_size[1]
     found: dict[str, list[Tensor]] = {name: [] for name in watched}
