@@ -6,7 +6,7 @@ from conftest import build_net, configure, instantiate, options, record
 
 from patchbench.ask import check, questions
 from patchbench.data.source import InMemory
-from patchbench.data.views import Changed, moved, on_canvas, shuffled
+from patchbench.data.views import Changed, Some, moved, on_canvas, shuffled
 from patchbench.run import evaluate, train
 
 IMAGES = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -50,6 +50,15 @@ def test_a_view_of_an_image_depends_on_its_number_alone():
 
 def test_moving_brings_in_again_what_leaves():
     assert torch.equal(read(moved(3)), torch.roll(IMAGES, (3, 3), (2, 3)))
+
+
+def test_some_images_of_a_view_are_what_they_are_among_all():
+    some = Some(Changed(SPLIT, shuffled((4, 4))), 3)
+    assert len(some) == 3
+    images, labels = some.read([0, 1, 2])
+    assert labels.tolist() == [0, 2, 4]
+    assert torch.equal(images, read(shuffled((4, 4)))[[0, 2, 4]])
+    assert len(Some(SPLIT, 100)) == 6
 
 
 def asked(*overrides):

@@ -7,7 +7,21 @@ import patchbench
 
 SRC = Path(patchbench.__file__).parent
 # The only ones that know Hydra.
-TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "runs", "schema", "search", "sweep", "tuning")
+TOP = (
+    "analysis",
+    "build",
+    "command",
+    "errors",
+    "lesson",
+    "plan",
+    "report",
+    "run",
+    "runs",
+    "schema",
+    "search",
+    "sweep",
+    "tuning",
+)
 BELOW_TOP = {
     "layout",
     "lock",
@@ -25,7 +39,9 @@ BELOW_TOP = {
     "study",
     "data",
     "track",
+    "analyze",
     "explain",
+    "html",
 }
 NETWORKS = ("vit", "cnn", "bag", "timm_net")
 BELOW_LIGHTNING = ("layout", "grid", "embed", "pos", "init", *NETWORKS, "cost", "interop", "schedule")
@@ -55,6 +71,7 @@ MAY_IMPORT = {
     "data": {"layout", "machine", "task", "data"},
     "track": {"cost", "task", "track"},
     "html": set(),
+    "analyze": {"analyze", "explain", "html", "layout"},
     "explain": {"layout", "cost", "explain", "html"},
     "study": {"html", "study"},
     "board": {"board", "html", "study"},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split, unreadable
-from patchbench.data.views import Changed, moved, on_canvas, shuffled
+from patchbench.data.views import Changed, Some, moved, on_canvas, shuffled
 from patchbench.layout import Size, one_of, size, spell
 from patchbench.task import Classify
 
@@ -123,15 +123,22 @@ def answers(trainer: pl.Trainer, task: Classify, data: Batches, split: Split) ->
 
 
 def ask(
-    trainer: pl.Trainer, task: Classify, data: Batches, asked: Questions, scaled: Callable[[Size], Split]
+    trainer: pl.Trainer,
+    task: Classify,
+    data: Batches,
+    asked: Questions,
+    scaled: Callable[[Size], Split],
+    most: int | None = None,
 ) -> dict[str, float]:
-    """The figures, `test/<view>/acc` of each view and group of images.
+    """The figures, `test/<view>/acc` of each view and group of images; of `most` images, evenly spaced, or of all.
 
     test/moved3/same: share of images that are given the same class when moved by 3 pixels (Zhang, 2019).
     A split that has `groups(patch_size)`, masks over its images by name, is told apart by them.
     """
     source, test = data.source, data.splits["test"]
     found = dict(views(asked, source, test, scaled))
+    if most is not None:
+        test, found = Some(test, most), {name: Some(split, most) for name, split in found.items()}
     figures: dict[str, float] = {}
     plain = None
     if asked.moves or getattr(test, "groups", None):

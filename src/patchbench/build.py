@@ -219,9 +219,15 @@ def compile_blocks(net: Any) -> None:
 
 def restore(checkpoint: dict[str, Any], data_root: str | None) -> tuple[DictConfig, Source]:
     """The configuration that a checkpoint came from, and its data where they lie now."""
-    cfg = OmegaConf.create(checkpoint["patchbench"]["config"])
+    cfg = configuration(checkpoint)
     if data_root is not None:
         cfg.data.root = data_root
+    return cfg, instantiate(cfg.data)
+
+
+def configuration(checkpoint: dict[str, Any]) -> DictConfig:
+    """That a checkpoint came from, for a network that takes its weights."""
+    cfg = OmegaConf.create(checkpoint["patchbench"]["config"])
     if "pretrained" in cfg.model.get("embed", {}):
         cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
-    return cfg, instantiate(cfg.data)
+    return cfg

@@ -1,5 +1,12 @@
 """The look of the pages that this project writes: HTML without a reference to anything outside of it."""
 
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from matplotlib.figure import Figure
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2327; --soft: #5a6570; --line: #d9dee3; --back: #ffffff; --card: #f6f7f9;
         --mark: #0072b2; --marked: #dcedf8; }
@@ -34,3 +41,29 @@ def document(title: str, body: str, style: str = "") -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def shown(picture: Figure | bytes, alt: str, caption: str) -> str:
+    """A figure, or its PNG, as part of the page; `alt` for those who do not see it."""
+    data = base64.b64encode(png(picture) if isinstance(picture, Figure) else picture).decode()
+    return (
+        f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def rows(header: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
+    """A table; columns `numbers` are set to the right."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        classes = [' class="number"' if i in numbers else "" for i in range(len(row))]
+        return "<tr>" + "".join(f"<{tag}{c}>{v}</{tag}>" for c, v in zip(classes, row, strict=True)) + "</tr>"
+
+    lines = [cells(header, "th"), *(cells(row, "td") for row in body)]
+    return '<div class="scroll"><table>\n' + "\n".join(lines) + "\n</table></div>"

@@ -205,11 +205,9 @@ def embedding_name(levels: Mapping[str, Any]) -> str:
 
 def command_line(levels: Mapping[str, Any]) -> str:
     """The options as train.py takes them; knobs inside the groups are not repeated."""
-    patch = levels["patch"]
-    size = "" if patch is None else f" patch={str(patch).replace(' ', '')}"
-    pos = levels["pos"] if "+" not in levels["pos"] else f"[{levels['pos'].replace('+', ',')}]"
-    augment = "" if levels["augment"] == "none" else f" augment={levels['augment']}"
-    return (
-        f"embed={levels['embed']}{size} pos={pos} data={levels['data']}{augment} model={levels['model']} "
-        f"seed={levels['seed']}"
-    )
+    told = {name: levels[name] for name in ("embed", "patch", "pos", "data", "augment", "model", "seed")}
+    if "+" in (told["pos"] or ""):
+        told["pos"] = f"[{told['pos'].replace('+', ',')}]"
+    if told["augment"] == "none":
+        told["augment"] = None
+    return " ".join(f"{name}={str(level).replace(' ', '')}" for name, level in told.items() if level is not None)

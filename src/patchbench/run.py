@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import binomtest
 
@@ -59,7 +60,7 @@ from patchbench.track.record import environment, write_record
 from patchbench.track.table import print_result
 from patchbench.track.wandb_run import ID_FILE
 
-FILES = ("run.json", "metrics.csv", "last.ckpt", "best.ckpt", ID_FILE)
+FILES = ("run.json", "metrics.csv", "last.ckpt", "best.ckpt", "analysis.html", ID_FILE)
 
 
 def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_sweep: bool = False) -> float:
@@ -82,6 +83,8 @@ def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in
         done = json.loads(record.read_text())
         if not schema.answered(done, cfg):
             done = ask_again(cfg, done, out_dir)
+        if not schema.analysed(done, cfg):
+            done = analyze_again(cfg, done, out_dir)
         print_result(schema.name(done["factors"]), done["result"], out_dir)
         say("This run was done before; rerun=true trains it again.")
         return done["result"]["val/acc_best"]
@@ -111,8 +114,12 @@ def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in
         left_out = skipped(trainer, data)
         result = validated | tested | meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {name: value for name, value in result.items() if isinstance(value, int | float)})
-    questions = {"asked": OmegaConf.to_container(cfg.eval, resolve=True), "skipped": left_out}
-    write_record(record, origin | questions | {"result": result, "environment": environment()})
+        questions = {"asked": OmegaConf.to_container(cfg.eval, resolve=True), "skipped": left_out}
+        done = origin | questions | {"result": result, "environment": environment()}
+        write_record(record, done)
+        if cfg.analyze:
+            result |= analyze_now(cfg, ready, out_dir)
+            write_record(record, done)
     if left_out:
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
     print_result(schema.name(levels), result, out_dir)
@@ -234,6 +241,31 @@ def ask_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str,
     return done
 
 
+def analyze_now(cfg: DictConfig, ready: Ready, out_dir: Path) -> dict[str, float]:
+    """Of the network that was just tested; the pictures go to the loggers that show any."""
+    from patchbench.analysis import analysis  # with what draws and fits, which few runs need
+
+    with refusing(BadImage):
+        found = analysis(cfg, ready.trainer, ready.task, ready.data, out_dir / "best.ckpt", out_dir)
+    ready.meter.write(ready.trainer, found.numbers)
+    for logger in ready.trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            for name, path in found.pictures.items():
+                logger.log_image(f"analysis/{name}", [str(path)], step=ready.trainer.global_step)
+    return found.numbers
+
+
+def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
+    """Of a run that was done without."""
+    from patchbench.analysis import analyze
+
+    how: dict[str, Any] = {"workers": cfg.workers, "resident": cfg.resident}
+    found = analyze(out_dir / "best.ckpt", out_dir, cfg.trainer, **how, images=None, data_root=None)
+    done |= {"result": done["result"] | found.numbers}
+    write_record(out_dir / "run.json", done)
+    return done
+
+
 def evaluate(
     ckpt: Path,
     trainer_cfg: DictConfig,
@@ -349,6 +381,7 @@ def clear(out_dir: Path) -> None:
     """Remove what an earlier run left."""
     for file in FILES:
         (out_dir / file).unlink(missing_ok=True)
+    shutil.rmtree(out_dir / "analysis", ignore_errors=True)
 
 
 @rank_zero_only

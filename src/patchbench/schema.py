@@ -56,6 +56,7 @@ class Asked:
     """What else the record is to say; it can be asked later as well, of the same run."""
 
     eval: Any = MISSING
+    analyze: bool = MISSING
 
 
 @dataclass
@@ -104,6 +105,11 @@ def answered(record: Mapping[str, Any], cfg: DictConfig) -> bool:
     wanted = OmegaConf.to_container(cfg.eval, resolve=True)
     assert isinstance(wanted, dict)
     return wanted == record["asked"] or not any(wanted[name] for name in ("img_size", "shuffle", "move"))
+
+
+def analysed(record: Mapping[str, Any], cfg: DictConfig) -> bool:
+    """Whether the record of a run has the numbers that `analyze=true` asks for."""
+    return not cfg.analyze or any(name.startswith("analysis/") for name in record["result"])
 
 
 def factors(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from patchbench.data.draws import eval_draws, uniform
@@ -31,6 +31,27 @@ class Changed:
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
         images, labels = self.split.read(indices, draws, crop)
         return self.change(images, torch.tensor([i for i in indices if not self.bad[i]])), labels
+
+
+class Some:
+    """Some images of a split, evenly spaced: a split may be sorted by class."""
+
+    def __init__(self, split: Split, most: int) -> None:
+        self.split, self.slow, self.crops = split, split.slow, split.crops
+        count = min(most, len(split))
+        self.numbers = [i * len(split) // count for i in range(count)]
+
+    @property
+    def bad(self) -> Bool[Tensor, " n"]:
+        return unreadable(self.split)[self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def read(
+        self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
+    ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
+        return self.split.read([self.numbers[i] for i in indices], draws, crop)
 
 
 def on_canvas(img_size: Size) -> Change:

@@ -16,6 +16,7 @@ from patchbench.explain.walk import Walk
 
 WIDTH = 11.0  # inches, which the page shows as 1100 pixels
 DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
+LOOK: Any = {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": True, "savefig.facecolor": "white"}
 OUTLINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # Okabe & Ito (2008): told apart by everyone
 FOLLOWED = OUTLINES[1]
 TINTS = {"red": "#c1272d", "green": "#1a7f37", "blue": "#1f4fbf"}
@@ -96,6 +97,17 @@ def cut(walk: Walk) -> Figure:
     for side in patch.spines.values():
         side.set(edgecolor=FOLLOWED, linewidth=2)
     return fig
+
+
+def mosaic(tiles: np.ndarray, gap: float = 1 / 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tiles, rows x columns x h x w (x rgb), with gaps of NaN between them; and where their rows and columns lie."""
+    rows, cols, h, w = tiles.shape[:4]
+    tall, wide = h + max(1, round(gap * h)), w + max(1, round(gap * w))
+    canvas = np.full((rows * tall - (tall - h), cols * wide - (wide - w), *tiles.shape[4:]), np.nan)
+    for r in range(rows):
+        for c in range(cols):
+            canvas[r * tall : r * tall + h, c * wide : c * wide + w] = tiles[r, c]
+    return canvas, np.arange(rows) * tall + (h - 1) / 2, np.arange(cols) * wide + (w - 1) / 2
 
 
 def tiles(ax: Axes, walk: Walk) -> None:

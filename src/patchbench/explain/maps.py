@@ -3,32 +3,22 @@
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from patchbench.explain.figures import DIVERGING, SEQUENTIAL, WIDTH, bare, figure, limit
+from patchbench.explain.figures import DIVERGING, SEQUENTIAL, WIDTH, bare, figure, limit, mosaic
 from patchbench.explain.places import Mixing, Shift, Table, Turn
 from patchbench.layout import Size
 
 
 def similarity(table: Table) -> Figure:
     """A map of maps, and the vectors of the middle row."""
-    queries, (h, w) = table.similarity.shape[:2], table.similarity.shape[2:]
-    gap_y, gap_x = max(1, h // 12), max(1, w // 12)
-    canvas = np.full((queries[0] * (h + gap_y) - gap_y, queries[1] * (w + gap_x) - gap_x), np.nan)
-    for r in range(queries[0]):
-        for c in range(queries[1]):
-            top, left = r * (h + gap_y), c * (w + gap_x)
-            canvas[top : top + h, left : left + w] = table.similarity[r, c].numpy()
+    h, w = table.similarity.shape[2:]
     fig = figure(5.4)
     ax, row = fig.subplots(1, 2, width_ratios=[1.1, 1])
-    shown = ax.imshow(canvas, cmap=SEQUENTIAL, vmin=float(table.similarity.min()), vmax=1, interpolation="nearest")
-    ax.set_xticks([c * (w + gap_x) + (w - 1) / 2 for c in range(queries[1])], [str(c) for c in table.cols])
-    ax.set_yticks([r * (h + gap_y) + (h - 1) / 2 for r in range(queries[0])], [str(r) for r in table.rows])
-    ax.set_xlabel("column of the place that is compared")
-    ax.set_ylabel("row of the place that is compared")
-    ax.set_title(f"each tile: one place against all {h} × {w}")
-    fig.colorbar(shown, ax=ax, shrink=0.85, label="cosine similarity")
+    map_of_maps(ax, table)
+    fig.colorbar(ax.images[0], ax=ax, shrink=0.85, label="cosine similarity")
     middle = table.vectors[h // 2].T
     bound = limit(middle)
     shown = row.imshow(middle.numpy(), cmap=DIVERGING, vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
@@ -37,6 +27,18 @@ def similarity(table: Table) -> Figure:
     row.set_ylabel(f"value, 0 to {len(middle) - 1}")
     fig.colorbar(shown, ax=row, shrink=0.85, label="what is added to the token")
     return fig
+
+
+def map_of_maps(ax: Axes, table: Table) -> None:
+    """Each tile one place's cosine similarity with all places, at the same scale for every table."""
+    h, w = table.similarity.shape[2:]
+    canvas, rows, cols = mosaic(table.similarity.numpy())
+    ax.imshow(canvas, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
+    ax.set_xticks(cols, [str(c) for c in table.cols])
+    ax.set_yticks(rows, [str(r) for r in table.rows])
+    ax.set_xlabel("column of the place that is compared")
+    ax.set_ylabel("row of the place that is compared")
+    ax.set_title(f"each tile: one place against all {h} × {w}")
 
 
 def angles(turn: Turn) -> Figure:

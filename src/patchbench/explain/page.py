@@ -1,14 +1,11 @@
 """The lesson as one HTML file that needs no other: text, and the figures inside it."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.figure import Figure
 
 from patchbench import html
 from patchbench.explain import figures, maps, places
@@ -16,6 +13,7 @@ from patchbench.explain.bill import Bill
 from patchbench.explain.response import shares
 from patchbench.explain.showings import Showings, grid
 from patchbench.explain.walk import Step, Walk
+from patchbench.html import rows, shown
 
 STYLE = """
 .check { background: var(--marked); border-left: 4px solid var(--mark); padding: .6rem 1rem;
@@ -49,34 +47,12 @@ class Lesson:
 
 def page(lesson: Lesson) -> str:
     """HTML without a reference to anything outside of it."""
-    with mpl.rc_context({"font.size": 10, "axes.titlesize": 11, "axes.spines.top": True, "savefig.facecolor": "white"}):
+    with mpl.rc_context(figures.LOOK):
         parts = [head(lesson), cutting(lesson), flattening(lesson), kernels(lesson), position(lesson)]
         if lesson.showings:
             parts.append(training(lesson.showings))
         parts.append(cost(lesson))
     return html.document(f"{escape(lesson.title)}: patch embedding explained", "\n".join(parts), STYLE)
-
-
-def shown(figure: Figure, alt: str, caption: str) -> str:
-    """A figure as part of the page; `alt` for those who do not see it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def rows(header: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
-    """A table; columns `numbers` are set to the right."""
-
-    def cells(row: Sequence[str], tag: str) -> str:
-        classes = [' class="number"' if i in numbers else "" for i in range(len(row))]
-        return "<tr>" + "".join(f"<{tag}{c}>{v}</{tag}>" for c, v in zip(classes, row, strict=True)) + "</tr>"
-
-    lines = [cells(header, "th"), *(cells(row, "td") for row in body)]
-    return '<div class="scroll"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def head(lesson: Lesson) -> str:

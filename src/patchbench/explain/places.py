@@ -17,7 +17,7 @@ TILES = 7  # query places a side in a map of maps
 
 def modules(net: Any, place: str) -> list[nn.Module]:
     """What fills a place: none, one for all blocks, or one for each of several."""
-    part = getattr(net, place)
+    part = getattr(net, place, None)
     if part is None or isinstance(part, nn.Identity):
         return []
     if isinstance(part, nn.ModuleDict):
@@ -49,7 +49,7 @@ def spread(count: int, most: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Table:
-    """What is added to the tokens, and how alike it makes two places."""
+    """A vector for each place, and how alike two places are."""
 
     vectors: Float[Tensor, "h w d"]
     rows: list[int]  # query places: these rows, crossed with these columns
@@ -67,6 +67,18 @@ def table(tokens: nn.Module, grid_size: Size, embed_dim: int) -> Table | None:
         vectors = tokens(zeros)[0]
         if not torch.allclose(tokens(some)[0], vectors + some[0], atol=1e-4) or not vectors.any():
             return None
+    return compared(vectors)
+
+
+def turned(rotation: nn.Module, grid_size: Size) -> Table:
+    """Sines and cosines of all channels of all heads: their cosine similarity is the mean cosine of the difference."""
+    with torch.no_grad():
+        sincos = rotation(grid_size).detach()
+    return compared(sincos.reshape(-1, *sincos.shape[-2:]).transpose(0, 1).flatten(1).unflatten(0, grid_size))
+
+
+def compared(vectors: Float[Tensor, "h w d"]) -> Table:
+    grid_size = vectors.shape[:2]
     unit = F.normalize(vectors, dim=-1)
     rows, cols = spread(grid_size[0], TILES), spread(grid_size[1], TILES)
     similarity = torch.einsum("rcd,hwd->rchw", unit[rows][:, cols], unit)

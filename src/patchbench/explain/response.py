@@ -70,17 +70,17 @@ def is_affine(embed: nn.Module, image: Float[Tensor, "1 c H W"]) -> bool:
 
 
 def kernels(
-    embed: nn.Module, image: Float[Tensor, "1 c H W"], place: Size, window: Window, count: int
+    embed: nn.Module, images: Float[Tensor, "b c H W"], place: Size, window: Window, count: int
 ) -> Float[Tensor, "k c P Q"]:
     """How the first `count` values of the token at `place` answer to each pixel of its window.
 
-    The derivative at this image. Of an affine embedding it is the same for every image: its kernels.
+    The derivative, on average over images. Of an affine embedding it is the same for every image: its kernels.
     """
-    image = image.clone().requires_grad_()
+    images = images.clone().requires_grad_()
     rows, cols = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
     with torch.enable_grad():
-        token = embed(image)[0, place[0], place[1]]
-        slopes = [torch.autograd.grad(value, image, retain_graph=True)[0][0, :, rows, cols] for value in token[:count]]
+        token = embed(images)[:, place[0], place[1]].mean(0)
+        slopes = [torch.autograd.grad(v, images, retain_graph=True)[0][..., rows, cols].sum(0) for v in token[:count]]
     return torch.stack(slopes)
 
 

@@ -16,7 +16,7 @@ from patchbench import errors
 from patchbench.command import name_sweep, sweep_name
 from patchbench.errors import Refused, refusing
 from patchbench.machine import cores
-from patchbench.schema import answered
+from patchbench.schema import analysed, answered
 from patchbench.sweep.cell import Cell, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
@@ -192,7 +192,7 @@ def has_all(cell: Cell) -> bool:
     except FileNotFoundError:
         return False
     assert cell.composed
-    return answered(record, cell.composed.cfg)
+    return answered(record, cell.composed.cfg) and analysed(record, cell.composed.cfg)
 
 
 def learn(cell: Cell) -> None:

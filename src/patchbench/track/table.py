@@ -32,6 +32,7 @@ FILES = {
     "metrics.csv": "every metric, step by step",
     "best.ckpt": "best by validation accuracy: what was tested",
     "last.ckpt": "after the last epoch",
+    "analysis.html": "what the input stage learned, in pictures",
 }
 
 

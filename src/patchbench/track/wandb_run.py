@@ -18,7 +18,7 @@ class RunLogger(WandbLogger):
 
     lost = False
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if not self.lost:
             try:
                 super().log_metrics(metrics, step)

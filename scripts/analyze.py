@@ -1,0 +1,32 @@
+"""Look at what the input stage of a trained network learned: pictures, a page, and numbers.
+
+python scripts/analyze.py ckpt=runs/<run>/best.ckpt
+"""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from patchbench.command import command
+
+
+@command("analyze")
+def main(cfg: DictConfig) -> None:
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at first it tells of its cache of fonts
+    from patchbench.analysis import analyze  # seconds of imports, not needed for --help and for refusals
+
+    ckpt = Path(cfg.ckpt)
+    analyze(
+        ckpt,
+        Path(cfg.out) if cfg.out else ckpt.parent,
+        cfg.trainer,
+        workers=cfg.workers,
+        resident=cfg.resident,
+        images=cfg.images,
+        data_root=cfg.data_root,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Matrices and maps by their spectra: how many directions they use, and which spatial frequencies."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.fft import dctn
+from torch import Tensor
+
+
+def effective_rank(matrix: Float[Tensor, "n d"]) -> float:
+    """exp of the entropy of the singular values' shares (Roy & Vetterli, 2007): n for n equal ones, 1 for one alone."""
+    values = torch.linalg.svdvals(matrix.double())
+    shares = values / values.sum()
+    return float(torch.exp(torch.special.entr(shares).sum()))
+
+
+def components(matrix: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "k d"], Float[Tensor, " m"]]:
+    """The first principal components of the rows (Dosovitskiy et al., 2021, fig. 7), and each one's share of variance.
+
+    Signs are free; here each component's largest value is positive.
+    """
+    centred = matrix.double() - matrix.double().mean(0)
+    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
+    axes = axes[:count]
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    return (axes * largest.sign()).float(), (values.square() / values.square().sum()).float()
+
+
+def dct_energy(kernels: Float[Tensor, "k c P Q"]) -> Float[Tensor, "P Q"]:
+    """Share of the kernels' energy at each pair of frequencies of the orthonormal 2-D DCT-II (Ahmed et al., 1974).
+
+    Entry (i, j) has i half-periods down and j across the window; energies are summed over kernels and channels.
+    """
+    spectra = dctn(kernels.double().numpy(), axes=(2, 3), norm="ortho")
+    energy = torch.from_numpy(np.square(spectra).sum((0, 1)))
+    return (energy / energy.sum()).float()
+
+
+def grid_energy(vectors: Float[Tensor, "h w d"]) -> Float[Tensor, "h w"]:
+    """Share of energy of what lies on a grid at each pair of spatial frequencies; zero, left out, is in the middle.
+
+    The squared 2-D discrete Fourier transform, summed over the values of the vectors.
+    """
+    centred = vectors - vectors.mean((0, 1))
+    energy = torch.fft.fft2(centred.double(), dim=(0, 1)).abs().square().sum(-1)
+    return torch.fft.fftshift(energy / energy.sum().clamp_min(1e-300)).float()
+
+
+def dct_frequency(energy: Float[Tensor, "P Q"]) -> float:
+    """Mean frequency of a `dct_energy`: 0 for flat kernels, 1 where all energy is highest along both axes."""
+    return mean_radius(energy, [torch.arange(n) / max(1, n - 1) for n in energy.shape])
+
+
+def grid_frequency(energy: Float[Tensor, "h w"]) -> float:
+    """Mean frequency of a `grid_energy`: 1 where signs change from place to place along both axes."""
+    return mean_radius(energy, [torch.fft.fftshift(torch.fft.fftfreq(n)).abs() * 2 for n in energy.shape])
+
+
+def mean_radius(energy: Float[Tensor, "P Q"], axes: list[Tensor]) -> float:
+    radius = torch.hypot(axes[0][:, None], axes[1][None]) / 2**0.5
+    return float((radius * energy).sum() / energy.sum())
+
+
+def common_share(kernels: Float[Tensor, "k c P Q"]) -> float:
+    """Share of the kernels' energy in what all channels have in common: 1 for grey kernels, 1/c for unrelated slices,
+    0 for opponent colours alone (Buchsbaum & Gottschalk, 1983).
+    """
+    return float(kernels.mean(1).square().sum() * kernels.shape[1] / kernels.square().sum())

@@ -1,0 +1,314 @@
+"""What is measured of a trained network is right where the answer is known."""
+
+import json
+import math
+import re
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import pytest
+import torch
+from conftest import configure, options, record
+from torch import nn
+
+from patchbench.analysis import analyze
+from patchbench.analyze import attention, field, readout, spectrum
+from patchbench.analyze.figures import pictures
+from patchbench.analyze.measure import Measures, bias_by_distance, measure, positions, turns
+from patchbench.analyze.page import CAPTIONS, SECTIONS
+from patchbench.errors import Refused
+from patchbench.explain.figures import LOOK
+from patchbench.run import train
+from patchbench.schema import identity
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_effective_rank_counts_equal_directions():
+    assert spectrum.effective_rank(torch.eye(7)) == pytest.approx(7)
+    assert spectrum.effective_rank(torch.outer(noise(5), noise(9))) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_first_components_are_the_planted_patterns():
+    patterns, _ = torch.linalg.qr(noise(48, 2))
+    rows = 3 * noise(200, 1, seed=1) * patterns[:, 0] + noise(200, 1, seed=2) * patterns[:, 1] + 0.01 * noise(200, 48)
+    axes, shares = spectrum.components(rows, 2)
+    assert abs(axes[0] @ patterns[:, 0]) > 0.99
+    assert abs(axes[1] @ patterns[:, 1]) > 0.99
+    assert shares[0] > 0.8
+    assert shares.sum() == pytest.approx(1)
+
+
+def test_a_cosine_is_found_at_its_frequency():
+    rows, cols = (torch.cos(math.pi * (torch.arange(8) + 0.5) * k / 8) for k in (3, 5))
+    energy = spectrum.dct_energy((rows[:, None] * cols[None])[None, None].repeat(4, 3, 1, 1))
+    assert energy[3, 5] == pytest.approx(1)
+    assert spectrum.dct_frequency(energy) == pytest.approx(math.hypot(3, 5) / 7 / 2**0.5)
+    white = spectrum.dct_energy(noise(500, 3, 8, 8))
+    assert white.sub(1 / 64).abs().max() < 0.003
+    waves = torch.cos(2 * math.pi * (2 * torch.arange(12)[:, None] + torch.arange(12)[None]) / 12)
+    grid = spectrum.grid_energy(waves[..., None] * noise(5))
+    assert grid[6 + 2, 6 + 1] + grid[6 - 2, 6 - 1] == pytest.approx(1)
+    assert spectrum.grid_frequency(grid) == pytest.approx(math.hypot(2, 1) / 6 / 2**0.5)
+
+
+def test_grey_kernels_have_all_in_common_and_opponent_ones_nothing():
+    grey = noise(6, 1, 5, 5).expand(-1, 3, -1, -1)
+    assert spectrum.common_share(grey) == pytest.approx(1)
+    assert spectrum.common_share(grey * torch.tensor([1.0, -1, 0])[:, None, None]) == pytest.approx(0, abs=1e-6)
+    assert spectrum.common_share(noise(4000, 3, 5, 5)) == pytest.approx(1 / 3, abs=0.01)
+
+
+def uniform(layers, heads, tokens):
+    return torch.full((layers, 2, heads, tokens, tokens), 1 / tokens)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_uniform_attention_has_the_mean_distance_of_all_pairs(prefix):
+    n = 9
+    row = attention.mean_distance(uniform(1, 3, n + prefix), attention.distances((1, n), (4.0, 4.0)))
+    assert row.flatten().tolist() == pytest.approx([4 * (n * n - 1) / (3 * n)] * 3)
+    places = [(4 * r, 2 * c) for r in range(3) for c in range(5)]
+    pairs = [math.dist(a, b) for a in places for b in places]
+    grid = attention.mean_distance(uniform(1, 1, 15 + prefix), attention.distances((3, 5), (4.0, 2.0)))
+    assert grid.item() == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_attention_to_itself_has_no_distance_and_to_the_neighbour_one_step():
+    eye = torch.eye(6).expand(1, 1, 1, 6, 6)
+    far = attention.distances((1, 6), (8.0, 8.0))
+    assert attention.mean_distance(eye, far).item() == 0
+    assert attention.mean_distance(eye.roll(1, -1), far).item() == pytest.approx(8 * (5 + 5) / 6)
+
+
+def test_rollout_follows_attention_through_layers():
+    eye = torch.eye(4).expand(2, 1, 1, 4, 4)
+    assert attention.rollout(eye, "mean", 0)[0].tolist() == pytest.approx([0.25] * 4)
+    to_first = torch.zeros(1, 1, 1, 4, 4)
+    to_first[..., 0] = 1
+    assert attention.rollout(to_first, "mean", 0)[0].tolist() == pytest.approx([0.625, 0.125, 0.125, 0.125])
+    twice = attention.rollout(to_first.repeat(2, 1, 1, 1, 1), "mean", 0)[0]
+    assert twice.tolist() == pytest.approx([0.8125, 0.0625, 0.0625, 0.0625])
+    class_reads_last = torch.eye(4).clone()
+    class_reads_last[0] = torch.tensor([0, 0, 0, 1.0])
+    assert attention.rollout(class_reads_last[None, None, None], "cls", 1)[0].tolist() == pytest.approx([0, 0, 1])
+
+
+@pytest.mark.parametrize("pos", ["none", "learned", "rope", "relbias", "peg"])
+@pytest.mark.parametrize("prefix", [["model.num_prefix_tokens=2", "model.pool=cls"], []])
+def test_recording_attention_changes_nothing_and_gives_distributions(build, pos, prefix):
+    net = build("model=micro", "data.img_size=16", "patch=4", f"pos={pos}", *prefix).eval()
+    images = noise(3, 3, 16, 16)
+    before = net(images)
+    with attention.recorded(net) as found:
+        during = net(images)
+    assert torch.allclose(before, during, atol=1e-5)
+    tokens = 16 + 2 * bool(prefix)
+    assert torch.stack(found).shape == (2, 3, 3, tokens, tokens)
+    assert torch.stack(found).sum(-1).allclose(torch.ones(()), atol=1e-5)
+    assert all(block.attn.fused_attn for block in net.blocks)
+
+
+def test_a_convolution_has_the_field_of_its_kernel_and_two_have_a_wider_one():
+    def grid(module):
+        return lambda images: module(images).permute(0, 2, 3, 1)
+
+    images = noise(4, 3, 33, 33)
+    one = nn.Conv2d(3, 16, 5, stride=2)
+    found = field.effective_field(grid(one), images)
+    rows, cols = found.nonzero(as_tuple=True)
+    assert (rows.max() - rows.min() + 1, cols.max() - cols.min() + 1) == (5, 5)
+    assert found.sum() == pytest.approx(1)
+    assert field.extent(found, 1.0) == 5
+    assert field.extent(found, 0.5) < 4
+    two = nn.Sequential(one, nn.Conv2d(16, 8, 3, stride=1))
+    assert field.extent(field.effective_field(grid(two), images), 1.0) == 9
+
+
+def test_an_even_field_extends_over_its_share():
+    flat = torch.full((10, 10), 0.01)
+    assert field.extent(flat, 0.25) == 5
+    assert field.extent(flat, 1.0) == 10
+
+
+def test_a_place_is_read_where_it_is_told_and_nowhere_else():
+    grid = (4, 6)
+    rows, cols = torch.meshgrid(torch.arange(4.0), torch.arange(6.0), indexing="ij")
+    told = torch.stack([rows.flatten(), cols.flatten()], 1).expand(40, -1, -1)
+    tokens = torch.cat([noise(40, 24, 10), told], 2)
+    assert readout.read_position(tokens, grid) == pytest.approx((1, 1), abs=1e-3)
+    assert max(readout.read_position(tokens[..., :10], grid)) < 0.05
+
+
+def test_zero_padding_tells_place_and_circular_padding_does_not(build):
+    images = noise(64, 3, 16, 16) + 2  # what is missing beyond the border must be missed
+    scores = {}
+    for padding in ("zeros", "circular"):
+        net = build(
+            "model=micro", "data.img_size=16", "patch=2", "pos=peg", f"pos.peg.between.padding={padding}"
+        ).eval()
+        for i, weight in enumerate(net.between.parameters()):
+            weight.data = noise(*weight.shape, seed=i)
+        depths = readout.token_depths(net, images)
+        assert list(depths) == ["embedded", "block 0", "block 1"]
+        scores[padding] = sum(readout.read_position(depths["block 1"], (8, 8)))
+        assert max(readout.read_position(depths["embedded"], (8, 8))) < 0.05
+    assert scores["zeros"] > 0.1 > scores["circular"] + 0.05
+
+
+MICRO = ("model=micro", "data.img_size=16", "patch=4")
+CPU = torch.device("cpu")
+
+
+def measured(net) -> Measures:
+    raw = torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return measure(net, raw, raw / 128 - 1, macs=10**6, device=CPU)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [f"embed={embed}" for embed in options("embed")] + [f"pos={pos}" for pos in options("pos")] + ["patch=16"],
+)
+def test_every_embedding_and_every_scheme_has_its_pictures(build, overrides):
+    found = measured(build(*MICRO, overrides))
+    assert found.kernels
+    assert set(found.fields) == {"embedding", "network", "resnet18"}
+    with mpl.rc_context(LOOK):
+        drawn = pictures(found, {})
+        for figure in drawn.values():
+            figure.canvas.draw()
+    told = {"none": "none is told", "peg": "in the place between", "alibi": "in the place bias"}
+    scheme = overrides.removeprefix("pos=")
+    if scheme in told or "relbias" in scheme:
+        assert told.get(scheme, "in the place bias") in " ".join(found.left_out)
+    elif overrides != "patch=16":
+        assert not found.left_out
+        assert found.positions
+    assert ("bias" in drawn) == (scheme in ("alibi", "relbias", "relbias_mlp"))
+    assert ("rotation" in drawn) == (scheme in ("rope", "rope_mixed"))
+    assert not {f"analysis/{name}" for name in drawn} & set(found.numbers())
+    assert set(drawn) <= {name for names in SECTIONS.values() for name in names} == set(CAPTIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("embed", options("embed"))
+@pytest.mark.parametrize("pos", options("pos"))
+def test_every_embedding_goes_with_every_scheme(build, embed, pos):
+    assert measured(build(*MICRO, f"embed={embed}", f"pos={pos}")).numbers()
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "left_out"),
+    [
+        ("bag", {"embedding", "network", "resnet18"}, ["none is told", "attention: this network has none"]),
+        ("cnn", {"network", "resnet18"}, ["this network has no tokens"]),
+        ("timm", set(), ["this network has no tokens", "what comes before its classes is not known"]),
+    ],
+)
+def test_what_a_network_lacks_is_left_out_in_a_line(build, model, fields, left_out):
+    found = measured(build(f"model={model}", "data.img_size=16", "patch=4"))
+    assert set(found.fields) == fields
+    assert not found.attended
+    for line, words in zip(found.left_out, left_out, strict=True):
+        assert words in line
+    assert bool(found.kernels) == bool(found.readout) == ("embedding" in fields)
+    assert set(pictures(found, {})) == ({"fields"} if fields else set()) | (
+        {"kernels", "channels", "readout"} if found.kernels else set()
+    )
+
+
+def test_a_cnn_sees_as_far_as_it_is_told(build):
+    found = measured(build("model=cnn", "data.img_size=16", "model.field=9"))
+    rows, cols = (found.fields["network"] > 0).nonzero(as_tuple=True)
+    assert (rows.max() - rows.min() + 1, cols.max() - cols.min() + 1) == (9, 9)
+
+
+def test_bias_falls_with_distance_as_alibi_says(build):
+    net = build("model=micro", "data.img_size=32", "patch=4", "pos=alibi")
+    found = bias_by_distance(net, (32, 32))
+    slopes = -(2.0 ** (-8 / 3 * torch.arange(1, 4)))
+    assert found.slopes[0].tolist() == pytest.approx(slopes.tolist(), rel=1e-4)
+    assert found.pixels[1] == 4
+    assert found.means[0, :, 0].tolist() == [0, 0, 0]
+    assert (found.means[0].diff(dim=-1) < 0).all()
+
+
+def test_rotation_turns_at_its_frequencies_and_similarity_is_the_mean_cosine(build):
+    net = build("model=micro", "data.img_size=32", "patch=4", "pos=rope")
+    turned = turns(net)[0, 0]
+    quarter = len(turned) // 2
+    omega = (100.0 ** -(torch.arange(quarter) / quarter)).tolist()
+    assert turned[:quarter, 0].tolist() == pytest.approx(omega, abs=1e-6)
+    assert turned[quarter:, 1].tolist() == pytest.approx(omega, abs=1e-6)
+    assert turned[:quarter, 1].abs().max() == turned[quarter:, 0].abs().max() == 0
+    table = positions(net)["rotation"].table
+    away = math.fsum(math.cos(3 * w) for w in omega)
+    assert table.similarity[0, 0, 3, 0] == pytest.approx((away + quarter) / (2 * quarter), abs=1e-5)
+
+
+def test_added_rows_and_columns_lie_on_the_axes_of_the_spectrum(build):
+    net = build("model=micro", "data.img_size=32", "patch=4", "pos=factorized")
+    found = positions(net)["tokens"]
+    assert found.energy[4].sum() + found.energy[:, 4].sum() == pytest.approx(1, abs=1e-5)
+    assert found.singular[14:].max() < 1e-6, "7 directions for rows, 7 for columns"
+
+
+@pytest.fixture
+def run(tmp_path, micro):
+    def run(*overrides):
+        cfg = configure(*micro, "epochs=1", "limit_batches=null", "trainer=cpu", *overrides, f"runs_dir={tmp_path}")
+        choices = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
+        train(cfg, choices, tmp_path / "run")
+        return SimpleNamespace(cfg=cfg, dir=tmp_path / "run", result=record(tmp_path)["result"])
+
+    return run
+
+
+def analysed(result):
+    return {name: value for name, value in result.items() if name.startswith("analysis/")}
+
+
+def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys):
+    plain = run("logger=none")
+    assert not analysed(plain.result)
+    later = run("logger=none", "analyze=true")
+    assert identity(plain.cfg) == identity(later.cfg)
+    assert "done before" in capsys.readouterr().out
+    at_end = run("logger=none", "analyze=true", "rerun=true")
+    numbers = analysed(at_end.result)
+    assert numbers == pytest.approx(analysed(later.result), rel=1e-4, abs=1e-4)
+    assert {"analysis/robust/shuffled_patches/acc", "analysis/robust/scale20/acc"} <= set(numbers)
+    assert numbers["analysis/robust/moved0/same"] == 1
+    assert numbers["analysis/robust/moved0/acc"] == pytest.approx(at_end.result["test/acc"])
+    assert numbers["analysis/robust/images"] == at_end.result["test/images"]
+    assert json.loads((at_end.dir / "analysis" / "numbers.json").read_text()) == numbers
+    text = (at_end.dir / "analysis.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    shown = sorted(path.stem for path in (at_end.dir / "analysis").glob("*.png"))
+    assert text.count("<img") == len(shown)
+    assert shown == sorted(
+        ["kernels", "channels", "positions_tokens", "distance", "rollout", "fields", "readout", "robustness"]
+    )
+
+
+def test_wandb_is_given_the_pictures(run, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    done = run("logger=wandb", "analyze=true")
+    images = {path.name.split("_")[0] for path in done.dir.parent.glob("wandb/*/files/media/images/analysis/*.png")}
+    assert {"kernels", "fields", "robustness"} <= images
+
+
+def test_too_few_images_are_refused(run):
+    done = run("logger=none")
+    with pytest.raises(Refused, match="images=3 are too few"):
+        analyze(
+            done.dir / "best.ckpt",
+            done.dir,
+            done.cfg.trainer,
+            workers=0,
+            resident=0.0,
+            images=3,
+            data_root=None,
+        )
