@@ -86,7 +86,9 @@ def conclude(findings: tuple[Finding, ...]) -> tuple[str, str]:
         return "undetermined", f"a control failed, so nothing is concluded: {broken[0].comparison.says}"
     if verdicts["refuted"]:
         return "refuted", (
-            "its statement is refuted" if len(claims) == 1 else f"{verdicts['refuted']} of its {statements} are refuted"
+            "its statement is refuted"
+            if len(claims) == 1
+            else f"{verdicts['refuted']} of its {statements} {'is' if verdicts['refuted'] == 1 else 'are'} refuted"
         )
     if not claims:
         return "undetermined", "no statement of the claim was tested at this scale"
