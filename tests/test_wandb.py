@@ -153,7 +153,8 @@ def test_where_the_server_cannot_be_reached_a_run_is_kept_offline(command, serve
     done = command("train.py", *MICRO, "epochs=1", **server.env)
     assert done.returncode == 0, done.stderr
     assert "no answer from the server" in done.stderr
-    assert wandb_file(tmp_path)["summary"]["test/acc"] == record(tmp_path)["result"]["test/acc"]
+    [kept] = tmp_path.glob("runs/wandb/offline-run-*")
+    assert wandb_file(kept)["summary"]["test/acc"] == record(tmp_path)["result"]["test/acc"]
 
 
 @pytest.mark.slow

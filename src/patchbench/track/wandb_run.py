@@ -73,12 +73,18 @@ class RunLogger(WandbLogger):
         self.send(lambda: self.experiment.log_artifact(artefact, aliases=[path.stem]))
 
     def send(self, what: Callable[[], object]) -> None:
-        if not self.lost:
-            try:
-                what()
-            except OSError as error:
-                self.lost = True
-                print(f"W&B: its process has ended ({error}): further rows are in metrics.csv only", file=sys.stderr)
+        import wandb
+
+        if self.lost:
+            return
+        try:
+            what()
+        except wandb.errors.Error as error:  # an artefact, which asks the server first
+            said = str(error).splitlines()[0]
+            print(f"W&B: not sent, what it is of lies in the directory of the run ({said})", file=sys.stderr)
+        except OSError as error:
+            self.lost = True
+            print(f"W&B: its process has ended ({error}): further rows are in metrics.csv only", file=sys.stderr)
 
 
 @contextmanager
