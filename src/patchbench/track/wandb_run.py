@@ -172,7 +172,8 @@ def wandb_run(
         if resolved == "offline":
             print(f"W&B: kept offline; `wandb login`, then `wandb sync {shown}`, shows it online", file=sys.stderr)
         elif unsent:
-            print(f"W&B: {unsent}; all is kept: `wandb sync {shown}`, later, completes the run", file=sys.stderr)
+            later = f"`wandb sync --no-skip-online {shown}`"
+            print(f"W&B: {unsent}; all is kept: {later}, another time, completes the run", file=sys.stderr)
 
 
 def stage(folder: Path) -> None:
