@@ -7,7 +7,21 @@ import patchbench
 
 SRC = Path(patchbench.__file__).parent
 # The only ones that know Hydra.
-TOP = ("build", "command", "errors", "lesson", "plan", "report", "run", "runs", "schema", "search", "sweep", "tuning")
+TOP = (
+    "build",
+    "command",
+    "errors",
+    "lesson",
+    "plan",
+    "report",
+    "run",
+    "runs",
+    "schema",
+    "search",
+    "sweep",
+    "tuning",
+    "dashboards",
+)
 BELOW_TOP = {
     "layout",
     "lock",
@@ -26,6 +40,7 @@ BELOW_TOP = {
     "data",
     "track",
     "explain",
+    "online",
 }
 NETWORKS = ("vit", "cnn", "bag", "timm_net")
 BELOW_LIGHTNING = ("layout", "grid", "embed", "pos", "init", *NETWORKS, "cost", "interop", "schedule")
@@ -57,6 +72,7 @@ MAY_IMPORT = {
     "html": set(),
     "explain": {"layout", "cost", "explain", "html"},
     "study": {"html", "study"},
+    "online": {"online", "track"},
     "board": {"board", "html", "study"},
     **{name: {*BELOW_TOP, *TOP} for name in TOP},
     "sweep": {*BELOW_TOP, *TOP, "embed", "pos"},  # it loads every part, for all cells

@@ -70,7 +70,13 @@ def test_logged_in_all_of_a_run_arrives_and_nothing_that_is_private(command, ser
     asked = ["logger.tables=true", "logger.checkpoints=true", "logger.wandb.table_rows=7", "epochs=2"]
     private_things = {"HOME": str(tmp_path), "HF_TOKEN": "hf_thisisasecret"}
     done = command(
-        "train.py", *MICRO, *asked, f"data_dir={tmp_path}/data", f"runs_dir={tmp_path}/runs", **server.env, **private_things
+        "train.py",
+        *MICRO,
+        *asked,
+        f"data_dir={tmp_path}/data",
+        f"runs_dir={tmp_path}/runs",
+        **server.env,
+        **private_things,
     )
     assert done.returncode == 0, done.stderr
     [(name, run)] = server.runs.items()
@@ -141,7 +147,9 @@ def test_a_run_that_was_cut_off_goes_on_as_the_same_run(server, tmp_path, online
 
 
 def test_disabled_there_is_no_trace_of_it(command, tmp_path):
-    done = command("train.py", *MICRO, "epochs=1", "logger.tables=true", "logger.checkpoints=true", WANDB_MODE="disabled")
+    done = command(
+        "train.py", *MICRO, "epochs=1", "logger.tables=true", "logger.checkpoints=true", WANDB_MODE="disabled"
+    )
     assert done.returncode == 0, done.stderr
     assert "W&B" not in done.stderr
     assert not list(tmp_path.rglob("*wandb*"))

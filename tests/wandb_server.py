@@ -106,7 +106,12 @@ class Server:
                 for file in given["input"]["artifactFiles"]:
                     name = file["artifactID"]
                     url = f"{self.url}/artefact/{name}/{file['name']}"
-                    node = {"storagePath": file["name"], "uploadUrl": url, "uploadHeaders": [], "artifact": {"id": name}}
+                    node = {
+                        "storagePath": file["name"],
+                        "uploadUrl": url,
+                        "uploadHeaders": [],
+                        "artifact": {"id": name},
+                    }
                     nodes.append({"node": node | {"uploadMultipartUrls": None}})
                 return {"createArtifactFiles": {"files": {"edges": nodes}}}
             case "CommitArtifact":

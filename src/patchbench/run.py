@@ -231,7 +231,7 @@ def start_loggers(
 
 
 def flat_config(origin: dict[str, Any], costs: Cost) -> dict[str, Any]:
-    """What W&B groups, filters and sorts by: levels, figures of the network, plain settings; the rest below `config`."""
+    """What W&B groups and filters by: levels, figures of the network, plain settings; the rest below `config`."""
     plain = {name: value for name, value in origin["compared"].items() if isinstance(value, int | float | str)}
     told: dict[str, Any] = {"identity": origin["identity"], "config": origin["config"], "environment": environment()}
     return plain | origin["factors"] | costs.facts() | told

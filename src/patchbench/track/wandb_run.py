@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ class RunLogger(WandbLogger):
     table_rows = 0
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        parent = super()
-        self.send(lambda: parent.log_metrics(metrics, step))
+        self.send(partial(super().log_metrics, metrics, step))
 
     def log_predictions(
         self, predicted: pd.DataFrame, confused: pd.DataFrame, read: Callable[[list[int]], UInt8[Tensor, "b c H W"]]
@@ -48,7 +48,7 @@ class RunLogger(WandbLogger):
         import wandb
 
         predicted = predicted.head(self.table_rows)
-        images = read(predicted["image"].tolist()).permute(0, 2, 3, 1).numpy() if len(predicted) else []
+        images = read(predicted["image"].tolist()).permute(0, 2, 3, 1).numpy()
         shown = [image[..., :3] if image.shape[-1] > 2 else image[..., 0] for image in images]
         rows = predicted.assign(picture=[wandb.Image(image) for image in shown])
         most = confused.sort_values("count", ascending=False, kind="stable").head(PAIRS)
