@@ -1,6 +1,7 @@
-"""A server on loopback that hands out a grid to agents of W&B 0.31 and takes their runs.
+"""A server on loopback that speaks what runs, agents, `wandb sync` and dashboards need of the protocol of W&B 0.31.
 
-It answers the eight operations that this needs; a request for any other is kept in `unknown`.
+It hands out grids to agents, and keeps runs, artefacts and saved views. A request that it does not know is kept in
+`unknown`. It can fall silent: `reachable`, and `cut_after`, the request after which it does.
 """
 
 import base64
@@ -23,6 +24,7 @@ class Server:
         self.sweep = ""
         self.unknown: list[str] = []
         self.artefacts: dict[str, dict[str, Any]] = {}
+        self.projects: list[str] = []
         self.views: dict[str, dict[str, Any]] = {}
         self.bodies: list[bytes] = []  # all that was ever sent here
         self.reachable, self.cut_after = True, ""
@@ -50,6 +52,23 @@ class Server:
                 names = dict.fromkeys(("entity", "username", "name", "email"), "someone")
                 edges: dict[str, list] = {"edges": []}
                 return {"viewer": {"id": "v", "admin": False, "flags": "{}", "teams": edges, "apiKeys": edges} | names}
+            case "GetDefaultEntity":
+                return {"viewer": {"id": "v", "entity": "someone"}}
+            case "GetProjects":
+                node = {"id": "p", "entityName": "someone", "createdAt": "2026-01-01T00:00:00", "isBenchmark": False}
+                edges = [{"node": node | {"name": name, "user": None}} for name in self.projects]
+                return {"models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": edges}}
+            case "CreateProject":
+                self.projects.append(given["input"]["name"])
+                return {"upsertModel": {"inserted": True}}
+            case "UpsertView2" | "upsertView":
+                name = given.get("id") or f"view{len(self.views)}"
+                view = {"id": name, "name": given["name"], "displayName": given["displayName"]}
+                view |= {"description": "", "updatedAt": None, "type": given["type"], "spec": given["spec"]}
+                self.views[name] = view | {
+                    "project": {"id": "p", "name": given["projectName"], "entityName": "someone"}
+                }
+                return {"upsertView": {"view": self.views[name], "inserted": "id" not in given}}
             case "ServerFeaturesQuery":
                 return {"serverInfo": {"features": []}}
             case "OrganizationCoreWeaveOrganizationID":

@@ -7,6 +7,7 @@ from typing import Any
 
 import wandb
 
+from patchbench.online.publish import asking
 from patchbench.online.report import FIGURES
 from patchbench.track.wandb_run import stage
 
@@ -18,6 +19,8 @@ def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: s
     where = os.environ.get("WANDB_DIR") or str(root)
     stage(Path(where))
     options: Any = {
+        "entity": entity,
+        "project": project,
         "id": run_id,
         "resume": "allow",
         "name": name,
@@ -25,12 +28,9 @@ def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: s
         "group": "reports",
         "dir": where,
     }
-    try:
-        with wandb.init(entity=entity, project=project, mode="online", settings=settings, **options) as run:
-            drawn = {FIGURES + path.stem: wandb.Html(page(path), inject=False) for path in sorted(folder.glob("*.svg"))}
-            run.log(drawn)
-    except wandb.errors.Error as error:
-        raise ConnectionError(f"W&B has not taken the figures ({str(error).splitlines()[0]}): `wandb login`") from error
+    with asking("has not taken the figures"), wandb.init(**options, mode="online", settings=settings) as run:
+        drawn = {FIGURES + path.stem: wandb.Html(page(path), inject=False) for path in sorted(folder.glob("*.svg"))}
+        run.log(drawn)
 
 
 def page(path: Path) -> str:

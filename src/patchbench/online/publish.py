@@ -1,7 +1,8 @@
 """A specification as a file, always, and in W&B where one is logged in."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,20 @@ def logged_in() -> bool:
 
 def whose(entity: str | None, online: bool) -> str:
     """The entity asked for, else that of the login; empty where nobody is logged in."""
-    return entity or (wandb.Api().default_entity or "" if online else "")
+    if entity or not online:
+        return entity or ""
+    with asking("is not there"):
+        return wandb.Api().default_entity or ""
+
+
+@contextmanager
+def asking(said: str) -> Iterator[None]:
+    """ConnectionError, in one line, for whatever goes wrong on the way to W&B."""
+    try:
+        yield
+    except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
+        why = private(" ".join(str(error).split())[:200]) or type(error).__name__
+        raise ConnectionError(f"W&B {said} ({why}): `wandb login`, or WANDB_MODE=offline for the file alone") from error
 
 
 def app_url() -> str:
@@ -58,7 +72,7 @@ def publish(made: Made, path: Path) -> str:
     """
     saved = saved_before(made, path)
     write(made, path, saved)
-    try:
+    with asking(f"has not taken {path}"):
         api = wandb.Api()
         if made.project not in [project.name for project in api.projects(made.entity)]:
             api.create_project(made.project, made.entity)
@@ -68,9 +82,6 @@ def publish(made: Made, path: Path) -> str:
             if not saved:
                 raise
             put(made, {})  # it was deleted there
-    except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConnectionError(f"W&B has not taken {path} ({private(said)}): `wandb login`, then again") from error
     told = (
         {"url": made.url, "id": made.id, "name": ""}
         if isinstance(made, wr.Report)
