@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,22 +56,24 @@ def micro() -> list[str]:
     return ["model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=32", "limit_batches=4", "log_every=2"]
 
 
+def command_in(folder: Path, script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of this project in `folder` as a user would, logged in nowhere."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
+    home = folder / "home"
+    kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
+    line = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(line, cwd=folder, env=kept, capture_output=True, text=True, timeout=300, check=False)
+
+
 @pytest.fixture
 def command(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a script of this project as a user would, in an empty folder, logged in nowhere."""
+    """`command_in` an empty folder, with a home that all tests share."""
 
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
-
-    def command(script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
-        kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
-        line = [sys.executable, str(ROOT / script), *arguments]
-        return subprocess.run(line, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=300, check=False)
-
-    return command
+    return partial(command_in, tmp_path, HOME=str(home), NETRC=str(home / "netrc"))
 
 
 def record(folder: Path) -> dict:

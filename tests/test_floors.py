@@ -21,6 +21,7 @@ TOP = (
     "search",
     "sweep",
     "tuning",
+    "dashboards",
 )
 BELOW_TOP = {
     "layout",
@@ -42,6 +43,7 @@ BELOW_TOP = {
     "analyze",
     "explain",
     "html",
+    "online",
 }
 NETWORKS = ("vit", "cnn", "bag", "timm_net")
 BELOW_LIGHTNING = ("layout", "grid", "embed", "pos", "init", *NETWORKS, "cost", "interop", "schedule")
@@ -74,6 +76,7 @@ MAY_IMPORT = {
     "analyze": {"analyze", "explain", "html", "layout"},
     "explain": {"layout", "cost", "explain", "html"},
     "study": {"html", "study"},
+    "online": {"online", "track"},
     "board": {"board", "html", "study"},
     **{name: {*BELOW_TOP, *TOP} for name in TOP},
     "sweep": {*BELOW_TOP, *TOP, "embed", "pos"},  # it loads every part, for all cells

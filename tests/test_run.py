@@ -18,6 +18,7 @@ from patchbench.checkpoint import StopOnSignal, read_checkpoint
 from patchbench.data.batches import Batches
 from patchbench.errors import Refused
 from patchbench.run import evaluate, train
+from patchbench.track.meter import Meter
 
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
 
@@ -116,6 +117,27 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, micro, m
         metrics(tmp_path / "whole")["val/loss"].dropna().tolist()
         == metrics(tmp_path / "cut")["val/loss"].dropna().tolist()
     )
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_signal_during_validation_loses_no_epoch(tmp_path, micro, monkeypatch, step):
+    arguments = [*micro, "epochs=3"]
+    run(tmp_path / "whole", *arguments)
+    original = Meter.on_validation_end
+
+    def on_validation_end(self, trainer, *args):
+        if trainer.global_step == step:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, trainer, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Meter, "on_validation_end", on_validation_end)
+        with pytest.raises(SystemExit):
+            run(tmp_path / "cut", *arguments)
+    assert read_checkpoint(tmp_path / "cut" / "last.ckpt")["global_step"] == step
+    run(tmp_path / "cut", *arguments)
+    for name in ("last.ckpt", "best.ckpt"):
+        torch.testing.assert_close(weights(tmp_path / "whole", name), weights(tmp_path / "cut", name), rtol=0, atol=0)
 
 
 def test_a_signal_between_two_micro_batches_loses_no_gradient(tmp_path, micro, monkeypatch):

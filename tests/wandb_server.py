@@ -1,6 +1,7 @@
-"""A server on loopback that hands out a grid to agents of W&B 0.31 and takes their runs.
+"""A server on loopback that speaks what runs, agents, `wandb sync` and dashboards need of the protocol of W&B 0.31.
 
-It answers the eight operations that this needs; a request for any other is kept in `unknown`.
+It hands out grids to agents, and keeps runs, artefacts and saved views. A request that it does not know is kept in
+`unknown`. It can fall silent: `reachable`, and `cut_after`, the request after which it does.
 """
 
 import base64
@@ -22,8 +23,14 @@ class Server:
         self.waiting: list[dict[str, Any]] = []
         self.sweep = ""
         self.unknown: list[str] = []
+        self.artefacts: dict[str, dict[str, Any]] = {}
+        self.projects: list[str] = []
+        self.views: dict[str, dict[str, Any]] = {}
+        self.bodies: list[bytes] = []  # all that was ever sent here
+        self.reachable, self.cut_after = True, ""
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_state": self}))
         self.http.daemon_threads = True
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that leave are normal
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
     def __enter__(self) -> "Server":
@@ -45,6 +52,25 @@ class Server:
                 names = dict.fromkeys(("entity", "username", "name", "email"), "someone")
                 edges: dict[str, list] = {"edges": []}
                 return {"viewer": {"id": "v", "admin": False, "flags": "{}", "teams": edges, "apiKeys": edges} | names}
+            case "GetDefaultEntity":
+                return {"viewer": {"id": "v", "entity": "someone"}}
+            case "GetProjects":
+                node = {"id": "p", "entityName": "someone", "createdAt": "2026-01-01T00:00:00", "isBenchmark": False}
+                edges = [{"node": node | {"name": name, "user": None}} for name in self.projects]
+                return {"models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": edges}}
+            case "CreateProject":
+                self.projects.append(given["input"]["name"])
+                return {"upsertModel": {"inserted": True}}
+            case "UpsertView2" | "upsertView":
+                name = given.get("id") or f"view{len(self.views)}"
+                view = {"id": name, "name": given["name"], "displayName": given["displayName"]}
+                view |= {"description": "", "updatedAt": None, "type": given["type"], "spec": given["spec"]}
+                self.views[name] = view | {
+                    "project": {"id": "p", "name": given["projectName"], "entityName": "someone"}
+                }
+                return {"upsertView": {"view": self.views[name], "inserted": "id" not in given}}
+            case "ServerFeaturesQuery":
+                return {"serverInfo": {"features": []}}
             case "OrganizationCoreWeaveOrganizationID":
                 return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
             case "UpsertSweep":
@@ -66,16 +92,49 @@ class Server:
                     commands = [self.next_command()]
                 return {"agentHeartbeat": {"agent": {"id": "a"}, "commands": json.dumps(commands)}}
             case "UpsertBucket":
-                run = self.runs.setdefault(given["name"], {"summary": {}})
-                run |= {key: given[key] for key in ("sweep", "project", "entity") if given.get(key)}
+                known = given["name"] in self.runs
+                run = self.runs.setdefault(given["name"], {"summary": {}, "lines": {}, "files": {}})
+                kept = ("sweep", "project", "entity", "groupName", "jobType", "tags", "displayName")
+                run |= {key: given[key] for key in kept if given.get(key)}
                 if given.get("config"):
                     run["config"] = {key: entry["value"] for key, entry in json.loads(given["config"]).items()}
                 bucket = dict.fromkeys(("displayName", "description", "sweepName"), "") | {"id": given["name"]}
-                bucket |= {"name": given["name"], "config": "{}", "historyLineCount": 0, "project": project}
-                return {"upsertBucket": {"inserted": True, "bucket": bucket}}
+                bucket |= {"name": given["name"], "config": "{}", "historyLineCount": len(run["lines"])}
+                return {"upsertBucket": {"inserted": not known, "bucket": bucket | {"project": project}}}
+            case "RunResumeStatus":
+                return {"model": project | {"bucket": self.resumed(given["name"])}}
             case "CreateRunFiles":
-                files = [{"name": name, "uploadUrl": f"{self.url}/put"} for name in given["files"]]
+                files = [
+                    {"name": name, "uploadUrl": f"{self.url}/put/{given['run']}/{name}"} for name in given["files"]
+                ]
                 return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
+            case "ArtifactType":
+                return {"project": {"artifact": None}}
+            case "CreateArtifact":
+                made = given["input"]
+                self.artefacts[made["artifactCollectionName"]] = made | {"files": {}}
+                created = {"id": made["artifactCollectionName"], "state": "PENDING"}
+                return {"createArtifact": {"artifact": created | {"artifactSequence": {"latestArtifact": None}}}}
+            case "CreateArtifactManifest" | "UpdateArtifactManifest":
+                name = given.get("artifactID") or given["artifactManifestID"]
+                file = {"id": "f", "uploadUrl": f"{self.url}/artefact/{name}/manifest.json", "uploadHeaders": []}
+                key = operation[0].lower() + operation[1:]
+                return {key: {"artifactManifest": {"id": name, "file": file}}}
+            case "CreateArtifactFiles":
+                nodes = []
+                for file in given["input"]["artifactFiles"]:
+                    name = file["artifactID"]
+                    url = f"{self.url}/artefact/{name}/{file['name']}"
+                    node = {
+                        "storagePath": file["name"],
+                        "uploadUrl": url,
+                        "uploadHeaders": [],
+                        "artifact": {"id": name},
+                    }
+                    nodes.append({"node": node | {"uploadMultipartUrls": None}})
+                return {"createArtifactFiles": {"files": {"edges": nodes}}}
+            case "CommitArtifact":
+                return {"commitArtifact": {"artifact": {"id": given["artifactID"], "digest": "d"}}}
         self.unknown.append(operation)
         return {}
 
@@ -86,7 +145,25 @@ class Server:
         name = base64.b32encode(str(len(self.waiting)).encode()).decode().strip("=").lower()
         return {"type": "run", "run_id": f"run{name}", "args": args, "program": "train.py"}
 
+    def resumed(self, name: str) -> dict[str, Any] | None:
+        """What a run that goes on has to know of its first part."""
+        if name not in self.runs:
+            return None
+        run = self.runs[name]
+        config = {key: {"value": value} for key, value in run.get("config", {}).items()}
+        tail = [line for _, line in sorted(run["lines"].items())[-1:]]
+        counts = {"historyLineCount": len(run["lines"]), "eventsLineCount": 0, "logLineCount": 0}
+        told = {"summaryMetrics": run["summary"], "config": config, "historyTail": tail, "eventsTail": []}
+        told = {key: json.dumps(value) for key, value in (told | {"wandbConfig": {"t": {}}}).items()}
+        return counts | told | {"id": name, "name": name, "displayName": "", "tags": run.get("tags", []), "notes": ""}
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for _, line in sorted(self.runs[run]["lines"].items())]
+
     def stream(self, run: str, body: dict[str, Any]) -> None:
+        if chunk := body.get("files", {}).get("wandb-history.jsonl"):
+            for number, line in enumerate(chunk["content"], chunk["offset"]):
+                self.runs[run]["lines"][number] = line
         if chunk := body.get("files", {}).get("wandb-summary.json"):
             self.runs[run]["summary"] |= json.loads(chunk["content"][-1])
         if body.get("complete"):
@@ -102,16 +179,26 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         body, path = self.rfile.read(int(self.headers.get("Content-Length") or 0)), urlsplit(self.path).path
+        if not self.server_state.reachable:
+            self.close_connection = True
+            return
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
+        self.server_state.bodies.append(body)
         said: dict[str, Any] = {}
         if path == "/graphql":
             asked = json.loads(body)
             found = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
             operation = asked.get("operationName") or (found[1] if found else asked["query"])
             said = {"data": self.server_state.answer(operation, asked.get("variables") or {})}
+            if operation == self.server_state.cut_after:
+                self.server_state.reachable = False
         elif path.endswith("/file_stream"):
             self.server_state.stream(path.split("/")[-2], json.loads(body))
+        elif found := re.fullmatch(r"/put/([^/]+)/(.+)", path):
+            self.server_state.runs[found[1]]["files"][found[2]] = body
+        elif found := re.fullmatch(r"/artefact/([^/]+)/(.+)", path):
+            self.server_state.artefacts[found[1]]["files"][found[2]] = body
         data = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

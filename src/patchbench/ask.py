@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchbench.data.batches import Batches
@@ -96,11 +96,16 @@ def check(asked: Questions, net: Any, source: Source) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the network said: the class of each image asked for, by its number in the split."""
+    """What the network said: the class of each image asked for, by its number in the split.
+
+    sure, right: the probability of that class, and of the label.
+    """
 
     indices: Int[Tensor, " n"]
     classes: Int[Tensor, " n"]
     labels: Int[Tensor, " n"]
+    sure: Float[Tensor, " n"]
+    right: Float[Tensor, " n"]
 
     def accuracy(self, chosen: Tensor | None = None) -> float:
         hits = (self.classes == self.labels).float()
@@ -111,7 +116,7 @@ def answers(trainer: pl.Trainer, task: Classify, data: Batches, split: Split) ->
     """Of all ranks together, in the order of the split."""
     data.asked = split
     said: Any = trainer.predict(task, datamodule=data)
-    columns = torch.cat([torch.stack(batch).cpu() for batch in said], 1)
+    columns = torch.cat([torch.stack([column.cpu().double() for column in batch]) for batch in said], 1)
     order: Any = data.predict_dataloader().sampler
     bad = unreadable(split)  # left out when it was read
     mine = torch.cat([torch.tensor([i for chosen in order for i in chosen.indices if not bad[i]])[None], columns])
@@ -119,7 +124,8 @@ def answers(trainer: pl.Trainer, task: Classify, data: Batches, split: Split) ->
         shares: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(shares, mine)
         mine = torch.cat(shares, 1)
-    return Answers(*mine[:, mine[0].argsort()])
+    indices, classes, labels, sure, right = mine[:, mine[0].argsort()]
+    return Answers(indices.long(), classes.long(), labels.long(), sure, right)
 
 
 def ask(

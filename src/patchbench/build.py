@@ -37,6 +37,8 @@ def check_options(cfg: DictConfig) -> None:
         raise ValueError(f"seed={cfg.seed} must not be negative")
     if cfg.limit_batches is not None and cfg.limit_batches < 1:
         raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
+    if cfg.logger.checkpoints and not cfg.logger.wandb:
+        raise ValueError("logger.checkpoints=true keeps checkpoints in W&B: use logger=wandb with it")
     check_workers(cfg.workers)
     if not 0 <= cfg.resident <= 1:
         raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")

@@ -79,11 +79,12 @@ class Origin(pl.Callback):
 def keep_checkpoints(out_dir: Path) -> list[pl.Callback]:
     """last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals.
 
-    Two callbacks, for the `save_last` of one saves only when the best is saved as well.
+    Two callbacks, for the `save_last` of one saves only when the best is saved as well. The last comes last: it holds
+    what the other has found.
     """
     last = ModelCheckpoint(out_dir, "last", enable_version_counter=False)
     best = ModelCheckpoint(out_dir, "best", monitor="val/acc", mode="max", enable_version_counter=False)
-    return [last, best]
+    return [best, last]
 
 
 class StopOnSignal(pl.Callback):
@@ -101,6 +102,7 @@ class StopOnSignal(pl.Callback):
         self.path, self.every = path, every
         self.received = 0  # its place in `signals`, from 1
         self.training, self.process = False, os.getpid()
+        self.epoch_ended = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -144,8 +146,12 @@ class StopOnSignal(pl.Callback):
             self.stop_if_told(trainer, leave=not last)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        if trainer.current_epoch + 1 != trainer.max_epochs:
-            self.stop_if_told(trainer, leave=True, save=False)  # keep_checkpoints saved after validation
+        self.epoch_ended = True  # keep_checkpoints will save it: Lightning calls them after all others
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if self.epoch_ended:
+            self.epoch_ended = False
+            self.stop_if_told(trainer, leave=True, save=False)
 
     def stop_if_told(self, trainer: pl.Trainer, *, leave: bool, save: bool = True) -> None:
         received = self.received

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from scipy.stats import binomtest
 
 from patchbench import interop, schema
-from patchbench.ask import ask
+from patchbench.ask import answers, ask
 from patchbench.build import (
     asked,
     build_duration,
@@ -55,12 +55,22 @@ from patchbench.task import Classify
 from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
 from patchbench.track.metrics_csv import MetricsCsv
+from patchbench.track.predictions import confusion, predictions
 from patchbench.track.progress import ProgressBar
 from patchbench.track.record import environment, write_record
 from patchbench.track.table import print_result
-from patchbench.track.wandb_run import ID_FILE
+from patchbench.track.wandb_run import ID_FILE, RunLogger
 
-FILES = ("run.json", "metrics.csv", "last.ckpt", "best.ckpt", "analysis.html", ID_FILE)
+FILES = (
+    "run.json",
+    "metrics.csv",
+    "predictions.csv",
+    "confusion.csv",
+    "last.ckpt",
+    "best.ckpt",
+    "analysis.html",
+    ID_FILE,
+)
 
 
 def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_sweep: bool = False) -> float:
@@ -111,6 +121,8 @@ def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in
             validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
             tested = test(trainer, task, data, out_dir / "best.ckpt")
             tested |= ask(trainer, task, data, asked(cfg), split_at_size(cfg))
+        if cfg.logger.tables:
+            log_predictions(trainer, task, data, out_dir)
         left_out = skipped(trainer, data)
         result = validated | tested | meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {name: value for name, value in result.items() if isinstance(value, int | float)})
@@ -120,6 +132,8 @@ def train_here(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in
         if cfg.analyze:
             result |= analyze_now(cfg, ready, out_dir)
             write_record(record, done)
+        if cfg.logger.checkpoints:
+            log_checkpoint(trainer, out_dir, levels | result)
     if left_out:
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
     print_result(schema.name(levels), result, out_dir)
@@ -224,12 +238,41 @@ def start_loggers(
         run = instantiate(cfg.logger.wandb)(
             name=schema.name(levels),
             tags=[f"{factor}={level}" for factor, level in levels.items() if level is not None],
-            config=levels | costs.facts() | {"identity": origin["identity"], "config": origin["config"]},
+            config=flat_config(origin, costs),
             out_dir=out_dir,
             runs_dir=Path(cfg.runs_dir),
             resume=resume,
         )
         yield stack.enter_context(run)
+
+
+def flat_config(origin: dict[str, Any], costs: Cost) -> dict[str, Any]:
+    """What W&B groups and filters by: levels, figures of the network, plain settings; the rest below `config`."""
+    plain = {name: value for name, value in origin["compared"].items() if isinstance(value, int | float | str)}
+    told: dict[str, Any] = {"identity": origin["identity"], "config": origin["config"], "environment": environment()}
+    return plain | origin["factors"] | costs.facts() | told
+
+
+def log_predictions(trainer: pl.Trainer, task: Classify, data: Batches, out_dir: Path) -> None:
+    """What was said of each test image, into predictions.csv, confusion.csv and the tables of W&B."""
+    test = data.splits["test"]
+    said = answers(trainer, task, data, test)
+    if not trainer.is_global_zero:
+        return
+    names = getattr(data.source, "classes", None)
+    predicted = predictions(said.indices, said.labels, said.classes, said.sure, said.right, names)
+    confused = confusion(predicted)
+    predicted.to_csv(out_dir / "predictions.csv", index=False)
+    confused.to_csv(out_dir / "confusion.csv", index=False)
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.log_predictions(predicted, confused, lambda numbers: test.read(numbers)[0])
+
+
+def log_checkpoint(trainer: pl.Trainer, out_dir: Path, about: dict[str, Any]) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.log_checkpoint(out_dir / "best.ckpt", out_dir.name, about)
 
 
 def ask_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:

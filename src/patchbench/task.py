@@ -78,10 +78,13 @@ class Classify(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("test", batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """The class that each image is given, and the one it has."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The class that each image is given, the one it has, and the probabilities of both."""
         images, labels = batch
-        return self.net(images).argmax(1), labels
+        logits = self.net(images)
+        classes, shares = logits.argmax(1), logits.float().softmax(1)
+        sure, right = (shares.gather(1, each[:, None])[:, 0] for each in (classes, labels))
+        return classes, labels, sure, right
 
     def measure(self, split: str, batch: Batch) -> None:
         images, labels = batch

@@ -210,6 +210,7 @@ class Meter(pl.Callback):
             share = self.latest["throughput/images_per_s_per_gpu"] / self.latest["throughput/images_per_s"]
             final |= {
                 "final/images_per_s": rate,
+                "final/ms_per_image": 1000 / rate,
                 "final/step_ms_median": 1000 * statistics.median(self.step_s),
                 "final/step_ms_p95": 1000 * sorted(self.step_s)[int(0.95 * len(self.step_s))],
                 "final/data_wait_frac": self.waited / self.seconds,

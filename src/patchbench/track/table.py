@@ -30,6 +30,8 @@ ROWS = (
 FILES = {
     "run.json": "the record: configuration, figures, versions, machine",
     "metrics.csv": "every metric, step by step",
+    "predictions.csv": "what was said of each test image, the worst first",
+    "confusion.csv": "which label was taken for what, and how often",
     "best.ckpt": "best by validation accuracy: what was tested",
     "last.ckpt": "after the last epoch",
     "analysis.html": "what the input stage learned, in pictures",

@@ -1,0 +1,99 @@
+"""A specification as a file, always, and in W&B where one is logged in."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
+
+from patchbench.track.private import private
+from patchbench.track.wandb_run import resolve_mode
+
+Made = ws.Workspace | wr.Report
+
+
+def logged_in() -> bool:
+    return resolve_mode("auto") == "online"
+
+
+def whose(entity: str | None, online: bool) -> str:
+    """The entity asked for, else that of the login; empty where nobody is logged in."""
+    if entity or not online:
+        return entity or ""
+    with asking("is not there"):
+        return wandb.Api().default_entity or ""
+
+
+@contextmanager
+def asking(said: str) -> Iterator[None]:
+    """ConnectionError, in one line, for whatever goes wrong on the way to W&B."""
+    try:
+        yield
+    except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
+        why = private(" ".join(str(error).split())[:200]) or type(error).__name__
+        raise ConnectionError(f"W&B {said} ({why}): `wandb login`, or WANDB_MODE=offline for the file alone") from error
+
+
+def app_url() -> str:
+    return wandb.setup().settings.app_url
+
+
+def specification(made: Made) -> dict[str, Any]:
+    """What W&B is sent. The library offers no public way that asks no server, and so its version is pinned."""
+    return json.loads(made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
+
+
+def write(made: Made, path: Path, saved: Mapping[str, str]) -> Path:
+    """saved: url, id and name of what it is in W&B; the next time it is that which changes."""
+    kind, title = ("report", made.title) if isinstance(made, wr.Report) else ("workspace", made.name)
+    whose = {"entity": made.entity, "project": made.project}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"kind": kind, "title": title} | whose | {"saved": dict(saved), "spec": specification(made)}
+    path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    return path
+
+
+def saved_before(made: Made, path: Path) -> dict[str, str]:
+    """What the file says, if it is of the same project."""
+    if not path.exists():
+        return {}
+    told = json.loads(path.read_text(encoding="utf-8"))
+    return told["saved"] if (told["entity"], told["project"]) == (made.entity, made.project) else {}
+
+
+def publish(made: Made, path: Path) -> str:
+    """Save it in W&B, in place of what was saved from the same file; returns its link. Needs a login.
+
+    ConnectionError where W&B does not take it; the file is written all the same.
+    """
+    saved = saved_before(made, path)
+    write(made, path, saved)
+    with asking(f"has not taken {path}"):
+        api = wandb.Api()
+        if made.project not in [project.name for project in api.projects(made.entity)]:
+            api.create_project(made.project, made.entity)
+        try:
+            put(made, saved)
+        except (wandb.errors.Error, KeyError, TypeError):
+            if not saved:
+                raise
+            put(made, {})  # it was deleted there
+    told = (
+        {"url": made.url, "id": made.id, "name": ""}
+        if isinstance(made, wr.Report)
+        else {"url": made.url, "id": made._internal_id, "name": made._internal_name}
+    )
+    write(made, path, told)
+    return made.url
+
+
+def put(made: Made, saved: Mapping[str, str]) -> None:
+    if isinstance(made, wr.Report):
+        made.id = saved.get("id", "")
+    else:
+        made._internal_id, made._internal_name = saved.get("id", ""), saved.get("name", "")
+    made.save()
