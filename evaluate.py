@@ -12,7 +12,7 @@ from patchbench.command import command
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    from patchbench.run import evaluate  # seconds of imports, not needed for --help and for refusals
+    from patchbench.evaluation import evaluate  # seconds of imports, not needed for --help and for refusals
 
     evaluate(
         Path(cfg.ckpt),

@@ -11,7 +11,7 @@ from patchbench.command import command
 
 @command("prepare")
 def main(cfg: DictConfig) -> None:
-    from patchbench.run import prepare_cache  # seconds of imports, not needed for --help and for refusals
+    from patchbench.caching import prepare_cache  # seconds of imports, not needed for --help and for refusals
 
     prepare_cache(cfg, list(HydraConfig.get().overrides.task))
 

@@ -7,7 +7,8 @@ from conftest import build_net, configure, instantiate, options, record
 from patchbench.ask import check, questions
 from patchbench.data.source import InMemory
 from patchbench.data.views import Changed, Some, moved, on_canvas, shuffled
-from patchbench.run import evaluate, train
+from patchbench.evaluation import evaluate
+from patchbench.run import train
 
 IMAGES = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SPLIT = InMemory(IMAGES, torch.arange(6))

@@ -19,7 +19,8 @@ from torchvision.transforms import v2
 
 from patchbench.data.imagefolder import ImageFolder
 from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre, channels
-from patchbench.run import evaluate, train
+from patchbench.evaluation import evaluate
+from patchbench.run import train
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 

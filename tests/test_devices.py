@@ -14,7 +14,8 @@ from timm.layers import convert_sync_batchnorm
 from patchbench.checkpoint import read_checkpoint
 from patchbench.data.batches import EvalOrder
 from patchbench.errors import Refused
-from patchbench.run import evaluate, train
+from patchbench.evaluation import evaluate
+from patchbench.run import train
 from patchbench.track.device import peak_of
 
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}

@@ -9,6 +9,9 @@ SRC = Path(patchbench.__file__).parent
 # The only ones that know Hydra.
 TOP = (
     "analysis",
+    "caching",
+    "evaluation",
+    "exporting",
     "build",
     "command",
     "errors",
@@ -71,7 +74,7 @@ MAY_IMPORT = {
     "trainer": {"checkpoint", "shard"},
     "ask": {"data", "layout", "task"},
     "data": {"layout", "machine", "task", "data"},
-    "track": {"cost", "task", "track"},
+    "track": {"cost", "layout", "task", "track"},
     "html": set(),
     "analyze": {"analyze", "explain", "html", "layout"},
     "explain": {"layout", "cost", "explain", "html"},

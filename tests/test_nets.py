@@ -21,10 +21,12 @@ from patchbench.cnn import Cnn, dilations
 from patchbench.command import run_name
 from patchbench.cost import cost, memory
 from patchbench.errors import Refused
+from patchbench.evaluation import evaluate
+from patchbench.exporting import export
 from patchbench.interop import load
 from patchbench.layout import Layout
 from patchbench.lesson import explain
-from patchbench.run import evaluate, export, train
+from patchbench.run import train
 from patchbench.schema import Compared, compared, factors, reads
 from patchbench.schema import name as called
 from patchbench.vit import ViT

@@ -17,7 +17,8 @@ from patchbench.build import build_net
 from patchbench.checkpoint import StopOnSignal, read_checkpoint
 from patchbench.data.batches import Batches
 from patchbench.errors import Refused
-from patchbench.run import evaluate, train
+from patchbench.evaluation import evaluate
+from patchbench.run import train
 from patchbench.track.meter import Meter
 
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}

@@ -1,10 +1,9 @@
-"""From a configuration to a finished run, and from a finished run to its figures and its weights."""
+"""From a configuration to a finished run."""
 
 import json
 import os
-import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
-from scipy.stats import binomtest
 
 from patchbench import interop, schema
 from patchbench.ask import answers, ask
@@ -28,12 +26,10 @@ from patchbench.build import (
     build_task,
     check_asked,
     check_options,
-    check_workers,
     compile_blocks,
     fit_embedding,
     network_cost,
     prepare_data,
-    restore,
     share_batch_norms,
     split_at_size,
     split_batch,
@@ -41,16 +37,11 @@ from patchbench.build import (
 from patchbench.checkpoint import Origin, StopOnSignal, keep_checkpoints, read_checkpoint
 from patchbench.cost import Cost
 from patchbench.data.batches import Batches
-from patchbench.data.cached import PREPARE
 from patchbench.data.pictures import BadImage
-from patchbench.data.prepare import prepare as write_cache
-from patchbench.data.prepare import verify
-from patchbench.data.source import Source, unreadable
+from patchbench.data.source import Source
 from patchbench.errors import Refused, refusing
-from patchbench.layout import Size
+from patchbench.evaluation import analyze_again, ask_again, skipped, test
 from patchbench.lock import locked
-from patchbench.machine import cores
-from patchbench.shard import load_weights
 from patchbench.task import Classify
 from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
@@ -58,7 +49,7 @@ from patchbench.track.metrics_csv import MetricsCsv
 from patchbench.track.predictions import confusion, predictions
 from patchbench.track.progress import ProgressBar
 from patchbench.track.record import environment, write_record
-from patchbench.track.table import print_result
+from patchbench.track.table import print_result, say, spell_size
 from patchbench.track.wandb_run import ID_FILE, RunLogger
 
 FILES = (
@@ -275,15 +266,6 @@ def log_checkpoint(trainer: pl.Trainer, out_dir: Path, about: dict[str, Any]) ->
             logger.log_checkpoint(out_dir / "best.ckpt", out_dir.name, about)
 
 
-def ask_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
-    """Put the questions of `cfg.eval` to a run that was done with others, and add the answers to its record."""
-    how: dict[str, Any] = {"workers": cfg.workers, "resident": cfg.resident}
-    more = evaluate(out_dir / "best.ckpt", cfg.trainer, cfg.eval, **how, data_root=None, silent=True)
-    done |= {"asked": OmegaConf.to_container(cfg.eval, resolve=True), "result": done["result"] | more["result"]}
-    write_record(out_dir / "run.json", done)
-    return done
-
-
 def analyze_now(cfg: DictConfig, ready: Ready, out_dir: Path) -> dict[str, float]:
     """Of the network that was just tested; the pictures go to the loggers that show any."""
     from patchbench.analysis import analysis  # with what draws and fits, which few runs need
@@ -298,138 +280,12 @@ def analyze_now(cfg: DictConfig, ready: Ready, out_dir: Path) -> dict[str, float
     return found.numbers
 
 
-def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
-    """Of a run that was done without."""
-    from patchbench.analysis import analyze
-
-    how: dict[str, Any] = {"workers": cfg.workers, "resident": cfg.resident}
-    found = analyze(out_dir / "best.ckpt", out_dir, cfg.trainer, **how, images=None, data_root=None)
-    done |= {"result": done["result"] | found.numbers}
-    write_record(out_dir / "run.json", done)
-    return done
-
-
-def evaluate(
-    ckpt: Path,
-    trainer_cfg: DictConfig,
-    eval_cfg: DictConfig,
-    *,
-    workers: int | str,
-    resident: float,
-    data_root: str | None,
-    silent: bool = False,
-) -> dict[str, Any]:
-    """The figures of the test split, from the checkpoint alone. Refused where it or its data cannot be read."""
-    with refusing():
-        checkpoint = read_checkpoint(ckpt)
-        origin = checkpoint["patchbench"]
-        cfg, source = restore(checkpoint, data_root)
-        cfg.workers, cfg.resident, cfg.eval = workers, resident, eval_cfg
-        check_asked(cfg, source)
-        trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
-        data = prepare_data(cfg, source, trainer)
-        costs = network_cost(cfg, source)
-        task = build_task(cfg, build_net(cfg, source), data, build_duration(cfg, data, costs))
-    with refusing(BadImage):
-        result = test(trainer, task, data, ckpt) | ask(trainer, task, data, asked(cfg), split_at_size(cfg))
-    result |= costs.facts()
-    if not silent:
-        print_result(schema.name(origin["factors"]), result)
-    return origin | {"result": result}
-
-
-def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
-    """Write the trained network for timm. Refused where timm has none that computes the same."""
-    with refusing():
-        if out.suffix != ".safetensors":
-            raise ValueError(f"out={out} must end in .safetensors: use out={out.with_suffix('.safetensors')}")
-        checkpoint = read_checkpoint(ckpt)
-        levels = checkpoint["patchbench"]["factors"]
-        if levels["pos"] is None:
-            raise ValueError(
-                f"ckpt={ckpt} is of model={levels['model']}, and what is exported is a Vision Transformer of timm's: "
-                "take the weights from the checkpoint's own state_dict, where their names begin with net."
-            )
-        cfg, source = restore(checkpoint, data_root)
-        net = build_net(cfg, source).eval()
-        net.load_state_dict(interop.net_state(checkpoint))
-        call = interop.export(net, out, img_size=source.img_size, num_classes=source.num_classes)
-    say(f"wrote {out}, for images of mean {spell_list(source.mean)} and standard deviation {spell_list(source.std)}:")
-    say(call)
-
-
-def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
-    """Turn the set of `cfg.data` into a cache at `cfg.out`, or verify the one that is there.
-
-    given: the arguments of the command. Refused where the set cannot be read or the cache cannot be written.
-    """
-    with refusing():
-        out = Path(cfg.out).expanduser()
-        check_workers(cfg.workers)
-        workers = cores() if cfg.workers == "auto" else cfg.workers
-        if cfg.verify:
-            say(f"{out}: all {verify(out, workers=workers):,} images and labels are as they were written")
-            return
-        cfg.data.img_size = cfg.size
-        if "crop_pct" in cfg.data:
-            cfg.data.crop_pct = 1.0  # what is cut off now is lost to training
-        made_from: Any = OmegaConf.to_container(cfg.data, resolve=True)
-        command = f"{PREPARE} {shlex.join(given)}"
-        meta = write_cache(instantiate(cfg.data), out, made_from=made_from, command=command, workers=workers)
-    kept = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
-    counts = ", ".join(f"{count:,} {name}" for name, count in kept.items())
-    left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(kept.values())
-    bad = f"; {left_out:,} that do not decode were left out" if left_out else ""
-    say(f"{out} holds {counts} images of {spell_size(meta['img_size'])} pixels{bad}")
-    for whose in ("source", "measured"):
-        say(f"{whose}: mean {spell_list(meta[whose]['mean'])}, standard deviation {spell_list(meta[whose]['std'])}")
-    say(f"python train.py data=cached data.root={shlex.quote(str(out))}")
-
-
-def spell_list(values: Sequence[float]) -> str:
-    return f"({', '.join(f'{value:.4g}' for value in values)})"
-
-
-def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:
-    """The figures of the test split at `ckpt`, with the 95 % Wilson interval of the accuracy."""
-    load_weights(task, read_checkpoint(ckpt)["state_dict"])
-    trainer.test(task, data, verbose=False)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    bad = unreadable(data.splits["test"])
-    images = sum(len(batch.indices) - int(bad[batch.indices].sum()) for batch in data.test_dataloader().sampler)
-    if trainer.world_size > 1:
-        count = torch.tensor(images, device=trainer.strategy.root_device)  # NCCL knows no other
-        images = int(trainer.strategy.reduce(count, reduce_op="sum"))
-    interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
-    return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
-
-
-def skipped(trainer: pl.Trainer, data: Batches) -> list[str]:
-    """The names of the images that do not decode, of all splits, seen by any rank."""
-    names: list[str] = []
-    for split in data.splits.values():
-        bad = unreadable(split)
-        if trainer.world_size > 1:
-            bad = trainer.strategy.reduce(bad.int().to(trainer.strategy.root_device), reduce_op="max").cpu()
-        names += [split.name(i) for i in bad.nonzero().flatten().tolist()]  # type: ignore[attr-defined]
-    return names
-
-
-def spell_size(pair: Size) -> str:
-    return f"{pair[0]}x{pair[1]}"
-
-
 @rank_zero_only
 def clear(out_dir: Path) -> None:
     """Remove what an earlier run left."""
     for file in FILES:
         (out_dir / file).unlink(missing_ok=True)
     shutil.rmtree(out_dir / "analysis", ignore_errors=True)
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 def checkpoint_to_resume(cfg: DictConfig, origin: dict[str, Any], out_dir: Path) -> Path | None:

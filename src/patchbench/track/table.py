@@ -1,11 +1,13 @@
 """What came of a run, as a person reads it in a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
+
+from patchbench.layout import Size
 
 # A row, and how the figures of the record make it; it is left out where one of them is not there. Of two with one
 # label the later one counts, unless it is left out: a CNN has no tokens.
@@ -72,3 +74,16 @@ def print_result(title: str, result: Mapping[str, float | str], out_dir: Path | 
         for name, what in FILES.items():
             if (out_dir / name).exists():
                 console.print(f"  {name:<21}{what}")
+
+
+def spell_size(pair: Size) -> str:
+    return f"{pair[0]}x{pair[1]}"
+
+
+def spell_list(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    print(line, flush=True)
