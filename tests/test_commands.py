@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, record
+from conftest import ROOT, options, record
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -179,7 +179,7 @@ def test_ranks_inside_a_sweep_of_one_process_are_refused(command, micro):
 def test_help_names_groups_and_imports_nothing_heavy(command):
     done = command("train.py", "--help")
     assert done.returncode == 0
-    assert "embed: channelwise, conv, fixed" in done.stdout
+    assert f"embed: {', '.join(options('embed'))}" in done.stdout
 
 
 def test_help_and_refusals_import_nothing_heavy():
