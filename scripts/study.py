@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> None:
     if tune not in ("true", "false"):
         parser.error(f"tune={tune} must be true or false")
     from patchbench import plan, report, tuning  # seconds of imports, not needed for --help
+    from patchbench.machine import cores
 
     try:
         study = plan.read_study(given.name)
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
         print(f"{study.question}\n{len(planned)} runs: arms of {arms}; {seeds} seeds; scale {scale}", flush=True)
         runs_dir = Path(options.get("runs_dir", "runs"))
         on_cpu = "trainer=cpu" in {o for cell in planned for o in cell.overrides} and "trainer" not in options
-        jobs = options.pop("jobs", str(len(os.sched_getaffinity(0))) if on_cpu else "auto")
+        jobs = options.pop("jobs", str(cores()) if on_cpu else "auto")
         rest = [f"hydra.launcher.jobs={jobs}", *(f"{key}={value}" for key, value in options.items())]
         rest += ["--dry-run"] if given.dry_run else []
         if tune == "true":
