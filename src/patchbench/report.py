@@ -55,11 +55,12 @@ def report_study(
 
 
 def likely_scale(study: Study, there: Set[str]) -> str:
-    """The scale of which most runs are there, by the first arm of each part; of equals, the first."""
+    """The scale of which most runs are there, by the first arm of each part; of equals, cpu."""
+    first = {part.name: next(iter(part.arms)) for part in study.parts}
 
-    def found(scale: str) -> int:
-        first = {part.name: next(iter(part.arms)) for part in study.parts}
-        return len(there & set(identities(study, [c for c in cells(study, scale) if c.arm == first[c.part]])))
+    def found(scale: str) -> tuple[int, bool]:
+        some = [cell for cell in cells(study, scale) if cell.arm == first[cell.part]]
+        return len(there & set(identities(study, some))), scale == "cpu"
 
     return max(study.scales, key=found)
 

@@ -255,7 +255,7 @@ def arms_table(report: Report) -> str:
                 measure.number(noise, 2) if not math.isnan(noise) else "n/a",
                 plain(mean(cells, "model/tokens"), ",.0f"), plain(mean(cells, "model/gmacs"), ".3g"),
                 plain(mean(cells, "final/images_per_s"), ",.0f"), plain(memory(cells), ".2f"),
-                plain(mean(cells, "time/wall_s"), ",.0f"), steps_to(points[points["arm"] == arm], GOOD),
+                plain(mean(cells, "time/wall_s"), ",.0f"), steps_to(points, arm, GOOD),
             ])  # fmt: skip
         header = [
             "arm", "seeds", figures.axis_name(part.metric, measure).removesuffix(" (%)"), "sd", "95 % interval (t)",
@@ -293,8 +293,9 @@ def tuning(report: Report) -> str:
     return "\n\n".join(["## Tuning", note, table(["part", "arm", "chosen", "validation", "others"], rows, (3, 4))])
 
 
-def steps_to(points: pd.DataFrame, good: float) -> str:
+def steps_to(points: pd.DataFrame, arm: str, good: float) -> str:
     """Of the median seed; a seed that never gets there counts as later than any."""
+    points = points[points["arm"] == arm] if len(points) else points
     if points.empty:
         return "n/a"
     reached = points[points["score"] >= good].groupby("seed")["step"].min()
