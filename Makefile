@@ -21,7 +21,7 @@ train: $(READY) ## set up, then train the default network on real digits (no acc
 	$(RUN) train.py embed=conv patch=16 pos=learned $(ARGS)
 
 dashboard: $(READY) ## a page over all runs on disk, for a browser, without a server
-	$(RUN) scripts/board.py $(ARGS)
+	$(RUN) scripts/dashboard.py $(ARGS)
 
 test: $(READY) ## set up, then run the tests
 	$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)

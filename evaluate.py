@@ -7,12 +7,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from patchbench.command import command
+from patchbench.config.command import command
 
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    from patchbench.evaluation import evaluate  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.evaluate import evaluate  # seconds of imports, not needed for --help and for refusals
 
     evaluate(
         Path(cfg.ckpt),

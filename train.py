@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from patchbench.command import command
+from patchbench.config.command import command
 
 
 @command("train")
 def main(cfg: DictConfig) -> float:
-    from patchbench.run import train  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.train import train  # seconds of imports, not needed for --help and for refusals
 
     hydra = HydraConfig.get()
     out_dir = Path(os.path.relpath(hydra.runtime.output_dir))

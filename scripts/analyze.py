@@ -8,13 +8,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from patchbench.command import command
+from patchbench.config.command import command
 
 
 @command("analyze")
 def main(cfg: DictConfig) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at first it tells of its cache of fonts
-    from patchbench.analysis import analyze  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.analyze import analyze  # seconds of imports, not needed for --help and for refusals
 
     ckpt = Path(cfg.ckpt)
     analyze(

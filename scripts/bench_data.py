@@ -19,13 +19,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from patchbench.config.compose import CONF
 from patchbench.data.batches import Chosen, Picker, Reader
-from patchbench.data.cached import Cached
-from patchbench.data.imagefolder import ImageFolder
-from patchbench.data.prepare import prepare
+from patchbench.data.cache_writer import prepare
+from patchbench.data.sets.cached import Cached
+from patchbench.data.sets.imagefolder import ImageFolder
 from patchbench.data.source import InMemory, Split
-from patchbench.errors import CONF
-from patchbench.track.record import environment
+from patchbench.runs.record import environment
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

@@ -15,10 +15,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from patchbench.build import build_net, instantiate
-from patchbench.command import register
-from patchbench.errors import CONF
-from patchbench.run import train
+from patchbench.commands.build import build_net, instantiate
+from patchbench.commands.train import train
+from patchbench.config.command import register
+from patchbench.config.compose import CONF
 
 ROUNDS = 3  # both in turn, so that a busy machine slows both
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from patchbench.command import register
-from patchbench.errors import CONF
-from patchbench.run import train
+from patchbench.commands.train import train
+from patchbench.config.command import register
+from patchbench.config.compose import CONF
 
 ONE_STEP = ["epochs=1", "limit_batches=1", "batch_size=2", "trainer=cpu", "logger=csv"]
 CELLS = 3

@@ -9,13 +9,13 @@ import logging
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from patchbench.command import command
+from patchbench.config.command import command
 
 
 @command("explain")
 def main(cfg: DictConfig) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at first it tells of its cache of fonts
-    from patchbench.lesson import explain  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.explain import explain  # seconds of imports, not needed for --help and for refusals
 
     hydra = HydraConfig.get()
     explain(cfg, dict(hydra.runtime.choices), list(hydra.overrides.task))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from patchbench.command import command
+from patchbench.config.command import command
 
 
 @command("export")
 def main(cfg: DictConfig) -> None:
-    from patchbench.exporting import export  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.export import export  # seconds of imports, not needed for --help and for refusals
 
     export(Path(cfg.ckpt), Path(cfg.out), data_root=cfg.data_root)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from patchbench.track.record import environment
+from patchbench.runs.record import environment
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 470.0  # of 8 minutes; the rest is for imports

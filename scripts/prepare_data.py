@@ -6,12 +6,14 @@ python scripts/prepare_data.py data=imagefolder data.root=/data/imagenet size=25
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from patchbench.command import command
+from patchbench.config.command import command
 
 
 @command("prepare")
 def main(cfg: DictConfig) -> None:
-    from patchbench.caching import prepare_cache  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.prepare_data import (
+        prepare_cache,  # seconds of imports, not needed for --help and for refusals
+    )
 
     prepare_cache(cfg, list(HydraConfig.get().overrides.task))
 

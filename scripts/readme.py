@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 
-from patchbench.track.table import rows
+from patchbench.track.terminal import rows
 
 ROOT = Path(__file__).parents[1]
 

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     if bool(given.name) == given.all or not all("=" in option for option in given.options):
         parser.error("give the name of a study or a folder of runs, then key=value; or --all alone")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at first it tells of its cache of fonts
-    from patchbench import report  # seconds of imports, not needed for --help
+    from patchbench.commands import report  # seconds of imports, not needed for --help
 
     try:
         options = dict(option.split("=", 1) for option in given.options)

@@ -18,31 +18,43 @@ def main(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print(__doc__.strip())
         return
-    from patchbench import runs  # seconds of imports, not needed for --help
+    from patchbench.runs import browse, records  # seconds of imports, not needed for --help
 
     own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] in OWN and "=" in a)
     conditions = [a for a in arguments if a.split("=")[0] not in OWN or "=" not in a]
     runs_dir = Path(own.get("runs_dir", "runs"))
     try:
-        chosen = runs.choose(runs.load(runs_dir, own.get("study"), own.get("scale")), conditions)
+        frame = records.load(runs_dir)
+        if "study" in own:
+            frame = frame[frame["identity"].isin(identities(own["study"], own.get("scale")))]
+        chosen = browse.choose(frame, conditions)
         columns = own["columns"].split(",") if "columns" in own else []
-        table = runs.shown(chosen, columns, own.get("sort"))
+        table = browse.shown(chosen, columns, own.get("sort"))
         if "out" in own:
-            runs.write(chosen.loc[table.index, columns or list(chosen)], Path(own["out"]))
+            browse.write(chosen.loc[table.index, columns or list(chosen)], Path(own["out"]))
             print(f"wrote {len(chosen)} runs to {own['out']}")
         elif own.get("delete", "false") != "false":
             if own["delete"] != "true" or not (conditions or "study" in own):
                 raise ValueError(f"delete={own['delete']}: say which runs, as in status=failed delete=true")
-            busy = runs.delete(chosen, runs_dir)
+            busy = browse.delete(chosen, runs_dir)
             print(
                 f"deleted {len(chosen) - len(busy)} runs" + "".join(f"\n{run} is being trained: kept" for run in busy)
             )
         else:
             limit = int(own.get("limit", 50))
-            runs.show(table, chosen, limit or len(table))
+            browse.show(table, chosen, limit or len(table))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def identities(study: str, scale: str | None) -> set[str]:
+    """Identities of the runs of a study, at one scale or at all of them."""
+    from patchbench.config import plan
+
+    found = plan.read_study(study)
+    scales = [scale] if scale else list(found.scales)
+    return {identity for one in scales for identity in plan.identities(found, plan.cells(found, one))}
 
 
 if __name__ == "__main__":

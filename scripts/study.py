@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> None:
     scale, tune = options.pop("scale", "cpu"), options.pop("tune", "false")
     if tune not in ("true", "false"):
         parser.error(f"tune={tune} must be true or false")
-    from patchbench import plan, report, tuning  # seconds of imports, not needed for --help
+    from patchbench.commands import report  # seconds of imports, not needed for --help
+    from patchbench.config import plan, tuning  # seconds of imports, not needed for --help
     from patchbench.machine import cores
 
     try:

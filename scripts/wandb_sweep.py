@@ -8,7 +8,7 @@ python scripts/wandb_sweep.py --method bayes --create embed=conv,linear 'optim.l
 import argparse
 import sys
 
-from patchbench.errors import Refused, one_line_errors
+from patchbench.config.errors import Refused, one_line_errors
 
 
 @one_line_errors
@@ -24,7 +24,7 @@ def main() -> None:
 
     import yaml
 
-    from patchbench.search import wandb_sweep
+    from patchbench.sweep.wandb_sweep import wandb_sweep
 
     sweep = wandb_sweep(given.arguments, method=given.method, metric=given.metric, project=given.project)
     if not given.create:

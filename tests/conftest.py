@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from patchbench.build import build_net, instantiate
-from patchbench.command import register
-from patchbench.errors import CONF
-from patchbench.trainer import quiet
+from patchbench.commands.build import build_net, instantiate
+from patchbench.config.command import register
+from patchbench.config.compose import CONF
+from patchbench.train.trainer import quiet
 
 ROOT = CONF.parent
 torch.set_num_threads(1)  # tests run side by side

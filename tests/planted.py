@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from patchbench.data.digits import Digits
+from patchbench.data.sets.digits import Digits
 from patchbench.data.source import InMemory
 
 SHARE = 0.05

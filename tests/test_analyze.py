@@ -11,15 +11,15 @@ import torch
 from conftest import configure, options, record
 from torch import nn
 
-from patchbench.analysis import analyze
-from patchbench.analyze import attention, field, readout, spectrum
-from patchbench.analyze.figures import pictures
-from patchbench.analyze.measure import Measures, bias_by_distance, measure, positions, turns
-from patchbench.analyze.page import CAPTIONS, SECTIONS
-from patchbench.errors import Refused
-from patchbench.explain.figures import LOOK
-from patchbench.run import train
-from patchbench.schema import identity
+from patchbench.commands.analyze import analyze
+from patchbench.commands.train import train
+from patchbench.config.errors import Refused
+from patchbench.config.identity import identity_of
+from patchbench.measure import attention, field, readout, spectrum
+from patchbench.measure.summary import Measures, bias_by_distance, measure, positions, turns
+from patchbench.pages.analyze.figures import pictures
+from patchbench.pages.analyze.page import CAPTIONS, SECTIONS
+from patchbench.pages.plots import LOOK
 
 
 def noise(*shape, seed=0):
@@ -274,7 +274,7 @@ def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys
     plain = run("logger=none")
     assert not analysed(plain.result)
     later = run("logger=none", "analyze=true")
-    assert identity(plain.cfg) == identity(later.cfg)
+    assert identity_of(plain.cfg) == identity_of(later.cfg)
     assert "done before" in capsys.readouterr().out
     at_end = run("logger=none", "analyze=true", "rerun=true")
     numbers = analysed(at_end.result)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from conftest import build_net, configure, instantiate, options, record
 
-from patchbench.ask import check, questions
+from patchbench.commands.evaluate import evaluate
+from patchbench.commands.train import train
 from patchbench.data.source import InMemory
-from patchbench.data.views import Changed, Some, moved, on_canvas, shuffled
-from patchbench.evaluation import evaluate
-from patchbench.run import train
+from patchbench.evaluate.robustness import check, questions
+from patchbench.evaluate.views import Changed, Some, moved, on_canvas, shuffled
 
 IMAGES = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SPLIT = InMemory(IMAGES, torch.arange(6))

@@ -16,15 +16,15 @@ from timm.data import auto_augment
 from timm.data.mixup import mixup_target
 from torchvision.transforms import v2
 
+from patchbench.commands.train import train
 from patchbench.data.augment import randaugment
 from patchbench.data.augment.chain import Augment
 from patchbench.data.augment.crop import cut, moved
 from patchbench.data.augment.three import blurred
 from patchbench.data.batches import Batches, Chosen, Reader
 from patchbench.data.draws import normal, train_draws
-from patchbench.run import train
-from patchbench.schedule import warmup_cosine
-from patchbench.task import Classify
+from patchbench.train.schedule import warmup_cosine
+from patchbench.train.task import Classify
 
 SIZE = (24, 32)
 

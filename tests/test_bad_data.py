@@ -17,10 +17,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from patchbench.data.imagefolder import ImageFolder
+from patchbench.commands.evaluate import evaluate
+from patchbench.commands.train import train
 from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre, channels
-from patchbench.evaluation import evaluate
-from patchbench.run import train
+from patchbench.data.sets.imagefolder import ImageFolder
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import configure
 
-from patchbench.board.columns import better, sign
-from patchbench.board.curves import POINTS, curves, thin
-from patchbench.board.gather import gather
-from patchbench.board.page import write
-from patchbench.board.plain import embedded, homeless
-from patchbench.run import train
+from patchbench.commands.train import train
+from patchbench.pages.dashboard.curves import POINTS, curves, thin
+from patchbench.pages.dashboard.gather import gather
+from patchbench.pages.dashboard.page import write
+from patchbench.pages.dashboard.plain import embedded, homeless
+from patchbench.runs.metrics import better, sign
 from patchbench.study.figures import pareto
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -170,14 +170,14 @@ def test_columns_have_units_and_a_better_way(name, times, unit, way):
 
 
 def test_the_command_writes_one_file_or_says_why_not(command, runs, tmp_path):
-    none = command("scripts/board.py")
+    none = command("scripts/dashboard.py")
     assert (none.returncode, none.stdout) == (2, "")
     assert none.stderr.startswith("error: runs_dir=runs is no folder")
     (tmp_path / "runs").mkdir()
-    assert command("scripts/board.py").stderr.startswith("error: runs_dir=runs holds no runs: train some")
-    assert "run=x is no option" in command("scripts/board.py", "run=x").stderr
-    assert "is a folder: give the file" in command("scripts/board.py", f"runs_dir={runs}", "out=runs").stderr
-    done = command("scripts/board.py", f"runs_dir={runs}", "out=board.html")
+    assert command("scripts/dashboard.py").stderr.startswith("error: runs_dir=runs holds no runs: train some")
+    assert "run=x is no option" in command("scripts/dashboard.py", "run=x").stderr
+    assert "is a folder: give the file" in command("scripts/dashboard.py", f"runs_dir={runs}", "out=runs").stderr
+    done = command("scripts/dashboard.py", f"runs_dir={runs}", "out=board.html")
     assert done.stdout.startswith("14 runs, ")
     assert done.stderr == ""
     assert os.listdir(tmp_path / "runs") == []

@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import ROOT, configure, options, record
 
-from patchbench.budget import accumulation
-from patchbench.cost import memory
-from patchbench.errors import Refused
+from patchbench.commands.train import train
+from patchbench.config.errors import Refused
 from patchbench.layout import Layout
-from patchbench.run import train
+from patchbench.nets.cost import memory
+from patchbench.nets.vit import ViT
 from patchbench.track.device import free_memory
-from patchbench.vit import ViT
+from patchbench.train.memory import accumulation
 
 Q1_AT_224 = ["embed=overlap", "data=random", "data.img_size=224"]
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "optim": "adamw"}

@@ -20,11 +20,11 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from patchbench.data.batches import Batches
-from patchbench.data.cached import META, PLAN, Cached, images_file
-from patchbench.data.prepare import DONE, prepare, verify
-from patchbench.data.random import Random
+from patchbench.data.cache_writer import DONE, prepare, verify
+from patchbench.data.sets.cached import META, PLAN, Cached, images_file
+from patchbench.data.sets.random import Random
 from patchbench.data.source import InMemory, Source
-from patchbench.trainer import quiet
+from patchbench.train.trainer import quiet
 
 SIZE = 48
 
@@ -254,7 +254,7 @@ class Holes(Random):
 
 
 def test_images_that_the_source_leaves_out_are_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("patchbench.data.prepare.CHUNK_BYTES", 7 * 3 * 8 * 8)
+    monkeypatch.setattr("patchbench.data.cache_writer.CHUNK_BYTES", 7 * 3 * 8 * 8)
     source = Holes(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6)
     write(source, tmp_path / "out")
     copy = cached(tmp_path / "out")

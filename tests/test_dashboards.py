@@ -70,9 +70,9 @@ def logged(folder: Path) -> tuple[set[str], set[str]]:
 
 
 def made(folder: Path, *arguments: str, **env: str) -> dict:
-    done = command_in(folder, "scripts/dashboard.py", *arguments, **env)
+    done = command_in(folder, "scripts/publish.py", *arguments, **env)
     assert done.returncode == 0, done.stderr
-    path = Path(done.stdout.strip()) if done.stdout.startswith("runs") else next(folder.glob("runs/dashboards/*"))
+    path = Path(done.stdout.strip()) if done.stdout.startswith("runs") else next(folder.glob("runs/publish/*"))
     return json.loads((folder / path).read_text())
 
 
@@ -141,7 +141,7 @@ def test_a_report_of_a_sweep_says_what_its_page_says_and_links_to_its_runs(folde
 def test_a_report_of_a_study_has_its_claim_and_its_verdict(folder):
     from test_report import STUDY
 
-    from patchbench.dashboards import publish_study
+    from patchbench.commands.publish import publish_study
 
     experiments = folder / "experiments" / "positions"
     experiments.mkdir(parents=True)
@@ -165,10 +165,10 @@ def test_a_report_of_a_study_has_its_claim_and_its_verdict(folder):
 def test_logged_in_what_was_written_is_published_and_the_second_time_changed(folder):
     with Server() as server:
         for arguments, kind in (([], "project-view"), (["runs"], "runs")):
-            shutil.rmtree(folder / "runs" / "dashboards", ignore_errors=True)
+            shutil.rmtree(folder / "runs" / "publish", ignore_errors=True)
             offline = made(folder, *arguments)
             for _ in range(2):
-                done = command_in(folder, "scripts/dashboard.py", *arguments, **server.env)
+                done = command_in(folder, "scripts/publish.py", *arguments, **server.env)
                 assert done.returncode == 0, done.stderr
                 [view] = [view for view in server.views.values() if view["type"] == kind]
                 assert anonymous(json.loads(view["spec"])) == anonymous(made_again(folder))
@@ -185,7 +185,7 @@ def test_logged_in_what_was_written_is_published_and_the_second_time_changed(fol
 
 
 def made_again(folder: Path) -> dict:
-    [path] = folder.glob("runs/dashboards/*.json")
+    [path] = folder.glob("runs/publish/*.json")
     return json.loads(path.read_text())["spec"]
 
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_published_is_refused_in_one_line(folder):
         (["colour=red"], "colour= is no option here"),
         (["empty"], "no finished run"),
     ):
-        done = command_in(folder, "scripts/dashboard.py", *arguments)
+        done = command_in(folder, "scripts/publish.py", *arguments)
         assert done.returncode == 2
         [line] = done.stderr.splitlines()
         assert line.startswith("error: ")

@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from patchbench.data.batches import EvalOrder, TrainOrder
-from patchbench.data.imagefolder import ImageFolder
 from patchbench.data.pictures import Pictures
-from patchbench.data.random import Random
+from patchbench.data.sets.imagefolder import ImageFolder
+from patchbench.data.sets.random import Random
 from patchbench.data.source import InMemory, Source, held_out, resize
 
 

@@ -11,12 +11,12 @@ import torch
 from conftest import ROOT, configure, options, record
 from timm.layers import convert_sync_batchnorm
 
-from patchbench.checkpoint import read_checkpoint
+from patchbench.commands.evaluate import evaluate
+from patchbench.commands.train import train
+from patchbench.config.errors import Refused
 from patchbench.data.batches import EvalOrder
-from patchbench.errors import Refused
-from patchbench.evaluation import evaluate
-from patchbench.run import train
 from patchbench.track.device import peak_of
+from patchbench.train.checkpoint import read_checkpoint
 
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
 # 359 and 181 are odd, and no multiple of a batch
@@ -224,7 +224,7 @@ def test_a_peak_is_that_of_the_device_and_not_of_one_with_a_longer_name():
 
 
 def test_memory_of_weights_is_shared_where_the_network_is(tmp_path, micro):
-    from patchbench.build import instantiate, network_memory
+    from patchbench.commands.build import instantiate, network_memory
 
     taken = {}
     for trainer in ("ddp", "fsdp"):

@@ -10,13 +10,13 @@ from hydra.utils import instantiate
 from scipy.stats import binomtest, ks_2samp
 from sklearn.linear_model import LogisticRegression
 
+from patchbench.commands.train import train
 from patchbench.data.batches import TrainOrder
 from patchbench.data.diagnostics.colour import HUE
 from patchbench.data.diagnostics.stream import Diagnostic, Scene
 from patchbench.data.draws import eval_draws, train_draws
 from patchbench.data.source import InMemory, Source, Split
 from patchbench.embed.channels import STANDARDS
-from patchbench.run import train
 
 PLACES = torch.arange(3000)
 

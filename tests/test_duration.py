@@ -9,8 +9,8 @@ import torch
 from conftest import configure
 from test_run import NOISY, cut_at, metrics, run, weights
 
-from patchbench import schema
-from patchbench.errors import Refused
+from patchbench.config.errors import Refused
+from patchbench.config.identity import identity_of
 
 PER_EPOCH = 4  # of `micro`
 
@@ -80,7 +80,7 @@ def test_a_budget_without_a_step_is_refused(tmp_path, micro, given, said):
 
 def test_epochs_are_no_part_of_a_run_that_does_not_count_them():
     def identity(*overrides: str) -> str:
-        return schema.identity(configure(*overrides))
+        return identity_of(configure(*overrides))
 
     assert identity("epochs=1") != identity("epochs=2")
     assert identity("budget=steps", "epochs=1") == identity("budget=steps", "epochs=2")

@@ -8,14 +8,14 @@ from PIL import Image
 from torch import nn
 from torch.nn.functional import conv2d
 
-from patchbench.cost import cost
+from patchbench.checks import size
 from patchbench.embed.bottleneck import BottleneckEmbed
 from patchbench.embed.channels import STANDARDS, ChannelwiseEmbed, LuminanceEmbed, OneChannelEmbed
 from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
 from patchbench.embed.overlap import OverlapEmbed, OverlapSumEmbed
-from patchbench.init import init_projection
-from patchbench.layout import size
+from patchbench.nets.cost import cost
+from patchbench.nets.init import init_projection
 
 
 @pytest.mark.parametrize("patch", [4, [4, 8], [8, 2]])

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from patchbench.embed.fixed import FixedEmbed
-from patchbench.init import init_projection
+from patchbench.nets.init import init_projection
 
 KNOBS = {"basis_dim": None, "trainable": False, "fit_images": 1024, "eps": 0.0, "pad": False}
 BASES = ["dct", "hadamard", "random", "orthonormal", "pca", "whitened"]

@@ -12,7 +12,7 @@ from patchbench.embed.hybrid import HybridEmbed
 from patchbench.embed.overlap import OverlapEmbed, OverlapPatchEmbed
 from patchbench.embed.spt import ShiftedPatchEmbed
 from patchbench.embed.stem import HMlpEmbed, OverlapStackEmbed, StemEmbed
-from patchbench.init import init_projection
+from patchbench.nets.init import init_projection
 
 NORMED = {"norm": "batch", "act": "relu", "pad": False}
 STACKS = {

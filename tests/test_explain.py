@@ -10,12 +10,12 @@ from conftest import configure, options, record
 from omegaconf import open_dict
 from torch import nn
 
-from patchbench.build import build_net, instantiate, network_cost
-from patchbench.errors import Refused
-from patchbench.explain import places
-from patchbench.explain.response import is_affine, kernels, shares, windows
+from patchbench.commands.build import build_net, instantiate, network_cost
+from patchbench.commands.explain import explain as explain_command
+from patchbench.config.errors import Refused
 from patchbench.layout import Layout
-from patchbench.lesson import explain as explain_command
+from patchbench.measure import places
+from patchbench.measure.response import is_affine, kernels, shares, windows
 
 MICRO = ("model=micro", "data.img_size=32", "patch=8")
 Explain = Callable[..., SimpleNamespace]

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from conftest import configure, options, record
 from torch import Tensor
 
-from patchbench.build import build_net, compile_blocks, instantiate
-from patchbench.run import train
-from patchbench.vit import PLACES
+from patchbench.commands.build import build_net, compile_blocks, instantiate
+from patchbench.commands.train import train
+from patchbench.nets.vit import PLACES
 
 # torch.compile looks at what it is given
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

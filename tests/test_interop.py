@@ -9,8 +9,9 @@ from conftest import configure
 from safetensors.torch import save_file
 from torch import nn
 
-from patchbench.interop import load, to_timm
-from patchbench.run import train
+from patchbench.commands.train import train
+from patchbench.weights.export import to_timm
+from patchbench.weights.load import load
 
 ONE = ["model.num_prefix_tokens=1", "model.pool=cls"]
 ARMS = {

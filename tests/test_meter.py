@@ -11,10 +11,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from patchbench.cost import Cost
-from patchbench.task import Classify
+from patchbench.nets.cost import Cost
 from patchbench.track.device import GIB, peak_resident_bytes, reset_peak_memory
 from patchbench.track.meter import WARM_UP, Meter
+from patchbench.train.task import Classify
 
 LOAD_S, STEP_S, BATCH = 0.02, 0.03, 8
 

@@ -15,21 +15,22 @@ from test_run import cut_at
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from patchbench.bag import Bag
-from patchbench.build import build_net, compile_blocks
-from patchbench.cnn import Cnn, dilations
-from patchbench.command import run_name
-from patchbench.cost import cost, memory
-from patchbench.errors import Refused
-from patchbench.evaluation import evaluate
-from patchbench.exporting import export
-from patchbench.interop import load
+from patchbench.commands.build import build_net, compile_blocks
+from patchbench.commands.evaluate import evaluate
+from patchbench.commands.explain import explain
+from patchbench.commands.export import export
+from patchbench.commands.train import train
+from patchbench.config.command import run_name
+from patchbench.config.errors import Refused
+from patchbench.config.identity import compared, factors_of, reads
+from patchbench.config.identity import display_name as called
+from patchbench.config.options import Compared
 from patchbench.layout import Layout
-from patchbench.lesson import explain
-from patchbench.run import train
-from patchbench.schema import Compared, compared, factors, reads
-from patchbench.schema import name as called
-from patchbench.vit import ViT
+from patchbench.nets.bag import Bag
+from patchbench.nets.cnn import Cnn, dilations
+from patchbench.nets.cost import cost, memory
+from patchbench.nets.vit import ViT
+from patchbench.weights.load import load
 
 
 def reads_both(model: str) -> bool:
@@ -261,7 +262,7 @@ def test_patch_is_read_by_way_of_the_embedding_alone():
 )
 def test_a_run_is_called_by_what_it_reads(overrides, name):
     cfg = configure(*overrides.split())
-    levels = factors(cfg, cfg.hydra.runtime.choices)
+    levels = factors_of(cfg, cfg.hydra.runtime.choices)
     assert called(levels) == name
     if "resnet" in name:
         assert levels["embed"] is levels["patch"] is levels["pos"] is None

@@ -10,12 +10,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from timm.layers import apply_rot_embed_cat
 
-from patchbench.build import build_net
-from patchbench.command import run_name
-from patchbench.cost import cost, memory
+from patchbench.commands.build import build_net
+from patchbench.config.command import run_name
+from patchbench.config.identity import reads
 from patchbench.layout import Layout
-from patchbench.schema import reads
-from patchbench.vit import PLACES, Position
+from patchbench.nets.cost import cost, memory
+from patchbench.nets.vit import PLACES, Position
 
 SCHEMES = [name for name in options("pos") if name != "none"]
 MIXES_PATCHES = {"overlap", "overlap_sum", "overlap_patch", "overlap_stack", "stem", "spt", "hybrid"}

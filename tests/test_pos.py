@@ -18,10 +18,10 @@ from timm.models.twins import PosConv
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
-from patchbench.grid import stretch
 from patchbench.layout import Layout
 from patchbench.pos.alibi import Alibi2d
 from patchbench.pos.fourier import Fourier
+from patchbench.pos.grid import stretch
 from patchbench.pos.learned import Factorized, Learned
 from patchbench.pos.peg import PEG
 from patchbench.pos.relbias import RelBias, RelBiasMlp, relative_index

@@ -21,9 +21,9 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from patchbench.data.parts import few, parts
 from patchbench.data.pictures import Pictures
 from patchbench.data.source import Source
+from patchbench.data.splits import few, parts
 
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
 NOT_REAL = {"random"} | {name for name in options("data") if "scene" in configure(f"data={name}").data}

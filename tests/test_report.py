@@ -15,11 +15,11 @@ import pytest
 from conftest import ROOT, configure, options
 from omegaconf import OmegaConf
 
-from patchbench import schema
-from patchbench.plan import cells, identities, overrides, parts_at, read_study, studies
-from patchbench.report import report_all, report_study, report_sweep
+from patchbench.commands.report import report_all, report_study, report_sweep
+from patchbench.config.identity import identity_of
+from patchbench.config.plan import cells, identities, overrides, parts_at, read_study, studies
+from patchbench.runs.records import load
 from patchbench.study.figures import pareto
-from patchbench.study.records import load
 from patchbench.study.stats import t_estimate
 
 MICRO = ["model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=32", "limit_batches=4", "logger=csv"]
@@ -156,7 +156,7 @@ def test_every_planned_run_is_found_by_what_train_py_makes_of_its_overrides(expe
     found = identities(study, planned)
     assert len(set(found)) == len(planned) == 6
     for cell, identity in zip(planned, found, strict=True):
-        assert schema.identity(configure(*cell.overrides)) == identity
+        assert identity_of(configure(*cell.overrides)) == identity
 
 
 def test_what_failed_and_what_is_missing_is_told(runs, experiments):

@@ -13,13 +13,14 @@ from conftest import configure
 from hydra.utils import instantiate
 from PIL import Image
 
-from patchbench.build import build_net
-from patchbench.checkpoint import StopOnSignal, read_checkpoint
+from patchbench.commands.build import build_net
+from patchbench.commands.evaluate import evaluate
+from patchbench.commands.train import train
+from patchbench.config.errors import Refused
 from patchbench.data.batches import Batches
-from patchbench.errors import Refused
-from patchbench.evaluation import evaluate
-from patchbench.run import train
 from patchbench.track.meter import Meter
+from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.signals import StopOnSignal
 
 CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from conftest import configure, record
 
-from patchbench import runs
-from patchbench.lock import locked
-from patchbench.run import train
+from patchbench.commands.train import train
+from patchbench.runs import browse as runs
+from patchbench.runs import records
+from patchbench.runs.lock import locked
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def folder(tmp_path_factory):
 
 
 def test_conditions_choose_by_level_by_several_and_by_number(folder):
-    frame = runs.load(folder, None, None)
+    frame = records.load(folder)
     assert len(frame) == 14
     assert set(runs.choose(frame, ["embed=overlap"])["embed"]) == {"overlap"}
     assert len(runs.choose(frame, ["seed=1,2", "status=done"])) == 4
@@ -46,11 +47,11 @@ def test_conditions_choose_by_level_by_several_and_by_number(folder):
 )
 def test_a_condition_that_means_nothing_is_refused(folder, condition, message):
     with pytest.raises(ValueError, match=message):
-        runs.choose(runs.load(folder, None, None), [condition])
+        runs.choose(records.load(folder), [condition])
 
 
 def test_columns_are_those_that_vary_unless_asked_for_and_sorted_as_asked(folder):
-    frame = runs.choose(runs.load(folder, None, None), ["status=done"])
+    frame = runs.choose(records.load(folder), ["status=done"])
     table = runs.shown(frame, [], "-test/acc")
     assert {"embed", "seed", "patch"} < set(table) - {"data"}
     assert table["test/acc"].is_monotonic_decreasing
@@ -58,7 +59,7 @@ def test_columns_are_those_that_vary_unless_asked_for_and_sorted_as_asked(folder
 
 
 def test_files_hold_every_run(folder, tmp_path):
-    frame = runs.load(folder, None, None)
+    frame = records.load(folder)
     for name in ("runs.csv", "runs.parquet"):
         runs.write(frame, tmp_path / name)
     assert len(pd.read_csv(tmp_path / "runs.csv")) == len(pd.read_parquet(tmp_path / "runs.parquet")) == 14
@@ -67,7 +68,7 @@ def test_files_hold_every_run(folder, tmp_path):
 
 
 def test_what_is_deleted_is_gone_and_what_is_being_trained_stays(folder, capsys):
-    frame = runs.choose(runs.load(folder, None, None), ["seed=5"])
+    frame = runs.choose(records.load(folder), ["seed=5"])
     busy, idle = frame["run"]
     with locked(folder / busy, lambda: None):
         assert runs.delete(frame, folder) == [busy]
@@ -92,5 +93,5 @@ def test_ten_thousand_runs_are_read_in_seconds(folder, tmp_path):
         (tmp_path / f"copy_{i:08x}").mkdir()
         (tmp_path / f"copy_{i:08x}" / "run.json").write_text(text)
     began = time.process_time()
-    assert len(runs.load(tmp_path, None, None)) == 10_000
+    assert len(records.load(tmp_path)) == 10_000
     assert time.process_time() - began < 10

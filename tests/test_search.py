@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import Server
 
-from patchbench.errors import Refused
-from patchbench.search import wandb_sweep
+from patchbench.config.errors import Refused
+from patchbench.sweep.wandb_sweep import wandb_sweep
 
 
 def as_run(*arguments: str, method: str = "grid") -> dict:

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from conftest import configure
 
-from patchbench import schema
-from patchbench.plan import cells, identities, read_study, studies
-from patchbench.run import train
+from patchbench.commands.train import train
+from patchbench.config.identity import answered
+from patchbench.config.plan import cells, identities, read_study, studies
+from patchbench.config.tuning import best, choose, grid, settings
 from patchbench.study.claim import parse
 from patchbench.study.verdict import judge
-from patchbench.tuning import best, choose, grid, settings
 
 
 def test_a_study_is_run_reported_and_not_run_again(command, tmp_path):
@@ -81,9 +81,9 @@ def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_pat
 
 def test_a_run_is_asked_again_for_another_question_but_not_for_none(tmp_path):
     asked = {"asked": {**configure().eval, "img_size": [24]}}
-    assert schema.answered(asked, configure())
-    assert schema.answered(asked, configure("eval.img_size=[24]"))
-    assert not schema.answered(asked, configure("eval.img_size=[32]"))
+    assert answered(asked, configure())
+    assert answered(asked, configure("eval.img_size=[24]"))
+    assert not answered(asked, configure("eval.img_size=[32]"))
 
 
 @pytest.mark.slow

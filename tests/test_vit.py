@@ -6,7 +6,7 @@ import torch
 from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 
-from patchbench.cost import cost
+from patchbench.nets.cost import cost
 
 CLASS_TOKEN = ["model.num_prefix_tokens=1", "model.pool=cls", "data=random", "data.img_size=224", "patch=16"]
 

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-Size = tuple[int, int]
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from patchbench.checks import Size, size, spell
 
 
 @dataclass(frozen=True)
@@ -21,26 +25,6 @@ class Layout:
     @property
     def head_dim(self) -> int:
         return self.embed_dim // self.num_heads
-
-
-def size(name: str, value: object) -> Size:
-    """S or [h, w] as (h, w); ValueError names the option unless both are whole and positive."""
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or isinstance(value, bool):
-        raise ValueError(f"{name}={value} is no size in pixels: give a whole number or [height,width], as in {name}=16")
-    return pair[0], pair[1]
-
-
-def one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    """ValueError names the option unless its value is among the choices."""
-    if value not in choices:
-        raise ValueError(f"{name}={value} is unknown: use {' or '.join(choices)}")
-
-
-def positive(name: str, value: object) -> None:
-    """ValueError names the option unless its value is a number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name}={value} must be a number above 0")
 
 
 def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: bool) -> tuple[Size, Size]:
@@ -63,6 +47,7 @@ def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: b
     return ((image[0] + missing[0]) // patch[0], (image[1] + missing[1]) // patch[1]), missing
 
 
-def spell(pair: Size) -> str:
-    """A size as the command line takes it: 16, or [8,16] where height and width differ."""
-    return str(pair[0]) if pair[0] == pair[1] else f"[{pair[0]},{pair[1]}]"
+def padded(images: Float[Tensor, "b c H W"], patch_size: Size, pad: bool) -> Float[Tensor, "b c H2 W2"]:
+    """With rows and columns of zeros at the bottom and right, up to whole patches. ValueError if any and not `pad`."""
+    _, (bottom, right) = cover(images.shape[2:], patch_size, pad)
+    return F.pad(images, (0, right, 0, bottom))

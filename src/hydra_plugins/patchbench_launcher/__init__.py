@@ -13,7 +13,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from patchbench.errors import CellFailed
+from patchbench.config.errors import CellFailed
 from patchbench.sweep.knobs import Knobs
 
 
@@ -95,8 +95,8 @@ class StudySweeper(GridSweeper):
         self.runs_dir = Path(config.runs_dir)
 
     def cells(self, arguments: list[str]) -> Sequence[Sequence[str]]:
-        from patchbench import plan, tuning
-        from patchbench.errors import refusing
+        from patchbench.config import plan, tuning
+        from patchbench.config.errors import refusing
 
         name, scale, which = self.study
         with refusing():

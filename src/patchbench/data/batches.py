@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from patchbench.data.augment.chain import Augment
 from patchbench.data.draws import train_draws
-from patchbench.data.source import Crop, InMemory, Source, Split, Whole
+from patchbench.data.source import Batch, Crop, InMemory, Source, Split, Whole
 from patchbench.machine import cores
-from patchbench.task import Batch
 
 
 class Chosen(NamedTuple):

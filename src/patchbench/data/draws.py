@@ -4,6 +4,8 @@ A *draw* is an integer that stands for one showing of one image. Whatever is ran
 crop, its flip, follows from the draw alone: not from the batch it came in, nor from what was drawn before.
 """
 
+from enum import IntEnum
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -45,3 +47,14 @@ def normal(draws: Int[Tensor, " b"], count: int, purpose: int = 0) -> Float[Tens
     counters = torch.arange(-(-count // 4), device=draws.device)
     bits = hashed(keyed(keyed(draws, purpose)[:, None], counters)).view(torch.int16)[:, :count]
     return torch.erfinv((bits.float() + 0.5) * 2.0**-15) * 2**0.5
+
+
+class Purpose(IntEnum):
+    CROP = 101
+    FLIP = 102
+    RANDAUGMENT = 103
+    THREE = 104
+    JITTER = 105
+    ERASE = 106
+    NOISE = 107
+    MIX = 108

@@ -17,8 +17,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
+from patchbench.checks import Size, one_of, positive
 from patchbench.data.source import Crop
-from patchbench.layout import Size, one_of, positive
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from patchbench.layout import Size
+from patchbench.checks import Size
 
 Crop = Callable[[Int[Tensor, " b"], Int[Tensor, "b 2"]], Int[Tensor, "b 4"]]
 """From draws and image sizes (h, w) to boxes (top, left, height, width): which part of an image training sees."""
@@ -115,3 +115,6 @@ def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[li
     except ValueError as error:
         raise ValueError(f"{option}={count} cannot be held out of {len(labels)} images: {error}") from error
     return sorted(stay), sorted(out)
+
+
+Batch = Sequence[Tensor]  # images b c H W, labels b; in training labels may be shares, b classes

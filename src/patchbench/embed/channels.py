@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Size, cover, size
-from patchbench.pad import padded
+from patchbench.checks import Size, size
+from patchbench.layout import cover, padded
 
 STANDARDS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722)}
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Size, cover, size
-from patchbench.pad import padded
+from patchbench.checks import Size, size
+from patchbench.layout import cover, padded
 
 
 class ConvEmbed(nn.Module):

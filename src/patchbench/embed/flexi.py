@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Size, cover, size
-from patchbench.pad import padded
+from patchbench.checks import Size, size
+from patchbench.layout import cover, padded
 
 
 class FlexiEmbed(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Size
+from patchbench.checks import Size
 
 
 class HybridEmbed(nn.Module):

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Size, cover, size, spell
+from patchbench.checks import Size, size, spell
+from patchbench.layout import cover
 
 
 class OverlapEmbed(nn.Module):

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from patchbench.layout import Size, cover, size, spell
-from patchbench.pad import padded
+from patchbench.checks import Size, size, spell
+from patchbench.layout import cover, padded
 
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
 ACTS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}

@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.grid import RESIZE, coordinates
-from patchbench.layout import Layout, one_of, positive
+from patchbench.checks import one_of, positive
+from patchbench.layout import Layout
+from patchbench.pos.grid import RESIZE, coordinates
 
 
 class Fourier(nn.Module):

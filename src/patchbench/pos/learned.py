@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.grid import stretch
-from patchbench.layout import Layout, one_of, positive
+from patchbench.checks import one_of, positive
+from patchbench.layout import Layout
+from patchbench.pos.grid import stretch
 
 
 class Learned(nn.Module):

@@ -5,7 +5,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.layout import Layout, one_of, positive, spell
+from patchbench.checks import one_of, positive, spell
+from patchbench.layout import Layout
 
 
 class PEG(nn.Module):

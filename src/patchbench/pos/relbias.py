@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchbench.grid import RESIZE, scale, stretch
-from patchbench.layout import Layout, Size, one_of, positive
+from patchbench.checks import Size, one_of, positive
+from patchbench.layout import Layout
+from patchbench.pos.grid import RESIZE, scale, stretch
 
 
 def displacements(grid_size: Size) -> Size:

@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.grid import RESIZE, coordinates
-from patchbench.layout import Layout, Size, one_of, positive
+from patchbench.checks import Size, one_of, positive
+from patchbench.layout import Layout
+from patchbench.pos.grid import RESIZE, coordinates
 
 
 def rotation(angles: Float[Tensor, "*heads h w pairs"]) -> Float[Tensor, "*heads n sincos"]:

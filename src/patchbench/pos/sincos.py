@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.grid import RESIZE, coordinates, stretch
-from patchbench.layout import Layout, Size, one_of, positive
+from patchbench.checks import Size, one_of, positive
+from patchbench.layout import Layout
+from patchbench.pos.grid import RESIZE, coordinates, stretch
 
 
 def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch.device | None = None) -> Tensor:

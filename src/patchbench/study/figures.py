@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
+from patchbench.runs.metrics import Unit, unit
 from patchbench.study.claim import Part, Terms
 from patchbench.study.stats import t_estimate
-from patchbench.study.units import Unit, unit
 from patchbench.study.verdict import Finding, Step
 
 WIDTH = 10.0

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from patchbench.runs.metrics import Unit, unit
 from patchbench.study.claim import Comparison, Part, Study, Terms, parse_terms
 from patchbench.study.stats import (
     ALPHA,
@@ -25,7 +26,6 @@ from patchbench.study.stats import (
     sign_flip_p,
     tost_p,
 )
-from patchbench.study.units import Unit, unit
 
 
 @dataclass(frozen=True)

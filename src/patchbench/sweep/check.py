@@ -12,13 +12,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from patchbench.command import register
+from patchbench.commands.build import check_run
+from patchbench.config.command import register
+from patchbench.config.compose import CONF
+from patchbench.config.errors import Refused, explain, refuse_added_options, refusing
 from patchbench.data.source import Source
-from patchbench.errors import CONF, Refused, explain, refuse_added_options, refusing
-from patchbench.run import check
+from patchbench.runs.record import environment
 from patchbench.sweep.cell import Composed, Facts, setting
-from patchbench.track.record import environment
-from patchbench.trainer import quiet
+from patchbench.train.trainer import quiet
 
 machine = functools.cache(lambda: environment()["machine"])
 
@@ -62,7 +63,7 @@ def check_cell(composed: Composed) -> Facts | str:
     torch.set_num_threads(1)  # cells are checked side by side
     try:
         with refusing():
-            costs = check(composed.cfg, source(composed.data), composed.folder)
+            costs = check_run(composed.cfg, source(composed.data), composed.folder)
     except Refused as refused:
         return explain(refused)
     except Exception as error:  # a part that fails in a way of its own: the other cells can still be checked

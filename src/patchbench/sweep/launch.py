@@ -12,11 +12,11 @@ from types import FrameType
 
 from omegaconf import DictConfig
 
-from patchbench import errors
-from patchbench.command import name_sweep, sweep_name
-from patchbench.errors import Refused, refusing
+from patchbench.config import errors
+from patchbench.config.command import name_sweep, sweep_name
+from patchbench.config.errors import Refused, refusing
+from patchbench.config.identity import analysed, answered
 from patchbench.machine import cores
-from patchbench.schema import analysed, answered
 from patchbench.sweep.cell import Cell, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs

@@ -25,13 +25,22 @@ import torch
 import wandb
 from hydra.core.plugins import Plugins
 
-import patchbench.data
+import patchbench.commands.train
+import patchbench.data.augment
+import patchbench.data.diagnostics
+import patchbench.data.sets
 import patchbench.embed
+import patchbench.nets
 import patchbench.pos
-import patchbench.run
 
-LAZY = (wandb, sklearn.datasets, sklearn.model_selection, patchbench.run)  # imported late by those who need them
-for package in (patchbench.embed, patchbench.pos, patchbench.data):  # named by the configuration only
+LAZY = (
+    wandb,
+    sklearn.datasets,
+    sklearn.model_selection,
+    patchbench.commands.train,
+)  # imported late by those who need them
+PACKAGES = (patchbench.embed, patchbench.pos, patchbench.nets, patchbench.data.sets, patchbench.data.diagnostics)
+for package in (*PACKAGES, patchbench.data.augment):  # named by the configuration only
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 Plugins.instance()  # Hydra's search for plugins

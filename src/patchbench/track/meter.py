@@ -26,8 +26,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from patchbench.cost import Cost
-from patchbench.task import Batch
+from patchbench.data.source import Batch
+from patchbench.nets.cost import Cost
 from patchbench.track.device import GIB, Laps, bf16_peak, peak_resident_bytes, reset_peak_memory
 
 WARM_UP = 3  # steps whose speed does not count: compilation, autotuning, start of the loaders

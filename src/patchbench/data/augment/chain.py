@@ -7,15 +7,14 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from patchbench.data.augment.checks import share
+from patchbench.checks import share
 from patchbench.data.augment.crop import Padded, Resized
 from patchbench.data.augment.erase import Erase
 from patchbench.data.augment.jitter import Jitter
 from patchbench.data.augment.mix import Mix
-from patchbench.data.augment.purpose import Purpose
 from patchbench.data.augment.randaugment import RandAugment
 from patchbench.data.augment.three import Three
-from patchbench.data.draws import uniform
+from patchbench.data.draws import Purpose, uniform
 from patchbench.data.source import Crop, Source
 
 

@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from patchbench.data.augment.checks import interval
-from patchbench.data.augment.purpose import Purpose
-from patchbench.data.draws import uniform
-from patchbench.layout import Size
+from patchbench.checks import Size, interval
+from patchbench.data.draws import Purpose, uniform
 
 TRIALS = 10  # as torchvision and timm have it
 FILLS = ("zeros", "reflect")

@@ -6,11 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from patchbench.data.augment.checks import interval, share
+from patchbench.checks import Size, interval, share
 from patchbench.data.augment.crop import TRIALS, first_of, rectangles
-from patchbench.data.augment.purpose import Purpose
-from patchbench.data.draws import normal, uniform
-from patchbench.layout import Size
+from patchbench.data.draws import Purpose, normal, uniform
 
 
 class Erase:

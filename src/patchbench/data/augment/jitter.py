@@ -4,8 +4,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from patchbench.data.augment import groups
-from patchbench.data.augment.purpose import Purpose
-from patchbench.data.draws import uniform
+from patchbench.data.draws import Purpose, uniform
 
 
 class Jitter:

@@ -6,11 +6,9 @@ from jaxtyping import Float, Int
 from scipy.special import betaincinv
 from torch import Tensor
 
-from patchbench.data.augment.checks import share
+from patchbench.checks import Size, share
 from patchbench.data.augment.erase import within
-from patchbench.data.augment.purpose import Purpose
-from patchbench.data.draws import uniform
-from patchbench.layout import Size
+from patchbench.data.draws import Purpose, uniform
 
 
 class Mix:

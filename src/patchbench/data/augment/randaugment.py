@@ -14,11 +14,10 @@ from scipy.special import ndtri
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
+from patchbench.checks import share
 from patchbench.data.augment import groups
-from patchbench.data.augment.checks import share
 from patchbench.data.augment.crop import warped
-from patchbench.data.augment.purpose import Purpose
-from patchbench.data.draws import uniform
+from patchbench.data.draws import Purpose, uniform
 
 GEOMETRY = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 COLOURS = ("ColorIncreasing", "ContrastIncreasing", "BrightnessIncreasing", "SharpnessIncreasing")

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from patchbench.checks import interval, share
 from patchbench.data.augment import groups
-from patchbench.data.augment.checks import interval, share
-from patchbench.data.augment.purpose import Purpose
-from patchbench.data.draws import uniform
+from patchbench.data.draws import Purpose, uniform
 
 
 class Three:

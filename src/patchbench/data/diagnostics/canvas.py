@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchbench.layout import Size, spell
+from patchbench.checks import Size, spell
 
 GREY = 128  # mean of every picture, in levels
 LABEL, CHOICE, NOISE = 64, 65, 66  # purposes of draws; augment/purpose.py holds those of augmentation

@@ -5,9 +5,9 @@ from jaxtyping import Float, Int
 from scipy.stats import binom, f
 from torch import Tensor
 
+from patchbench.checks import Size
 from patchbench.data.diagnostics.canvas import CHOICE, grid, visible
 from patchbench.data.draws import normal, uniform
-from patchbench.layout import Size
 
 HUE = (15.0, -9.0, 7.0)  # the shortest whole colour of no luminance: 0.299 R + 0.587 G + 0.114 B = 0 (ITU-R BT.601)
 

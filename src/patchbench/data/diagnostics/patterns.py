@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 from torch import Tensor
 
+from patchbench.checks import Size, one_of
 from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, tiles, visible
 from patchbench.data.draws import uniform
-from patchbench.layout import Size, one_of
 
 
 class Arrangement:

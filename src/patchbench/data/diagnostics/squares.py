@@ -5,9 +5,9 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 from torch import Tensor
 
+from patchbench.checks import Size
 from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, visible
 from patchbench.data.draws import uniform
-from patchbench.layout import Size
 
 
 class Quadrant:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from patchbench.checks import Size, one_of, positive, size, spell
 from patchbench.data.diagnostics.canvas import GREY, LABEL, NOISE, pick
 from patchbench.data.draws import eval_draws, normal, uniform
 from patchbench.data.source import Crop, InMemory, Split
-from patchbench.layout import Size, one_of, positive, size, spell
 
 TRAIN, VAL, TEST = range(3)
 CHUNK = 2**22  # pixels made at once of a fixed split

@@ -7,9 +7,9 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 from torch import Tensor
 
+from patchbench.checks import Size, positive, spell
 from patchbench.data.diagnostics.canvas import CHOICE, pick, visible
 from patchbench.data.draws import uniform
-from patchbench.layout import Size, positive, spell
 
 
 class Texture:

@@ -1,0 +1,44 @@
+"""Checks of values that come from the command line; messages name the option."""
+
+from collections.abc import Sequence
+
+Size = tuple[int, int]
+
+
+def size(name: str, value: object) -> Size:
+    """S or [h, w] as (h, w); ValueError names the option unless both are whole and positive."""
+    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or isinstance(value, bool):
+        raise ValueError(f"{name}={value} is no size in pixels: give a whole number or [height,width], as in {name}=16")
+    return pair[0], pair[1]
+
+
+def one_of(name: str, value: object, choices: Sequence[str]) -> None:
+    """ValueError names the option unless its value is among the choices."""
+    if value not in choices:
+        raise ValueError(f"{name}={value} is unknown: use {' or '.join(choices)}")
+
+
+def positive(name: str, value: object) -> None:
+    """ValueError names the option unless its value is a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name}={value} must be a number above 0")
+
+
+def spell(pair: Size) -> str:
+    """A size as the command line takes it: 16, or [8,16] where height and width differ."""
+    return str(pair[0]) if pair[0] == pair[1] else f"[{pair[0]},{pair[1]}]"
+
+
+def share(option: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{option}={value} must be between 0 and 1")
+    return value
+
+
+def interval(option: str, ends: Sequence[float], *, most: float = float("inf")) -> tuple[float, float]:
+    low, high = ends
+    if not 0 < low <= high <= most:
+        top = "" if most == float("inf") else f" and none above {most:g}"
+        raise ValueError(f"{option}={list(ends)} must be two numbers above 0{top}, the smaller first")
+    return low, high

@@ -1,0 +1,248 @@
+"""Parts from a configuration: the one module that knows both, and checks that they fit together."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from patchbench.checks import Size, one_of
+from patchbench.config.identity import reads
+from patchbench.data.batches import Batches
+from patchbench.data.source import Source, Split
+from patchbench.evaluate.robustness import Questions, check, questions
+from patchbench.nets.cost import Cost, Memory, cost, memory
+from patchbench.track.device import free_memory
+from patchbench.train.budget import Duration
+from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.memory import MicroBatches, accumulation, refuse_what_cannot_fit
+from patchbench.train.task import Classify
+
+
+def check_options(cfg: DictConfig) -> None:
+    """The options outside the groups. ValueError names the first that cannot be."""
+    for name in ("epochs", "batch_size", "log_every"):
+        if cfg[name] < 1:
+            raise ValueError(f"{name}={cfg[name]} must be at least 1")
+    if not cfg.budget.value > 0:
+        raise ValueError(f"budget.value={cfg.budget.value} must be above 0")
+    if cfg.seed < 0:
+        raise ValueError(f"seed={cfg.seed} must not be negative")
+    if cfg.limit_batches is not None and cfg.limit_batches < 1:
+        raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
+    if cfg.logger.checkpoints and not cfg.logger.wandb:
+        raise ValueError("logger.checkpoints=true keeps checkpoints in W&B: use logger=wandb with it")
+    check_workers(cfg.workers)
+    if not 0 <= cfg.resident <= 1:
+        raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")
+    if cfg.compile not in ("auto", True, False):
+        raise ValueError(f"compile={cfg.compile} must be auto, true or false")
+    one_of("residual", cfg.residual, ("float32", "bfloat16"))
+    # An optimizer is built by Lightning when training starts; its options are tried now.
+    parameter = torch.zeros(1, requires_grad=True)
+    instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
+
+
+def check_workers(workers: Any) -> None:
+    if workers != "auto" and not (isinstance(workers, int) and workers >= 0):
+        raise ValueError(f"workers={workers} must be auto or a number of processes, 0 for none")
+
+
+def build_net(cfg: DictConfig, source: Source) -> Any:
+    """The network that fits the images and classes of the source, freshly initialised.
+
+    It maps `b c H W` to `b classes`, is built on the meta device as well, and says of itself
+
+        layout             its tokens, or None where it has none
+        blocks             modules that are compiled, and shared out among devices, each by itself
+        no_weight_decay()  names of the parameters that are spared weight decay beside biases and norms
+        embed              its embedding, where its YAML names ${embed}: asked for `fit_images`
+        residual           where it has one, the type of its residual stream under bf16
+    """
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.model.pop("init_from", None)  # for whoever trains it, see weights/load.py
+    build = instantiate(cfg.model)
+    net = build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+    if hasattr(net, "residual"):
+        net.residual = getattr(torch, cfg.residual)
+    return net
+
+
+def network_cost(cfg: DictConfig, source: Source) -> Cost:
+    """Counted on the meta device: no memory, no time, and every check of the parts."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    return cost(net, net.layout, source.in_chans, source.img_size)
+
+
+def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memory:
+    """Estimated for the precision of the trainer, without computing anything."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    held = memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
+    return replace(held, weights=held.weights // trainer.world_size) if cfg.trainer.strategy == "fsdp" else held
+
+
+def asked(cfg: DictConfig) -> Questions:
+    """What the options `eval.*` ask for."""
+    options: Any = OmegaConf.to_container(cfg.eval, resolve=True)
+    return questions(**options, run_patch=OmegaConf.to_object(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch)
+
+
+def check_asked(cfg: DictConfig, source: Source) -> None:
+    """ValueError before training if it cannot be asked of this network."""
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    check(asked(cfg), net, source)
+
+
+def split_at_size(cfg: DictConfig) -> Callable[[Size], Split]:
+    """The test split of the same source at another image size."""
+    return lambda img_size: instantiate({**cfg.data, "img_size": list(img_size)}).splits()["test"]
+
+
+def split_batch(
+    cfg: DictConfig, source: Source, costs: Cost, trainer: pl.Trainer, ckpt: Path | None
+) -> tuple[MicroBatches, Memory]:
+    """Micro-batches that fit, and what a step takes. ValueError, without allow_cost, where nothing would fit."""
+    trainer.accumulate_grad_batches = accumulation(
+        accumulate=cfg.trainer.accumulate,
+        micro_batch=cfg.trainer.micro_batch,
+        batch_size=cfg.batch_size,
+        world_size=trainer.world_size,
+    )
+    auto = cfg.trainer.micro_batch == "auto"
+    if ckpt:  # its place in the data is counted in its own micro-batches
+        kept = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
+        auto, trainer.accumulate_grad_batches = False, kept["accumulate"]
+    held = network_memory(cfg, source, trainer)
+    if not cfg.allow_cost:
+        device = trainer.strategy.root_device
+        images = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
+        refuse_what_cannot_fit(
+            costs,
+            held,
+            images=1 if auto else images,
+            free=free_memory(device, trainer.num_devices),
+            device=device.type.upper(),
+            max_gmacs=cfg.max_gmacs,
+            img_size=source.img_size,
+            reads_patch=reads(cfg, "patch"),
+        )
+    split = MicroBatches(auto, held, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
+    return split, held
+
+
+def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
+    """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
+    data = Batches(
+        source,
+        instantiate(cfg.augment)(source),
+        batch_size=cfg.batch_size,
+        seed=cfg.seed,
+        workers=cfg.workers,
+        limit=cfg.limit_batches,
+        room=int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices)),
+    )
+    if trainer.local_rank == 0:
+        data.trainer = trainer
+        data.prepare_data()
+        for split in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
+            split()
+    return data
+
+
+def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
+    """Let an embedding that asks for `fit_images` see some before training.
+
+    Called when the data are there, on every rank: all see the same images, so all fit the same.
+    """
+    data: Any = trainer
+    embed: Any = getattr(task.net, "embed", None)
+    if stage == "fit" and (count := getattr(embed, "fit_images", 0)):
+        embed.fit(data.datamodule.sample(count))
+
+
+def build_duration(cfg: DictConfig, data: Batches, costs: Cost) -> Duration:
+    """ValueError if the budget does not hold a step; where the data are not read yet, that shows later."""
+    duration = Duration(instantiate(cfg.budget), data, costs.train_flops)
+    if data.splits:
+        duration.check()
+    return duration
+
+
+def build_task(cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration) -> Classify:
+    return Classify(
+        net,
+        instantiate(cfg.optim.optimizer),
+        instantiate(cfg.optim.schedule),
+        num_classes=data.source.num_classes,
+        label_smoothing=cfg.optim.label_smoothing,
+        clip_grad=cfg.optim.clip_grad,
+        seed=cfg.seed,
+        total_steps=duration.steps,
+    )
+
+
+def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[str]:
+    """Let batch norms see the batch of all devices, so that their number changes nothing; remarks where that fails.
+
+    ValueError for several CPUs, among which torch shares none.
+    """
+    if not any(isinstance(module, _BatchNorm) for module in net.modules()):
+        return []
+    if trainer.world_size > 1 and trainer.strategy.root_device.type != "cuda":
+        parts = ["embed", "model"] if reads(cfg, "embed") else ["model"]
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices}: this network has batch norms, which torch shares among GPUs "
+            f"only, so each of {trainer.world_size} CPU processes would normalise by its own images: use "
+            f"trainer.devices=1{''.join(f', or {part}.norm=layer' for part in parts if 'norm' in cfg[part])}"
+        )
+    if trainer.world_size > 1:
+        convert_sync_batchnorm(net)
+    if trainer.accumulate_grad_batches > 1 or cfg.trainer.micro_batch == "auto":
+        return ["batch norms see one micro-batch at a time: what is learnt depends on how the batch is split"]
+    return []
+
+
+def compile_blocks(net: Any) -> None:
+    """Each block by itself: as fast as the whole, and compiled once for all of them."""
+    for block in net.blocks:
+        block.compile()
+
+
+def restore(checkpoint: dict[str, Any], data_root: str | None) -> tuple[DictConfig, Source]:
+    """The configuration that a checkpoint came from, and its data where they lie now."""
+    cfg = configuration(checkpoint)
+    if data_root is not None:
+        cfg.data.root = data_root
+    return cfg, instantiate(cfg.data)
+
+
+def configuration(checkpoint: dict[str, Any]) -> DictConfig:
+    """That a checkpoint came from, for a network that takes its weights."""
+    cfg = OmegaConf.create(checkpoint["patchbench"]["config"])
+    if "pretrained" in cfg.model.get("embed", {}):
+        cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
+    return cfg
+
+
+def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
+    """Refuse what `prepare` would, without the memory, the weights and the checkpoint that it takes."""
+    check_options(cfg)
+    costs = network_cost(cfg, source)
+    check_asked(cfg, source)
+    trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=[])
+    split_batch(cfg, source, costs, trainer, None)
+    data = prepare_data(cfg, source, trainer)
+    with torch.device("meta"):
+        build_task(cfg, build_net(cfg, source), data, build_duration(cfg, data, costs))
+    return costs

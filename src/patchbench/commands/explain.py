@@ -1,0 +1,205 @@
+"""From a configuration to a page that explains its input stage with one image."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.commands.build import build_net, restore
+from patchbench.config.compose import CONF
+from patchbench.config.errors import refusing
+from patchbench.config.identity import command_line, display_name, factors_of, identity_of
+from patchbench.data.batches import Batches, Chosen, Reader
+from patchbench.data.draws import train_draws
+from patchbench.data.source import Source
+from patchbench.measure import places
+from patchbench.nets.cost import cost, memory
+from patchbench.pages.explain.augmented import Showings
+from patchbench.pages.explain.bill import Bill, bill
+from patchbench.pages.explain.lesson import Lesson
+from patchbench.pages.explain.page import page
+from patchbench.pages.explain.terminal import print_walk
+from patchbench.pages.explain.walk import steps, walk
+from patchbench.train.checkpoint import read_checkpoint
+from patchbench.weights.read import net_state
+
+BESIDE_CKPT = ("ckpt", "image", "data_root", "runs_dir")  # what may be given with a checkpoint
+IMAGES, SHOWINGS = 6, 7  # rows and columns of what training shows
+HEAVY = 2**31  # bytes of tables above which a scheme is counted but not built
+
+
+def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -> Path:
+    """Print the way of one image, write the page, and return where it is.
+
+    choices: the option taken in each group; given: the arguments of the command. Refused before anything is written
+    where the configuration cannot run, or the image is not there.
+    """
+    with refusing():
+        image, runs_dir, state = cfg.image, Path(cfg.runs_dir), None
+        source: Source
+        if cfg.ckpt:
+            checkpoint = checkpoint_alone(cfg.ckpt, given)
+            origin, state = checkpoint["patchbench"], net_state(checkpoint)
+            levels, identity = origin["factors"], origin["identity"]
+            cfg, source = restore(checkpoint, cfg.data_root)
+        else:
+            levels, identity = factors_of(cfg, choices), identity_of(cfg)
+            source = instantiate(cfg.data)
+        if levels["pos"] is None:
+            raise ValueError(
+                f"model={levels['model']} reads no position, and this page walks through a ViT: use model=tiny, or "
+                "another of those that do"
+            )
+        schemes = who_fills(cfg)
+        on_meta, this = count(cfg, source, embedding_name(levels))
+        bills = [this, *standard(cfg, source, this)]
+        shapes = places.shapes(on_meta)
+        weight = sum(tensor.nbytes for tensor in position(on_meta))
+        pixels, label = one_image(source, image)
+        torch.manual_seed(cfg.seed)
+        net = build_net(cfg if weight <= HEAVY else without_position(cfg), source)
+        if state is not None:
+            net.load_state_dict(state, strict=weight <= HEAVY)
+        data: Any = Batches(
+            source,
+            instantiate(cfg.augment)(source),
+            batch_size=cfg.batch_size,
+            seed=cfg.seed,
+            workers=0,
+            limit=None,
+            room=0,
+        )
+        data.setup("fit")
+        if state is None and (images := getattr(net.embed, "fit_images", 0)):
+            net.embed.fit(data.sample(images))  # as training does before its first step
+        seen = showings(data) if data.augment.on else None
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
+        way = walk(net, pixels, label, mean, std)
+
+    title = f"{display_name(levels)}, {levels['model']}"
+    rows = steps(way, schemes, shapes)
+    lesson = Lesson(
+        title=title,
+        options=command_line(levels),
+        weights="The weights are those that the run learnt."
+        if state is not None
+        else f"Nothing is trained yet: the weights are those from which seed={cfg.seed} starts.",
+        trained=state is not None,
+        walk=way,
+        steps=rows,
+        bills=bills,
+        schemes={place: schemes[place] for place in places.filled(on_meta)},
+        net=net,
+        showings=seen,
+        left_out=""
+        if weight <= HEAVY
+        else f"<p>Its tables would take {weight / 2**30:.3g} GiB, so they are counted, not drawn.</p>",
+    )
+    stem = display_name(levels).replace("/", "-").replace(" ", "_")
+    trained = "_trained" if state is not None else ""
+    path = runs_dir / "explain" / f"{stem}_{levels['model']}_{identity}{trained}_image{image}.html"
+    html = page(lesson)
+    with refusing():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    print_walk(title, rows, bills, path)
+    return path
+
+
+def checkpoint_alone(ckpt: str, given: Sequence[str]) -> dict[str, Any]:
+    """ValueError if options were given that the checkpoint decides."""
+    keys = [argument.lstrip("+~").split("=")[0] for argument in given]
+    if odd := [argument for argument, key in zip(given, keys, strict=True) if key not in BESIDE_CKPT]:
+        raise ValueError(
+            f"ckpt={ckpt} brings the configuration that it was trained with: leave out {' '.join(odd)}, "
+            f"or leave out ckpt; with it go only {', '.join(BESIDE_CKPT[1:])}"
+        )
+    return read_checkpoint(ckpt)
+
+
+def one_image(source: Source, index: int) -> tuple[torch.Tensor, int]:
+    """Image `index` of the test split. ValueError if it has none of this number."""
+    test = source.splits()["test"]
+    if not 0 <= index < len(test):
+        raise ValueError(f"image={index} is not there: the test split has images 0 to {len(test) - 1}")
+    images, labels = test.read([index])
+    if not len(images):
+        raise ValueError(f"image={index} does not decode: take another")
+    return images[0], int(labels[0])
+
+
+def showings(data: Batches) -> Showings:
+    """Some training images, evenly spaced over the split, and for each what its next showings would be."""
+    source, split = data.source, data.splits["train"]
+    rows = min(IMAGES, len(split))
+    indices = [i * len(split) // rows for i in range(rows)]
+    reader, mean, std = (
+        Reader(split, data.augment.crop),
+        *(torch.tensor(v)[:, None, None] for v in (source.mean, source.std)),
+    )
+    pixels, labels = [], []
+    for showing in range(SHOWINGS + 1):
+        draws = train_draws(data.seed, showing, torch.arange(rows)) if showing else None
+        images, said = data.on_after_batch_transfer(reader[Chosen(indices, draws)], 0)
+        pixels.append((images * std + mean).clamp(0, 1))
+        labels.append(said if said.ndim == 2 else F.one_hot(said, source.num_classes).float())
+    names = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]
+    return Showings(torch.stack(pixels, 1), torch.stack(labels, 1), names)
+
+
+def who_fills(cfg: DictConfig) -> dict[str, str]:
+    """The scheme of each place that is filled."""
+    return {
+        place: name
+        for name, scheme in instantiate(cfg.pos, _convert_="all").items()
+        for place, build in vars(scheme).items()
+        if build is not None and place in places.PLACES
+    }
+
+
+def count(cfg: DictConfig, source: Source, name: str) -> tuple[Any, Bill]:
+    """The network on the meta device, where it takes neither memory nor time, and what it costs."""
+    with torch.device("meta"):
+        net = build_net(cfg, source).eval()
+    of = (net, net.layout, source.in_chans, source.img_size)
+    return net, bill(name, net, cost(*of), memory(*of, bf16=False), (source.in_chans, *source.img_size))
+
+
+def standard(cfg: DictConfig, source: Source, this: Bill) -> list[Bill]:
+    """The same with the standard embedding, patches of 16 by convolution; none where that cannot be or is the same."""
+    other = resolved(cfg)
+    conv = OmegaConf.load(CONF / "embed" / "conv.yaml")
+    other.model.embed = OmegaConf.merge(conv, {"patch_size": 16, "pad": True})
+    try:
+        _, found = count(other, source, "conv/16")
+    except ValueError:  # the scheme does not fit that grid
+        return []
+    return [] if this.name == found.name and this.cost == found.cost else [found]
+
+
+def without_position(cfg: DictConfig) -> DictConfig:
+    other = resolved(cfg)
+    other.model.pos = {}
+    return other
+
+
+def resolved(cfg: DictConfig) -> DictConfig:
+    """A copy that may be changed without a change elsewhere."""
+    copy = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    assert isinstance(copy, DictConfig)
+    return copy
+
+
+def position(net: Any) -> Iterator[torch.Tensor]:
+    """All that schemes hold."""
+    for place in places.filled(net):
+        for module in places.modules(net, place):
+            yield from (*module.parameters(), *module.buffers())
+
+
+def embedding_name(levels: Mapping[str, Any]) -> str:
+    return display_name({**levels, "pos": "", "data": "", "seed": ""}).split()[0]

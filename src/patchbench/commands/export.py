@@ -1,0 +1,30 @@
+"""A finished run as weights that timm loads."""
+
+from pathlib import Path
+
+from patchbench.commands.build import build_net, restore
+from patchbench.config.errors import refusing
+from patchbench.track.terminal import say, spell_list
+from patchbench.train.checkpoint import read_checkpoint
+from patchbench.weights.export import export as export_weights
+from patchbench.weights.read import net_state
+
+
+def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
+    """Write the trained network for timm. Refused where timm has none that computes the same."""
+    with refusing():
+        if out.suffix != ".safetensors":
+            raise ValueError(f"out={out} must end in .safetensors: use out={out.with_suffix('.safetensors')}")
+        checkpoint = read_checkpoint(ckpt)
+        levels = checkpoint["patchbench"]["factors"]
+        if levels["pos"] is None:
+            raise ValueError(
+                f"ckpt={ckpt} is of model={levels['model']}, and what is exported is a Vision Transformer of timm's: "
+                "take the weights from the checkpoint's own state_dict, where their names begin with net."
+            )
+        cfg, source = restore(checkpoint, data_root)
+        net = build_net(cfg, source).eval()
+        net.load_state_dict(net_state(checkpoint))
+        call = export_weights(net, out, img_size=source.img_size, num_classes=source.num_classes)
+    say(f"wrote {out}, for images of mean {spell_list(source.mean)} and standard deviation {spell_list(source.std)}:")
+    say(call)

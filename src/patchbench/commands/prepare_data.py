@@ -1,0 +1,45 @@
+"""A set of images, prepared once for many runs."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.commands.build import check_workers
+from patchbench.config.errors import refusing
+from patchbench.data.cache_writer import prepare as write_cache
+from patchbench.data.cache_writer import verify
+from patchbench.data.sets.cached import PREPARE
+from patchbench.machine import cores
+from patchbench.track.terminal import say, spell_list, spell_size
+
+
+def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
+    """Turn the set of `cfg.data` into a cache at `cfg.out`, or verify the one that is there.
+
+    given: the arguments of the command. Refused where the set cannot be read or the cache cannot be written.
+    """
+    with refusing():
+        out = Path(cfg.out).expanduser()
+        check_workers(cfg.workers)
+        workers = cores() if cfg.workers == "auto" else cfg.workers
+        if cfg.verify:
+            say(f"{out}: all {verify(out, workers=workers):,} images and labels are as they were written")
+            return
+        cfg.data.img_size = cfg.size
+        if "crop_pct" in cfg.data:
+            cfg.data.crop_pct = 1.0  # what is cut off now is lost to training
+        made_from: Any = OmegaConf.to_container(cfg.data, resolve=True)
+        command = f"{PREPARE} {shlex.join(given)}"
+        meta = write_cache(instantiate(cfg.data), out, made_from=made_from, command=command, workers=workers)
+    kept = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
+    counts = ", ".join(f"{count:,} {name}" for name, count in kept.items())
+    left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(kept.values())
+    bad = f"; {left_out:,} that do not decode were left out" if left_out else ""
+    say(f"{out} holds {counts} images of {spell_size(meta['img_size'])} pixels{bad}")
+    for whose in ("source", "measured"):
+        say(f"{whose}: mean {spell_list(meta[whose]['mean'])}, standard deviation {spell_list(meta[whose]['std'])}")
+    say(f"python train.py data=cached data.root={shlex.quote(str(out))}")

@@ -1,0 +1,89 @@
+"""What W&B shows: the workspace of the project, and a report for each study or folder of runs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from patchbench.commands.report import read_runs, report_study, report_sweep
+from patchbench.config.compose import EXPERIMENTS
+from patchbench.config.plan import folder_of
+from patchbench.pages.wandb import publish
+from patchbench.pages.wandb.figures import log_figures
+from patchbench.pages.wandb.report import report
+from patchbench.pages.wandb.workspace import workspace
+from patchbench.track.wandb_run import ID_FILE
+
+MEDIA = re.compile(r"(analysis/.+)_\d+_[0-9a-f]+\.\w+$")  # <key>_<step>_<hash>.<format>, below files/media/<kind>/
+
+
+def publish_workspace(project: str, entity: str | None, runs_dir: Path, out: Path) -> str:
+    """Returns its link, or the path of its specification where nobody is logged in."""
+    online = publish.logged_in()
+    made = workspace(publish.whose(entity, online), project, pictures(runs_dir))
+    return publish.publish(made, out) if online else str(publish.write(made, out, {}))
+
+
+def publish_study(
+    name: str,
+    scale: str | None,
+    runs_dir: Path,
+    project: str,
+    entity: str | None,
+    out: Path,
+    *,
+    tuned: bool,
+    experiments: Path = EXPERIMENTS,
+) -> str:
+    """Of the runs that are there; without any, of the report that was written from them."""
+    try:
+        folder = report_study(name, runs_dir, scale, tuned=tuned, experiments=experiments).parent
+    except (ValueError, FileNotFoundError):
+        folder = folder_of(name, scale or "cpu", runs_dir, experiments)
+        if not (folder / "report.md").exists():
+            raise
+    return publish_report(name, folder, runs_dir, project, entity, out)
+
+
+def publish_sweep(
+    runs_dir: Path, where: Mapping[str, str], against: str | None, project: str, entity: str | None, out: Path
+) -> str:
+    folder = report_sweep(runs_dir, where, against).parent
+    name = re.sub(r"[^\w.-]+", "-", f"{runs_dir.name}-{folder.name}")
+    return publish_report(name, folder, runs_dir, project, entity, out)
+
+
+def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity: str | None, out: Path) -> str:
+    """Of the report.md, runs.csv and figures of a folder."""
+    online = publish.logged_in()
+    entity, table = publish.whose(entity, online), read_runs(folder / "runs.csv")
+    made = report(
+        entity,
+        project,
+        (folder / "report.md").read_text(encoding="utf-8"),
+        figures_run=f"report-{name}",
+        identities=sorted(table["identity"].dropna()),
+        links=links(table, runs_dir, f"{publish.app_url()}/{entity}/{project}/runs" if entity else None),
+    )
+    if not online:
+        return str(publish.write(made, out, {}))
+    log_figures(folder, entity=entity, project=project, run_id=f"report-{name}", name=f"report {name}", root=runs_dir)
+    return publish.publish(made, out)
+
+
+def links(table: pd.DataFrame, runs_dir: Path, url: str | None) -> dict[str, list[str]]:
+    """By arm, the seeds of the runs that W&B knows, as links where it is known where they are."""
+    found: dict[str, list[str]] = {}
+    for row in table[table["status"] == "done"].to_dict("records"):
+        path = runs_dir / str(row["run"]) / ID_FILE
+        if path.exists():
+            run, arm = path.read_text().strip(), f"{row['part']}: {row['arm']}"
+            found.setdefault(arm, []).append(f"[{row['seed']:g}]({url}/{run})" if url else f"{row['seed']:g} `{run}`")
+    return found
+
+
+def pictures(runs_dir: Path) -> list[str]:
+    """The keys below `analysis/` that runs of this folder have logged pictures under."""
+    files = runs_dir.glob("wandb/*run-*/files/media/*/analysis/**/*")
+    return sorted({found[1] for path in files if (found := MEDIA.search(path.as_posix()))})

@@ -1,0 +1,200 @@
+"""From records to pages: of a study, of any folder of runs, and of all studies together."""
+
+import shlex
+from collections.abc import Mapping, Set
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from patchbench.config.compose import EXPERIMENTS
+from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
+from patchbench.config.tuning import FILE, best, read_tuned
+from patchbench.runs.records import curves, load
+from patchbench.study import pages
+from patchbench.study.claim import Comparison, Part, Study
+from patchbench.study.verdict import Judgement, judge
+
+FACTORS = ("embed", "patch", "pos", "model", "augment", "optim")  # of a sweep; `data` makes its parts
+
+
+def report_study(
+    name: str, runs_dir: Path, scale: str | None = None, *, tuned: bool = False, experiments: Path = EXPERIMENTS
+) -> Path:
+    """Write runs.csv, report.md, its figures and report.html; returns report.html.
+
+    scale: without one, that of which most runs are there. tuned: of every arm at the best of its grid.
+    ValueError or OSError in one line where it cannot be.
+    """
+    study = read_study(name, experiments)
+    records = load(runs_dir)
+    scale = scale or likely_scale(study, set(records["identity"]))
+    folder = folder_of(name, scale, runs_dir, experiments)
+    if tuned:
+        study = best(study, scale, folder)
+    planned = plan_of(study, scale, records)
+    if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
+        raise ValueError(
+            f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
+            f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    planned.to_csv(folder / "runs.csv", index=False)
+    table = read_runs(folder / "runs.csv")  # what the pages say is what the file says
+    where = "" if runs_dir == Path("runs") else f" runs_dir={runs_dir}"
+    report = pages.Report(
+        study=study,
+        scale=scale,
+        cells=table,
+        curves=learning_curves(table, runs_dir),
+        judgement=judge(study, table),
+        commands=[f"python scripts/study.py {name} scale={scale}{' tune=true' * tuned}{where}"],
+        again=f"python scripts/report.py {name} scale={scale}{' tune=true' * tuned}{where}",
+        tuned=read_tuned(folder / FILE) if tuned else None,
+    )
+    return write(report, folder)
+
+
+def likely_scale(study: Study, there: Set[str]) -> str:
+    """The scale of which most runs are there, by the first arm of each part; of equals, cpu."""
+    first = {part.name: next(iter(part.arms)) for part in study.parts}
+
+    def found(scale: str) -> tuple[int, bool]:
+        some = [cell for cell in cells(study, scale) if cell.arm == first[cell.part]]
+        return len(there & set(identities(study, some))), scale == "cpu"
+
+    return max(study.scales, key=found)
+
+
+def read_runs(path: Path) -> pd.DataFrame:
+    """runs.csv as it was written: names stay names, even 16 and none."""
+    return pd.read_csv(path, dtype={"scale": str, "part": str, "arm": str}, keep_default_na=False, na_values=[""])
+
+
+def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None) -> Path:
+    """The same tables over whatever factors vary among the runs of a folder; returns report.html.
+
+    where: only runs of this level of a factor, or value of an option. against: the arm to compare the others with.
+    """
+    records = load(runs_dir)
+    for name, value in where.items():
+        if name not in records:
+            raise ValueError(
+                f"{name}={value}: {name} takes one value in all runs of {runs_dir}, or is none of its columns"
+            )
+        records = records[records[name].astype(str) == value]
+    done = records[records["status"] == "done"]
+    if done.empty:
+        raise ValueError(f"runs_dir={runs_dir} holds no finished run{' of these' * bool(where)}: nothing to report")
+    name_arms = arm_names(done)
+    table = records.assign(
+        part=records.get("data", pd.Series(dtype=str)), arm=name_arms.reindex(records.index).fillna(records["run"])
+    )
+    table["part"] = table["part"].fillna("")
+    study = sweep_as_study(runs_dir, table[table["status"] == "done"], against)
+    chosen = " ".join(f"{name}={value}" for name, value in where.items())
+    folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
+    folder.mkdir(parents=True, exist_ok=True)
+    table.dropna(axis=1, how="all").to_csv(folder / "runs.csv", index=False)
+    report = pages.Report(
+        study=study,
+        scale="",
+        cells=table,
+        curves=learning_curves(table, runs_dir),
+        judgement=judge(study, table),
+        commands=[],
+        again=" ".join(["python scripts/report.py", shlex.quote(str(runs_dir)), *([chosen] if chosen else [])]),
+        sweep=True,
+    )
+    return write(report, folder)
+
+
+def arm_names(done: pd.DataFrame) -> pd.Series:
+    """What tells the runs apart, the seed and the data set aside: `learned`, or `pos=learned patch=4`."""
+    varied = [name for name in FACTORS if done[name].nunique(dropna=False) > 1]
+    settings = [
+        name
+        for name in done.columns[list(done.columns).index("status") :]
+        if "." in name or name in ("epochs", "batch_size")
+    ]
+    groups = done.groupby(["data", *varied], dropna=False)
+    varied += [name for name in settings if (groups[name].nunique() > 1).any()]
+    if not varied:
+        return pd.Series("all", index=done.index)
+    levels = done[varied].map(lambda v: "none" if pd.isna(v) else f"{v:g}" if isinstance(v, float) else str(v))
+    if len(varied) == 1:
+        return levels[varied[0]]
+    return levels.apply(lambda row: " ".join(f"{name}={value}" for name, value in row.items()), axis=1)
+
+
+def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> Study:
+    """Every arm against the first, or against the one that was asked for; nothing is predicted."""
+    parts = []
+    for data, rows in done.groupby("data"):
+        ordered = rows.drop_duplicates("arm").sort_values([n for n in FACTORS if rows[n].notna().all()])["arm"]
+        arms = dict.fromkeys(ordered, ())
+        first = next(iter(arms)) if against is None else against
+        if first not in arms:
+            raise ValueError(f"against={first} is no arm of {data}: {', '.join(arms)}")
+        comparisons = tuple(
+            Comparison("", (((1, arm), (-1, first)),), 0.0, np.inf, "aside", "undetermined", "test/acc")
+            for arm in arms
+            if arm != first
+        )
+        parts.append(Part(str(data), arms, (), {}, (), "test/acc", None, comparisons))
+    title = f"Runs of {runs_dir}"
+    return Study(str(runs_dir), title, "", "", "undetermined", {}, {}, tuple(parts), (), ())
+
+
+def report_all(experiments: Path = EXPERIMENTS) -> Path:
+    """experiments/README.md, by the runs.csv of each study, so that it needs no runs."""
+    rows: list[tuple[Study, Judgement | None, dict[str, str]]] = []
+    for name in studies(experiments):
+        study = read_study(name, experiments)
+        folders = [experiments / name, *(experiments / name / scale for scale in study.scales)]
+        found = [folder for folder in folders if (folder / "runs.csv").exists()]
+        for folder in found:
+            judgement = judge(study, read_runs(folder / "runs.csv"))
+            report = (folder / "report.md").relative_to(experiments)
+            rows.append((study, judgement, {"report": str(report), "protocol": f"{name}/README.md"}))
+        if not found:
+            rows.append((study, None, {"protocol": f"{name}/README.md"}))
+    path = experiments / "README.md"
+    path.write_text(pages.index(rows), encoding="utf-8")
+    return path
+
+
+def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
+    """Validation accuracy after each epoch of every run that is done, and what it had cost by then."""
+    found = []
+    for row in table[table["status"] == "done"].to_dict("records"):
+        score = curves(runs_dir / row["run"], "val/acc")
+        images = score.index.to_numpy(dtype=float) * row["batch_size"]
+        found.append(
+            pd.DataFrame(
+                {
+                    "part": row["part"],
+                    "arm": row["arm"],
+                    "seed": row["seed"],
+                    "step": score.index,
+                    "epoch": np.arange(1, len(score) + 1),
+                    "gflops": images * 6 * row["model/gmacs"],
+                    "s": images / row["final/images_per_s"],
+                    "score": score.to_numpy(),
+                }
+            )
+        )
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def write(report: pages.Report, folder: Path) -> Path:
+    """Pages and figures; figures of an earlier report go, for they may have had other parts."""
+    text = pages.markdown(report)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for name, drawn in report.pictures.items():
+        (folder / name).write_text(drawn, encoding="utf-8")
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    path = folder / "report.html"
+    path.write_text(pages.page(report, text), encoding="utf-8")
+    return path

@@ -1,0 +1,133 @@
+"""A command line that cannot run ends in one line that names option, value and cure, and with exit code 2.
+
+HYDRA_FULL_ERROR=1 shows the traceback instead.
+"""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from patchbench.config.compose import CONF
+
+EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # options of Hydra's plugins: the extra that brings them
+TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
+
+
+class Refused(Exception):
+    """The configuration cannot run; the message says why, and what would."""
+
+
+class CellFailed(Exception):
+    """A cell of a sweep failed; all is said of it already."""
+
+
+@contextmanager
+def refusing(*objections: type[Exception]) -> Iterator[None]:
+    """Such exceptions are refusals; by default whatever parts object to while they are built, before training."""
+    parts_object = (ValueError, TypeError, OSError, CompactHydraException, OmegaConfBaseException)
+    try:
+        yield
+    except objections or parts_object as error:  # noqa: B030
+        cause: BaseException = error
+        while isinstance(cause, CompactHydraException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise Refused(str(cause)) from error
+
+
+def refuse_added_options(overrides: Iterable[str]) -> None:
+    """Hydra accepts `+key=value` for any key; here every option has a default, so a new one would be read by nobody."""
+    for override in overrides:
+        key = override.lstrip("+~").split("=")[0]
+        if override[0] in "+~" and "/" not in key:
+            raise Refused(f"no option {key!r} to add or remove: {did_you_mean(key)}; change an option by {key}=value")
+
+
+def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a Hydra main twice, inside and outside of `hydra.main`: for what the job refuses, and what Hydra does."""
+
+    @functools.wraps(main)
+    def wrapped(*args: Any) -> Any:
+        inside = HydraConfig.initialized()
+        if not TRACEBACK:
+            # To the ranks that this process starts: what the next line says was not asked for.
+            os.environ["PATCHBENCH_RANKS"] = "1"
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it would otherwise print
+        try:
+            return main(*args)
+        except (Refused, CompactHydraException, OmegaConfBaseException) as error:
+            in_sweep = inside and HydraConfig.get().mode == RunMode.MULTIRUN
+            if TRACEBACK or in_sweep:  # in a sweep the other cells go on, and Hydra raises this at the end
+                raise
+            print(f"error: {explain(error)}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except CellFailed:
+            raise SystemExit(1) from None
+        except RuntimeError as error:
+            if TRACEBACK or type(error).__module__ != "submitit.core.utils":
+                raise
+            what = " ".join(str(error).splitlines()[:2])
+            cure = "the others go on (squeue), and the same command goes on with it"
+            print(f"error: a cell has failed: {what}; {cure}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return wrapped
+
+
+def explain(error: Exception) -> str:
+    """What Hydra says in a paragraph, in a line."""
+    said = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the argument {error.override!r}: write group=option, knob=value, or 'knob=[a,b]' in quotes"
+    if found := re.search(r"Could not (?:find|load) '(.+)/(\S+)'", said):
+        group, option = found.groups()
+        if option in EXTRAS:
+            extra = EXTRAS[option]
+            return f"{group}={extra} needs packages that are not installed: pip install -e '.[{extra}]'"
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        close = get_close_matches(option, options, 1)
+        hint = f"did you mean {group}={close[0]}? " if close else ""
+        return f"{group}={option} is no option: {hint}{group} may be {', '.join(options)}"
+    if found := re.search(r"Could not override '(.+?)'", said):
+        return f"no option {found[1]!r}: {did_you_mean(found[1])}; python train.py --help lists all"
+    if found := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+).*full_key: (\S+)", said):
+        return f"{found[3]}={found[1]} must be of type {found[2]}; python train.py --help shows its default"
+    if found := re.search(r"Missing mandatory value: (\S+)", said):
+        return f"{found[1]} must be given: {found[1]}=<value>"
+    return said
+
+
+def did_you_mean(key: str) -> str:
+    """The nearest key of the configuration that the other arguments make."""
+
+    def paths(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for name, value in node.items():
+            yield prefix + name
+            if isinstance(value, dict):
+                yield from paths(value, f"{prefix}{name}.")
+
+    rest = [a for a in sys.argv[1:] if a[0] not in "+~-" and "," not in a and a.split("=")[0] != key]
+    in_job = GlobalHydra.instance().is_initialized()
+    try:
+        with nullcontext() if in_job else initialize_config_dir(str(CONF), version_base="1.3"):
+            tree = OmegaConf.to_container(compose("train", overrides=rest))
+    except (CompactHydraException, OmegaConfBaseException):
+        return "check its spelling"
+    keys = list(paths(tree))  # type: ignore[arg-type]
+    if close := get_close_matches(key, keys, 1, 0.6):
+        return f"did you mean {close[0]}?"
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    return f"{parent or 'the configuration'} has {', '.join(siblings)}" if siblings else "check its spelling"

@@ -1,0 +1,67 @@
+"""The options of train.py outside the groups, with their types, and which of them make a run what it is.
+
+Defaults stand in conf/train.yaml. A key that is not here is refused by Hydra.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Compared:
+    """A change here changes the result: these, and nothing else, are the identity of a run."""
+
+    embed: Any = MISSING
+    patch: Any = MISSING  # P or [h,w]
+    pos: dict[str, Any] = field(default_factory=dict)
+    model: Any = MISSING
+    data: Any = MISSING
+    augment: Any = MISSING
+    optim: Any = MISSING
+    budget: Any = MISSING
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    limit_batches: int | None = MISSING
+    seed: int = MISSING
+
+
+@dataclass
+class HowItIsRun:
+    """A change here must not change the result."""
+
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    ckpt: str | None = MISSING
+    rerun: bool = MISSING
+    workers: Any = MISSING  # auto, or a number
+    resident: float = MISSING
+    compile: Any = MISSING  # auto, true, false
+    residual: str = MISSING
+    log_every: int = MISSING
+    allow_cost: bool = MISSING
+    max_gmacs: float = MISSING
+    data_dir: str = MISSING
+    runs_dir: str = MISSING
+
+
+@dataclass
+class Asked:
+    """What else the record is to say; it can be asked later as well, of the same run."""
+
+    eval: Any = MISSING
+    analyze: bool = MISSING
+
+
+@dataclass
+class Options(HowItIsRun, Asked, Compared):  # a dataclass lists the fields of its last base first
+    pass
+
+
+@dataclass
+class ExplainOptions(Options):
+    """What scripts/explain.py takes beside the options of train.py."""
+
+    image: int = MISSING
+    data_root: str | None = MISSING

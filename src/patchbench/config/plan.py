@@ -1,0 +1,112 @@
+"""A study at a scale: every run that it consists of, and which of the runs on disk each of them is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from patchbench.config.command import register
+from patchbench.config.compose import CONF, EXPERIMENTS
+from patchbench.config.errors import explain
+from patchbench.config.identity import identity_of
+from patchbench.study.claim import Part, Study, one_of, parse
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: an arm with a seed. overrides: the arguments of train.py that make it."""
+
+    part: str
+    arm: str
+    seed: int
+    overrides: tuple[str, ...]
+
+
+def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
+    """experiments/<name>/study.yaml. FileNotFoundError or ValueError in one line."""
+    path = experiments / name / "study.yaml"
+    if not path.exists():
+        there = ", ".join(studies(experiments)) or "none"
+        raise FileNotFoundError(f"study {name}: there is no {path}; studies are {there}")
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} must be a mapping: question, quote, ..., parts")
+    return parse(name, {str(key): value for key, value in tree.items()})
+
+
+def studies(experiments: Path = EXPERIMENTS) -> list[str]:
+    return sorted(path.parent.name for path in experiments.glob("*/study.yaml"))
+
+
+def folder_of(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
+    """Where what a study found is kept: with the study, but for smoke, which shows nothing."""
+    places = {"cpu": experiments / name, "smoke": runs_dir / "reports" / f"{name}-smoke"}
+    return places.get(scale, experiments / name / scale)
+
+
+def parts_at(study: Study, scale: str) -> list[Part]:
+    """The parts that are run at this scale. ValueError if there is no such scale."""
+    one_of(scale, tuple(study.scales), f"study {study.name}: scale")
+    return [part for part in study.parts if scale in part.only]
+
+
+def overrides(study: Study, scale: str, part: Part, arm: str) -> tuple[str, ...]:
+    """Of an arm, the later ones winning: of the study, the scale, the part, the part at this scale, the arm."""
+    at_scale = study.scales[scale].overrides, part.overrides, part.scales.get(scale, ())
+    return (*study.overrides, *(o for some in at_scale for o in some), *part.arms[arm])
+
+
+def cells(study: Study, scale: str) -> list[Cell]:
+    """Every planned run, seed by seed: what is cut off has all arms of some seeds, not some arms of all seeds."""
+    return [
+        Cell(part.name, arm, seed, (*overrides(study, scale, part, arm), f"seed={seed}"))
+        for part in parts_at(study, scale)
+        for seed in study.scales[scale].seeds
+        for arm in part.arms
+    ]
+
+
+def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
+    """Of the record that each run leaves. Arms are composed once, which takes 0.1 s: seeds differ in nothing else.
+
+    ValueError if Hydra does not take the overrides.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    composed: dict[tuple[str, str], DictConfig] = {}
+    found = []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for cell in planned:
+            arm = cell.part, cell.arm
+            if arm not in composed:
+                try:
+                    composed[arm] = compose("train", overrides=list(cell.overrides))
+                except (CompactHydraException, OmegaConfBaseException) as error:
+                    where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
+                    raise ValueError(f"{where}: {explain(error)}") from error
+            composed[arm].seed = cell.seed
+            found.append(identity_of(composed[arm]))
+    return found
+
+
+def plan_of(study: Study, scale: str, records: pd.DataFrame) -> pd.DataFrame:
+    """A row for each planned run, with what its record says; status `not run` where there is none."""
+    planned = cells(study, scale)
+    rows = [
+        (scale, cell.part, cell.arm, cell.seed, identity)
+        for cell, identity in zip(planned, identities(study, planned), strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["scale", "part", "arm", "seed", "identity"])
+    known = records.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
+    found = table.merge(known, on="identity", how="left")
+    found["status"] = found["status"].fillna("not run")
+    return found.dropna(axis=1, how="all")

@@ -1,0 +1,94 @@
+"""The same small grid of learning rates and weight decays for every arm: one seed, judged on the validation split."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from patchbench.config.compose import EXPERIMENTS
+from patchbench.config.plan import folder_of, plan_of, read_study
+from patchbench.runs.records import load
+from patchbench.study.claim import Part, Scale, Study
+
+FILE = "tuned.csv"  # part, arm, setting, val/acc_best, chosen
+TUNINGS = ("none", "grid", "best")
+
+
+def settings(study: Study) -> list[str]:
+    """Of the grid, each as overrides with a space between: `optim.lr=0.001 optim.weight_decay=0.05`."""
+    return [
+        " ".join(f"{knob}={value:g}" for knob, value in zip(study.grid, values, strict=True))
+        for values in product(*study.grid.values())
+    ]
+
+
+def grid(study: Study, scale: str) -> Study:
+    """Each arm at each setting, called `arm | setting`; one seed, which is none of those of the scale."""
+
+    def widened(part: Part) -> Part:
+        arms = {
+            f"{arm} | {setting}": (*given, *setting.split())
+            for arm, given in part.arms.items()
+            for setting in settings(study)
+        }
+        return replace(part, arms=arms, comparisons=())
+
+    seeds = (max(study.scales[scale].seeds) + 1,)
+    scales = {scale: Scale(seeds, study.scales[scale].overrides)}
+    return replace(study, scales=scales, parts=tuple(map(widened, study.parts)))
+
+
+def choose(table: pd.DataFrame) -> pd.DataFrame:
+    """What FILE holds, from the rows of the grid: part, arm as `grid` names them, val/acc_best.
+
+    Of equals the first is chosen; a run without a result counts as the worst.
+    """
+    named = table["arm"].str.split(" | ", n=1, expand=True, regex=False)
+    found = table[["part"]].assign(arm=named[0], setting=named[1])
+    found["val/acc_best"] = pd.to_numeric(table.get("val/acc_best", pd.Series(index=table.index))).fillna(-1.0)
+    best = found.groupby(["part", "arm"])["val/acc_best"].transform("idxmax")
+    return found.assign(chosen=found.index == best)
+
+
+def best(study: Study, scale: str, folder: Path) -> Study:
+    """Each arm at its chosen setting. FileNotFoundError or ValueError where an arm has none."""
+    path = folder / FILE
+    if not path.exists():
+        raise FileNotFoundError(f"study {study.name}: there is no {path}: run the study with tune=true first")
+    rows = read_tuned(path)
+    chosen = {(row.part, row.arm): row.setting for row in rows[rows["chosen"]].itertuples()}
+
+    def tuned(part: Part) -> Part:
+        if missing := [arm for arm in part.arms if scale in part.only and (part.name, arm) not in chosen]:
+            raise ValueError(
+                f"study {study.name}: {path} has no setting for part {part.name}, arm {missing[0]} at scale={scale}: "
+                "run the study with tune=true first"
+            )
+        arms = {arm: (*given, *chosen.get((part.name, arm), "").split()) for arm, given in part.arms.items()}
+        return replace(part, arms=arms)
+
+    return replace(study, parts=tuple(map(tuned, study.parts)))
+
+
+def tune(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
+    """Choose by the runs of the grid, and write FILE. ValueError where none is done."""
+    table = plan_of(grid(read_study(name, experiments), scale), scale, load(runs_dir))
+    if not (table["status"] == "done").any():
+        raise ValueError(f"runs_dir={runs_dir} holds no finished run of the grid of study {name} at scale={scale}")
+    path = folder_of(name, scale, runs_dir, experiments) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    choose(table).to_csv(path, index=False)
+    return path
+
+
+def read_tuned(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"part": str, "arm": str, "setting": str}, keep_default_na=False)
+
+
+def study_as(name: str, scale: str, tuning: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Study:
+    """The study as it is, widened by the grid, or at the best of the grid; see TUNINGS."""
+    study = read_study(name, experiments)
+    if tuning == "grid":
+        return grid(study, scale)
+    return best(study, scale, folder_of(name, scale, runs_dir, experiments)) if tuning == "best" else study

@@ -1,0 +1,133 @@
+"""What a network costs, known before anything is computed."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from patchbench.checks import Size
+from patchbench.layout import Layout
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one image: tokens in the trunk (prefix included), parameters, multiply-accumulates of the forward pass.
+
+    grid_size, num_tokens: None for a network that has no tokens.
+    """
+
+    grid_size: Size | None
+    num_tokens: int | None
+    params: int
+    macs: int
+
+    @property
+    def train_flops(self) -> int:
+        """Of one training step per image: forward, and backward at twice that; nothing is recomputed."""
+        return 6 * self.macs
+
+    def facts(self) -> dict[str, int | float | str]:
+        """For configs and records: parameters in millions, MACs and FLOPs in units of 1e9."""
+        tokens: dict[str, int | float | str] = {}
+        if self.grid_size and self.num_tokens:
+            tokens = {"model/grid": "x".join(map(str, self.grid_size)), "model/tokens": self.num_tokens}
+        return tokens | {
+            "model/params": self.params,
+            "model/params_m": self.params / 1e6,
+            "model/gmacs": self.macs / 1e9,
+            "model/gflops_fwd": 2 * self.macs / 1e9,
+        }
+
+
+def cost(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size) -> Cost:
+    """Count what one forward pass of `net` does; on the meta device nothing is computed. MACs are half its FLOPs."""
+    device, training = next(net.parameters()).device, net.training
+    net.eval()  # one image is no batch to normalise by, and nothing is to be drawn
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.empty(1, in_chans, *img_size, device=device))
+    net.train(training)
+    return Cost(
+        grid_size=layout.grid_size if layout else None,
+        num_tokens=num_tokens(layout) if layout else None,
+        params=sum(p.numel() for p in net.parameters()),
+        macs=counter.get_total_flops() // 2,
+    )
+
+
+def num_tokens(layout: Layout) -> int:
+    return math.prod(layout.grid_size) + layout.num_prefix_tokens
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a training step holds at its fullest, by estimate.
+
+    weights: parameters and buffers, gradients, and the two averages of AdamW. per_image: what forward keeps of an image
+    for backward, and per_step what it keeps whatever their number, such as the bf16 copies of the weights. bias: of an
+    attention bias, in each layer and for each image, where there is one; contained in the others.
+    """
+
+    weights: int
+    per_image: int
+    per_step: int
+    bias: int
+
+    def step(self, images: int) -> int:
+        return self.weights + self.per_step + images * self.per_image
+
+
+def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size, *, bf16: bool) -> Memory:
+    """Estimate the memory of a training step of `net`, which may be on the meta device: nothing is computed.
+
+    Forward runs on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`; counted is
+    every tensor that it keeps for backward, each storage once. Not counted are what a kernel needs while it runs, the
+    gradients of activations, which come while activations go, and the framework itself. It is the memory of tensors:
+    an allocator holds more, on CPUs 2 to 60 % were seen, most with small tensors. An attention bias that is learned
+    keeps heads * n * n values per layer and image here, as on a CPU; a GPU's kernel keeps fewer, but makes a gradient
+    of that size.
+    """
+    one, two = (kept_for_backward(net, images, in_chans, img_size, bf16=bf16) for images in (1, 2))
+    parameters = sum(p.numel() * p.element_size() for p in net.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in net.buffers())
+    bias = 0
+    if layout and len(getattr(net, "bias", ())):
+        bias = layout.num_heads * num_tokens(layout) ** 2 * (2 if bf16 else 4)
+    return Memory(
+        weights=4 * parameters + buffers,
+        per_image=two - one,
+        per_step=2 * one - two,
+        bias=bias,
+    )
+
+
+def kept_for_backward(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bool) -> int:
+    """Bytes of the tensors that forward saves, parameters and buffers apart.
+
+    In eval mode, for a batch norm of one image has nothing to go by, and a patch size cannot be drawn without values.
+    """
+    kept, training = {}, net.training
+    net.eval()
+    with FakeTensorMode():
+        own = {
+            name: torch.empty(t.shape, dtype=t.dtype, requires_grad=t.requires_grad)
+            for name, t in [*net.named_parameters(), *net.named_buffers()]
+        }
+        spared = {t.untyped_storage()._cdata for t in own.values()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in spared:
+                kept[storage._cdata] = storage  # held, so that no other takes its place in memory
+            return tensor
+
+        batch = torch.empty(images, in_chans, *img_size), torch.empty(images, dtype=torch.int64)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), saved_tensors_hooks(keep, lambda tensor: tensor):
+            F.cross_entropy(functional_call(net, own, batch[:1]), batch[1])
+    net.train(training)
+    return sum(storage.nbytes() for storage in kept.values())

@@ -1,0 +1,57 @@
+"""The learning curves of a run, thinned to what a plot can show."""
+
+import csv
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchbench.pages.dashboard.plain import rounded
+
+POINTS = 120  # of a curve: more than a plot of 600 pixels shows
+NO_CURVES = ("final/", "model/", "test/", "data/", "time/", "epoch")  # figures of the run, or what it is plotted over
+
+
+def curves(folder: Path) -> dict[str, Any]:
+    """By metric, the steps and the values; and the steps of an epoch, None where no epoch has ended."""
+    metrics = read(folder / "metrics.csv")
+    found = {}
+    for name in sorted(metrics):
+        if len(metrics[name]) > 1 and not name.startswith(NO_CURVES):
+            points = sorted(metrics[name].items())
+            steps, values = thin(np.array([step for step, _ in points]), np.array([value for _, value in points]))
+            found[name] = [steps.tolist(), rounded(values)]
+    step, epoch = max(metrics["epoch"].items()) if "epoch" in metrics else (None, None)
+    return {"steps_per_epoch": step / epoch if step and epoch else None, "curves": found}
+
+
+def read(path: Path) -> dict[str, dict[int, float]]:
+    """By metric, the value at each step. For files of some hundred lines csv is four times as fast as pandas."""
+    metrics: dict[str, dict[int, float]] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for line in csv.reader(file):
+                # A run that was killed may have half a line; rows that a resumed run repeats come later and count.
+                with suppress(ValueError, IndexError):
+                    step, value = int(line[0]), float(line[2])
+                    metrics.setdefault(line[1], {})[step] = value
+    return metrics
+
+
+def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most POINTS of them, each as it was: the first, the last, and the least and greatest of every stretch."""
+    if len(steps) <= POINTS:
+        return steps, values
+    kept = {0, len(steps) - 1}
+    for stretch in np.array_split(np.arange(1, len(steps) - 1), (POINTS - 2) // 2):
+        inside = values[stretch]
+        broken = ~np.isfinite(inside)
+        kept |= {int(stretch[broken.argmax()])} if broken.any() else set()
+        if not broken.all():
+            kept |= {
+                int(stretch[np.where(broken, np.inf, inside).argmin()]),
+                int(stretch[np.where(broken, -np.inf, inside).argmax()]),
+            }
+    chosen = sorted(kept)
+    return steps[chosen], values[chosen]

@@ -1,0 +1,107 @@
+"""Everything that the page shows of a folder of runs."""
+
+import base64
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from patchbench.pages.dashboard.columns import described
+from patchbench.pages.dashboard.curves import curves
+from patchbench.pages.dashboard.plain import homeless
+from patchbench.runs.metrics import sign
+from patchbench.runs.records import flat, load
+
+LOG = 6_000  # characters of the end of a log
+PICTURES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
+TWICE = ("model.embed.", "model.pos.", "optim.optimizer.", "optim.schedule.")  # the configuration has them elsewhere
+
+
+def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
+    """The table, and of each run the configuration, the figures, the curves, the pictures and the end of the log.
+
+    page: the file that this is for; where it lies beside the runs it refers to their pictures, elsewhere it holds them.
+    FileNotFoundError where there are no runs.
+    """
+    frame = load(runs_dir)
+    if frame.empty:
+        raise FileNotFoundError(
+            f"runs_dir={runs_dir} holds no runs: train some, or give their folder, runs_dir=<folder>"
+        )
+    beside = runs_dir.resolve().is_relative_to(page.resolve().parent)
+    prefix = Path(os.path.relpath(runs_dir, page.parent)) if beside else None
+    tell = homeless(runs_dir)
+    runs = [
+        details(runs_dir, row, tell, prefix / row["run"] if prefix is not None else None)
+        for row in frame.to_dict("records")
+    ]
+    columns = described(frame)
+    values = [[plain(row[column["name"]], tell) for column in columns] for row in frame.to_dict("records")]
+    names = sorted({name for run in runs for name in run["curves"]})
+    units = {name: dict(zip(("times", "unit"), sign(name), strict=True)) for name in names}
+    read = datetime.now().strftime("%Y-%m-%d %H:%M")
+    return {
+        "title": runs_dir.resolve().name,
+        "read": read,
+        "columns": columns,
+        "rows": values,
+        "runs": runs,
+        "metrics": units,
+    }
+
+
+def plain(value: Any, tell: Callable[[str], str]) -> Any:
+    """A cell of the table: None where the run has no value."""
+    if isinstance(value, str):
+        return tell(value)
+    if pd.isna(value):
+        return None
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def details(runs_dir: Path, row: Mapping[str, Any], tell: Callable[[str], str], link: Path | None) -> dict[str, Any]:
+    """What the page of one run shows beside its row.
+
+    tell: makes text fit to be shown. link: of its folder as seen from the page, None where it has none.
+    """
+    folder = runs_dir / row["run"]
+    found: dict[str, Any] = {"config": {}, "result": {}, "log": None, **curves(folder)}
+    path = folder / "run.json"
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        leaves = {name: value for name, value in flat(record["config"]) if not name.startswith(TWICE)}
+        found["config"] = {name: tell(spelled(value)) for name, value in leaves.items()}
+        found["result"] = {name: tell(spelled(value)) for name, value in record["result"].items()}
+    log = folder / "log.txt"
+    if row["status"] != "done" and log.exists():
+        said = log.read_text(encoding="utf-8", errors="replace")[-LOG:]
+        found["log"] = tell(said)
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (*PICTURES, ".html") and path.is_file())
+    found["pictures"] = [
+        {"name": path.relative_to(folder).with_suffix("").as_posix(), "source": source(path, folder, link)}
+        for path in files
+        if path.suffix in PICTURES
+    ]
+    found["reports"] = [
+        {"name": path.relative_to(folder).as_posix(), "source": source(path, folder, link)}
+        for path in files
+        if path.suffix == ".html" and link is not None
+    ]
+    return found
+
+
+def source(path: Path, folder: Path, link: Path | None) -> str:
+    """Where the browser finds a file: beside the page, or in it."""
+    if link is not None:
+        return quote((link / path.relative_to(folder)).as_posix())
+    return f"data:{PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,58 @@
+"""A folder of runs as one HTML file that needs no server and no network.
+
+Plots are drawn by plotly.js, the table is DataTables (as packaged by itables); both stand in the file.
+"""
+
+import base64
+import json
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import itables
+from plotly.offline import get_plotlyjs
+
+from patchbench import html
+from patchbench.pages.dashboard.gather import gather
+from patchbench.pages.dashboard.plain import embedded
+
+MODULES = ("runs", "plots", "details", "board")  # of JavaScript; the last one starts
+
+
+def write(runs_dir: Path, out: Path | None) -> tuple[Path, int]:
+    """The page over all runs in the folder, and how many there are. out: the file; by default in the folder.
+
+    FileNotFoundError where there are no runs, ValueError where the file is a folder.
+    """
+    path = out or runs_dir / "dashboard.html"
+    if path.is_dir():
+        raise ValueError(f"out={path} is a folder: give the file to write, out={path / 'dashboard.html'}")
+    data = gather(runs_dir, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(page(data), encoding="utf-8")
+    part.replace(path)
+    return path, len(data["runs"])
+
+
+def page(data: dict) -> str:
+    here = files("patchbench.board")
+    bundle = Path(itables.__file__).parent / "html"
+    sources = {"datatables": (bundle / "dt_bundle.js").read_text(encoding="utf-8")}
+    sources |= {name: (here / f"{name}.js").read_text(encoding="utf-8") for name in MODULES}
+    modules = {name: url(name, text) for name, text in sources.items()}
+    body = [
+        (here / "board.html").read_text(encoding="utf-8").replace("TITLE", escape(data["title"])),
+        f'<script type="application/json" id="data">{embedded(data)}</script>',
+        f"<script>{get_plotlyjs()}</script>",
+        f'<script type="importmap">{json.dumps({"imports": modules})}</script>',
+        f'<script type="module">import "{MODULES[-1]}";</script>',
+    ]
+    style = (bundle / "dt_bundle.css").read_text(encoding="utf-8") + (here / "board.css").read_text(encoding="utf-8")
+    return html.document(f"{escape(data['title'])}: runs", "\n".join(body), style)
+
+
+def url(name: str, source: str) -> str:
+    """A module that is in the page, under its name: browsers load none from another file on the disk."""
+    source += f"\n//# sourceURL={name}.js\n"
+    return "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()

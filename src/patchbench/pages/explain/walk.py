@@ -1,0 +1,212 @@
+"""One image on its way through the input stage: what is where, in which shape, and why."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from patchbench.checks import Size
+from patchbench.layout import Layout
+from patchbench.measure.response import Window, is_affine, kernels, window_and_stride, windows
+
+SHOWN = 16  # kernels
+ENTERS = {
+    "tokens": "added to the tokens once, before block 0",
+    "rotation": "turns queries and keys in every block",
+    "bias": "added to the attention logits in every block",
+    "between": "changes the tokens between blocks",
+}
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What the pages shows of one image. `place` is the patch that is followed, `window` the pixels it reads."""
+
+    pixels: UInt8[Tensor, "c H W"]
+    image: Float[
+        Tensor, "1 c H W"
+    ]  # the pixels as the network takes them: mean 0, standard deviation 1 over the data set
+    label: int
+    layout: Layout
+    num_classes: int
+    depth: int
+    tokens: Float[Tensor, "h w d"]  # as the embedding leaves them
+    place: Size
+    window: Window
+    stride: Size
+    affine: bool
+    values: Float[Tensor, "c P Q"]  # the followed patch, of mean 0 and standard deviation 1 over the data set
+    kernels: Float[Tensor, "k c P Q"]  # of the first SHOWN values of D, at the followed patch
+    matrix: Float[Tensor, "d n"] | None  # all of D, where one layer is the embedding; n as in values.flatten()
+    inside: "list[Step]"
+
+    @property
+    def patch_values(self) -> int:
+        return len(self.pixels) * self.window.height * self.window.width
+
+    @property
+    def overlaps(self) -> bool:
+        return self.window.height > self.stride[0] or self.window.width > self.stride[1]
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether a token reads so much of the image that there is no patch to speak of."""
+        return self.window.height * self.window.width > 0.5 * self.pixels[0].numel()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the table: what there is, its shape, what happened."""
+
+    name: str
+    shape: tuple[int, ...]
+    note: str
+
+    @property
+    def spelled(self) -> str:
+        return " × ".join(f"{n:,}" for n in self.shape)
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
+
+
+def walk(
+    net: Any, pixels: UInt8[Tensor, "c H W"], label: int, mean: Float[Tensor, "c 1 1"], std: Float[Tensor, "c 1 1"]
+) -> Walk:
+    """Run the embedding of `net`, and nothing after it. mean, std: of pixels in 0 ... 1."""
+    embed = net.embed.eval()
+    image = ((pixels / 255 - mean) / std)[None]
+    inside: list[Step] = []
+    handles = [
+        m.register_forward_hook(lambda *call: inside.append(layer(*call))) for m in embed.modules() if is_leaf(m)
+    ]
+    with torch.no_grad():
+        tokens = embed(image)[0]
+    for handle in handles:
+        handle.remove()
+
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    middle, stride = window_and_stride(embed, shape, net.layout.grid_size)
+    place = busiest(pixels, net.layout.grid_size, middle, stride)
+    [window] = windows(embed, shape, [place])
+    affine = is_affine(embed, image)
+    shown = kernels(embed, image, place, window, min(SHOWN, tokens.shape[-1]))
+    rows, cols = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
+    return Walk(
+        pixels,
+        image,
+        label,
+        net.layout,
+        net.head.out_features,
+        len(net.blocks),
+        tokens,
+        place,
+        window,
+        stride,
+        affine,
+        image[0, :, rows, cols],
+        shown,
+        single_matrix(embed, shown) if affine else None,
+        inside,
+    )
+
+
+def is_leaf(module: nn.Module) -> bool:
+    return not list(module.children()) and not isinstance(module, nn.Identity)
+
+
+def layer(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Step:
+    """A layer inside the embedding; shapes without the batch."""
+    knobs = {name: getattr(module, name, None) for name in ("kernel_size", "stride", "in_features")}
+    told = ", ".join(f"{name.replace('_', ' ')} {spelled(knob)}" for name, knob in knobs.items() if knob is not None)
+    return Step(type(module).__name__, tuple(output.shape[1:]) if isinstance(output, Tensor) else (), told)
+
+
+def spelled(knob: Any) -> str:
+    return "×".join(map(str, knob)) if isinstance(knob, tuple) else str(knob)
+
+
+def busiest(pixels: UInt8[Tensor, "c H W"], grid_size: Size, middle: Window, stride: Size) -> Size:
+    """The place whose window varies most, of those that lie inside the image: an empty patch teaches nothing."""
+    best, place = -1.0, (grid_size[0] // 2, grid_size[1] // 2)
+    tall, wide = pixels.shape[1:]
+    for row in range(grid_size[0]):
+        for col in range(grid_size[1]):
+            top = middle.top + (row - grid_size[0] // 2) * stride[0]
+            left = middle.left + (col - grid_size[1] // 2) * stride[1]
+            if top < 0 or left < 0 or top + middle.height > tall or left + middle.width > wide:
+                continue
+            varied = float(pixels[:, top : top + middle.height, left : left + middle.width].float().std())
+            if varied > best:
+                best, place = varied, (row, col)
+    return place
+
+
+def single_matrix(embed: nn.Module, shown: Float[Tensor, "k c P Q"]) -> Float[Tensor, "d n"] | None:
+    """The weight of the one layer that is the embedding, if its rows are the kernels."""
+    parts = [m for m in embed.modules() if is_leaf(m)]
+    weight = getattr(parts[0], "weight", None) if len(parts) == 1 else None
+    if weight is None:
+        return None
+    rows, flat = weight.detach().flatten(1), shown.flatten(1)
+    matches = rows[: len(flat)].shape == flat.shape and torch.allclose(rows[: len(flat)], flat, atol=1e-5)
+    return rows if matches else None
+
+
+def steps(walk: Walk, schemes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> list[Step]:
+    """The way of the image, row by row. schemes: who fills which place; shapes: of what it gives there."""
+    channels, tall, wide = walk.pixels.shape
+    (rows, cols), d, window = walk.layout.grid_size, walk.layout.embed_dim, walk.window
+    length = rows * cols + walk.layout.num_prefix_tokens
+    read = rows * cols * window.height * window.width / (tall * wide)
+    seen = f"{window.height}×{window.width} pixels every {walk.stride[0]}×{walk.stride[1]}"
+    if walk.reads_all:
+        cut = Step("regions", (rows, cols, channels, tall, wide), "each token reads most of the image")
+    elif walk.overlaps:
+        cut = Step(
+            "windows", (rows, cols, window.height, window.width, channels), f"{seen}: a pixel is read {read:.3g}×"
+        )
+    else:
+        cut = Step("patches", (rows, cols, window.height, window.width, channels), f"{seen}: edge to edge, no overlap")
+    found = [
+        Step("image", (tall, wide, channels), f"test image, class {walk.label}; rows × columns × channels"),
+        *([] if walk.reads_all else [cut]),
+        *([] if walk.reads_all else [Step("one patch, flat", (walk.patch_values,), flat_note(walk))]),
+        *inside(walk),
+        Step("embedding", (rows, cols, d), f"each patch became D = {d} values"),
+    ]
+    for place in ("tokens", "rotation", "bias", "between"):
+        if place in schemes and place == "tokens":
+            found.append(Step(f"+ {schemes[place]}", shapes[place], f"[tokens]: {ENTERS[place]}"))
+    prefix = walk.layout.num_prefix_tokens
+    told = f"{rows * cols:,} patch tokens" + (f" + {prefix} prefix" if prefix else ", no prefix token")
+    found.append(Step("sequence", (length, d), f"{rows}×{cols} places in a row: {told}"))
+    found += [
+        Step(f"+ {schemes[place]}", shapes[place], f"[{place}]: {ENTERS[place]}")
+        for place in ("rotation", "bias", "between")
+        if place in schemes
+    ]
+    found.append(Step("trunk", (length, d), f"{walk.depth} blocks of attention and MLP; not run here"))
+    found.append(Step("classes", (walk.num_classes,), "what the head says of the image"))
+    return found
+
+
+def flat_note(walk: Walk) -> str:
+    channels = len(walk.pixels)
+    return f"{walk.window.height}·{walk.window.width}·{channels}: all of one channel, then the next"
+
+
+def inside(walk: Walk) -> list[Step]:
+    """Layers of the embedding that change the shape, where there are several."""
+    changed = [
+        s for before, s in zip([None, *walk.inside], walk.inside, strict=False) if not before or before.shape != s.shape
+    ]
+    if len(changed) < 2:
+        return []
+    named = [Step(f"  {s.name}", s.shape, s.note or "inside the embedding") for s in changed]
+    return named if len(named) <= 8 else [*named[:4], Step("  …", (), f"{len(named) - 8} more"), *named[-4:]]

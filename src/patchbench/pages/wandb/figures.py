@@ -1,0 +1,42 @@
+"""The figures of a report in W&B, where reports show the media of runs and nothing else of one's own."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from patchbench.pages.wandb.publish import asking
+from patchbench.pages.wandb.report import FIGURES
+from patchbench.track.wandb_run import stage
+
+
+def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: str, root: Path) -> None:
+    """Every SVG of the folder into a run of its own, the same each time. ConnectionError where W&B does not take it."""
+    settings = wandb.Settings(silent=True, console="off", init_timeout=30, finish_timeout=120.0, disable_git=True)
+    settings.x_disable_meta = True
+    where = os.environ.get("WANDB_DIR") or str(root)
+    stage(Path(where))
+    options: Any = {
+        "entity": entity,
+        "project": project,
+        "id": run_id,
+        "resume": "allow",
+        "name": name,
+        "job_type": "report",
+        "group": "reports",
+        "dir": where,
+    }
+    with asking("has not taken the figures"), wandb.init(**options, mode="online", settings=settings) as run:
+        drawn = {FIGURES + path.stem: wandb.Html(page(path), inject=False) for path in sorted(folder.glob("*.svg"))}
+        run.log(drawn)
+
+
+def page(path: Path) -> str:
+    """An SVG as a page that is as wide as the panel."""
+    drawn = path.read_text(encoding="utf-8")
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', drawn, count=1)
+    drawn = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawn, count=1)
+    return f'<!doctype html>\n<meta charset="utf-8">\n<body style="margin: 0; background: #fff">\n{drawn}</body>\n'

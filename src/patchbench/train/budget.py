@@ -1,0 +1,127 @@
+"""How long a training lasts, in epochs, optimizer steps, floating-point operations or seconds, turned into steps."""
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from patchbench.data.batches import Batches
+from patchbench.train.task import Classify
+
+TIMED, WARM_UP = 20, 5  # optimizer steps
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one optimizer step takes. seconds_per_step: measured when it is asked for, on the devices."""
+
+    steps_per_epoch: int
+    flops_per_step: int
+    seconds_per_step: Callable[[], float]
+
+
+Budget = Callable[[Pace], int]  # steps
+
+
+def epochs(pace: Pace, *, value: int) -> int:
+    return value * pace.steps_per_epoch
+
+
+def steps(pace: Pace, *, value: int) -> int:
+    return value
+
+
+def flops(pace: Pace, *, value: float | int) -> int:
+    """ValueError if they are spent before the first step is done."""
+    if value < pace.flops_per_step:
+        raise ValueError(
+            f"budget.value={value:.3g} FLOPs are less than one step, which takes {pace.flops_per_step:.3g}: "
+            "use a larger budget.value, or a smaller batch_size"
+        )
+    return int(value // pace.flops_per_step)
+
+
+def seconds(pace: Pace, *, value: float | int) -> int:
+    return max(1, int(value / pace.seconds_per_step()))
+
+
+class Duration(pl.Callback):
+    """Ends training with its budget, in mid-epoch if need be, and then validates as at the end of an epoch.
+
+    A checkpoint keeps the number of steps, so that a resumed training ends, and its learning rate falls, as it would
+    have without.
+    """
+
+    def __init__(self, budget: Budget, data: Batches, flops_per_image: int) -> None:
+        self.budget, self.data, self.flops_per_image = budget, data, flops_per_image
+        self.total: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.total = state["total"]
+
+    def steps(self, trainer: pl.Trainer) -> int:
+        """Of the whole training, once its devices and data are there; the same on all ranks."""
+        if self.total is None:
+            self.total = trainer.strategy.broadcast(self.spent(lambda: seconds_per_step(trainer, self.data)))
+        return self.total
+
+    def check(self) -> None:
+        """ValueError before training if the budget does not hold a step."""
+        self.spent(lambda: 1.0)
+
+    def spent(self, seconds_per_step: Callable[[], float]) -> int:
+        flops_per_step = self.data.batch_size * self.flops_per_image
+        return self.budget(Pace(self.data.steps_per_epoch(), flops_per_step, seconds_per_step))
+
+    def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        each = self.data.steps_per_epoch()
+        trainer.fit_loop.max_epochs = math.ceil(self.steps(trainer) / each)
+        if self.steps(trainer) % each:
+            trainer.fit_loop.epoch_loop.max_steps = self.steps(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step == self.total and not trainer.is_last_batch:
+            trainer.should_stop = True  # after this Lightning validates; at max_steps alone it does not
+
+
+def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:
+    """Median of some optimizer steps on training batches, which change nothing: their learning rate is 0."""
+    task: Any = trainer.lightning_module
+    parameters = [p for p in task.parameters() if p.requires_grad]
+    kept = [copy.deepcopy(buffer) for buffer in task.buffers()]  # running averages shall not see this
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
+    batches, times = endless(data), []
+    for _ in range(WARM_UP + TIMED):
+        synchronise(task)
+        start = time.perf_counter()
+        for _ in range(trainer.accumulate_grad_batches):
+            batch = trainer.strategy.batch_to_device(next(batches))
+            with trainer.precision_plugin.forward_context():
+                said: Any = trainer.strategy.training_step(batch, 0)
+            (said["loss"] / trainer.accumulate_grad_batches).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        synchronise(task)
+        times.append(time.perf_counter() - start)
+    for buffer, value in zip(task.buffers(), kept, strict=True):
+        buffer.copy_(value)
+    return statistics.median(times[WARM_UP:])
+
+
+def endless(data: Batches) -> Iterator[Any]:
+    while True:
+        yield from data.train_dataloader()
+
+
+def synchronise(task: Classify) -> None:
+    if task.device.type == "cuda":
+        torch.cuda.synchronize(task.device)

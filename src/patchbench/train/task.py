@@ -1,0 +1,118 @@
+"""Supervised image classification."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from patchbench.data.source import Batch
+from patchbench.train.shard import shard
+
+
+class Classify(pl.LightningModule):
+    """Train `net` to name the class of an image; count what it gets right.
+
+    optimizer: builds the optimizer from parameter groups; schedule: from the optimizer and the number of steps, which
+    `total_steps` tells once the data are there.
+    A training step returns its `loss`, and as `sums` for callbacks the loss and the hits summed over its images.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[[Optimizer, int], LRScheduler],
+        *,
+        num_classes: int,
+        label_smoothing: float,
+        clip_grad: float | None,
+        seed: int,
+        total_steps: Callable[[pl.Trainer], int],
+    ) -> None:
+        super().__init__()
+        self.net: Any = net  # a Module with no_weight_decay()
+        self.optimizer, self.schedule = optimizer, schedule
+        self.label_smoothing, self.clip_grad, self.seed = label_smoothing, clip_grad, seed
+        self.total_steps = total_steps
+        self.grad_norm = torch.zeros(())
+        self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
+
+    def configure_model(self) -> None:
+        """Called by Lightning when the devices are known, and again by each evaluation."""
+        if self.device_mesh is not None:
+            shard(self.net, self.device_mesh["data_parallel"])
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout and drop path follow from (seed, batch, rank), not from history: resuming needs no generator."""
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        seed = hash((self.seed, batches, self.global_rank)) % 2**63  # of integers: the same in every process
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        images, labels = batch
+        logits = self.net(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        named = labels.argmax(1) if labels.ndim == 2 else labels  # of a mixed image, what it is most
+        hits = (logits.detach().argmax(1) == named).sum()
+        return {"loss": loss, "sums": torch.stack([loss.detach() * len(labels), hits])}
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
+        norm = nn.utils.clip_grad_norm_(self.parameters(), self.clip_grad or float("inf")).detach()
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.measure("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.measure("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The class that each image is given, the one it has, and the probabilities of both."""
+        images, labels = batch
+        logits = self.net(images)
+        classes, shares = logits.argmax(1), logits.float().softmax(1)
+        sure, right = (shares.gather(1, each[:, None])[:, 0] for each in (classes, labels))
+        return classes, labels, sure, right
+
+    def measure(self, split: str, batch: Batch) -> None:
+        images, labels = batch
+        logits = self.net(images).float()
+        named = {}
+        for name, metric in self.metrics[split].items():
+            if name == "loss":
+                metric.update(F.cross_entropy(logits, labels, reduction="none"))
+            else:
+                metric.update(logits, labels)
+            named[f"{split}/{name}"] = metric
+        self.log_dict(named, on_step=False, on_epoch=True, logger=False)  # callbacks write them, with the speed beside
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Decay matrices and kernels; spare biases, norms, and whatever `net.no_weight_decay()` names."""
+        spared = self.net.no_weight_decay()
+        parameters = dict(self.net.named_parameters())
+        decayed = [p for name, p in parameters.items() if p.ndim > 1 and name not in spared]
+        rest = [p for name, p in parameters.items() if p.ndim <= 1 or name in spared]
+        optimizer = self.optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
+        # Not the trainer's own estimate: it starts the loaders before a checkpoint has said where they stand.
+        schedule = self.schedule(optimizer, self.total_steps(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def eval_metrics(num_classes: int) -> nn.ModuleDict:
+    """Summed over all images of a split on all ranks, so that uneven shares count each image once."""
+    metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy="disable")}
+    metrics["acc"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+    if num_classes > 5:
+        metrics["acc5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5, validate_args=False)
+    return nn.ModuleDict(metrics)

@@ -1,0 +1,139 @@
+"""Lightning's Trainer, with the choices that a run may make and no others."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+
+from patchbench.train.checkpoint import AtomicCheckpoint
+from patchbench.train.shard import Sharded
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+
+
+def make_trainer(
+    *,
+    accelerator: Literal["auto", "cpu", "gpu"],
+    devices: int | Literal["auto"],
+    num_nodes: int,
+    strategy: str,
+    precision: str,
+    accumulate: int,
+    micro_batch: int | Literal["auto"] | None,
+    max_epochs: int,
+    out_dir: Path,
+    callbacks: list[Callback],
+) -> pl.Trainer:
+    """ValueError for devices that are not there. precision="auto" is bf16-mixed on a GPU, 32-true on a CPU.
+
+    micro_batch: only looked at here; what follows from it needs the batch size, see train/memory.py.
+    """
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"trainer.accelerator={accelerator} is unknown: use auto, cpu or gpu")
+    if precision not in PRECISIONS:
+        # float16 wants its gradients scaled, and a fused optimizer unscales them only after they were clipped
+        raise ValueError(f"trainer.precision={precision} is unknown here: use {', '.join(PRECISIONS)}")
+    gpus = torch.cuda.device_count()
+    if accelerator == "gpu" and not gpus:
+        raise ValueError("trainer.accelerator=gpu, but torch sees no CUDA GPU here: use trainer=cpu, or trainer=auto")
+    on_gpu = gpus > 0 and accelerator != "cpu"
+    if on_gpu and isinstance(devices, int) and devices > gpus:
+        raise ValueError(f"trainer.devices={devices}, but torch sees {gpus} GPU(s) here: use trainer.devices={gpus}")
+    for name, count in {"devices": devices, "num_nodes": num_nodes, "accumulate": accumulate}.items():
+        if (count != "auto" and not (isinstance(count, int) and count >= 1)) or (name, count) == ("accumulate", "auto"):
+            raise ValueError(f"trainer.{name}={count} is no number of {name}: use 1 or more")
+    if micro_batch not in (None, "auto") and not (isinstance(micro_batch, int) and micro_batch >= 1):
+        raise ValueError(f"trainer.micro_batch={micro_batch} must be auto, a number of images, or null")
+    if micro_batch is not None and accumulate != 1:
+        raise ValueError(
+            f"trainer.micro_batch={micro_batch} and trainer.accumulate={accumulate} both say how a batch is split: "
+            "use trainer.accumulate=1, or trainer.micro_batch=null"
+        )
+    sharded = strategy == "fsdp"
+    if sharded and micro_batch == "auto":
+        raise ValueError(
+            f"trainer.micro_batch=auto cannot be tried with trainer.strategy={strategy}: a device that ran out of "
+            "memory would leave the others waiting for its share: use trainer.micro_batch=<images>"
+        )
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
+    quiet()
+    ranks = ranks_in_slurm()
+    trainer = pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=Sharded(num_nodes * (devices if isinstance(devices, int) else max(1, gpus * on_gpu)))
+        if sharded
+        else strategy,
+        precision=("bf16-mixed" if on_gpu else "32-true") if precision == "auto" else precision,  # type: ignore[arg-type]
+        accumulate_grad_batches=accumulate,
+        max_epochs=max_epochs,
+        default_root_dir=out_dir,
+        logger=False,  # set when training starts
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoint(), *ranks],
+        num_sanity_val_steps=0,
+        inference_mode=not sharded,  # its tensors have no version counter, by which FSDP2 keeps track of its shares
+        use_distributed_sampler=False,  # data/batches.py shares out the images, without padding
+        log_every_n_steps=1,  # track/meter.py keeps the pace; Lightning itself logs once per epoch
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+    )
+    if any(isinstance(starts_ranks, SLURMEnvironment) for starts_ranks in ranks):
+        refuse_other_ranks_than_tasks(trainer)
+    return trainer
+
+
+def ranks_in_slurm() -> list[ClusterEnvironment]:
+    """In a SLURM job: the tasks of srun are the ranks; without srun, or by torchrun, they are started as elsewhere."""
+    if "SLURM_JOB_ID" not in os.environ or TorchElasticEnvironment.detect():
+        return []
+    if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():  # the latter: a shell by srun
+        return [LightningEnvironment()]
+    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks_of_srun()[0]))  # Lightning insists
+    return [SLURMEnvironment(auto_requeue=False)]  # train/signals.py saves; SLURM or submitit queue again
+
+
+def tasks_of_srun() -> tuple[int, int]:
+    """Per node, and nodes."""
+    nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
+    return int(os.environ["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
+
+
+def refuse_other_ranks_than_tasks(trainer: pl.Trainer) -> None:
+    """Lightning would go on, with too few ranks or with several trainings of one run."""
+    tasks, nodes = tasks_of_srun()
+    if (trainer.num_devices, trainer.num_nodes) != (tasks, nodes):
+        raise ValueError(
+            f"trainer.devices={trainer.num_devices} trainer.num_nodes={trainer.num_nodes}, but srun started {tasks} "
+            f"task(s) on each of {nodes} node(s): use trainer=ddp trainer.devices={tasks} trainer.num_nodes={nodes}, "
+            "or hydra/launcher=slurm_node, which asks for what the trainer needs"
+        )
+
+
+def quiet() -> None:
+    """Lightning's remarks on what was chosen here on purpose."""
+    for package in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for remark in (
+        ".*does not have many workers",  # sets in memory need none
+        ".*dataloader is not resumable",  # the order follows from the number of batches taken
+        "Checkpoint directory .* exists and is not empty",  # a run resumes in its own directory
+        "GPU available but not used",
+        "The `srun` command is available",  # on a login node, say; a SLURM job is recognised by its environment
+        ".*isinstance.treespec, LeafSpec.",  # Lightning 2.6 on a newer torch
+    ):
+        warnings.filterwarnings("ignore", remark)

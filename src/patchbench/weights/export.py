@@ -1,0 +1,101 @@
+"""A trained ViT as a file that timm loads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from patchbench.checks import Size, spell
+from patchbench.embed.conv import ConvEmbed
+from patchbench.embed.linear import LinearEmbed
+from patchbench.nets.vit import ViT
+from patchbench.weights.facts import in_chans, mlp_ratio, places
+
+SIZES = {(192, 12, 3): "tiny", (384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large"}
+
+
+def export(net: ViT, path: Path, *, img_size: Size, num_classes: int) -> str:
+    """Write the weights for timm, as safetensors, and return the call that builds the network and loads them.
+
+    ValueError where timm's VisionTransformer is not the same function.
+    """
+    arguments, state = to_timm(net, img_size=img_size, num_classes=num_classes)
+    name = arguments.pop("model_name")
+    written = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in arguments.items())])
+    call = f"timm.create_model({written}, checkpoint_path={str(path)!r})"
+    facts = {"grid_size": net.layout.grid_size, "num_heads": net.layout.num_heads, "pool": net.pool, "timm": call}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path, {"format": "pt", "patchbench": json.dumps(facts)})
+    return call
+
+
+def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The arguments of timm.create_model, and the state dict that its network loads."""
+    embed, layout = net.embed, net.layout
+    if not isinstance(embed, ConvEmbed | LinearEmbed):
+        raise ValueError(
+            "timm has no Vision Transformer with this embed: only embed=conv and embed=linear can be exported"
+        )
+    if any(n % p for n, p in zip(img_size, embed.patch_size, strict=True)):
+        raise ValueError(
+            f"timm's patches do not cover data.img_size={spell(img_size)} by padding as embed.pad=true does: "
+            f"only a multiple of patch={spell(embed.patch_size)} can be exported"
+        )
+    if places(net) - {"tokens"}:
+        raise ValueError(
+            "timm's Vision Transformer knows position in its tokens only: no pos that turns q and k, shifts attention "
+            "or stands between blocks can be exported"
+        )
+    ours = {name: w.detach().cpu() for name, w in net.state_dict().items()}
+    names = {"embed": "patch_embed", "norm": "norm" if net.pool == "cls" else "fc_norm"}
+    state = {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in ours.items()}
+    state = {n: w for n, w in state.items() if n.split(".")[0] not in ("prefix", "tokens")}
+    state["patch_embed.proj.weight"] = ours["embed.proj.weight"].flatten(1).unflatten(1, (-1, *embed.patch_size))
+    prefix = ours["prefix"]
+    if len(prefix):
+        state["cls_token"] = prefix[None, :1]
+    if len(prefix) > 1:
+        state["reg_token"] = prefix[None, 1:]
+    if not isinstance(net.tokens, nn.Identity):
+        table = added(net.tokens, layout.grid_size, layout.embed_dim)
+        placed = len(prefix) == 1  # timm's own convention: with registers, only patches have a position
+        state["pos_embed"] = torch.cat([torch.zeros(int(placed), layout.embed_dim), table.flatten(0, 1)])[None]
+
+    shape = (layout.embed_dim, len(net.blocks), layout.num_heads)
+    p, s = embed.patch_size[0], img_size[0]
+    name = f"vit_{SIZES.get(shape, 'tiny')}_patch{p}_{s}"
+    if embed.patch_size != (p, p) or img_size != (s, s) or not timm.is_model(name):
+        name, p, s = f"vit_{SIZES.get(shape, 'tiny')}_patch16_224", 16, 224
+    arguments: dict[str, Any] = {"model_name": name}
+    asked = {
+        "img_size": (img_size, (s, s)),
+        "patch_size": (embed.patch_size, (p, p)),
+        "in_chans": (in_chans(net), 3),
+        "num_classes": (num_classes, 1000),
+        "embed_dim": (shape[0], shape[0] if shape in SIZES else 192),
+        "depth": (shape[1], shape[1] if shape in SIZES else 12),
+        "num_heads": (shape[2], shape[2] if shape in SIZES else 3),
+        "mlp_ratio": (mlp_ratio(net), 4.0),
+        "global_pool": ("token" if net.pool == "cls" else "avg", "token"),
+        "class_token": (len(prefix) > 0, True),
+        "reg_tokens": (max(0, len(prefix) - 1), 0),
+        "no_embed_class": (len(prefix) > 1, False),
+        "pos_embed": ("learn" if "pos_embed" in state else "none", "learn"),
+    }
+    arguments |= {key: value for key, (value, default) in asked.items() if value != default}
+    return arguments, {n: w.contiguous().clone() for n, w in state.items()}
+
+
+def added(tokens: nn.Module, grid_size: Size, embed_dim: int) -> Tensor:
+    """What a scheme adds to every image's tokens. ValueError if that is not the same for all."""
+    with torch.no_grad():
+        table, probe = tokens(torch.zeros(1, *grid_size, embed_dim)), torch.randn(1, *grid_size, embed_dim)
+        if not torch.allclose(tokens(probe) - probe, table, atol=1e-5):
+            raise ValueError(
+                "timm's positions are a table that is added: this pos depends on the tokens, and cannot be exported"
+            )
+    return table[0].cpu()
