@@ -1,6 +1,8 @@
 """Checks of values that come from the command line; messages name the option."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 Size = tuple[int, int]
 
@@ -11,6 +13,23 @@ def size(name: str, value: object) -> Size:
     if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or isinstance(value, bool):
         raise ValueError(f"{name}={value} is no size in pixels: give a whole number or [height,width], as in {name}=16")
     return pair[0], pair[1]
+
+
+@contextmanager
+def qualified(path: str, knobs: Iterable[str]) -> Iterator[None]:
+    """Complete the names of knobs in refusals: a part says `std=0`, the command line `pos.learned.tokens.std=0`.
+
+    A part does not know its place on the command line; whoever fills the place does, and builds the part in this block.
+    path: of the place, as in `pos.learned.tokens`. knobs: names of the arguments that the part takes from there.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        names = "|".join(re.escape(name) for name in knobs)
+        if not names or len(error.args) != 1 or not isinstance(error.args[0], str):
+            raise
+        # A name counts where a value follows; one that has a path already is another's.
+        raise type(error)(re.sub(rf"(?<![\w.])({names})(?==)", rf"{path}.\1", error.args[0])) from error
 
 
 def one_of(name: str, value: object, choices: Sequence[str]) -> None:

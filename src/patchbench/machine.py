@@ -1,7 +1,31 @@
-"""What this process may use of the machine."""
+"""What this process may use of the machine: cores, and files that are written whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 def cores() -> int:
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
+    """Open a file for writing that appears under its name only when all of it is on the disk.
+
+    The unfinished file lies beside it, since a move from another file system is a copy, and a copy can tear. It is
+    removed where writing fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        with part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
