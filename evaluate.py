@@ -13,15 +13,9 @@ from patchbench.config.command import command
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     from patchbench.commands.evaluate import evaluate  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.reopen import Machine
 
-    evaluate(
-        Path(cfg.ckpt),
-        cfg.trainer,
-        cfg.eval,
-        workers=cfg.workers,
-        resident=cfg.resident,
-        data_root=cfg.data_root,
-    )
+    evaluate(Path(cfg.ckpt), Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data_root), cfg.eval)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,11 @@ from patchbench.config.command import command
 def main(cfg: DictConfig) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at first it tells of its cache of fonts
     from patchbench.commands.analyze import analyze  # seconds of imports, not needed for --help and for refusals
+    from patchbench.commands.reopen import Machine
 
     ckpt = Path(cfg.ckpt)
-    analyze(
-        ckpt,
-        Path(cfg.out) if cfg.out else ckpt.parent,
-        cfg.trainer,
-        workers=cfg.workers,
-        resident=cfg.resident,
-        images=cfg.images,
-        data_root=cfg.data_root,
-    )
+    machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data_root)
+    analyze(ckpt, Path(cfg.out) if cfg.out else ckpt.parent, machine, images=cfg.images)
 
 
 if __name__ == "__main__":

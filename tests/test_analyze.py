@@ -8,13 +8,12 @@ from types import SimpleNamespace
 import matplotlib as mpl
 import pytest
 import torch
-from conftest import configure, options, record
+from support import configure, options, record, train_in
 from torch import nn
 
 from patchbench.commands.analyze import analyze
-from patchbench.commands.train import train
+from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
-from patchbench.config.identity import identity_of
 from patchbench.measure import attention, field, readout, spectrum
 from patchbench.measure.summary import Measures, bias_by_distance, measure, positions, turns
 from patchbench.pages.analyze.figures import pictures
@@ -259,9 +258,9 @@ def test_added_rows_and_columns_lie_on_the_axes_of_the_spectrum(build):
 def run(tmp_path, micro):
     def run(*overrides):
         cfg = configure(*micro, "epochs=1", "limit_batches=null", "trainer=cpu", *overrides, f"runs_dir={tmp_path}")
-        choices = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
-        train(cfg, choices, tmp_path / "run")
-        return SimpleNamespace(cfg=cfg, dir=tmp_path / "run", result=record(tmp_path)["result"])
+        train_in(cfg, tmp_path / "run")
+        done = record(tmp_path)
+        return SimpleNamespace(cfg=cfg, dir=tmp_path / "run", identity=done["identity"], result=done["result"])
 
     return run
 
@@ -274,7 +273,7 @@ def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys
     plain = run("logger=none")
     assert not analysed(plain.result)
     later = run("logger=none", "analyze=true")
-    assert identity_of(plain.cfg) == identity_of(later.cfg)
+    assert plain.identity == later.identity
     assert "done before" in capsys.readouterr().out
     at_end = run("logger=none", "analyze=true", "rerun=true")
     numbers = analysed(at_end.result)
@@ -303,12 +302,4 @@ def test_wandb_is_given_the_pictures(run, monkeypatch):
 def test_too_few_images_are_refused(run):
     done = run("logger=none")
     with pytest.raises(Refused, match="images=3 are too few"):
-        analyze(
-            done.dir / "best.ckpt",
-            done.dir,
-            done.cfg.trainer,
-            workers=0,
-            resident=0.0,
-            images=3,
-            data_root=None,
-        )
+        analyze(done.dir / "best.ckpt", done.dir, Machine(done.cfg.trainer, 0, 0.0), images=3)

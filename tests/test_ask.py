@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from conftest import build_net, configure, instantiate, options, record
+from support import configure, options, record, train_in
 
+from patchbench.commands.build import build_net, build_source
 from patchbench.commands.evaluate import evaluate
-from patchbench.commands.train import train
+from patchbench.commands.reopen import Machine
 from patchbench.data.source import InMemory
-from patchbench.evaluate.robustness import check, questions
+from patchbench.evaluate.robustness import check_views, read_views
 from patchbench.evaluate.views import Changed, Some, moved, on_canvas, shuffled
 
 IMAGES = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -62,9 +63,9 @@ def test_some_images_of_a_view_are_what_they_are_among_all():
     assert len(Some(SPLIT, 100)) == 6
 
 
-def asked(*overrides):
+def views(*overrides):
     cfg = configure(*overrides)
-    return questions(**cfg.eval, run_patch=cfg.patch)
+    return read_views(**cfg.eval, run_patch=cfg.patch)
 
 
 @pytest.mark.parametrize(
@@ -79,30 +80,30 @@ def asked(*overrides):
 )
 def test_a_question_that_makes_no_sense_is_refused_by_its_option(override, message):
     with pytest.raises(ValueError, match=message):
-        asked(override)
+        views(override)
 
 
 def test_what_the_network_cannot_take_is_refused_before_training():
     cfg = configure("model=micro", "data.img_size=16", "patch=4", "eval.img_size=[18]")
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     with torch.device("meta"):
         net = build_net(cfg, source)
     with pytest.raises(ValueError, match=r"eval\.img_size=18 cannot be asked of this network"):
-        check(questions(**cfg.eval, run_patch=4), net, source)
+        check_views(read_views(**cfg.eval, run_patch=4), net, source)
 
 
 def test_options_may_be_single_or_listed():
-    assert asked("eval.img_size=48", "eval.shuffle=pixels", "eval.move=2") == asked(
+    assert views("eval.img_size=48", "eval.shuffle=pixels", "eval.move=2") == views(
         "eval.img_size=[48]", "eval.shuffle=[pixels]", "eval.move=[2]"
     )
-    assert asked("patch=4", "eval.move=all").moves == (1, 2, 3)
+    assert views("patch=4", "eval.move=all").moves == (1, 2, 3)
 
 
 @pytest.mark.parametrize("option", options("eval"))
 def test_the_record_answers_and_may_be_asked_again(tmp_path, micro, option):
     def ask(*overrides):
         cfg = configure("trainer=cpu", "logger=csv", *micro, "limit_batches=null", "epochs=1", *overrides)
-        train(cfg, {}, tmp_path)
+        train_in(cfg, tmp_path)
         return record(tmp_path)
 
     first = ask(f"eval={option}")
@@ -121,7 +122,7 @@ def test_the_record_answers_and_may_be_asked_again(tmp_path, micro, option):
 def test_a_generated_set_is_asked_about_at_its_end_and_from_the_checkpoint(tmp_path):
     quick = ["model=micro", "patch=4", "epochs=1", "data.train_size=64", "data.val_size=32", "data.test_size=200"]
     cfg = configure("data=motif", *quick, "trainer=cpu", "logger=none", "eval.img_size=[24]", "eval.shift=[canvas]")
-    train(cfg, {}, tmp_path)
+    train_in(cfg, tmp_path)
     result = record(tmp_path)["result"]
     wanted = {f"test/{view}acc" for view in ("", "inside/", "cut/", "canvas24/", "canvas24/inside/", "canvas24/cut/")}
     assert wanted <= set(result)
@@ -129,5 +130,5 @@ def test_a_generated_set_is_asked_about_at_its_end_and_from_the_checkpoint(tmp_p
         result["test/inside/acc"] - result["test/cut/acc"]
     )
     assert inside == pytest.approx(round(inside), abs=1e-3), "the two parts make the whole"
-    again = evaluate(tmp_path / "best.ckpt", cfg.trainer, cfg.eval, workers=0, resident=0.2, data_root=None)["result"]
+    again = evaluate(tmp_path / "best.ckpt", Machine(cfg.trainer, 0, 0.2), cfg.eval)["result"]
     assert {name: again[name] for name in wanted} == {name: result[name] for name in wanted}

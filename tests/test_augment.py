@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import configure, options
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 from scipy.stats import ks_2samp, kstest
+from support import configure, options, train_in
 from timm.data import auto_augment
 from timm.data.mixup import mixup_target
 from torchvision.transforms import v2
 
-from patchbench.commands.train import train
 from patchbench.data.augment import randaugment
 from patchbench.data.augment.chain import Augment
 from patchbench.data.augment.crop import cut, moved
@@ -328,9 +327,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
-
-
 @pytest.mark.parametrize("data", ["digits", "grey", "folder"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_trains(name, data, tmp_path, folder):
@@ -343,7 +339,7 @@ def test_every_option_trains(name, data, tmp_path, folder):
         "model=micro", *arguments, "data.img_size=16", "patch=4", "epochs=1", "batch_size=9", "limit_batches=2",
         "log_every=1", f"augment={name}", "trainer=cpu", "logger=none",
     )  # fmt: skip
-    train(cfg, CHOICES, tmp_path / "run")
+    train_in(cfg, tmp_path / "run")
     assert (tmp_path / "run" / "run.json").exists()
 
 

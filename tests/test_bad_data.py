@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import configure, record
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image, ImageOps
+from support import configure, record, train_in
 from torch import Tensor
 from torchvision.transforms import v2
 
 from patchbench.commands.evaluate import evaluate
-from patchbench.commands.train import train
+from patchbench.commands.reopen import Machine
 from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre, channels
 from patchbench.data.sets.imagefolder import ImageFolder
 
@@ -429,7 +429,7 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     cfg = configure(
         "data=imagefolder", f"data.root={folder}", "data.on_error=skip", "logger=csv", "trainer=cpu", *arguments
     )
-    train(cfg, {}, tmp_path / "run")
+    train_in(cfg, tmp_path / "run")
     kept = record(tmp_path / "run")
     assert sorted(kept["skipped"]) == sorted(map(str, bad))
     assert kept["result"]["data/skipped"] == 6
@@ -438,9 +438,7 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     assert len(kept["config"]["data"]["mean"]) == 3, "as measured"
     moved = folder.rename(tmp_path / "moved")
     cpu = configure("trainer=cpu")
-    again = evaluate(
-        tmp_path / "run" / "best.ckpt", cpu.trainer, cpu.eval, workers=0, resident=0.2, data_root=str(moved)
-    )["result"]
+    again = evaluate(tmp_path / "run" / "best.ckpt", Machine(cpu.trainer, 0, 0.2, str(moved)), cpu.eval)["result"]
     assert {name: again[name] for name in ("test/acc", "test/loss", "test/images")} == {
         name: kept["result"][name] for name in ("test/acc", "test/loss", "test/images")
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import configure
+from support import configure
 
 from patchbench.commands.train import train
 from patchbench.pages.dashboard.curves import POINTS, curves, thin

@@ -10,9 +10,8 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, configure, options, record
+from support import ROOT, configure, options, record, train_in
 
-from patchbench.commands.train import train
 from patchbench.config.errors import Refused
 from patchbench.layout import Layout
 from patchbench.nets.cost import memory
@@ -21,7 +20,6 @@ from patchbench.track.device import free_memory
 from patchbench.train.memory import accumulation
 
 Q1_AT_224 = ["embed=overlap", "data=random", "data.img_size=224"]
-CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "optim": "adamw"}
 
 
 def test_what_forward_keeps_is_counted_for_a_network_that_can_be_counted_by_hand():
@@ -80,8 +78,9 @@ def test_the_estimate_is_what_two_steps_take(arguments):
 
 TWO_STEPS = """
 import json, sys, psutil, torch
-from conftest import build_net, configure, instantiate
-from patchbench.cost import memory
+from support import configure
+from patchbench.commands.build import build_net, instantiate
+from patchbench.nets.cost import memory
 from patchbench.track.device import peak_resident_bytes, reset_peak_memory
 
 images, bf16 = int(sys.argv[1]), sys.argv[2] == "bf16"
@@ -123,7 +122,7 @@ print(json.dumps([taken, memory(net, net.layout, 3, source.img_size, bf16=bf16).
 def test_what_cannot_fit_is_refused_before_anything_is_computed(tmp_path, overrides, said):
     started = time.perf_counter()
     with pytest.raises(Refused) as refused:
-        train(configure(*Q1_AT_224, *overrides, "trainer=cpu", "logger=none"), CHOICES, tmp_path / "run")
+        train_in(configure(*Q1_AT_224, *overrides, "trainer=cpu", "logger=none"), tmp_path / "run")
     assert time.perf_counter() - started < 20
     for words in said:
         assert re.search(words, str(refused.value)), refused.value
@@ -134,8 +133,8 @@ def test_what_cannot_fit_is_refused_before_anything_is_computed(tmp_path, overri
 def test_allow_cost_trains_all_the_same(tmp_path, micro):
     expensive = [*micro, "max_gmacs=1e-6", "epochs=1", "logger=none", "trainer=cpu"]
     with pytest.raises(Refused, match="allow_cost=true"):
-        train(configure(*expensive), CHOICES, tmp_path / "run")
-    train(configure(*expensive, "allow_cost=true"), CHOICES, tmp_path / "run")
+        train_in(configure(*expensive), tmp_path / "run")
+    train_in(configure(*expensive, "allow_cost=true"), tmp_path / "run")
     assert (tmp_path / "run" / "run.json").exists()
 
 
@@ -156,7 +155,7 @@ def test_a_micro_batch_divides_what_a_device_gets():
 def test_a_micro_batch_that_is_none_is_refused(tmp_path, micro, micro_batch):
     asked = f"trainer.micro_batch={micro_batch}".split()
     with pytest.raises(Refused, match=r"trainer\.micro_batch="):
-        train(configure(*micro, *asked, "trainer=cpu", "logger=none"), CHOICES, tmp_path / "run")
+        train_in(configure(*micro, *asked, "trainer=cpu", "logger=none"), tmp_path / "run")
 
 
 def losses(folder) -> list[float]:
@@ -177,7 +176,7 @@ def out_of_memory_above(most: int):
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_trains_the_same(tmp_path, micro, monkeypatch, capsys):
     def run(name: str, *overrides: str) -> list[float]:
-        train(configure(*micro, "trainer=cpu", "logger=csv", *overrides), CHOICES, tmp_path / name)
+        train_in(configure(*micro, "trainer=cpu", "logger=csv", *overrides), tmp_path / name)
         return losses(tmp_path / name)
 
     whole = run("whole")
@@ -219,7 +218,7 @@ def test_a_run_goes_on_in_the_micro_batches_it_was_cut_off_in(tmp_path, micro, m
     from test_run import Cut, cut_at, weights
 
     def run(name: str, *overrides: str) -> None:
-        train(configure(*micro, "trainer=cpu", "logger=none", *overrides), CHOICES, tmp_path / name)
+        train_in(configure(*micro, "trainer=cpu", "logger=none", *overrides), tmp_path / name)
 
     run("whole", "trainer.accumulate=2")
     with monkeypatch.context() as patch:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import ROOT, configure, options, record
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
+from support import ROOT, configure, options, record
 
 from patchbench.data.batches import Batches
 from patchbench.data.cache_writer import DONE, prepare, verify

@@ -4,33 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, options, record
+from support import ROOT, options, record, wandb_file
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def wandb_file(folder: Path) -> dict:
-    """What W&B would be sent: the run, its configuration, its rows, its summary and its exit code."""
-    [path] = folder.rglob("*.wandb")
-    line = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
-    found: dict = {"rows": [], "summary": {}}
-    for entry in map(json.loads, said):
-        body = entry.get(entry["type"], {})
-        if entry["type"] == "run":
-            found |= body | {"config": body["config"]["update"]}
-        elif entry["type"] == "history":
-            found["rows"].append(body["item"])
-        elif entry["type"] == "summary":
-            found["summary"] |= body["update"]
-        elif entry["type"] == "exit":
-            found["exit_code"] = body.get("exit_code", 0)
-    return found
 
 
 def test_a_run_keeps_the_same_figures_in_wandb_csv_and_record(command, micro, tmp_path):

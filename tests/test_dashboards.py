@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import command_in
-from test_wandb import MICRO
+from support import MICRO, command_in
 from wandb_server import Server
 
 SECTIONS = ["accuracy", "throughput", "memory", "accuracy against speed and memory", "factors", "runs compared"]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import configure
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
+from support import configure
 
 from patchbench.data.batches import EvalOrder, TrainOrder
 from patchbench.data.pictures import Pictures

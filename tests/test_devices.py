@@ -8,17 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, configure, options, record
+from support import ROOT, configure, options, record, train_in
 from timm.layers import convert_sync_batchnorm
 
 from patchbench.commands.evaluate import evaluate
-from patchbench.commands.train import train
+from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
 from patchbench.data.batches import EvalOrder
 from patchbench.track.device import peak_of
 from patchbench.train.checkpoint import read_checkpoint
 
-CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
 # 359 and 181 are odd, and no multiple of a batch
 RUN = [
     *("model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=64", "log_every=1", "logger=csv"),
@@ -80,12 +79,12 @@ def assert_same(folder: Path, alone: Path) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process, whole batches."""
     folder = tmp_path_factory.mktemp("alone")
-    train(configure(*RUN, "trainer=cpu"), CHOICES, folder)
+    train_in(configure(*RUN, "trainer=cpu"), folder)
     return folder
 
 
 def test_micro_batches_learn_the_same(alone, tmp_path):
-    train(configure(*RUN, "trainer=cpu", "trainer.accumulate=2"), CHOICES, tmp_path)
+    train_in(configure(*RUN, "trainer=cpu", "trainer.accumulate=2"), tmp_path)
     assert_same(tmp_path, alone)
 
 
@@ -113,11 +112,11 @@ def test_a_sharded_network_leaves_the_checkpoint_of_a_whole_one_and_goes_on_from
 
     run = [*RUN, f"model.num_prefix_tokens={prefix}"]
     whole = tmp_path / "whole"
-    train(configure(*run, "trainer=cpu"), CHOICES, whole)
+    train_in(configure(*run, "trainer=cpu"), whole)
     with monkeypatch.context() as patch:
         cut_at(patch, 25, "signal")
         with pytest.raises((SystemExit, Cut)):
-            train(configure(*run, "trainer=cpu"), CHOICES, tmp_path / "cut")
+            train_in(configure(*run, "trainer=cpu"), tmp_path / "cut")
     ckpt = tmp_path / "cut" / "last.ckpt"
     for name, arguments in {"resumed": [f"ckpt={ckpt}"], "sharded": []}.items():
         finish(start(tmp_path / name, *run, "trainer=fsdp", *TWO, *arguments))
@@ -128,7 +127,7 @@ def test_a_sharded_network_leaves_the_checkpoint_of_a_whole_one_and_goes_on_from
     assert len(metrics(tmp_path / "resumed")) < len(metrics(whole)), "it went on, and did not start anew"
     [best] = (tmp_path / "sharded").rglob("best.ckpt")
     cfg = configure("trainer=cpu")
-    again = evaluate(best, cfg.trainer, cfg.eval, workers=0, resident=0.0, data_root=None)
+    again = evaluate(best, Machine(cfg.trainer, 0, 0.0), cfg.eval)
     assert again["result"]["test/acc"] == record(tmp_path / "sharded")["result"]["test/acc"]
 
 
@@ -182,15 +181,15 @@ def test_every_image_is_evaluated_once_and_all_ranks_take_as_many_batches(world_
 )
 def test_what_would_depend_on_the_devices_is_refused(tmp_path, micro, arguments, said):
     with pytest.raises(Refused, match=said):
-        train(configure(*micro, *arguments.split(), *TWO, "logger=none"), CHOICES, tmp_path / "run")
+        train_in(configure(*micro, *arguments.split(), *TWO, "logger=none"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_batch_norms_of_micro_batches_are_remarked_on(tmp_path, micro, capsys):
     knobs = ["embed=stem", "trainer=cpu", "logger=none", "epochs=1"]
-    train(configure(*micro, *knobs, "trainer.accumulate=2"), CHOICES, tmp_path)
+    train_in(configure(*micro, *knobs, "trainer.accumulate=2"), tmp_path)
     assert "batch norms see one micro-batch at a time" in capsys.readouterr().out
-    train(configure(*micro, *knobs, "embed.norm=layer", "trainer.accumulate=2"), CHOICES, tmp_path / "layer")
+    train_in(configure(*micro, *knobs, "embed.norm=layer", "trainer.accumulate=2"), tmp_path / "layer")
     assert "batch norms" not in capsys.readouterr().out
 
 

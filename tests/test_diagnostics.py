@@ -4,13 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import CONF, configure, options, record
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from scipy.stats import binomtest, ks_2samp
 from sklearn.linear_model import LogisticRegression
+from support import CONF, configure, options, record, train_in
 
-from patchbench.commands.train import train
 from patchbench.data.batches import TrainOrder
 from patchbench.data.diagnostics.colour import HUE
 from patchbench.data.diagnostics.stream import Diagnostic, Scene
@@ -391,7 +390,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_line_with_its_cure(name, knob, mes
 )
 def test_an_arm_that_can_solve_it_does_so_in_one_short_run_but_not_quite(tmp_path, name, pos, embed):
     budget = ["model=micro", "patch=4", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
-    train(configure(f"data={name}", f"pos={pos}", f"embed={embed}", *budget), {}, tmp_path)
+    train_in(configure(f"data={name}", f"pos={pos}", f"embed={embed}", *budget), tmp_path)
     result = record(tmp_path)["result"]
     assert 0.9 <= result["test/acc"] <= 0.992
     assert result["test/acc_low"] < SETS[name].ceiling, "nobody does better than can be done"
@@ -410,6 +409,6 @@ def test_an_arm_that_can_solve_it_does_so_in_one_short_run_but_not_quite(tmp_pat
 def test_an_arm_that_lacks_what_is_needed_stays_at_chance(tmp_path, name, lacking):
     budget = ["model=micro", "patch=4", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
     pos = [] if lacking.startswith("pos") else ["pos=none"]
-    train(configure(f"data={name}", lacking, *pos, *budget), {}, tmp_path)
+    train_in(configure(f"data={name}", lacking, *pos, *budget), tmp_path)
     result = record(tmp_path)["result"]
     assert result["test/acc"] == pytest.approx(SETS[name].chance, abs=0.03)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import configure
-from test_run import NOISY, cut_at, metrics, run, weights
+from support import NOISY, configure, cut_at, metrics, run, weights
 
 from patchbench.config.errors import Refused
 from patchbench.config.identity import identity_of
@@ -80,7 +79,8 @@ def test_a_budget_without_a_step_is_refused(tmp_path, micro, given, said):
 
 def test_epochs_are_no_part_of_a_run_that_does_not_count_them():
     def identity(*overrides: str) -> str:
-        return identity_of(configure(*overrides))
+        cfg = configure(*overrides)
+        return identity_of(cfg, cfg.hydra.runtime.choices)
 
     assert identity("epochs=1") != identity("epochs=2")
     assert identity("budget=steps", "epochs=1") == identity("budget=steps", "epochs=2")

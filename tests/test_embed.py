@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import options
 from PIL import Image
+from support import options
 from torch import nn
 from torch.nn.functional import conv2d
 

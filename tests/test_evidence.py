@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import ROOT
+from support import ROOT
 
 
 def script(name: str) -> ModuleType:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import configure, options, record
 from omegaconf import open_dict
+from support import configure, options, record
 from torch import nn
 
 from patchbench.commands.build import build_net, instantiate, network_cost

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import options
+from support import options
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,11 +7,10 @@ import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import configure, options, record
+from support import configure, options, record, train_in
 from torch import Tensor
 
 from patchbench.commands.build import build_net, compile_blocks, instantiate
-from patchbench.commands.train import train
 from patchbench.nets.vit import PLACES
 
 # torch.compile looks at what it is given
@@ -19,7 +18,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor 
 
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")]
 EMBEDS, SCHEMES = options("embed"), options("pos")
-CHOICES = {"embed": "conv", "model": "micro", "data": "random", "augment": "none", "optim": "adamw"}
 
 
 def arms() -> list:
@@ -115,7 +113,7 @@ def test_a_step_in_bf16_is_that_of_float32_on_a_cpu(device, embed, pos, traceabl
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 def test_a_run_on_this_device_tells_its_speed_and_its_memory(tmp_path, micro, device):
     accelerator = "gpu" if device == "cuda" else "cpu"
-    train(configure(*micro, f"trainer.accelerator={accelerator}", "logger=csv"), CHOICES, tmp_path)
+    train_in(configure(*micro, f"trainer.accelerator={accelerator}", "logger=csv"), tmp_path)
     result = record(tmp_path)["result"]
     on_gpu = {"final/gpu_peak_allocated_gib", "final/gpu_peak_reserved_gib", "final/gpu_alloc_retries"}
     assert on_gpu & set(result) == (on_gpu if device == "cuda" else set())
@@ -134,7 +132,7 @@ def test_a_gpu_that_runs_out_of_memory_halves_the_batch(tmp_path, capsys):
     torch.cuda.set_per_process_memory_fraction(2**30 / torch.cuda.get_device_properties(0).total_memory)
     try:
         arguments = [*large, "epochs=1", "trainer=auto", "trainer.micro_batch=auto", "compile=false", "logger=none"]
-        train(configure(*arguments), CHOICES, tmp_path)
+        train_in(configure(*arguments), tmp_path)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "micro-batches of" in capsys.readouterr().out

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import configure
 from safetensors.torch import save_file
+from support import configure, train_in
 from torch import nn
 
-from patchbench.commands.train import train
 from patchbench.weights.export import to_timm
 from patchbench.weights.load import load
 
@@ -186,14 +185,11 @@ def test_what_timm_does_not_have_is_not_exported(build, overrides):
         to_timm(net, img_size=(16, 16), num_classes=10)
 
 
-CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "optim": "adamw"}
-
-
 def test_a_trained_network_is_the_start_of_another_at_other_sizes(build, tmp_path, micro, capsys):
     knobs = [*micro, "trainer=cpu", "logger=none", "epochs=1"]
-    train(configure(*knobs), CHOICES, tmp_path / "one")
+    train_in(configure(*knobs), tmp_path / "one")
     init_from = f"model.init_from={tmp_path / 'one' / 'best.ckpt'}"
-    train(configure(*knobs, "patch=8", "data.img_size=24", "embed=linear", init_from), CHOICES, tmp_path / "two")
+    train_in(configure(*knobs, "patch=8", "data.img_size=24", "embed=linear", init_from), tmp_path / "two")
     said = capsys.readouterr().out
     assert "starting from" in said
     assert "patch 4 resampled to 8; positions of 4x4 patches resampled to 3x3" in said

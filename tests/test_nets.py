@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import CONF, configure, options, record
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
+from support import CONF, configure, cut_at, options, record, train_in
 from test_options import shuffle_patches
-from test_run import cut_at
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -19,11 +18,12 @@ from patchbench.commands.build import build_net, compile_blocks
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.explain import explain
 from patchbench.commands.export import export
+from patchbench.commands.reopen import Machine
 from patchbench.commands.train import train
-from patchbench.config.command import run_name
 from patchbench.config.errors import Refused
 from patchbench.config.identity import compared, factors_of, reads
-from patchbench.config.identity import display_name as called
+from patchbench.config.names import display_name as called
+from patchbench.config.names import run_name
 from patchbench.config.options import Compared
 from patchbench.layout import Layout
 from patchbench.nets.bag import Bag
@@ -48,9 +48,7 @@ RUN = [*SMALL, "epochs=2", "batch_size=16", "limit_batches=3", "log_every=1", "t
 
 def run(out_dir: Path, model: str, *overrides: str) -> dict:
     cfg = configure(*RUN, f"model={model}", *TINY.get(model, []), *overrides)
-    with open_dict(cfg):
-        choices = dict(cfg.pop("hydra").runtime.choices)
-    train(cfg, choices, out_dir)
+    train_in(cfg, out_dir)
     return json.loads((out_dir / "run.json").read_text())
 
 
@@ -155,7 +153,7 @@ def test_a_run_is_cut_off_goes_on_and_is_tested_again_to_the_bit(tmp_path, model
         weights(tmp_path / "cut" / "last.ckpt"), weights(tmp_path / "whole" / "last.ckpt"), rtol=0, atol=0
     )
     cfg = configure("trainer=cpu", "eval.shuffle=[patches]", "eval.move=[1]", "eval.img_size=[48]", "eval.shift=scale")
-    asked = evaluate(tmp_path / "whole" / "best.ckpt", cfg.trainer, cfg.eval, workers=0, resident=0.0, data_root=None)
+    asked = evaluate(tmp_path / "whole" / "best.ckpt", Machine(cfg.trainer, 0, 0.0), cfg.eval)
     assert asked["result"]["test/acc"] == again["result"]["test/acc"] == whole["result"]["test/acc"]
     assert {"test/shuffled_patches/acc", "test/moved1/same", "test/scale48/acc"} <= set(asked["result"])
     assert ("final/tokens_per_s" in whole["result"]) == (model == "bag")
@@ -214,9 +212,11 @@ def test_two_devices_learn_what_one_does(command, tmp_path, model, trainer):
 @pytest.mark.parametrize("model", VITS)
 def test_nothing_drops_out_of_what_a_vit_is(model):
     cfg = configure(f"model={model}", "embed=linear", "pos=rope")
-    names = [field.name for field in fields(Compared)]
-    assert compared(cfg) == OmegaConf.to_container(OmegaConf.masked_copy(cfg, names), resolve=False)
-    assert set(compared(cfg)) == set(names)
+    found = compared(cfg, cfg.hydra.runtime.choices)
+    assert {path.partition(".")[0] for path in found} == {field.name for field in fields(Compared)}
+    knobs = OmegaConf.to_container(cfg.model, resolve=False)
+    read = {f"model.{knob}" for knob, value in knobs.items() if knob[0] != "_" and "${" not in str(value)}
+    assert read <= set(found)
     assert all(reads(cfg, option) for option in ("embed", "patch", "pos"))
 
 
@@ -526,5 +526,5 @@ def test_only_who_relates_places_far_apart_tells_whether_two_glyphs_are_the_same
 @pytest.mark.parametrize("model", ["resnet", "convnext"])
 def test_a_small_cnn_of_timms_learns_digits(tmp_path, model):
     budget = ["data.img_size=32", "epochs=6", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
-    train(configure(f"model={model}", *budget), {}, tmp_path)
+    train_in(configure(f"model={model}", *budget), tmp_path)
     assert record(tmp_path)["result"]["test/acc"] > 0.9

@@ -5,14 +5,14 @@ import re
 
 import pytest
 import torch
-from conftest import CONF, configure, options
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from support import CONF, configure, options
 from timm.layers import apply_rot_embed_cat
 
 from patchbench.commands.build import build_net
-from patchbench.config.command import run_name
 from patchbench.config.identity import reads
+from patchbench.config.names import run_name
 from patchbench.layout import Layout
 from patchbench.nets.cost import cost, memory
 from patchbench.nets.vit import PLACES, Position

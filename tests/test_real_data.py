@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import configure, options
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as Pixels
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 from scipy.io import savemat
+from support import configure, options
 from torchvision import datasets
 
 from patchbench.data.pictures import Pictures

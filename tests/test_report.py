@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, configure, options
 from omegaconf import OmegaConf
+from support import ROOT, configure, options
 
 from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
@@ -156,7 +156,8 @@ def test_every_planned_run_is_found_by_what_train_py_makes_of_its_overrides(expe
     found = identities(study, planned)
     assert len(set(found)) == len(planned) == 6
     for cell, identity in zip(planned, found, strict=True):
-        assert identity_of(configure(*cell.overrides)) == identity
+        cfg = configure(*cell.overrides)
+        assert identity_of(cfg, cfg.hydra.runtime.choices) == identity
 
 
 def test_what_failed_and_what_is_missing_is_told(runs, experiments):

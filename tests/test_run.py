@@ -1,45 +1,23 @@
 """A run from configuration to record: it repeats, resumes and is tested again to the bit."""
 
-import json
 import signal
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import configure
 from hydra.utils import instantiate
 from PIL import Image
+from support import NOISY, Cut, configure, cut_at, metrics, run, weights
 
 from patchbench.commands.build import build_net
 from patchbench.commands.evaluate import evaluate
-from patchbench.commands.train import train
+from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
 from patchbench.data.batches import Batches
 from patchbench.track.meter import Meter
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.signals import StopOnSignal
-
-CHOICES = {"embed": "conv", "model": "micro", "data": "digits", "augment": "none", "optim": "adamw"}
-
-
-def run(out_dir: Path, *overrides: str) -> dict:
-    train(configure("trainer=cpu", "logger=csv", *overrides), CHOICES, out_dir)
-    return json.loads((out_dir / "run.json").read_text())
-
-
-def metrics(out_dir: Path) -> pd.DataFrame:
-    rows = pd.read_csv(out_dir / "metrics.csv")
-    return rows.pivot_table(index="step", columns="name", values="value", aggfunc="last")
-
-
-def weights(out_dir: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    return read_checkpoint(out_dir / name)["state_dict"]
-
-
-NOISY = "model.drop_path=0.5"  # so that the network's own randomness shows
 
 
 def test_one_seed_repeats_to_the_bit_and_two_seeds_differ(tmp_path, micro):
@@ -54,7 +32,16 @@ def test_one_seed_repeats_to_the_bit_and_two_seeds_differ(tmp_path, micro):
 def test_record_csv_and_checkpoint_tell_the_same(tmp_path, micro):
     done = run(tmp_path, *micro)
     assert {"identity", "factors", "config", "result", "environment"} <= set(done)
-    assert done["factors"] == {**CHOICES, "patch": 4, "pos": "learned", "seed": 0}
+    assert done["factors"] == {
+        "embed": "conv",
+        "patch": 4,
+        "pos": "learned",
+        "model": "micro",
+        "data": "digits",
+        "augment": "none",
+        "optim": "adamw",
+        "seed": 0,
+    }
     result, rows = done["result"], metrics(tmp_path)
     last = rows.iloc[-1]
     for name in ("test/acc", "val/acc_best", "final/images_per_s", "final/cpu_rss_gib", "model/gmacs", "time/wall_s"):
@@ -66,35 +53,10 @@ def test_record_csv_and_checkpoint_tell_the_same(tmp_path, micro):
     assert result["test/acc_low"] < result["test/acc"] < result["test/acc_high"]
     assert result["final/tokens_per_s"] == pytest.approx(16 * result["final/images_per_s"])
     assert torch.__version__.startswith(done["environment"]["versions"]["torch"])
-    again = evaluate(
-        tmp_path / "best.ckpt",
-        (cfg := configure("trainer=cpu")).trainer,
-        cfg.eval,
-        workers=0,
-        resident=0.2,
-        data_root=None,
-    )
+    cfg = configure("trainer=cpu")
+    again = evaluate(tmp_path / "best.ckpt", Machine(cfg.trainer, 0, 0.2), cfg.eval)
     for name in ("test/acc", "test/loss", "test/images"):
         assert again["result"][name] == result[name]
-
-
-class Cut(Exception):
-    pass
-
-
-def cut_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:
-    """End training after `step`, as a signal does (saving) or as a crash does (not)."""
-
-    def on_train_batch_end(self, trainer, *args):
-        if trainer.global_step == step:
-            if how == "signal":
-                signal.raise_signal(signal.SIGTERM)
-            else:
-                raise Cut
-        original(self, trainer, *args)
-
-    original = StopOnSignal.on_train_batch_end
-    monkeypatch.setattr(StopOnSignal, "on_train_batch_end", on_train_batch_end)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -238,12 +200,6 @@ def test_a_basis_is_fitted_on_training_images_before_training_and_kept_in_the_ch
     kept = weights(tmp_path)
     assert torch.equal(kept["net.embed.mean"], net.embed.mean)
     assert torch.equal(kept["net.embed.basis"], net.embed.basis) != trainable
-    again = evaluate(
-        tmp_path / "best.ckpt",
-        (cfg := configure("trainer=cpu")).trainer,
-        cfg.eval,
-        workers=0,
-        resident=0.2,
-        data_root=None,
-    )
+    cfg = configure("trainer=cpu")
+    again = evaluate(tmp_path / "best.ckpt", Machine(cfg.trainer, 0, 0.2), cfg.eval)
     assert again["result"]["test/loss"] == done["result"]["test/loss"]

@@ -5,7 +5,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import configure, record
+from support import configure, record
 
 from patchbench.commands.train import train
 from patchbench.runs import browse as runs

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT, configure
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from support import ROOT, configure
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import Server
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import configure
+from support import configure, train_in
 
-from patchbench.commands.train import train
 from patchbench.config.identity import answered
 from patchbench.config.plan import cells, identities, read_study, studies
 from patchbench.config.tuning import best, choose, grid, settings
@@ -80,7 +79,7 @@ def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_pat
 
 
 def test_a_run_is_asked_again_for_another_question_but_not_for_none(tmp_path):
-    asked = {"asked": {**configure().eval, "img_size": [24]}}
+    asked = {"eval": {**configure().eval, "img_size": [24]}}
     assert answered(asked, configure())
     assert answered(asked, configure("eval.img_size=[24]"))
     assert not answered(asked, configure("eval.img_size=[32]"))
@@ -104,7 +103,7 @@ def test_a_planted_effect_of_real_runs_is_found_and_is_as_large_as_was_promised_
             cfg = configure("trainer=cpu", "logger=none", *few, "optim.label_smoothing=0.0", f"seed={seed}")
             if arm == "mislabelled":
                 cfg.data._target_ = "planted.mislabelled"
-            train(cfg, {}, tmp_path / f"{arm}{seed}")
+            train_in(cfg, tmp_path / f"{arm}{seed}")
             result = json.loads((tmp_path / f"{arm}{seed}" / "run.json").read_text())["result"]
             rows.append({"part": "one", "arm": arm, "seed": seed, "status": "done", "test/acc": result["test/acc"]})
     says = {"says": "Wrong labels harm.", "that": "clean - mislabelled", "above": 0.0, "expect": "supported"}

@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from conftest import ROOT, record
+from support import ROOT, record
 
 MICRO = ["model=micro", "data.img_size=16", "patch=4", "batch_size=32", "log_every=2", "trainer=cpu", "logger=csv"]
 BRIEF = [*MICRO, "epochs=1", "limit_batches=2"]

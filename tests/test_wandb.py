@@ -11,13 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, record
-from test_commands import wandb_file
+from support import MICRO, ROOT, record, wandb_file
 from wandb_server import Server
 
 from patchbench.track.private import private
-
-MICRO = ["model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=4", "log_every=2", "trainer=cpu"]
 
 
 @pytest.fixture

@@ -10,37 +10,28 @@ from typing import Any
 import matplotlib as mpl
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from patchbench.checks import Size, size
-from patchbench.commands.build import (
-    build_duration,
-    build_net,
-    build_task,
-    check_workers,
-    configuration,
-    network_cost,
-    prepare_data,
-    restore,
-    split_at_size,
-)
+from patchbench.commands.build import Draft, build_net
+from patchbench.commands.reopen import Machine, reopen
 from patchbench.config.errors import refusing
-from patchbench.config.identity import command_line, display_name, reads
+from patchbench.config.identity import plain, reads
+from patchbench.config.names import command_line, title
+from patchbench.config.origin import restored
 from patchbench.data.batches import Batches
 from patchbench.data.pictures import BadImage
 from patchbench.data.source import Source
-from patchbench.evaluate.robustness import Questions, ask, check
+from patchbench.evaluate.robustness import Views, check_views, evaluate_views
 from patchbench.evaluate.views import Some
 from patchbench.html import png
 from patchbench.measure.places import spread
 from patchbench.measure.summary import HELD, measure
-from patchbench.nets.cost import cost
 from patchbench.pages.analyze.figures import pictures
 from patchbench.pages.analyze.page import page
 from patchbench.pages.plots import LOOK
+from patchbench.runs.record import write_record
 from patchbench.train.checkpoint import read_checkpoint
-from patchbench.train.shard import load_weights
 from patchbench.train.task import Classify
 from patchbench.weights.read import net_state
 
@@ -61,34 +52,27 @@ class Found:
     page: Path
 
 
-def analyze(
-    ckpt: Path,
-    out: Path,
-    trainer_cfg: DictConfig,
-    *,
-    workers: int | str,
-    resident: float,
-    images: int | None,
-    data_root: str | None,
-) -> Found:
-    """Ask the network of a checkpoint, see `analysis`. Refused where it or its data cannot be read."""
+def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> Found:
+    """Analyse the network of a checkpoint, see `analysis`. Refused where it or its data cannot be read."""
     with refusing():
-        check_workers(workers)
         if images is not None and images < FEWEST:
             raise ValueError(f"images={images} are too few to tell an accuracy: use {FEWEST} or more, or null")
-        cfg, source = restore(read_checkpoint(ckpt), data_root)
-        cfg.workers, cfg.resident = workers, resident
-        trainer = instantiate(trainer_cfg)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
-        data = prepare_data(cfg, source, trainer)
-        duration = build_duration(cfg, data, network_cost(cfg, source))
-        task = build_task(cfg, build_net(cfg, source), data, duration)
-        load_weights(task, read_checkpoint(ckpt)["state_dict"])
+        run = reopen(ckpt, machine)
     with refusing(BadImage):
-        return analysis(cfg, trainer, task, data, ckpt, out, images=images)
+        return analysis(run.draft, run.trainer, run.task, run.data, ckpt, out, images=images)
+
+
+def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
+    """Add the analysis to a finished run that was trained without it."""
+    machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
+    found = analyze(out_dir / "best.ckpt", out_dir, machine, images=None)
+    done |= {"result": done["result"] | found.numbers}
+    write_record(out_dir / "run.json", done)
+    return done
 
 
 def analysis(
-    cfg: DictConfig,
+    draft: Draft,
     trainer: pl.Trainer,
     task: Classify,
     data: Batches,
@@ -99,34 +83,39 @@ def analysis(
 ) -> Found:
     """Write analysis.html and the folder analysis/ with each picture and the numbers into `out`.
 
-    task: with the weights of `ckpt`, for robustness, which all ranks find together; the rest is left to the first.
+    task: with the weights of `ckpt`, for robustness, which all ranks measure together; the rest is left to the first.
     images: of the test split, for robustness; None: as many as some seconds suffice for.
     """
     if not data.splits:
         data.setup("")
-    robust, left_out = robustness(cfg, trainer, task, data, images)
+    robust, left_out = robustness(draft, trainer, task, data, images)
     found = Found({}, {}, [], out / "analysis.html")
     if trainer.is_global_zero:
-        found = look(ckpt, data, out, robust, left_out, trainer.strategy.root_device)
+        found = look(draft, ckpt, data, out, robust, left_out, trainer.strategy.root_device)
     trainer.strategy.barrier()
     return found
 
 
 def look(
-    ckpt: Path, data: Batches, out: Path, robust: dict[str, float], left_out: list[str], device: torch.device
+    draft: Draft,
+    ckpt: Path,
+    data: Batches,
+    out: Path,
+    robust: dict[str, float],
+    left_out: list[str],
+    device: torch.device,
 ) -> Found:
     """Measure, draw and write."""
-    checkpoint = read_checkpoint(ckpt)
-    cfg, source = configuration(checkpoint), data.source
-    net = build_net(cfg, source)
+    checkpoint, source = read_checkpoint(ckpt), data.source
+    net = build_net(restored(checkpoint["patchbench"]), source)
     net.load_state_dict(net_state(checkpoint))
     test = Some(data.splits["test"], LOOKED_AT)
     raw, _ = test.read(range(len(test)))
     scaled = data.normalised(raw)
-    measures = measure(net, raw, scaled, macs=macs_at(cfg, source, source.img_size), device=device)
+    measures = measure(net, raw, scaled, macs=draft.cost.macs, device=device)
     left_out = [*measures.left_out, *left_out]
     numbers = measures.numbers() | {f"analysis/robust/{name}": value for name, value in robust.items()}
-    levels = checkpoint["patchbench"]["factors"]
+    origin = checkpoint["patchbench"]
     folder, paths = out / "analysis", {}
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(LOOK):
@@ -134,8 +123,7 @@ def look(
     for name, picture in drawn.items():
         paths[name] = folder / f"{name}.png"
         paths[name].write_bytes(picture)
-    title = f"{display_name(levels)}, {levels['model']}"
-    text = page(title, command_line(levels), measures, numbers, drawn, left_out)
+    text = page(title(origin["factors"]), command_line(origin["factors"]), measures, numbers, drawn, left_out)
     found = Found(numbers, paths, left_out, out / "analysis.html")
     (folder / "numbers.json").write_text(json.dumps(numbers, indent=2) + "\n")
     found.page.write_text(text, encoding="utf-8")
@@ -146,50 +134,49 @@ def look(
 
 
 def robustness(
-    cfg: DictConfig, trainer: pl.Trainer, task: Classify, data: Batches, images: int | None
+    draft: Draft, trainer: pl.Trainer, task: Classify, data: Batches, images: int | None
 ) -> tuple[dict[str, float], list[str]]:
-    """`<view>/acc` of each view, `moved<k>/same` as well, and `images`, their number; and what could not be asked."""
+    """`<view>/acc` of each view, `moved<k>/same` as well, and `images`, their number; and which views were left out."""
     left_out: list[str] = []
-    asked = questions(cfg, data.source, left_out)
-    plain = macs_at(cfg, data.source, data.source.img_size)
-    work = plain * (len(asked.shuffles) + len(asked.moves) + 1)
-    work += sum(macs_at(cfg, data.source, img_size) for _, img_size in asked.sizes)
+    views = views_of(draft, left_out)
+    work = draft.cost.macs * (len(views.shuffles) + len(views.moves) + 1)
+    work += sum(draft.macs_at(img_size) for _, img_size in views.sizes)
     if images is None:
         images = max(FEWEST, int(WORK[trainer.strategy.root_device.type] / work))
-    there = len(data.splits["test"])
+    available = len(data.splits["test"])
     if data.limit is not None:
-        there = min(there, data.limit * data.batch_size)
-    images = min(images, there)
-    if images < there:
-        left_out.append(f"robustness: all but {images:,} of {there:,} test images; {HOW} takes more")
-    found = ask(trainer, task, data, asked, split_at_size(cfg), most=images)
-    return {name.removeprefix("test/"): value for name, value in found.items()} | {"images": images}, left_out
+        available = min(available, data.limit * data.batch_size)
+    images = min(images, available)
+    if images < available:
+        left_out.append(f"robustness: all but {images:,} of {available:,} test images; {HOW} takes more")
+    figures = evaluate_views(trainer, task, data, views, draft.test_at, most=images)
+    return {name.removeprefix("test/"): value for name, value in figures.items()} | {"images": images}, left_out
 
 
-def questions(cfg: DictConfig, source: Source, left_out: list[str]) -> Questions:
-    """Shuffles of patches and pixels, moves up to a patch, other sizes; those that cannot be asked go to `left_out`."""
-    patch_size = size("patch", OmegaConf.to_object(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch)
-    with torch.device("meta"):
-        net = build_net(cfg, source)
+def views_of(draft: Draft, left_out: list[str]) -> Views:
+    """Shuffles of patches and pixels, moves up to a patch, other sizes; views that cannot be go to `left_out`."""
+    net, source = draft.net, draft.source
+    patch_size = size("patch", plain(draft.cfg.patch))
     sizes, shuffles = [], []
-    for img_size in sorted(set(other_sizes(source.img_size, patch_size if reads(cfg, "patch") else (1, 1)))):
+    for img_size in sorted(set(other_sizes(source.img_size, patch_size if reads(draft.cfg, "patch") else (1, 1)))):
         try:
-            check(Questions((("scale", img_size),), (), (), patch_size), net, source)
+            check_views(Views((("scale", img_size),), (), (), patch_size), net, source)
             refuse_long(net, source, img_size)
             sizes.append(("scale", img_size))
         except ValueError as error:
             left_out.append(f"robustness at {img_size[0]}×{img_size[1]} pixels: {error}")
     for shuffle in ("patches", "pixels"):
         try:
-            check(Questions((), (shuffle,), (), patch_size), net, source)
+            check_views(Views((), (shuffle,), (), patch_size), net, source)
             shuffles.append(shuffle)
         except ValueError as error:
             left_out.append(f"robustness: {error}")
     moves = (0, *(1 + i for i in spread(max(patch_size), MOVES)))
-    return Questions(tuple(sizes), tuple(shuffles), moves, patch_size)
+    return Views(tuple(sizes), tuple(shuffles), moves, patch_size)
 
 
 def other_sizes(img_size: Size, step: Size) -> Iterator[Size]:
+    """Sizes around that of the images, in whole steps."""
     for factor in SIZES:
         height, width = (max(1, round(factor * n / s)) * s for n, s in zip(img_size, step, strict=True))
         if (height, width) != img_size:
@@ -203,10 +190,3 @@ def refuse_long(net: Any, source: Source, img_size: Size) -> None:
             shape = net.embed(torch.empty(1, source.in_chans, *img_size, device="meta")).shape
         if 4 * net.layout.num_heads * math.prod(shape[1:3]) ** 2 > HELD:
             raise ValueError(f"{math.prod(shape[1:3]):,} tokens are too many to try")
-
-
-def macs_at(cfg: DictConfig, source: Source, img_size: Size) -> int:
-    """Of one image of this size."""
-    with torch.device("meta"):
-        net = build_net(cfg, source)
-    return cost(net, net.layout, source.in_chans, img_size).macs

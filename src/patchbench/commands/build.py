@@ -1,7 +1,6 @@
-"""Parts from a configuration: the one module that knows both, and checks that they fit together."""
+"""Parts of a run from its configuration, and the checks that they fit together."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from patchbench.checks import Size, one_of
-from patchbench.config.identity import reads
+from patchbench.checks import Size, one_of, qualified
+from patchbench.config.identity import plain, reads
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
-from patchbench.evaluate.robustness import Questions, check, questions
+from patchbench.evaluate.robustness import Views, check_views, read_views
 from patchbench.nets.cost import Cost, Memory, cost, memory
 from patchbench.track.device import free_memory
 from patchbench.train.budget import Duration
@@ -26,8 +25,51 @@ from patchbench.train.memory import MicroBatches, accumulation, refuse_what_cann
 from patchbench.train.task import Classify
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A run before it takes memory: its data set, its network on the meta device, the cost of an image."""
+
+    cfg: DictConfig
+    source: Source
+    net: Any
+    cost: Cost
+
+    def views(self) -> Views:
+        """Views of the test images that the options `eval.*` ask for, checked against the network."""
+        options: Any = OmegaConf.to_container(self.cfg.eval, resolve=True)
+        views = read_views(**options, run_patch=plain(self.cfg.patch))
+        check_views(views, self.net, self.source)
+        return views
+
+    def test_at(self, img_size: Size) -> Split:
+        """The test split of the same data set at another image size."""
+        return instantiate({**self.cfg.data, "img_size": list(img_size)}).splits()["test"]
+
+    def macs_at(self, img_size: Size) -> int:
+        """Multiply-accumulates of an image of another size."""
+        return cost(self.net, self.net.layout, self.source.in_chans, img_size).macs
+
+    def memory(self, trainer: pl.Trainer) -> Memory:
+        """Estimate a training step at the precision of the trainer, without computing anything."""
+        source, bf16 = self.source, "bf16" in str(trainer.precision)
+        estimate = memory(self.net, self.net.layout, source.in_chans, source.img_size, bf16=bf16)
+        sharded = self.cfg.trainer.strategy == "fsdp"
+        return replace(estimate, weights=estimate.weights // trainer.world_size) if sharded else estimate
+
+
+def draft(cfg: DictConfig, source: Source | None = None) -> Draft:
+    """Draft a run. ValueError, OSError and the like where a part cannot be built.
+
+    source: the data set of `cfg`, where it is there already.
+    """
+    source = build_source(cfg) if source is None else source
+    with torch.device("meta"):
+        net = build_net(cfg, source)
+    return Draft(cfg, source, net, cost(net, net.layout, source.in_chans, source.img_size))
+
+
 def check_options(cfg: DictConfig) -> None:
-    """The options outside the groups. ValueError names the first that cannot be."""
+    """Check the options outside the groups. ValueError names the first that cannot be."""
     for name in ("epochs", "batch_size", "log_every"):
         if cfg[name] < 1:
             raise ValueError(f"{name}={cfg[name]} must be at least 1")
@@ -51,8 +93,15 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def check_workers(workers: Any) -> None:
+    """ValueError unless `workers` is a number of processes or auto."""
     if workers != "auto" and not (isinstance(workers, int) and workers >= 0):
         raise ValueError(f"workers={workers} must be auto or a number of processes, 0 for none")
+
+
+def build_source(cfg: DictConfig) -> Source:
+    """The data set of a run; no image is read yet."""
+    with qualified("data", map(str, cfg.data)):
+        return instantiate(cfg.data)
 
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
@@ -69,50 +118,21 @@ def build_net(cfg: DictConfig, source: Source) -> Any:
     cfg = cfg.copy()
     with open_dict(cfg):
         cfg.model.pop("init_from", None)  # for whoever trains it, see weights/load.py
-    build = instantiate(cfg.model)
-    net = build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+    with qualified("model", map(str, cfg.model)):
+        net = instantiate(cfg.model)(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
     if hasattr(net, "residual"):
         net.residual = getattr(torch, cfg.residual)
     return net
 
 
-def network_cost(cfg: DictConfig, source: Source) -> Cost:
-    """Counted on the meta device: no memory, no time, and every check of the parts."""
-    with torch.device("meta"):
-        net = build_net(cfg, source)
-    return cost(net, net.layout, source.in_chans, source.img_size)
+def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], *, epochs: int) -> pl.Trainer:
+    """Lightning's Trainer by the options `trainer.*`."""
+    return instantiate(cfg.trainer)(max_epochs=epochs, out_dir=out_dir, callbacks=callbacks)
 
 
-def network_memory(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Memory:
-    """Estimated for the precision of the trainer, without computing anything."""
-    with torch.device("meta"):
-        net = build_net(cfg, source)
-    held = memory(net, net.layout, source.in_chans, source.img_size, bf16="bf16" in str(trainer.precision))
-    return replace(held, weights=held.weights // trainer.world_size) if cfg.trainer.strategy == "fsdp" else held
-
-
-def asked(cfg: DictConfig) -> Questions:
-    """What the options `eval.*` ask for."""
-    options: Any = OmegaConf.to_container(cfg.eval, resolve=True)
-    return questions(**options, run_patch=OmegaConf.to_object(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch)
-
-
-def check_asked(cfg: DictConfig, source: Source) -> None:
-    """ValueError before training if it cannot be asked of this network."""
-    with torch.device("meta"):
-        net = build_net(cfg, source)
-    check(asked(cfg), net, source)
-
-
-def split_at_size(cfg: DictConfig) -> Callable[[Size], Split]:
-    """The test split of the same source at another image size."""
-    return lambda img_size: instantiate({**cfg.data, "img_size": list(img_size)}).splits()["test"]
-
-
-def split_batch(
-    cfg: DictConfig, source: Source, costs: Cost, trainer: pl.Trainer, ckpt: Path | None
-) -> tuple[MicroBatches, Memory]:
+def split_batch(draft: Draft, trainer: pl.Trainer, ckpt: Path | None) -> tuple[MicroBatches, Memory]:
     """Micro-batches that fit, and what a step takes. ValueError, without allow_cost, where nothing would fit."""
+    cfg, source = draft.cfg, draft.source
     trainer.accumulate_grad_batches = accumulation(
         accumulate=cfg.trainer.accumulate,
         micro_batch=cfg.trainer.micro_batch,
@@ -121,31 +141,37 @@ def split_batch(
     )
     auto = cfg.trainer.micro_batch == "auto"
     if ckpt:  # its place in the data is counted in its own micro-batches
-        kept = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
-        auto, trainer.accumulate_grad_batches = False, kept["accumulate"]
-    held = network_memory(cfg, source, trainer)
+        state = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
+        auto, trainer.accumulate_grad_batches = False, state["accumulate"]
+    needed = draft.memory(trainer)
     if not cfg.allow_cost:
         device = trainer.strategy.root_device
-        images = max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
         refuse_what_cannot_fit(
-            costs,
-            held,
-            images=1 if auto else images,
+            draft.cost,
+            needed,
+            images=1 if auto else images_at_once(cfg, trainer),
             free=free_memory(device, trainer.num_devices),
             device=device.type.upper(),
             max_gmacs=cfg.max_gmacs,
             img_size=source.img_size,
             reads_patch=reads(cfg, "patch"),
         )
-    split = MicroBatches(auto, held, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
-    return split, held
+    split = MicroBatches(auto, needed, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
+    return split, needed
+
+
+def images_at_once(cfg: DictConfig, trainer: pl.Trainer) -> int:
+    """Images of a micro-batch on one device."""
+    return max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
 
 
 def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
+    with qualified("augment", map(str, cfg.augment)):
+        augment = instantiate(cfg.augment)(source)
     data = Batches(
         source,
-        instantiate(cfg.augment)(source),
+        augment,
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         workers=cfg.workers,
@@ -154,9 +180,10 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batche
     )
     if trainer.local_rank == 0:
         data.trainer = trainer
-        data.prepare_data()
-        for split in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
-            split()
+        with qualified("data", map(str, cfg.data)):
+            data.prepare_data()
+        for loader in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
+            loader()
     return data
 
 
@@ -171,15 +198,16 @@ def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
         embed.fit(data.datamodule.sample(count))
 
 
-def build_duration(cfg: DictConfig, data: Batches, costs: Cost) -> Duration:
+def build_duration(draft: Draft, data: Batches) -> Duration:
     """ValueError if the budget does not hold a step; where the data are not read yet, that shows later."""
-    duration = Duration(instantiate(cfg.budget), data, costs.train_flops)
+    duration = Duration(instantiate(draft.cfg.budget), data, draft.cost.train_flops)
     if data.splits:
         duration.check()
     return duration
 
 
 def build_task(cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration) -> Classify:
+    """Lightning's module that trains and judges `net`."""
     return Classify(
         net,
         instantiate(cfg.optim.optimizer),
@@ -214,35 +242,18 @@ def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[st
 
 
 def compile_blocks(net: Any) -> None:
-    """Each block by itself: as fast as the whole, and compiled once for all of them."""
+    """Compile each block by itself: as fast as the whole network, and compiled once for all blocks."""
     for block in net.blocks:
         block.compile()
 
 
-def restore(checkpoint: dict[str, Any], data_root: str | None) -> tuple[DictConfig, Source]:
-    """The configuration that a checkpoint came from, and its data where they lie now."""
-    cfg = configuration(checkpoint)
-    if data_root is not None:
-        cfg.data.root = data_root
-    return cfg, instantiate(cfg.data)
-
-
-def configuration(checkpoint: dict[str, Any]) -> DictConfig:
-    """That a checkpoint came from, for a network that takes its weights."""
-    cfg = OmegaConf.create(checkpoint["patchbench"]["config"])
-    if "pretrained" in cfg.model.get("embed", {}):
-        cfg.model.embed.pretrained = False  # the checkpoint holds what training made of those weights
-    return cfg
-
-
 def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
-    """Refuse what `prepare` would, without the memory, the weights and the checkpoint that it takes."""
+    """Refuse what training would refuse, without the memory, the weights and the checkpoint that it takes."""
     check_options(cfg)
-    costs = network_cost(cfg, source)
-    check_asked(cfg, source)
-    trainer = instantiate(cfg.trainer)(max_epochs=cfg.epochs, out_dir=out_dir, callbacks=[])
-    split_batch(cfg, source, costs, trainer, None)
+    run = draft(cfg, source)
+    run.views()
+    trainer = build_trainer(cfg, out_dir, [], epochs=cfg.epochs)
+    split_batch(run, trainer, None)
     data = prepare_data(cfg, source, trainer)
-    with torch.device("meta"):
-        build_task(cfg, build_net(cfg, source), data, build_duration(cfg, data, costs))
-    return costs
+    build_task(cfg, run.net, data, build_duration(run, data))
+    return run.cost

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.commands.build import build_net, restore
-from patchbench.config.compose import CONF
+from patchbench.commands.build import build_net, build_source
 from patchbench.config.errors import refusing
-from patchbench.config.identity import command_line, display_name, factors_of, identity_of
+from patchbench.config.names import command_line, embedding_name, title
+from patchbench.config.options import CONF
+from patchbench.config.origin import origin_of, restored
 from patchbench.data.batches import Batches, Chosen, Reader
 from patchbench.data.draws import train_draws
 from patchbench.data.source import Source
@@ -40,15 +41,13 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
     """
     with refusing():
         image, runs_dir, state = cfg.image, Path(cfg.runs_dir), None
-        source: Source
         if cfg.ckpt:
             checkpoint = checkpoint_alone(cfg.ckpt, given)
             origin, state = checkpoint["patchbench"], net_state(checkpoint)
-            levels, identity = origin["factors"], origin["identity"]
-            cfg, source = restore(checkpoint, cfg.data_root)
+            cfg = restored(origin, cfg.data_root)
         else:
-            levels, identity = factors_of(cfg, choices), identity_of(cfg)
-            source = instantiate(cfg.data)
+            origin = origin_of(cfg, choices)
+        levels, source = origin["factors"], build_source(cfg)
         if levels["pos"] is None:
             raise ValueError(
                 f"model={levels['model']} reads no position, and this page walks through a ViT: use model=tiny, or "
@@ -80,10 +79,9 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
         way = walk(net, pixels, label, mean, std)
 
-    title = f"{display_name(levels)}, {levels['model']}"
     rows = steps(way, schemes, shapes)
     lesson = Lesson(
-        title=title,
+        title=title(levels),
         options=command_line(levels),
         weights="The weights are those that the run learnt."
         if state is not None
@@ -99,14 +97,14 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         if weight <= HEAVY
         else f"<p>Its tables would take {weight / 2**30:.3g} GiB, so they are counted, not drawn.</p>",
     )
-    stem = display_name(levels).replace("/", "-").replace(" ", "_")
+    stem = origin["name"].replace("/", "-").replace(" ", "_")
     trained = "_trained" if state is not None else ""
-    path = runs_dir / "explain" / f"{stem}_{levels['model']}_{identity}{trained}_image{image}.html"
+    path = runs_dir / "explain" / f"{stem}_{levels['model']}_{origin['identity']}{trained}_image{image}.html"
     html = page(lesson)
     with refusing():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, encoding="utf-8")
-    print_walk(title, rows, bills, path)
+    print_walk(lesson.title, rows, bills, path)
     return path
 
 
@@ -199,7 +197,3 @@ def position(net: Any) -> Iterator[torch.Tensor]:
     for place in places.filled(net):
         for module in places.modules(net, place):
             yield from (*module.parameters(), *module.buffers())
-
-
-def embedding_name(levels: Mapping[str, Any]) -> str:
-    return display_name({**levels, "pos": "", "data": "", "seed": ""}).split()[0]

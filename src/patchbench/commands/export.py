@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from patchbench.commands.build import build_net, restore
+from patchbench.commands.build import build_net, build_source
 from patchbench.config.errors import refusing
+from patchbench.config.origin import restored
 from patchbench.track.terminal import say, spell_list
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.weights.export import export as export_weights
@@ -22,7 +23,8 @@ def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
                 f"ckpt={ckpt} is of model={levels['model']}, and what is exported is a Vision Transformer of timm's: "
                 "take the weights from the checkpoint's own state_dict, where their names begin with net."
             )
-        cfg, source = restore(checkpoint, data_root)
+        cfg = restored(checkpoint["patchbench"], data_root)
+        source = build_source(cfg)
         net = build_net(cfg, source).eval()
         net.load_state_dict(net_state(checkpoint))
         call = export_weights(net, out, img_size=source.img_size, num_classes=source.num_classes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from patchbench.commands.report import read_runs, report_study, report_sweep
-from patchbench.config.compose import EXPERIMENTS
+from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import folder_of
 from patchbench.pages.wandb import publish
 from patchbench.pages.wandb.figures import log_figures

@@ -7,20 +7,19 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from patchbench.config.compose import CONF
+from patchbench.config.compose import composed, without_hydra
+from patchbench.config.options import CONF, GROUPS
 
 EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # options of Hydra's plugins: the extra that brings them
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
@@ -53,6 +52,15 @@ def refuse_added_options(overrides: Iterable[str]) -> None:
         key = override.lstrip("+~").split("=")[0]
         if override[0] in "+~" and "/" not in key:
             raise Refused(f"no option {key!r} to add or remove: {did_you_mean(key)}; change an option by {key}=value")
+
+
+def refuse_lists_of_options(choices: Mapping[str, Any]) -> None:
+    """Hydra merges a list of options into one of them; only schemes of position fill places side by side."""
+    for group in GROUPS:
+        if group != "pos" and group not in choices:  # Hydra records no choice where it was given a list
+            raise Refused(
+                f"{group}=[...] names several options, and {group} takes one: sweep over them by -m {group}=a,b"
+            )
 
 
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,10 +127,8 @@ def did_you_mean(key: str) -> str:
                 yield from paths(value, f"{prefix}{name}.")
 
     rest = [a for a in sys.argv[1:] if a[0] not in "+~-" and "," not in a and a.split("=")[0] != key]
-    in_job = GlobalHydra.instance().is_initialized()
     try:
-        with nullcontext() if in_job else initialize_config_dir(str(CONF), version_base="1.3"):
-            tree = OmegaConf.to_container(compose("train", overrides=rest))
+        tree = OmegaConf.to_container(without_hydra(composed(rest)))
     except (CompactHydraException, OmegaConfBaseException):
         return "check its spelling"
     keys = list(paths(tree))  # type: ignore[arg-type]

@@ -1,41 +1,87 @@
-"""What makes a run the run that it is: its identity, its levels, its name."""
+"""Identity of a run: names of options and values of knobs that its result depends on, and nothing else.
 
+Neither the layout of the code, nor where data lie, nor how a run is executed. Code is provenance: runs/provenance.py.
+"""
+
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.config.options import Compared
-
-
-def command_line(levels: Mapping[str, Any]) -> str:
-    """The options as train.py takes them; knobs inside the groups are not repeated."""
-    told = {name: levels[name] for name in ("embed", "patch", "pos", "data", "augment", "model", "seed")}
-    if "+" in (told["pos"] or ""):
-        told["pos"] = f"[{told['pos'].replace('+', ',')}]"
-    if told["augment"] == "none":
-        told["augment"] = None
-    return " ".join(f"{name}={str(level).replace(' ', '')}" for name, level in told.items() if level is not None)
-
+from patchbench.config.compose import composed
+from patchbench.config.options import GROUPS, Compared
+from patchbench.data.fingerprint import fingerprint
 
 READERS = {"embed": ["model"], "pos": ["model"], "patch": ["model", "embed"], "epochs": ["budget"]}  # by option
+BUILDING = ("_target_", "_partial_", "_convert_")  # keys by which Hydra builds a part
+PLACES = ("data.root", "data.index_dir")  # knobs that say where data lie
+OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
+BASELINE = Path(__file__).with_name("baseline.json")
 
 
-def compared(cfg: DictConfig) -> dict[str, Any]:
-    """The part of the configuration that is the run's identity, interpolations not followed.
+@functools.cache
+def baseline() -> dict[str, dict[str, Any]]:
+    """Values at which knobs add nothing to an identity, by option (`train`, or group/name) and path.
 
-    `${data_dir}` stays as it is: where data lies does not matter. What is not read drops out, `epochs` by the budget,
-    the input stage by the network, so that two cells of a sweep that differ only there are the same run.
+    They are the defaults of the time when an option was listed: a default that changes later makes another run.
     """
-    part = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
-    assert isinstance(part, dict)
-    for option in READERS:
-        if not reads(cfg, option):
-            del part[option]
-    return part  # type: ignore[return-value]
+    return json.loads(BASELINE.read_text())
+
+
+def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Options and knobs that the result of this run depends on, by path: `embed`, `embed.pad`, `optim.lr`.
+
+    choices: the option taken in each group. An interpolation counts by its value; one that its option brings along
+    counts where it points to. A `_target_` counts where it is not that of the option. Options that are not read drop
+    out, `epochs` by the budget, the input stage by the network, so that two cells of a sweep that differ only there
+    are the same run. `data.content` is the fingerprint of a folder of data, wherever it lies.
+    """
+    tree: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
+    own = defaults(cfg, choices)
+    found: dict[str, Any] = {}
+    for name, part in tree.items():
+        if name in READERS and not reads(cfg, name):
+            continue
+        if name in GROUPS:
+            found[name] = "+".join(sorted(part)) or "none" if name == "pos" else choices[name]
+        for path, value in leaves(part, name):
+            if path in PLACES or (path.rpartition(".")[2] in BUILDING and value == own.get(path)):
+                continue
+            if "${" in str(value):
+                if value == own.get(path) == listed(path, choices).get(path, value):
+                    continue
+                value = plain(OmegaConf.select(cfg, path))
+            found[path] = value
+    if root := root_of_data(cfg, choices):
+        try:
+            found["data.content"] = fingerprint(root)
+        except OSError as error:  # refused, with its cure, by whoever reads the data
+            found["data.content"] = type(error).__name__
+    return found
+
+
+def identity_of(cfg: DictConfig, choices: Mapping[str, str]) -> str:
+    """Eight hexadecimal digits, equal for equal comparisons, in whatever order schemes and keys are named.
+
+    A knob at its value of the baseline adds nothing. A knob that the baseline does not know adds nothing at its
+    default: in an option of the baseline whatever that is, in other options where it is off (null, false, 0, empty).
+    So an option may get a new knob, with a default that changes nothing, and every run stays the run that it is.
+    """
+    own = defaults(cfg, choices)
+
+    def counts(path: str, value: Any) -> bool:
+        if path in GROUPS or path not in own:
+            return True
+        known = listed(path, choices)
+        return not same(value, known.get(path, own[path])) or (not known and own[path] not in OFF)
+
+    counted = {path: whole(value) for path, value in compared(cfg, choices).items() if counts(path, value)}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def reads(cfg: DictConfig, option: str) -> bool:
@@ -47,16 +93,35 @@ def reads(cfg: DictConfig, option: str) -> bool:
     return any(f"${{{option}}}" in json.dumps(OmegaConf.to_container(group, resolve=False)) for group in groups)
 
 
-def identity_of(cfg: DictConfig) -> str:
-    """Eight hexadecimal digits: equal for equal comparisons, whatever the order in which schemes or keys are named."""
-    return hashlib.sha256(json.dumps(compared(cfg), sort_keys=True).encode()).hexdigest()[:8]
+def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Levels of this run by factor: the options chosen in each group, the patch and the seed.
+
+    A data set is called by its folder or name as well. None where the network does not read the factor.
+    """
+    groups = {name: choices[name] for name in ("embed", "model", "data", "augment", "optim")}
+    name = root_of_data(cfg, choices) or OmegaConf.select(cfg, "data.name", throw_on_missing=False)
+    if name:
+        short = str(name).rstrip("/").rpartition("/")[2]
+        groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]
+    network = OmegaConf.select(cfg, "model.name", throw_on_missing=False)  # of timm
+    if network and not network.startswith(groups["model"]):
+        groups["model"] = f"{groups['model']}-{network}"
+    levels = groups | {"patch": plain(cfg.patch), "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
+    return levels | {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
+
+
+def root_of_data(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
+    """Folder or URL that a data set is read from; None for a set that is known by its name wherever it lies."""
+    if "${" in str(defaults(cfg, choices).get("data.root")):  # downloaded by name into data_dir
+        return None
+    root = OmegaConf.select(cfg, "data.root", throw_on_missing=False)
+    return None if root is None else str(root)
 
 
 def answered(record: Mapping[str, Any], cfg: DictConfig) -> bool:
     """Whether the record of a run has the answers to `cfg.eval`, which asks for nothing or what was asked before."""
-    wanted = OmegaConf.to_container(cfg.eval, resolve=True)
-    assert isinstance(wanted, dict)
-    return wanted == record["asked"] or not any(wanted[name] for name in ("img_size", "shuffle", "move"))
+    wanted: Any = OmegaConf.to_container(cfg.eval, resolve=True)
+    return wanted == record["eval"] or not any(wanted[name] for name in ("img_size", "shuffle", "move"))
 
 
 def analysed(record: Mapping[str, Any], cfg: DictConfig) -> bool:
@@ -64,27 +129,51 @@ def analysed(record: Mapping[str, Any], cfg: DictConfig) -> bool:
     return not cfg.analyze or any(name.startswith("analysis/") for name in record["result"])
 
 
-def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """The levels of this run by factor: the options chosen in each group, the patch and the seed.
-
-    None where the network does not read the factor.
-    """
-    groups = {name: choices.get(name, "?") for name in ("embed", "model", "data", "augment", "optim")}
-    if set_name := OmegaConf.select(cfg, "data.name", throw_on_missing=False):
-        short = str(set_name).rstrip("/").rpartition("/")[2]
-        groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]
-    network = OmegaConf.select(cfg, "model.name", throw_on_missing=False)  # of timm
-    if network and not network.startswith(groups["model"]):
-        groups["model"] = f"{groups['model']}-{network}"
-    patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
-    levels = groups | {"patch": patch, "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
-    return levels | {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
+DEFAULTS: dict[str, dict[str, Any]] = {}  # of options that were composed before, by `group=option`
 
 
-def display_name(levels: dict[str, Any]) -> str:
-    """What a person calls the run: `conv/16 learned digits s0`; by its network where that reads no position."""
-    patch = levels["patch"]
-    shown = "" if patch is None else f"/{patch}" if not isinstance(patch, list) else f"/{'x'.join(map(str, patch))}"
-    stage = [] if levels["embed"] is None else [f"{levels['embed']}{shown}"]
-    stage = [levels["model"], *stage] if levels["pos"] is None else [*stage, levels["pos"]]
-    return " ".join([*stage, levels["data"], f"s{levels['seed']}"])
+def defaults(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Defaults of the options of this run, by path, with their interpolations."""
+    options = [f"{group}={choices[group]}" for group in GROUPS if group != "pos"]
+    options.append(f"pos=[{','.join(sorted(cfg.pos))}]" if cfg.pos else "pos=none")
+    if new := [option for option in options if option not in DEFAULTS]:
+        tree: Any = OmegaConf.to_container(composed(new), resolve=False)
+        for option in new:
+            group = option.partition("=")[0]
+            DEFAULTS[option] = dict(leaves(tree[group], group))
+        top = {f.name: tree[f.name] for f in fields(Compared) if f.name not in GROUPS}
+        DEFAULTS.setdefault("", top)
+    return {path: value for option in ("", *options) for path, value in DEFAULTS[option].items()}
+
+
+def listed(path: str, choices: Mapping[str, str]) -> dict[str, Any]:
+    """The baseline of the option that a knob belongs to; empty where the option is not listed."""
+    group, *inner = path.split(".")
+    option = "train" if group not in GROUPS else f"{group}/{inner[0] if group == 'pos' else choices[group]}"
+    return baseline().get(option, {})
+
+
+def leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Paths and values of a nested mapping; lists are values."""
+    if isinstance(tree, dict) and tree:
+        for name, value in tree.items():
+            yield from leaves(value, f"{path}.{name}")
+    elif path != "pos":
+        yield path, tree
+
+
+def plain(value: Any) -> Any:
+    """A list or mapping of OmegaConf's as one of Python's; any other value as it is."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values of a knob are equal; 0 is no false."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def whole(value: Any) -> Any:
+    """A float that is whole as an integer, so that `0.0` and `0` are one value."""
+    if isinstance(value, list):
+        return [whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -4,9 +4,14 @@ Defaults stand in conf/train.yaml. A key that is not here is refused by Hydra.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
+
+CONF = Path(__file__).parents[3] / "conf"
+EXPERIMENTS = CONF.parent / "experiments"
+GROUPS = ("embed", "pos", "model", "data", "augment", "optim", "budget")  # of the options that are compared
 
 
 @dataclass

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from patchbench.config.command import register
-from patchbench.config.compose import CONF, EXPERIMENTS
+from patchbench.config.compose import composed
 from patchbench.config.errors import explain
 from patchbench.config.identity import identity_of
+from patchbench.config.options import EXPERIMENTS
 from patchbench.study.claim import Part, Study, one_of, parse
 
 
@@ -80,21 +78,18 @@ def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
 
     ValueError if Hydra does not take the overrides.
     """
-    register()
-    GlobalHydra.instance().clear()
-    composed: dict[tuple[str, str], DictConfig] = {}
+    arms: dict[tuple[str, str], DictConfig] = {}
     found = []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for cell in planned:
-            arm = cell.part, cell.arm
-            if arm not in composed:
-                try:
-                    composed[arm] = compose("train", overrides=list(cell.overrides))
-                except (CompactHydraException, OmegaConfBaseException) as error:
-                    where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
-                    raise ValueError(f"{where}: {explain(error)}") from error
-            composed[arm].seed = cell.seed
-            found.append(identity_of(composed[arm]))
+    for cell in planned:
+        arm = cell.part, cell.arm
+        if arm not in arms:
+            try:
+                arms[arm] = composed(cell.overrides)
+            except (CompactHydraException, OmegaConfBaseException) as error:
+                where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
+                raise ValueError(f"{where}: {explain(error)}") from error
+        arms[arm].seed = cell.seed
+        found.append(identity_of(arms[arm], arms[arm].hydra.runtime.choices))
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from patchbench.config.compose import EXPERIMENTS
+from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import folder_of, plan_of, read_study
 from patchbench.runs.records import load
 from patchbench.study.claim import Part, Scale, Study

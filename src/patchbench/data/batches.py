@@ -152,7 +152,6 @@ class Batches(pl.LightningDataModule):
         self.source, self.augment, self.batch_size, self.seed = source, augment, batch_size, seed
         self.workers, self.limit, self.room = workers, limit, room
         self.splits: dict[str, Split] = {}
-        self.asked: Split | None = None
         self.resident: dict[str, InMemory] | None = None
         self.scale: Tensor | None = None
 
@@ -194,11 +193,6 @@ class Batches(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         return self.eval_dataloader(self.splits["test"])
-
-    def predict_dataloader(self) -> DataLoader:
-        """Of the split that is asked for."""
-        assert self.asked is not None, "say by `asked` which split is meant"
-        return self.eval_dataloader(self.asked)
 
     def eval_dataloader(self, split: Split) -> DataLoader:
         rank, world_size = self.attached().global_rank, self.attached().world_size
@@ -268,3 +262,20 @@ class Batches(pl.LightningDataModule):
         count = min(count, len(split))
         images, _ = split.read([i * len(split) // count for i in range(count)])
         return self.normalised(images)
+
+
+class OneSplit(pl.LightningDataModule):
+    """Any split to predict, read and scaled as by `data`, which is attached to a trainer."""
+
+    def __init__(self, data: Batches, split: Split) -> None:
+        super().__init__()
+        self.data, self.split = data, split
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.data.eval_dataloader(self.split)
+
+    def transfer_batch_to_device(self, batch: Batch | Picked, device: torch.device, dataloader_idx: int) -> Batch:
+        return self.data.transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return self.data.on_after_batch_transfer(batch, dataloader_idx)

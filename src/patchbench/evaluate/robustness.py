@@ -1,4 +1,4 @@
-"""What else is asked of a trained network: other image sizes, shuffled and moved images, parts of the test set."""
+"""Robustness of a trained network: other image sizes, shuffled and moved images, parts of the test set."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchbench.checks import Size, one_of, size, spell
-from patchbench.data.batches import Batches
+from patchbench.data.batches import Batches, OneSplit
 from patchbench.data.source import Source, Split, unreadable
 from patchbench.evaluate.views import Changed, Some, moved, on_canvas, shuffled
 from patchbench.train.task import Classify
@@ -20,8 +20,11 @@ SHUFFLES = ("patches", "pixels")
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What to ask, checked. sizes: (shift, image size); moves: pixels; patch_size: of the shuffles and of groups."""
+class Views:
+    """Views of the test images, beside the images as they are.
+
+    sizes: (shift, image size); moves: pixels; patch_size: of the shuffles and of groups.
+    """
 
     sizes: tuple[tuple[str, Size], ...]
     shuffles: tuple[str, ...]
@@ -29,7 +32,7 @@ class Questions:
     patch_size: Size
 
 
-def questions(
+def read_views(
     *,
     img_size: Any,
     shift: str | Sequence[str],
@@ -37,8 +40,8 @@ def questions(
     move: str | int | Sequence[int],
     patch: int | Sequence[int] | None,
     run_patch: Any,
-) -> Questions:
-    """From the options `eval.*`. ValueError names the one that cannot be."""
+) -> Views:
+    """Read the options `eval.*`. ValueError names the one that cannot be."""
     patch_size = size("eval.patch", run_patch if patch is None else patch)
     listed = [img_size] if isinstance(img_size, int) else img_size
     sizes = [size("eval.img_size", s) for s in listed]
@@ -50,39 +53,39 @@ def questions(
     steps: Any = range(1, max(patch_size)) if move == "all" else [move] if isinstance(move, int | str) else move
     if not all(isinstance(k, int) and k > 0 for k in steps):
         raise ValueError(f"eval.move={move} must list pixels, each above 0, as in eval.move=[1,2,3], or be all")
-    return Questions(tuple((v, s) for v in shifts for s in sizes), tuple(shuffles), tuple(steps), patch_size)
+    return Views(tuple((v, s) for v in shifts for s in sizes), tuple(shuffles), tuple(steps), patch_size)
 
 
-def views(
-    asked: Questions, source: Source, test: Split, scaled: Callable[[Size], Split]
+def splits_of(
+    views: Views, source: Source, test: Split, test_at: Callable[[Size], Split]
 ) -> Iterator[tuple[str, Split]]:
-    """The views of the test split by name: canvas48, scale24x36, shuffled_patches, moved1.
+    """The test split in each view, by name: canvas48, scale24x36, shuffled_patches, moved1.
 
-    scaled: the test split of the same source at another image size. A source that knows better what its objects are has
-    `test_at(img_size, shift)`.
+    test_at: the test split of the same source at another image size. A source that knows better what its objects are
+    has `test_at(img_size, shift)`.
     """
-    for shift, img_size in asked.sizes:
+    for shift, img_size in views.sizes:
         if hasattr(source, "test_at"):
             split = source.test_at(img_size, shift)
         else:
-            split = scaled(img_size) if shift == "scale" else Changed(test, on_canvas(img_size))
+            split = test_at(img_size) if shift == "scale" else Changed(test, on_canvas(img_size))
         yield f"{shift}{img_size[0]}" + (f"x{img_size[1]}" if img_size[0] != img_size[1] else ""), split
-    for what in asked.shuffles:
-        yield f"shuffled_{what}", Changed(test, shuffled(asked.patch_size if what == "patches" else (1, 1)))
-    for pixels in asked.moves:
+    for parts in views.shuffles:
+        yield f"shuffled_{parts}", Changed(test, shuffled(views.patch_size if parts == "patches" else (1, 1)))
+    for pixels in views.moves:
         yield f"moved{pixels}", Changed(test, moved(pixels))
 
 
-def check(asked: Questions, net: Any, source: Source) -> None:
-    """ValueError before training if the network, which may be on the meta device, cannot take what will be asked."""
+def check_views(views: Views, net: Any, source: Source) -> None:
+    """ValueError before training if the network, which may be on the meta device, cannot take these views."""
     height, width = source.img_size
-    if "patches" in asked.shuffles and (height % asked.patch_size[0] or width % asked.patch_size[1]):
+    if "patches" in views.shuffles and (height % views.patch_size[0] or width % views.patch_size[1]):
         raise ValueError(
-            f"eval.shuffle=patches: eval.patch={spell(asked.patch_size)} does not cover data.img_size="
+            f"eval.shuffle=patches: eval.patch={spell(views.patch_size)} does not cover data.img_size="
             f"{spell(source.img_size)} exactly: use an eval.patch that does"
         )
     device = next(net.parameters()).device
-    for shift, img_size in asked.sizes:
+    for shift, img_size in views.sizes:
         if hasattr(source, "test_at"):
             source.test_at(img_size, shift)
         elif shift == "canvas":
@@ -95,72 +98,74 @@ def check(asked: Questions, net: Any, source: Source) -> None:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the network said: the class of each image asked for, by its number in the split.
+class Predictions:
+    """The class that a network gives to each image of a split.
 
-    sure, right: the probability of that class, and of the label.
+    indices: numbers of the images in the split. confidence, label_probability: probability of the class given, and of
+    the label.
     """
 
     indices: Int[Tensor, " n"]
     classes: Int[Tensor, " n"]
     labels: Int[Tensor, " n"]
-    sure: Float[Tensor, " n"]
-    right: Float[Tensor, " n"]
+    confidence: Float[Tensor, " n"]
+    label_probability: Float[Tensor, " n"]
 
     def accuracy(self, chosen: Tensor | None = None) -> float:
+        """Share of right classes among all images, or among those of a mask."""
         hits = (self.classes == self.labels).float()
         return float(hits.mean() if chosen is None else hits[chosen].mean())
 
 
-def answers(trainer: pl.Trainer, task: Classify, data: Batches, split: Split) -> Answers:
-    """Of all ranks together, in the order of the split."""
-    data.asked = split
-    said: Any = trainer.predict(task, datamodule=data)
-    columns = torch.cat([torch.stack([column.cpu().double() for column in batch]) for batch in said], 1)
-    order: Any = data.predict_dataloader().sampler
+def predict(trainer: pl.Trainer, task: Classify, data: Batches, split: Split) -> Predictions:
+    """Predictions of all ranks together, in the order of the split."""
+    batches: Any = trainer.predict(task, datamodule=OneSplit(data, split))
+    columns = torch.cat([torch.stack([column.cpu().double() for column in batch]) for batch in batches], 1)
+    order: Any = data.eval_dataloader(split).sampler
     bad = unreadable(split)  # left out when it was read
     mine = torch.cat([torch.tensor([i for chosen in order for i in chosen.indices if not bad[i]])[None], columns])
     if trainer.world_size > 1:
         shares: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(shares, mine)
         mine = torch.cat(shares, 1)
-    indices, classes, labels, sure, right = mine[:, mine[0].argsort()]
-    return Answers(indices.long(), classes.long(), labels.long(), sure, right)
+    indices, classes, labels, confidence, label_probability = mine[:, mine[0].argsort()]
+    return Predictions(indices.long(), classes.long(), labels.long(), confidence, label_probability)
 
 
-def ask(
+def evaluate_views(
     trainer: pl.Trainer,
     task: Classify,
     data: Batches,
-    asked: Questions,
-    scaled: Callable[[Size], Split],
+    views: Views,
+    test_at: Callable[[Size], Split],
     most: int | None = None,
 ) -> dict[str, float]:
-    """The figures, `test/<view>/acc` of each view and group of images; of `most` images, evenly spaced, or of all.
+    """Accuracies `test/<view>/acc` of each view and group of images; of `most` images, evenly spaced, or of all.
 
     test/moved3/same: share of images that are given the same class when moved by 3 pixels (Zhang, 2019).
     A split that has `groups(patch_size)`, masks over its images by name, is told apart by them.
     """
     source, test = data.source, data.splits["test"]
-    found = dict(views(asked, source, test, scaled))
+    splits = dict(splits_of(views, source, test, test_at))
     if most is not None:
-        test, found = Some(test, most), {name: Some(split, most) for name, split in found.items()}
+        test, splits = Some(test, most), {name: Some(split, most) for name, split in splits.items()}
     figures: dict[str, float] = {}
     plain = None
-    if asked.moves or getattr(test, "groups", None):
-        plain = answers(trainer, task, data, test)
-        figures |= by_group("test", plain, test, asked.patch_size)
-    for name, split in found.items():
-        said = answers(trainer, task, data, split)
-        figures[f"test/{name}/acc"] = said.accuracy()
-        figures |= by_group(f"test/{name}", said, split, asked.patch_size)
+    if views.moves or getattr(test, "groups", None):
+        plain = predict(trainer, task, data, test)
+        figures |= by_group("test", plain, test, views.patch_size)
+    for name, split in splits.items():
+        seen = predict(trainer, task, data, split)
+        figures[f"test/{name}/acc"] = seen.accuracy()
+        figures |= by_group(f"test/{name}", seen, split, views.patch_size)
         if plain and name.startswith("moved"):
-            figures[f"test/{name}/same"] = float((said.classes == plain.classes).float().mean())
+            figures[f"test/{name}/same"] = float((seen.classes == plain.classes).float().mean())
     return figures
 
 
-def by_group(prefix: str, said: Answers, split: Any, patch_size: Size) -> dict[str, float]:
-    tell = getattr(split, "groups", None)
-    groups: Mapping[str, Tensor] = tell(patch_size) if tell else {}
-    masks = {name: mask[said.indices] for name, mask in groups.items()}
-    return {f"{prefix}/{name}/acc": said.accuracy(mask) for name, mask in masks.items() if mask.any()}
+def by_group(prefix: str, seen: Predictions, split: Any, patch_size: Size) -> dict[str, float]:
+    """Accuracy of each group of a split, by name; none where the split has no groups."""
+    groups_of = getattr(split, "groups", None)
+    groups: Mapping[str, Tensor] = groups_of(patch_size) if groups_of else {}
+    masks = {name: mask[seen.indices] for name, mask in groups.items()}
+    return {f"{prefix}/{name}/acc": seen.accuracy(mask) for name, mask in masks.items() if mask.any()}

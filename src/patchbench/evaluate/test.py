@@ -1,6 +1,5 @@
-"""The figures of the test split."""
+"""Metrics of the test split."""
 
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,14 +8,11 @@ from scipy.stats import binomtest
 
 from patchbench.data.batches import Batches
 from patchbench.data.source import unreadable
-from patchbench.train.checkpoint import read_checkpoint
-from patchbench.train.shard import load_weights
 from patchbench.train.task import Classify
 
 
-def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict[str, Any]:
-    """The figures of the test split at `ckpt`, with the 95 % Wilson interval of the accuracy."""
-    load_weights(task, read_checkpoint(ckpt)["state_dict"])
+def test(trainer: pl.Trainer, task: Classify, data: Batches) -> dict[str, Any]:
+    """Metrics of the test split at the weights that `task` has, with the 95 % Wilson interval of the accuracy."""
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     bad = unreadable(data.splits["test"])
@@ -29,7 +25,7 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches, ckpt: Path) -> dict
 
 
 def skipped(trainer: pl.Trainer, data: Batches) -> list[str]:
-    """The names of the images that do not decode, of all splits, seen by any rank."""
+    """Names of the images that do not decode, of all splits, seen by any rank."""
     names: list[str] = []
     for split in data.splits.values():
         bad = unreadable(split)

@@ -52,9 +52,8 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
     row |= {"commit": environment["commit"], "device": device(machine)} | environment["versions"]
     config = record["config"]
     row |= {"epochs": config["epochs"], "batch_size": config["batch_size"]}
-    compared = {name: config[name] for name in record["compared"] if name not in ("seed", "patch")}
-    compared["model"] = {name: value for name, value in config["model"].items() if name not in ("embed", "pos")}
-    return row, dict(flat(compared))
+    knobs = {path: value for path, value in record["compared"].items() if "." in path or path not in row}
+    return row, {path: "null" if value is None else plain(value) for path, value in knobs.items()}
 
 
 def how_it_ended(folder: Path) -> str:

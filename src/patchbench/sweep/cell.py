@@ -15,6 +15,9 @@ class Composed:
     """What its configuration says of a cell."""
 
     cfg: DictConfig
+    options: Mapping[str, str]  # the one taken in each group
+    identity: str
+    code: Mapping[str, str]  # digests of the modules that compute the run
     folder: Path
     rerun: bool
     accelerator: str
@@ -46,6 +49,7 @@ class Cell:
     seconds: float = 0.0  # of all attempts in this sweep
     attempts: int = 0
     same_as: "Cell | None" = None  # an earlier cell that is the same run
+    other_code: bool = False  # it was done before by other code than today's
 
     @property
     def folder(self) -> Path:
@@ -69,19 +73,19 @@ class Cell:
         """Setting, and what its time grows with in it."""
         if not (self.composed and self.facts):
             return None
-        return self.composed.setting, work(self.composed.cfg.budget, self.facts.gmacs)
+        budget = self.composed.cfg.budget.value
+        return self.composed.setting, work(self.composed.options["budget"], budget, self.facts.gmacs)
 
 
-def work(budget: Mapping[Any, Any], gmacs: float) -> float:
-    """Multiply-accumulates up to a factor, or the seconds that were given."""
-    return budget["value"] * (gmacs if unit(budget) in ("epochs", "steps") else 1)
+def work(unit: str, budget: float, gmacs: float) -> float:
+    """Multiply-accumulates up to a factor, or the seconds that were given. unit: of the budget."""
+    return budget * (gmacs if unit in ("epochs", "steps") else 1)
 
 
-def unit(budget: Mapping[Any, Any]) -> str:
-    return budget["_target_"].rpartition(".")[2]
+def setting(config: Mapping[Any, Any], unit: str, machine: Mapping[str, Any]) -> str:
+    """What the time of a cell depends on beside its multiply-accumulates.
 
-
-def setting(config: dict[Any, Any], machine: dict[str, Any]) -> str:
-    """Of a resolved configuration and the `machine` of a record."""
+    config: resolved. unit: of the budget. machine: as in a record.
+    """
     read = [config[key] for key in ("data", "augment", "batch_size", "limit_batches", "trainer", "compile")]
-    return repr((read, unit(config["budget"]), machine["cpu"], machine["gpus"][:1]))
+    return repr((read, unit, machine["cpu"], machine["gpus"][:1]))

@@ -5,19 +5,22 @@ import json
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from patchbench.checks import qualified
 from patchbench.commands.build import check_run
-from patchbench.config.command import register
-from patchbench.config.compose import CONF
-from patchbench.config.errors import Refused, explain, refuse_added_options, refusing
+from patchbench.config.compose import composed
+from patchbench.config.errors import Refused, explain, refuse_added_options, refuse_lists_of_options, refusing
+from patchbench.config.names import register
+from patchbench.config.options import CONF
+from patchbench.config.origin import origin_of
 from patchbench.data.source import Source
-from patchbench.runs.record import environment
+from patchbench.runs.provenance import environment
 from patchbench.sweep.cell import Composed, Facts, setting
 from patchbench.train.trainer import quiet
 
@@ -36,24 +39,30 @@ def compose_cell(overrides: list[str]) -> Composed | str:
         initialize_config_dir(str(CONF), version_base="1.3")
     try:
         refuse_added_options(overrides)
-        cfg = compose("train", overrides, return_hydra_config=True)
+        cfg = composed(overrides)
+        choices = dict(cfg.hydra.runtime.choices)
+        refuse_lists_of_options(choices)
         folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
         with open_dict(cfg):
             del cfg["hydra"]
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        origin = origin_of(cfg, choices)
     except (Refused, CompactHydraException, OmegaConfBaseException) as error:
         return explain(error)
     assert isinstance(config, dict)
     alike = {key: value for key, value in config.items() if key not in ("seed", "runs_dir", "rerun", "ckpt")}
     return Composed(
         cfg=cfg,
+        options=choices,
+        identity=origin["identity"],
+        code=origin["code"],
         folder=folder,
         rerun=cfg.rerun,
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
         but_seed=json.dumps(alike, sort_keys=True),
         data=json.dumps(config["data"], sort_keys=True),
-        setting=setting(config, machine()),
+        setting=setting(config, choices["budget"], machine()),
     )
 
 
@@ -75,6 +84,8 @@ def check_cell(composed: Composed) -> Facts | str:
 @functools.cache
 def source(data: str) -> Source:
     """Its images are read once for all cells that this process checks."""
-    found: Source = instantiate(json.loads(data))
+    cfg = json.loads(data)
+    with qualified("data", cfg):
+        found: Source = instantiate(cfg)
     setattr(found, "splits", functools.cache(found.splits))  # noqa: B010  a method may not be assigned to
     return found

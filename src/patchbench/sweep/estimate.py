@@ -26,8 +26,9 @@ class Estimate:
     def learn(self, record: Path) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError):  # of another version: nothing to learn
             done = json.loads(record.read_text())
-            done_work = work(done["config"]["budget"], done["result"]["model/gmacs"])
-            where = setting(done["config"], done["environment"]["machine"])
+            unit, budget = done["options"]["budget"], done["config"]["budget"]["value"]
+            done_work = work(unit, budget, done["result"]["model/gmacs"])
+            where = setting(done["config"], unit, done["environment"]["machine"])
             self.known.setdefault(where, []).append((done_work, done["result"]["time/wall_s"]))
 
     def seconds(self, cell: Cell) -> float | None:

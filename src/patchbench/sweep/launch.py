@@ -13,10 +13,11 @@ from types import FrameType
 from omegaconf import DictConfig
 
 from patchbench.config import errors
-from patchbench.config.command import name_sweep, sweep_name
 from patchbench.config.errors import Refused, refusing
 from patchbench.config.identity import analysed, answered
+from patchbench.config.names import SWEEP, name_sweep, sweep_name
 from patchbench.machine import cores
+from patchbench.runs.provenance import changed
 from patchbench.sweep.cell import Cell, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
@@ -30,7 +31,7 @@ OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep",
 @contextmanager
 def environment_of_cells() -> Iterator[None]:
     """What the warm processes shall see, and so the cells."""
-    os.environ["PATCHBENCH_SWEEP"] = sweep_name() or name_sweep()  # the group of the runs in W&B
+    os.environ[SWEEP] = sweep_name() or name_sweep()  # the group of the runs in W&B
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
     raising = os.environ.pop("HYDRA_FULL_ERROR", None)  # as `one_line_errors` set it for this process
@@ -93,7 +94,7 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
     if len(cells) > 1:
         show_costs(cells, estimate.seconds, jobs)
     pool = Pool(os.path.abspath(sys.argv[0]), arguments, knobs, gpus, jobs)
-    with View(os.environ["PATCHBENCH_SWEEP"], cells, pool.running, estimate.seconds, jobs) as view:
+    with View(os.environ[SWEEP], cells, pool.running, estimate.seconds, jobs) as view:
 
         def ended(cell: Cell) -> None:
             if cell.state == "done":
@@ -106,6 +107,8 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
                 view.ended(cell)
         received = pool.run([cell for cell in cells if cell.state == "waiting"], ended)
     show_end(cells)
+    if other := sum(cell.state == "skipped" and cell.other_code for cell in cells):
+        print(f"{other} of the cells that were done before are of other code than today; rerun=true trains them again")
     if received:
         raise SystemExit(128 + received)
     return [result(cell.same_as or cell) for cell in cells]
@@ -186,12 +189,15 @@ def mark_known(cells: list[Cell]) -> None:
 
 
 def has_all(cell: Cell) -> bool:
-    """Whether it is done, and was asked all that is asked now."""
+    """Whether a cell is done, and its record has all that is asked for now; notes where it is of other code."""
     try:
         record = json.loads(cell.record.read_text())
     except FileNotFoundError:
         return False
     assert cell.composed
+    if record["identity"] != cell.composed.identity:  # for the cell itself to refuse
+        return False
+    cell.other_code = bool(changed(record["code"], cell.composed.code))
     return answered(record, cell.composed.cfg) and analysed(record, cell.composed.cfg)
 
 

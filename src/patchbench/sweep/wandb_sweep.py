@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
-from patchbench.config.command import register
-from patchbench.config.compose import CONF
+from patchbench.config.compose import composed
 from patchbench.config.errors import refusing
+from patchbench.config.options import CONF
 
 METHODS = ("grid", "random", "bayes")
 
@@ -21,7 +20,6 @@ def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: 
     refuse the first combination, where nothing is swept, or where `method` cannot search what is.
     """
     parsed = OverridesParser.create().parse_overrides(list(arguments))
-    register()
     with refusing():
         if method not in METHODS:
             raise ValueError(f"--method {method} is unknown: use {', '.join(METHODS)}")
@@ -29,8 +27,7 @@ def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: 
         fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
         if not swept:
             raise ValueError("no argument has several values: give one as embed=conv,linear or optim.lr=interval(a,b)")
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            compose("train", overrides=[*fixed, *(f"{key}={first(axis)}" for key, axis in swept.items())])
+        composed([*fixed, *(f"{key}={first(axis)}" for key, axis in swept.items())])
     return {
         "project": project,
         "method": method,

@@ -1,4 +1,4 @@
-"""What a network said of each test image, as tables."""
+"""Tables of the predictions of test images."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,21 @@ from torch import Tensor
 
 
 def predictions(
-    indices: Tensor, labels: Tensor, classes: Tensor, sure: Tensor, right: Tensor, names: Sequence[object] | None
+    indices: Tensor,
+    labels: Tensor,
+    classes: Tensor,
+    confidence: Tensor,
+    label_probability: Tensor,
+    names: Sequence[object] | None,
 ) -> pd.DataFrame:
     """A row per image, first what the network was most wrong of.
 
     Columns: image, its number in the split; label and predicted, by name where classes have names; probability, of the
     predicted class; probability_of_label.
     """
-    columns = {"image": indices, "label": labels, "predicted": classes, "probability": sure}
+    columns = {"image": indices, "label": labels, "predicted": classes, "probability": confidence}
     found = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
-    found["probability_of_label"] = right.numpy()
+    found["probability_of_label"] = label_probability.numpy()
     if names:
         for column in ("label", "predicted"):
             found[column] = [str(names[i]) for i in found[column]]

@@ -63,8 +63,8 @@ class Classify(pl.LightningModule):
         images, labels = batch
         logits = self.net(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        named = labels.argmax(1) if labels.ndim == 2 else labels  # of a mixed image, what it is most
-        hits = (logits.detach().argmax(1) == named).sum()
+        hard_labels = labels.argmax(1) if labels.ndim == 2 else labels  # a mixed image counts as its larger part
+        hits = (logits.detach().argmax(1) == hard_labels).sum()
         return {"loss": loss, "sums": torch.stack([loss.detach() * len(labels), hits])}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
@@ -82,8 +82,8 @@ class Classify(pl.LightningModule):
         images, labels = batch
         logits = self.net(images)
         classes, shares = logits.argmax(1), logits.float().softmax(1)
-        sure, right = (shares.gather(1, each[:, None])[:, 0] for each in (classes, labels))
-        return classes, labels, sure, right
+        confidence, label_probability = (shares.gather(1, each[:, None])[:, 0] for each in (classes, labels))
+        return classes, labels, confidence, label_probability
 
     def measure(self, split: str, batch: Batch) -> None:
         images, labels = batch

@@ -19,12 +19,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from patchbench.checks import Size, size
-from patchbench.embed.conv import ConvEmbed
-from patchbench.embed.linear import LinearEmbed
 from patchbench.nets.vit import PLACES
 
 FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".tar")
 WHERE = ("state_dict_ema", "model_ema", "state_dict", "model")  # in a file of timm's, what is averaged first
+PATCHES = ("conv", "linear")  # options of embed that cut and project
 PREFIX = ("cls_token", "dist_token", "reg_token")  # in timm's order
 
 
@@ -100,12 +99,12 @@ def net_state(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def from_checkpoint(checkpoint: dict[str, Any]) -> Weights:
-    """Of a training of ours; nothing of a network that is no ViT."""
-    if checkpoint["patchbench"]["factors"]["pos"] is None:
+    """Weights of a training of ours; none of a network that is no ViT."""
+    origin = checkpoint["patchbench"]
+    if origin["factors"]["pos"] is None:
         return Weights({}, None, False, set(), "mean")
-    config = checkpoint["patchbench"]["config"]
-    state = net_state(checkpoint)
-    patches = config["embed"]["_target_"].rpartition(".")[2] in (ConvEmbed.__name__, LinearEmbed.__name__)
+    config, state = origin["config"], net_state(checkpoint)
+    patches = origin["options"]["embed"] in PATCHES
     if patches:
         patch_size = size("patch", config["embed"]["patch_size"])
         state["embed.proj.weight"] = state["embed.proj.weight"].flatten(1).unflatten(1, (-1, *patch_size))

@@ -1,0 +1,158 @@
+"""The folder of a run, as an earlier start may have left it: a finished run, one cut off, or one that is on now."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pytorch_lightning.utilities import rank_zero_only
+
+from patchbench.config.errors import Refused
+from patchbench.config.identity import analysed, answered
+from patchbench.runs.lock import locked
+from patchbench.runs.provenance import changed, commit
+from patchbench.track.terminal import print_result, say
+from patchbench.track.wandb_run import ID_FILE
+from patchbench.train.checkpoint import read_checkpoint
+
+FILES = (
+    "run.json",
+    "metrics.csv",
+    "predictions.csv",
+    "confusion.csv",
+    "last.ckpt",
+    "best.ckpt",
+    "analysis.html",
+    "analysis",
+    ID_FILE,
+)
+EARLIER = "earlier"  # folder that keeps a finished run while rerun=true replaces it
+
+
+def alone_in(out_dir: Path) -> AbstractContextManager[None]:
+    """Let one process at a time train a run: a second one waits, then finds the record. Ranks follow their first."""
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        return nullcontext()
+
+    def wait() -> None:
+        tasks = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1
+        if int(tasks) > 1:  # its other ranks, started from outside, would not wait
+            raise Refused(f"another process trains {out_dir}: start this one again when that is done")
+        say(f"another process trains {out_dir}: waiting for it")
+
+    return locked(out_dir, wait)
+
+
+def starts_anew(cfg: DictConfig) -> bool:
+    """Whether rerun=true holds: a SLURM job that was queued again goes on with what it has."""
+    return bool(cfg.rerun) and "SLURM_RESTART_COUNT" not in os.environ
+
+
+def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path) -> float:
+    """Show the record of a finished run, completed by what is asked of it now; its best validation accuracy.
+
+    Refused where the folder holds another run than `origin`.
+    """
+    done = json.loads((out_dir / "run.json").read_text())
+    if done["identity"] != origin["identity"]:
+        raise Refused(
+            f"{out_dir} holds another run ({differences(origin, done)}): give hydra.run.dir a folder of its own, or "
+            "leave it out"
+        )
+    other_code = changed(done["code"], origin["code"])
+    if other_code:
+        then, now = done["environment"]["commit"], commit()
+        say(
+            f"The figures below are of other code: {', '.join(other_code[:4])}{', ...' if len(other_code) > 4 else ''} "
+            f"changed since{'' if then == now else f' (commit {then} then, {now} now)'}."
+        )
+    if not answered(done, cfg):
+        from patchbench.commands.evaluate import evaluate_again
+
+        done = evaluate_again(cfg, done, out_dir)
+    if not analysed(done, cfg):
+        from patchbench.commands.analyze import analyze_again
+
+        done = analyze_again(cfg, done, out_dir)
+    print_result(done["name"], done["result"], out_dir)
+    say(f"This run was done before{', by other code than today' * bool(other_code)}; rerun=true trains it again.")
+    return done["result"]["val/acc_best"]
+
+
+@contextmanager
+def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
+    """Move a finished run out of the way while it is trained anew; where that is refused, move it back.
+
+    It is removed by `drop_earlier`, when its successor has its record.
+    """
+    here, there = out_dir, out_dir / EARLIER
+    first = anew and rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if first and (here / "run.json").exists():
+        shutil.rmtree(there, ignore_errors=True)
+        move(here, there)
+    elif first:
+        remove(here)  # of a run that was cut off
+    try:
+        yield
+    except Refused:
+        if first and (there / "run.json").exists():
+            remove(here)
+            move(there, here)
+            there.rmdir()
+        raise
+
+
+@rank_zero_only
+def drop_earlier(out_dir: Path) -> None:
+    """Remove the run that was set aside."""
+    shutil.rmtree(out_dir / EARLIER, ignore_errors=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Move the files of a run, its record last."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in reversed(FILES):
+        if (source / name).exists():
+            (source / name).replace(target / name)
+
+
+def remove(folder: Path) -> None:
+    """Remove the files of a run."""
+    for name in FILES:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def checkpoint_to_resume(
+    cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool
+) -> tuple[Path | None, list[str]]:
+    """The checkpoint asked for, or the run's own if it was cut off, and remarks on it.
+
+    ValueError if the checkpoint belongs to another run.
+    """
+    own = out_dir / "last.ckpt"
+    path = Path(cfg.ckpt) if cfg.ckpt else own if own.exists() and not anew else None
+    if path is None:
+        return None, []
+    there = read_checkpoint(path)["patchbench"]
+    if there["identity"] != origin["identity"]:
+        raise ValueError(
+            f"ckpt={path} is of another run ({differences(origin, there)}): give the options it was trained with, or "
+            "leave ckpt out to train anew"
+        )
+    remarks = [f"resuming from {path} (rerun=true starts afresh)"]
+    if other_code := changed(there["code"], origin["code"]):
+        remarks.append(f"the code has changed since that checkpoint: {', '.join(other_code)}")
+    return path, remarks
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """Options and knobs that two runs differ in, four at most."""
+    ours, theirs = here["compared"], there["compared"]
+    odd = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
+    listed = ", ".join(f"{path}={theirs.get(path)} there, {ours.get(path)} here" for path in odd[:4])
+    return listed + ", ..." * (len(odd) > 4)

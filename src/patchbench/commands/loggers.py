@@ -1,0 +1,88 @@
+"""Loggers of a run, and what goes to them beside the rows of metrics."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from patchbench.commands.build import Draft
+from patchbench.config.errors import refusing
+from patchbench.data.batches import Batches
+from patchbench.data.pictures import BadImage
+from patchbench.evaluate.robustness import predict
+from patchbench.nets.cost import Cost
+from patchbench.runs.provenance import environment
+from patchbench.track.meter import Meter
+from patchbench.track.metrics_csv import MetricsCsv
+from patchbench.track.predictions import confusion, predictions
+from patchbench.track.wandb_run import RunLogger
+from patchbench.train.task import Classify
+
+
+def start_loggers(
+    cfg: DictConfig, origin: dict[str, Any], costs: Cost, out_dir: Path, stack: ExitStack, *, resume: bool
+) -> list[Logger]:
+    """The loggers of the configuration; what they open is closed with `stack`."""
+    loggers: list[Logger] = [MetricsCsv(out_dir / "metrics.csv")] if cfg.logger.csv else []
+    if cfg.logger.wandb:
+        run = instantiate(cfg.logger.wandb)(
+            name=origin["name"],
+            tags=[f"{factor}={level}" for factor, level in origin["factors"].items() if level is not None],
+            config=flat_config(origin, costs),
+            out_dir=out_dir,
+            runs_dir=Path(cfg.runs_dir),
+            resume=resume,
+        )
+        loggers.append(stack.enter_context(run))
+    return loggers
+
+
+def flat_config(origin: dict[str, Any], costs: Cost) -> dict[str, Any]:
+    """Values that W&B groups and filters by: levels, size of the network, plain settings; the rest below `config`."""
+    compared = origin["compared"].items()
+    plain = {name: value for name, value in compared if "." not in name and isinstance(value, int | float | str)}
+    rest = {"identity": origin["identity"], "config": origin["config"], "environment": environment()}
+    return plain | origin["factors"] | costs.facts() | rest
+
+
+def log_predictions(trainer: pl.Trainer, task: Classify, data: Batches, out_dir: Path) -> None:
+    """Write the predictions of all test images to predictions.csv, confusion.csv and the tables of W&B."""
+    test = data.splits["test"]
+    seen = predict(trainer, task, data, test)
+    if not trainer.is_global_zero:
+        return
+    names = getattr(data.source, "classes", None)
+    predicted = predictions(seen.indices, seen.labels, seen.classes, seen.confidence, seen.label_probability, names)
+    confused = confusion(predicted)
+    predicted.to_csv(out_dir / "predictions.csv", index=False)
+    confused.to_csv(out_dir / "confusion.csv", index=False)
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.log_predictions(predicted, confused, lambda numbers: test.read(numbers)[0])
+
+
+def log_checkpoint(trainer: pl.Trainer, out_dir: Path, metadata: dict[str, Any]) -> None:
+    """Send best.ckpt to W&B as an artifact."""
+    for logger in trainer.loggers:
+        if isinstance(logger, RunLogger):
+            logger.log_checkpoint(out_dir / "best.ckpt", out_dir.name, metadata)
+
+
+def log_analysis(
+    draft: Draft, trainer: pl.Trainer, task: Classify, data: Batches, meter: Meter, out_dir: Path
+) -> dict[str, float]:
+    """Analyse the network that was just tested; its numbers, which go to all loggers, as the pictures to W&B."""
+    from patchbench.commands.analyze import analysis  # with what draws and fits, which few runs need
+
+    with refusing(BadImage):
+        found = analysis(draft, trainer, task, data, out_dir / "best.ckpt", out_dir)
+    meter.write(trainer, found.numbers)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            for name, path in found.pictures.items():
+                logger.log_image(f"analysis/{name}", [str(path)], step=trainer.global_step)
+    return found.numbers

@@ -1,0 +1,58 @@
+"""A trained network again, from its checkpoint alone: its configuration, its data, its weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.commands.build import Draft, build_duration, build_net, build_task, check_workers, draft, prepare_data
+from patchbench.config.origin import restored
+from patchbench.data.batches import Batches
+from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.shard import load_weights
+from patchbench.train.task import Classify
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a checkpoint is evaluated here: options of conf/trainer, loaders, memory for data, where the data lie."""
+
+    trainer: DictConfig
+    workers: int | str
+    resident: float
+    data_root: str | None = None
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A trained network, attached to a trainer and to its data. origin: see config/origin.py."""
+
+    origin: dict[str, Any]
+    draft: Draft
+    trainer: pl.Trainer
+    task: Classify
+    data: Batches
+
+
+def reopen(ckpt: Path, machine: Machine, views: DictConfig | None = None) -> Reopened:
+    """Build everything that a checkpoint describes and load its weights.
+
+    views: options `eval.*` in place of those that the run was trained with. ValueError, OSError and the like where the
+    checkpoint or its data cannot be read, or the views cannot be taken of its network.
+    """
+    check_workers(machine.workers)
+    checkpoint = read_checkpoint(ckpt)
+    origin = checkpoint["patchbench"]
+    own = {"workers": machine.workers, "resident": machine.resident, "trainer": machine.trainer}
+    cfg: Any = OmegaConf.merge(restored(origin, machine.data_root), own if views is None else own | {"eval": views})
+    plan = draft(cfg)
+    if views is not None:
+        plan.views()
+    trainer = instantiate(machine.trainer)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
+    data = prepare_data(cfg, plan.source, trainer)
+    task = build_task(cfg, build_net(cfg, plan.source), data, build_duration(plan, data))
+    load_weights(task, checkpoint["state_dict"])
+    return Reopened(origin, plan, trainer, task, data)

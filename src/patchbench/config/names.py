@@ -1,0 +1,77 @@
+"""Names of runs and of sweeps, for people and for folders."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.config.identity import baseline, factors_of, identity_of
+
+SWEEP = "PATCHBENCH_SWEEP"  # environment variable that carries the name of a sweep to its cells
+
+
+def register() -> None:
+    """Register the resolvers `${run_name:}` and `${sweep_name:}` that conf/ refers to."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+
+
+def display_name(levels: Mapping[str, Any]) -> str:
+    """Name a run for people, as in `conv/16 learned digits s0`.
+
+    Model, augmentation and optimiser are named where they are not those that train.py takes by itself; the model also
+    where the network reads no position.
+    """
+    usual = baseline()["train"]
+    words = [levels["model"]] if levels["pos"] is None or levels["model"] != usual["model"] else []
+    words += [embedding_name(levels)] if levels["embed"] is not None else []
+    words += [levels["pos"]] if levels["pos"] is not None else []
+    words += [levels["data"], *(levels[name] for name in ("augment", "optim") if levels[name] != usual[name])]
+    return " ".join([*words, f"s{levels['seed']}"])
+
+
+def title(levels: Mapping[str, Any]) -> str:
+    """Name a run with its model, as in `conv/16 learned digits s0, tiny`."""
+    name = display_name(levels)
+    return name if levels["model"] in name.split() else f"{name}, {levels['model']}"
+
+
+def embedding_name(levels: Mapping[str, Any]) -> str:
+    """Name an embedding with its patch, as in `conv/16` or `conv/4x8`."""
+    patch = levels["patch"]
+    if patch is None:
+        return levels["embed"]
+    return f"{levels['embed']}/{'x'.join(map(str, patch)) if isinstance(patch, list) else patch}"
+
+
+def command_line(levels: Mapping[str, Any]) -> str:
+    """Write the levels of a run as options of train.py; knobs inside the groups are left out."""
+    options = {name: levels[name] for name in ("embed", "patch", "pos", "data", "augment", "model", "seed")}
+    if "+" in (options["pos"] or ""):
+        options["pos"] = f"[{options['pos'].replace('+', ',')}]"
+    if options["augment"] == "none":
+        options["augment"] = None
+    return " ".join(f"{name}={str(level).replace(' ', '')}" for name, level in options.items() if level is not None)
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """Name the folder of a run, as in conv-16_learned_digits_s0_1a2b3c4d: for people, and the identity."""
+    choices = _root_.hydra.runtime.choices
+    levels = display_name(factors_of(_root_, choices))
+    return f"{levels.replace('/', '-').replace(' ', '_')}_{identity_of(_root_, choices)}"
+
+
+def sweep_name() -> str | None:
+    """Name of the sweep that this process runs or is a cell of, or None; the same command line gives the same name."""
+    if SWEEP in os.environ:
+        return os.environ[SWEEP]
+    return name_sweep() if {"-m", "--multirun"} & set(sys.argv) else None
+
+
+def name_sweep() -> str:
+    """Name a sweep by its command line, without the options that only say how it is run."""
+    grid = sorted(argument for argument in sys.argv[1:] if not argument.startswith("hydra"))
+    return "sweep-" + hashlib.sha256(" ".join(grid).encode()).hexdigest()[:8]

@@ -1,0 +1,89 @@
+"""Origin of a run: what its record and its checkpoints keep of the configuration, and the way back from there."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.config.compose import composed, without_hydra
+from patchbench.config.identity import BUILDING, compared, factors_of, identity_of, leaves, listed, same
+from patchbench.config.names import display_name
+from patchbench.config.options import GROUPS
+from patchbench.runs.provenance import code
+
+TRUNK = ("patchbench.train.task.Classify", "patchbench.data.batches.Batches")  # beside what the options name
+
+
+def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Describe a run in plain values: its identity, name, factors, options, knobs, code and whole configuration.
+
+    choices: the option taken in each group.
+    """
+    levels = factors_of(cfg, choices)
+    return {
+        "identity": identity_of(cfg, choices),
+        "name": display_name(levels),
+        "factors": levels,
+        "options": {group: choices[group] for group in GROUPS if group != "pos"} | {"pos": sorted(cfg.pos)},
+        "compared": compared(cfg, choices),
+        "code": code([*targets(cfg), *TRUNK]),
+        "config": OmegaConf.to_container(without_hydra(cfg), resolve=True),
+    }
+
+
+def targets(cfg: DictConfig) -> Iterator[str]:
+    """Names of the classes and functions that the options of a run are built from."""
+    tree = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(GROUPS)), resolve=False)
+    return (str(value) for path, value in leaves(tree, "") if path.endswith("._target_"))
+
+
+def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictConfig:
+    """Compose the options of a run as they are today, and lay the values of its knobs over them.
+
+    A knob that is newer than the run stands at its default, and a part may have moved: neither changes what the run
+    computes. data_root: where the data lie now. ValueError for an option or a knob that there is no more.
+    """
+    options = dict(origin["options"])
+    schemes = ",".join(options.pop("pos"))
+    chosen = [
+        f"pos=[{schemes}]" if schemes else "pos=none",
+        *(f"{group}={option}" for group, option in options.items()),
+    ]
+    cfg = without_hydra(composed(chosen))
+    kept = {name: part for name, part in origin["config"].items() if name not in ("trainer", "logger", "eval")}
+    values = [(path.lstrip("."), value) for path, value in leaves(kept, "") if path.rpartition(".")[2] not in BUILDING]
+    values += [(path, value) for path, value in origin["compared"].items() if path.endswith("._target_")]
+    for follows in (False, True):  # first what others point to; after that, only what does not follow from it
+        for path, value in values:
+            if is_interpolated(cfg, path) == follows:
+                lay(cfg, path, value, origin)
+    if "pretrained" in cfg.embed:
+        cfg.embed.pretrained = False  # the checkpoint holds what training made of those weights
+    if data_root is not None:
+        cfg.data.root = data_root
+    return cfg
+
+
+def is_interpolated(cfg: DictConfig, path: str) -> bool:
+    """Whether a value, or a mapping around it, is an interpolation."""
+    node: Any = cfg
+    for key in path.split("."):
+        if not OmegaConf.is_dict(node) or key not in node:
+            return False
+        if OmegaConf.is_interpolation(node, key):
+            return True
+        node = node._get_node(key)
+    return False
+
+
+def lay(cfg: DictConfig, path: str, value: Any, origin: Mapping[str, Any]) -> None:
+    """Set one value, unless it is there. ValueError where there is no such knob any more, and the run depends on it."""
+    parent, _, key = path.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if OmegaConf.is_dict(node) and key in node:
+        if OmegaConf.select(cfg, path, throw_on_missing=False) != value:
+            OmegaConf.update(cfg, path, value)
+    elif node is None:  # a mapping in place of null, as data.options
+        OmegaConf.update(cfg, path, value, force_add=True)
+    elif path in origin["compared"] and not same(value, listed(path, origin["options"]).get(path)):
+        raise ValueError(f"the run was trained with {path}={value}, a knob that this version does not have")

@@ -1,0 +1,112 @@
+"""What tests share: configurations, commands in processes of their own, the record that a run left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from patchbench.commands.train import train
+from patchbench.config.compose import composed
+from patchbench.config.names import register
+from patchbench.config.options import CONF
+from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.signals import StopOnSignal
+
+ROOT = CONF.parent
+MICRO = ["model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=4", "log_every=2", "trainer=cpu"]
+NOISY = "model.drop_path=0.5"  # so that the network's own randomness shows
+
+
+def options(group: str) -> list[str]:
+    """Every option of a group: a new one is tested as soon as its file exists."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def configure(*overrides: str, command: str = "train") -> DictConfig:
+    """The configuration that `python <command>.py <overrides>` would have, with `hydra` in it."""
+    register()
+    GlobalHydra.instance().clear()
+    return composed(overrides, command)
+
+
+def command_in(folder: Path, script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of this project in `folder` as a user would, logged in nowhere."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
+    home = folder / "home"
+    kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
+    line = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(line, cwd=folder, env=kept, capture_output=True, text=True, timeout=300, check=False)
+
+
+def record(folder: Path) -> dict:
+    """The one run.json below `folder`."""
+    [path] = folder.rglob("run.json")
+    return json.loads(path.read_text())
+
+
+def train_in(cfg: DictConfig, out_dir: Path) -> float:
+    """Train in this process. cfg: as `configure` returns it."""
+    return train(cfg, cfg.hydra.runtime.choices, out_dir)
+
+
+def run(out_dir: Path, *overrides: str) -> dict:
+    """Train in this process, on the CPU, with metrics.csv; the record."""
+    train_in(configure("trainer=cpu", "logger=csv", *overrides), out_dir)
+    return json.loads((out_dir / "run.json").read_text())
+
+
+def metrics(out_dir: Path) -> pd.DataFrame:
+    """metrics.csv by step and name."""
+    rows = pd.read_csv(out_dir / "metrics.csv")
+    return rows.pivot_table(index="step", columns="name", values="value", aggfunc="last")
+
+
+def weights(out_dir: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    """Weights that a checkpoint of a run holds."""
+    return read_checkpoint(out_dir / name)["state_dict"]
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:
+    """End training after `step`, as a signal does (saving) or as a crash does (not)."""
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == step:
+            if how == "signal":
+                signal.raise_signal(signal.SIGTERM)
+            else:
+                raise Cut
+        original(self, trainer, *args)
+
+    original = StopOnSignal.on_train_batch_end
+    monkeypatch.setattr(StopOnSignal, "on_train_batch_end", on_train_batch_end)
+
+
+def wandb_file(folder: Path) -> dict:
+    """What W&B would be sent: the run, its configuration, its rows, its summary and its exit code."""
+    [path] = folder.rglob("*.wandb")
+    line = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
+    found: dict = {"rows": [], "summary": {}}
+    for entry in map(json.loads, said):
+        body = entry.get(entry["type"], {})
+        if entry["type"] == "run":
+            found |= body | {"config": body["config"]["update"]}
+        elif entry["type"] == "history":
+            found["rows"].append(body["item"])
+        elif entry["type"] == "summary":
+            found["summary"] |= body["update"]
+        elif entry["type"] == "exit":
+            found["exit_code"] = body.get("exit_code", 0)
+    return found
