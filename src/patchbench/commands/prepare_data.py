@@ -28,9 +28,8 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
         if cfg.verify:
             say(f"{out}: all {verify(out, workers=workers):,} images and labels are as they were written")
             return
-        cfg.data.img_size = cfg.size
-        if "crop_pct" in cfg.data:
-            cfg.data.crop_pct = 1.0  # what is cut off now is lost to training
+        whole = {"crop_pct": 1.0} if "crop_pct" in cfg.data else {}  # what is cut off now is lost to training
+        cfg = OmegaConf.merge(cfg, {"data": {"img_size": cfg.size} | whole})
         made_from: Any = OmegaConf.to_container(cfg.data, resolve=True)
         command = f"{PREPARE} {shlex.join(given)}"
         meta = write_cache(build_source(cfg), out, made_from=made_from, command=command, workers=workers)

@@ -1,0 +1,334 @@
+"""What makes a run the run that it is, and what may change without making it another."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from support import CONF, MICRO, ROOT, configure, options, record, run, train_in
+
+from patchbench.commands.evaluate import evaluate
+from patchbench.commands.reopen import Machine
+from patchbench.config import identity
+from patchbench.config.compose import composed
+from patchbench.config.errors import Refused
+from patchbench.config.identity import BASELINE, BUILDING, GROUPS, baseline, compared, identity_of, leaves
+from patchbench.config.names import run_name
+from patchbench.config.origin import origin_of, restored
+from patchbench.runs import provenance
+
+GOLDEN = Path(__file__).parent / "golden" / "identities.txt"
+
+
+def identified(*overrides: str) -> str:
+    cfg = configure(*overrides)
+    return identity_of(cfg, cfg.hydra.runtime.choices)
+
+
+@pytest.fixture(autouse=True)
+def _defaults() -> Iterator[None]:
+    """Forget the defaults of options that a test has changed."""
+    identity.DEFAULTS.clear()
+    yield
+    identity.DEFAULTS.clear()
+
+
+def test_identities_of_twenty_command_lines_stay_as_they_are():
+    lines = [line.split("  ", 1) for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 20
+    assert {line: identified(*line.split()) for _, line in lines} == {line: known for known, line in lines}
+
+
+def listed() -> dict[str, dict]:
+    """The baseline that the options of today would have, were none listed yet."""
+    cfg = composed([])
+    tree = OmegaConf.to_container(cfg, resolve=False)
+    top = {name: value for name, value in baseline()["train"].items() if name not in GROUPS}
+    found = {"train": {group: cfg.hydra.runtime.choices[group] for group in GROUPS} | {name: tree[name] for name in top}}
+    for group in GROUPS:
+        for option in options(group):
+            part = OmegaConf.to_container(composed([f"{group}={option}"]), resolve=False)[group]
+            knobs = {path: value for path, value in leaves(part, group) if path.rpartition(".")[2] not in BUILDING}
+            found[f"{group}/{option}"] = knobs
+    return found
+
+
+def test_the_baseline_knows_the_options_that_are_shipped(request):
+    """`--regenerate` lists what is new, and changes nothing that is listed."""
+    known, today = baseline(), listed()
+    if request.config.getoption("--regenerate"):
+        merged = {option: knobs | known.get(option, {}) for option, knobs in today.items()}
+        lines = ",\n".join(f"{json.dumps(option)}: {json.dumps(knobs)}" for option, knobs in merged.items())
+        BASELINE.write_text(f"{{\n{lines}\n}}\n")
+        identity.baseline.cache_clear()
+        known = baseline()
+    assert set(known) <= set(today), "an option was removed or renamed: its runs cannot be made again"
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A copy of conf/ that a test may change."""
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    for module in ("compose", "errors"):
+        monkeypatch.setattr(f"patchbench.config.{module}.CONF", conf)
+    return conf
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_class_that_moves_changes_no_identity_and_no_checkpoint(house, tmp_path, monkeypatch):
+    before = run(tmp_path / "run", *MICRO, "epochs=1")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    shutil.copy(ROOT / "src/patchbench/embed/conv.py", moved / "moved_embedding.py")
+    monkeypatch.syspath_prepend(moved)
+    edit(house / "embed/conv.yaml", "patchbench.embed.conv.ConvEmbed", "moved_embedding.ConvEmbed")
+    identity.DEFAULTS.clear()
+    assert identified(*MICRO, "epochs=1") == before["identity"]
+    cpu = configure("trainer=cpu")
+    again = evaluate(tmp_path / "run" / "best.ckpt", Machine(cpu.trainer, 0, 0.2), cpu.eval)
+    assert again["result"]["test/loss"] == before["result"]["test/loss"]
+    code = origin_of(cfg := configure(*MICRO, "epochs=1"), cfg.hydra.runtime.choices)["code"]
+    assert "moved_embedding" in code
+    assert provenance.changed(before["code"], code) == [], "the code itself is the same"
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("optim/adamw.yaml", "ema: null"),
+        ("optim/adamw.yaml", "eps: 1.0e-8"),
+        ("model/tiny.yaml", "exact: true"),
+        ("budget/epochs.yaml", "grace: [1, 2]"),
+    ],
+)
+def test_a_new_knob_at_its_default_changes_nothing(house, tmp_path, file, line):
+    before = run(tmp_path / "run", *MICRO, "epochs=1") if "ema" in line else None
+    name = identified("embed=conv")
+    with (house / file).open("a") as text:
+        text.write(f"{line}\n")
+    identity.DEFAULTS.clear()
+    assert identified("embed=conv") == name
+    knob = f"{file.split('/')[0]}.{line.split(':')[0]}"
+    assert identified("embed=conv", f"{knob}=7") != name
+    if before:
+        assert identified(*MICRO, "epochs=1") == before["identity"]
+        origin = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)["patchbench"]
+        assert restored(origin).optim.ema is None
+        cpu = configure("trainer=cpu")
+        again = evaluate(tmp_path / "run" / "best.ckpt", Machine(cpu.trainer, 0, 0.2), cpu.eval)
+        assert again["result"]["test/acc"] == before["result"]["test/acc"]
+
+
+def test_a_default_that_changes_makes_other_runs_and_the_old_value_the_old_ones(house):
+    name = identified("embed=overlap")
+    edit(house / "embed/overlap.yaml", "stride: 2", "stride: 3")
+    identity.DEFAULTS.clear()
+    assert identified("embed=overlap") != name
+    assert identified("embed=overlap", "embed.stride=2") == name
+    edit(house / "optim/adamw.yaml", "lr: 5e-4", "lr: 6e-4")
+    identity.DEFAULTS.clear()
+    assert identified("embed=overlap", "embed.stride=2") != name
+
+
+def test_an_own_option_is_another_run_when_its_values_change_and_the_same_with_a_knob_that_is_off(house):
+    own = house / "embed" / "mine.yaml"
+    shutil.copy(house / "embed" / "overlap.yaml", own)
+    name = identified("embed=mine")
+    own.write_text(own.read_text() + "extra: null\n")
+    identity.DEFAULTS.clear()
+    assert identified("embed=mine") == name
+    edit(own, "stride: 2", "stride: 3")
+    identity.DEFAULTS.clear()
+    assert identified("embed=mine") != name
+
+
+def test_values_of_interpolations_count(monkeypatch):
+    monkeypatch.setenv("BS", "32")
+    assert identified("batch_size=${oc.env:BS}") == identified("batch_size=32")
+    monkeypatch.setenv("BS", "64")
+    assert identified("batch_size=${oc.env:BS}") == identified("batch_size=64")
+    assert identified("optim.lr=${oc.decode:${oc.env:BS}}") == identified("optim.lr=64")
+    assert identified("batch_size=${log_every}", "log_every=5") != identified("batch_size=${log_every}", "log_every=50")
+
+
+def test_a_target_given_on_the_command_line_counts():
+    assert identified("optim.optimizer._target_=torch.optim.Adam") != identified()
+
+
+def test_how_and_where_a_run_is_executed_changes_nothing():
+    for change in (
+        "trainer=ddp",
+        "logger=none",
+        "workers=3",
+        "log_every=7",
+        "data_dir=/elsewhere",
+        "runs_dir=/elsewhere",
+        "allow_cost=true",
+        "trainer.accumulate=2",
+        "compile=true",
+        "eval=robust",
+        "analyze=true",
+    ):
+        assert identified(change) == identified(), change
+    assert identified("data=cifar10", "data_dir=/a") == identified("data=cifar10", "data.root=/b")
+
+
+def images(folder: Path, shade: int = 0) -> Path:
+    from PIL import Image
+
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            where = folder / split / label
+            where.mkdir(parents=True)
+            for i in range(8):
+                Image.effect_noise((16, 16), 20 + shade + i).convert("RGB").save(where / f"{i}.png")
+    return folder
+
+
+def test_where_data_lie_is_no_part_of_a_run_and_two_folders_are_two_levels(tmp_path):
+    one, other = images(tmp_path / "a" / "pets"), images(tmp_path / "b" / "wild", shade=50)
+    copy = shutil.copytree(one, tmp_path / "c" / "pets")
+
+    def folder(root: Path | str, *overrides: str) -> tuple[str, str]:
+        cfg = configure("data=imagefolder", f"data.root='{root}'", "patch=8", *overrides)
+        origin = origin_of(cfg, cfg.hydra.runtime.choices)
+        return origin["identity"], origin["factors"]["data"]
+
+    assert folder(one) == folder(f"{one}/") == folder(copy)
+    assert folder(one)[1] == "imagefolder-pets"
+    assert folder(other) != folder(one)
+    assert folder(other)[1] == "imagefolder-wild"
+    (copy / "train" / "cat" / "0.png").rename(copy / "train" / "dog" / "zero.png")
+    assert folder(copy)[0] != folder(one)[0], "an image has another label"
+
+
+def test_moved_data_neither_retrain_nor_break_further_views(tmp_path, capsys):
+    data = images(tmp_path / "pets")
+    small = [*MICRO, "epochs=1", "batch_size=4", "data=imagefolder", "data.val_size=4", "logger=none"]
+    done = run_in(tmp_path, small, data)
+    (tmp_path / "elsewhere").mkdir()
+    moved = data.rename(tmp_path / "elsewhere" / "pets")
+    again = run_in(tmp_path, [*small, "eval.shuffle=[pixels]"], moved)
+    assert "done before" in capsys.readouterr().out
+    assert again["identity"] == done["identity"]
+    assert again["environment"] == done["environment"], "nothing was trained again"
+    assert "test/shuffled_pixels/acc" in again["result"]
+
+
+def run_in(tmp_path: Path, overrides: list[str], data: Path) -> dict:
+    cfg = configure(*overrides, f"data.root='{data}'", f"runs_dir={tmp_path}/runs", "data.img_size=16")
+    train_in(cfg, tmp_path / "runs" / run_name(_root_=cfg))
+    return record(tmp_path / "runs")
+
+
+def test_model_and_optimiser_are_named_where_they_are_not_the_usual_ones():
+    assert run_name(_root_=configure()).startswith("conv-16_learned_digits_s0_")
+    assert run_name(_root_=configure("model=micro")).startswith("micro_conv-16_learned_digits_s0_")
+    assert run_name(_root_=configure("augment=light")).startswith("conv-16_learned_digits_light_s0_")
+
+
+# Code is provenance.
+
+
+def test_digests_of_code_ignore_comments_docstrings_and_imports_and_follow_what_a_module_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_inner.py").write_text("def scale(x):\n    return 2 * x\n")
+    mine = tmp_path / "mine_outer.py"
+    mine.write_text('"""Mine."""\nimport torch\nfrom mine_inner import scale\n\n\nclass Mine:\n    def f(self):\n        return scale(1)\n')
+    first = provenance.code(["mine_outer.Mine"])
+    assert set(first) == {"mine_outer", "mine_inner"}
+    mine.write_text('import torch  # why\nfrom mine_inner import scale\nclass Mine:\n    """Docs."""\n    def f(self):\n\n        return scale(1)  # once\n')
+    assert provenance.changed(first, provenance.code(["mine_outer.Mine"])) == []
+    (tmp_path / "mine_inner.py").write_text("def scale(x):\n    return 3 * x\n")
+    assert provenance.changed(first, provenance.code(["mine_outer.Mine"])) == ["mine_inner"]
+
+
+def test_the_code_of_a_run_is_its_options_and_its_trunk():
+    cfg = configure("embed=stem", "pos=rope")
+    code = origin_of(cfg, cfg.hydra.runtime.choices)["code"]
+    inside = {"patchbench.embed.stem", "patchbench.pos.rope", "patchbench.nets.vit", "patchbench.train.task"}
+    assert inside | {"patchbench.data.order", "patchbench.data.draws", "patchbench.train.schedule"} <= set(code)
+    assert not {name for name in code if "pages" in name or "alibi" in name or name.startswith("torch")}
+
+
+def test_a_run_of_other_code_says_so_and_a_refused_rerun_removes_nothing(tmp_path, capsys, monkeypatch):
+    done = run(tmp_path / "run", *MICRO, "epochs=1")
+    run(tmp_path / "run", *MICRO, "epochs=1")
+    assert "This run was done before; rerun=true trains it again." in capsys.readouterr().out
+    altered = done | {"code": done["code"] | {"patchbench.embed.conv": "00000000"}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(altered))
+    run(tmp_path / "run", *MICRO, "epochs=1")
+    printed = capsys.readouterr().out
+    assert "The figures below are of other code: patchbench.embed.conv changed since" in printed
+    assert "by other code than today; rerun=true trains it again" in printed
+    files = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(Refused, match="to try all the same|larger than|max_gmacs"):
+        run(tmp_path / "run", *MICRO, "epochs=1", "rerun=true", "max_gmacs=1e-9")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == files
+    anew = run(tmp_path / "run", *MICRO, "epochs=1", "rerun=true")
+    assert anew["code"] == done["code"]
+    assert anew["result"]["test/loss"] == done["result"]["test/loss"]
+    assert not (tmp_path / "run" / "earlier").exists()
+
+
+def test_a_folder_that_holds_another_run_is_refused_with_the_difference(tmp_path):
+    run(tmp_path / "run", *MICRO, "epochs=1")
+    with pytest.raises(Refused, match=r"holds another run \(optim\.lr=0\.0005 there, 0\.01 here\)"):
+        run(tmp_path / "run", *MICRO, "epochs=1", "optim.lr=1e-2")
+
+
+def test_the_record_says_how_it_was_made(tmp_path):
+    done = run(tmp_path / "run", *MICRO, "epochs=1")
+    execution = done["execution"]
+    assert execution["started"] <= execution["ended"]
+    assert execution["host"]
+    assert execution["command"]
+    assert {"torch", "torchvision", "numpy", "cuda", "driver"} <= set(done["environment"]["versions"])
+    assert done["options"]["embed"] == "conv"
+    assert done["options"]["pos"] == ["learned"]
+
+
+def test_files_that_are_not_tracked_count_as_dirty(tmp_path, monkeypatch):
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(provenance, "CHECKOUT", tmp_path)
+    assert provenance.commit() is None
+    git("init", "-q")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "tracked.py").write_text("")
+    git("add", "-A")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first")
+    commit = provenance.commit()
+    assert len(commit) == 40
+    (tmp_path / "notes.txt").write_text("")
+    assert provenance.commit() == commit, "no code"
+    (tmp_path / "src" / "mine.py").write_text("")
+    assert provenance.commit() == f"{commit}-dirty"
+
+
+def test_a_list_of_options_is_refused(command):
+    done = command("train.py", "embed=[conv,linear]")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: embed=[...] names several options, and embed takes one: to sweep, use -m embed=")
+
+
+def test_a_knob_that_is_no_more_is_refused_unless_it_changed_nothing(tmp_path):
+    cfg = configure(*MICRO)
+    origin = origin_of(cfg, cfg.hydra.runtime.choices)
+    gone = origin | {"compared": origin["compared"] | {"embed.gone": 3}}
+    gone["config"] = origin["config"] | {"embed": origin["config"]["embed"] | {"gone": 3}}
+    with pytest.raises(ValueError, match=r"trained with embed\.gone=3, a knob that this version does not have"):
+        restored(gone)
+    assert compared(restored(origin), cfg.hydra.runtime.choices) == origin["compared"]
