@@ -15,7 +15,7 @@ from conftest import ROOT, record
 from test_commands import wandb_file
 from wandb_server import Server
 
-from patchbench.track.private import private
+from patchbench.track.redact import redact
 
 MICRO = ["model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=4", "log_every=2", "trainer=cpu"]
 
@@ -206,7 +206,7 @@ def test_paths_below_home_and_secrets_are_not_told(monkeypatch, tmp_path):
         "num_prefix_tokens": 1,
         str(tmp_path): 2,
     }
-    assert private(told) == {
+    assert redact(told) == {
         "root": "~/images",
         "beside": f"{tmp_path}2/images",
         "list": ["a ~", ("tuple", 1)],

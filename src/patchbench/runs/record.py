@@ -1,4 +1,4 @@
-"""The record of a finished run: run.json, written once, whole or not at all."""
+"""The record of a finished run, run.json: written once, as a whole or not at all."""
 
 import json
 import os
@@ -10,22 +10,20 @@ from pathlib import Path
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from patchbench.machine import whole_file
+
 PACKAGES = ("torch", "timm", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb")
 
 
 @rank_zero_only
 def write_record(path: Path, record: dict) -> None:
-    """As JSON. The file appears under its name only when all of it is on the disk."""
-    part = path.with_suffix(".part")
-    with part.open("w") as file:
+    """Write the record as JSON, on the first rank only."""
+    with whole_file(path) as file:
         json.dump(record, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def environment() -> dict:
-    """Versions, commit and machine."""
+    """Collect versions, commit and machine."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
@@ -35,7 +33,7 @@ def environment() -> dict:
 
 
 def commit() -> str | None:
-    """Of the checkout that this package runs from, `-dirty` if files in it were changed; None outside one."""
+    """Commit of the checkout of this package, `-dirty` if its files were changed; None outside a checkout."""
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent

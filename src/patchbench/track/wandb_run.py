@@ -17,7 +17,8 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from patchbench.track.private import private
+from patchbench.machine import whole_file
+from patchbench.track.redact import redact
 
 ID_FILE = "wandb_run_id.txt"
 STEP = "trainer/global_step"
@@ -65,10 +66,10 @@ class RunLogger(WandbLogger):
             return
         import wandb
 
-        artefact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=private(about))
+        artefact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=redact(about))
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / path.name
-            torch.save(private(torch.load(path, map_location="cpu", weights_only=True)), copy)
+            torch.save(redact(torch.load(path, map_location="cpu", weights_only=True)), copy)
             artefact.add_file(str(copy))
         self.send(lambda: self.experiment.log_artifact(artefact, aliases=[path.stem]))
 
@@ -122,7 +123,7 @@ def wandb_run(
     run_id = id_file.read_text().strip() if resume and id_file.exists() else None
     in_agent = "WANDB_SWEEP_ID" in os.environ  # the agent owns project, entity and id
     options: dict = {"name": name, "group": group, "tags": [tag[:TAG] for tag in tags], "config": config}
-    options = private(options) | {"job_type": "train", "reinit": "finish_previous"}
+    options = redact(options) | {"job_type": "train", "reinit": "finish_previous"}
     if not in_agent:
         options |= {"project": project, "entity": entity, "id": run_id, "resume": "allow" if run_id else None}
     options["dir"] = os.environ.get("WANDB_DIR") or str(runs_dir)
@@ -147,7 +148,8 @@ def wandb_run(
         run.define_metric(name, step_metric=STEP, step_sync=True, summary=f"{kept},last")
     run.define_metric("*", step_metric=STEP, step_sync=True)
     if resolved != "disabled":
-        id_file.write_text(run.id)
+        with whole_file(id_file) as file:
+            file.write(run.id)
     if resolved == "online":
         print(f"W&B: {run.url}", file=sys.stderr)
     code = 1
