@@ -1,4 +1,7 @@
-"""What a sweep knows of a cell. Imports little, for the process that runs the sweep computes nothing."""
+"""A cell of a sweep: its configuration, its cost, its state.
+
+Imports little, as the process that runs the sweep computes nothing.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,23 +15,23 @@ State = Literal["waiting", "running", "done", "skipped", "same", "failed", "stop
 
 @dataclass(frozen=True)
 class Composed:
-    """What its configuration says of a cell."""
+    """The properties of a cell that follow from its configuration."""
 
     cfg: DictConfig
     folder: Path
     rerun: bool
     accelerator: str
     devices: int | Literal["auto"]
-    but_seed: str  # equal where cells differ in nothing but their seed and where they lie
-    data: str  # equal where cells read the same data
-    setting: str  # equal where the time of a cell grows with its multiply-accumulates
+    but_seed: str  # equal for cells that differ only in their seed and their folder
+    data: str  # equal for cells that read the same data
+    setting: str  # equal for cells whose times are in proportion to their multiply-accumulates
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What its network, built on the meta device, says of a cell."""
+    """The properties of a cell that follow from its network, built on the meta device."""
 
-    grid: str  # empty where there are no tokens
+    grid: str  # empty for a network without tokens
     tokens: int | None
     params: int
     gmacs: float
@@ -36,10 +39,12 @@ class Facts:
 
 @dataclass
 class Cell:
+    """One run of a sweep, with its state."""
+
     overrides: list[str]
     title: str
     state: State = "waiting"
-    error: str = ""  # why it is invalid, or how it failed
+    error: str = ""  # the reason why it is invalid or failed
     composed: Composed | None = None
     facts: Facts | None = None
     value: float | None = None  # best validation accuracy
@@ -66,22 +71,26 @@ class Cell:
 
     @property
     def work(self) -> tuple[str, float] | None:
-        """Setting, and what its time grows with in it."""
+        """The setting, and the amount of work, to which the time of cells of this setting is in proportion."""
         if not (self.composed and self.facts):
             return None
         return self.composed.setting, work(self.composed.cfg.budget, self.facts.gmacs)
 
 
 def work(budget: Mapping[Any, Any], gmacs: float) -> float:
-    """Multiply-accumulates up to a factor, or the seconds that were given."""
+    """Multiply-accumulates up to a constant factor; for a budget of seconds, these seconds."""
     return budget["value"] * (gmacs if unit(budget) in ("epochs", "steps") else 1)
 
 
 def unit(budget: Mapping[Any, Any]) -> str:
+    """The unit of a budget: epochs, steps, flops or seconds."""
     return budget["_target_"].rpartition(".")[2]
 
 
 def setting(config: dict[Any, Any], machine: dict[str, Any]) -> str:
-    """Of a resolved configuration and the `machine` of a record."""
+    """The settings on which the time of a cell depends, as text.
+
+    config: resolved. machine: as in a record.
+    """
     read = [config[key] for key in ("data", "augment", "batch_size", "limit_batches", "trainer", "compile")]
     return repr((read, unit(config["budget"]), machine["cpu"], machine["gpus"][:1]))
