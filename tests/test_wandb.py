@@ -172,7 +172,7 @@ def test_where_the_server_is_lost_training_goes_on_and_what_is_missing_can_be_se
     asked = ["epochs=2", "logger.tables=true", "logger.checkpoints=true", "logger.wandb.finish_s=3"]
     done = command("train.py", *MICRO, *asked, **server.env)
     assert done.returncode == 0, done.stderr
-    assert "the server no longer answers; all is kept" in done.stderr
+    assert "the server does not answer; nothing is lost" in done.stderr
     assert len(written(tmp_path)) > 50
     [(name, run)] = server.runs.items()
     assert arrived(server, name) == {}
