@@ -82,7 +82,7 @@ def measure(
 
 
 def without_tokens(net: Any, raw: UInt8[Tensor, "b c H W"], images: Float[Tensor, "k c H W"]) -> Measures:
-    """For networks without tokens, measure only the receptive field of the last feature map."""
+    """Measure only the receptive field of the last feature map, for networks without tokens."""
     left_out = ["kernels, positions, attention and read-out: this network has no tokens"]
     with torch.no_grad():
         last = last_output(net, images[:1])

@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, axes, and mosaics of tiles."""
+"""Size, colours and axes of all figures, and mosaics of tiles."""
 
 from typing import Any
 

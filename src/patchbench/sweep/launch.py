@@ -189,7 +189,7 @@ def mark_known(cells: list[Cell]) -> None:
 
 
 def has_all(cell: Cell) -> bool:
-    """Whether the record of a cell exists, with all answers that this sweep asks for."""
+    """True if the record of a cell exists, with all answers that this sweep asks for."""
     try:
         record = json.loads(cell.record.read_text())
     except FileNotFoundError:

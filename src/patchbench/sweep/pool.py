@@ -119,7 +119,7 @@ class Pool:
         return max(1, int(share)) if share else 0
 
     def has_room(self, cell: Cell) -> bool:
-        """Whether a job and enough GPUs are free for a cell."""
+        """True if a job and enough GPUs are free for a cell."""
         return len(self.running) < self.jobs and self.gpus_for(cell) <= len(self.free)
 
     def start(self, cell: Cell) -> None:

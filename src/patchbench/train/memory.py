@@ -79,7 +79,7 @@ def accumulation(
 
 
 class MicroBatches(pl.Callback):
-    """Before training with trainer.micro_batch=auto, split the batch until a micro-batch fits on every device.
+    """Split the batch until a micro-batch fits on every device, before training with trainer.micro_batch=auto.
 
     The first attempt is the whole batch. On a CPU it is the number of images that the estimate allows, since there the
     system kills processes that take too much. Each attempt is a forward and a backward pass without training; the
@@ -120,7 +120,7 @@ class MicroBatches(pl.Callback):
         self.accumulate = trainer.accumulate_grad_batches
 
     def fits_everywhere(self, trainer: pl.Trainer, task: pl.LightningModule, images: int) -> bool:
-        """Whether a micro-batch fits on every rank."""
+        """True if a micro-batch fits on every rank."""
         fit = torch.tensor(int(self.fits(trainer, task, images)), device=trainer.strategy.root_device)
         gc.collect()
         if fit.is_cuda:
@@ -128,7 +128,7 @@ class MicroBatches(pl.Callback):
         return bool(trainer.strategy.reduce(fit, reduce_op="min") if trainer.world_size > 1 else fit)
 
     def fits(self, trainer: pl.Trainer, task: Any, images: int) -> bool:
-        """Whether a forward and a backward pass of so many images fit on this device."""
+        """True if a forward and a backward pass of so many images fit on this device."""
         parameters = [p for p in task.net.parameters() if p.requires_grad]
         before = [buffer.clone() for buffer in task.net.buffers()]  # running averages must not change
         device = trainer.strategy.root_device

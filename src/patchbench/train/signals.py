@@ -13,7 +13,7 @@ import torch
 
 
 class StopOnSignal(pl.Callback):
-    """On Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, finish the step, save last.ckpt and exit with 128 + the signal's number.
+    """Finish the step, save last.ckpt and exit with 128 + number, on Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2.
 
     The handler only stores the signal. Ranks agree every `every` steps and at the end of an epoch, so that all save
     together. A step of several micro-batches is finished first, since a checkpoint cannot store half a gradient.

@@ -99,7 +99,7 @@ def make_trainer(
 
 
 def ranks_in_slurm() -> list[ClusterEnvironment]:
-    """In a SLURM job, use the tasks of srun as ranks; without srun, or with torchrun, start ranks as elsewhere."""
+    """Use the tasks of srun as ranks in a SLURM job; without srun, or with torchrun, start ranks as elsewhere."""
     if "SLURM_JOB_ID" not in os.environ or TorchElasticEnvironment.detect():
         return []
     if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():  # the latter: a shell started by srun

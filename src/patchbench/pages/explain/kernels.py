@@ -109,7 +109,7 @@ def responses(explanation: Explanation) -> str:
 
 
 def hint(explanation: Explanation) -> str:
-    """Say what can be seen in the kernels."""
+    """A sentence on what to look for in the kernels."""
     if explanation.trained:
         return "These are trained: look for edges, spots and colours."
     return "Before training they are noise; <code>ckpt=&lt;run&gt;/best.ckpt</code> shows what a run has learned."

@@ -1,4 +1,4 @@
-"""The section on position: which scheme fills which place, and what it does there."""
+"""The section on position: the schemes in their places, and the effect of each scheme."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

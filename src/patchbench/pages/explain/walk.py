@@ -52,7 +52,7 @@ class Walk:
 
     @property
     def reads_all(self) -> bool:
-        """Whether a token reads most of the image, so that there are no patches."""
+        """True if a token reads most of the image, so that there are no patches."""
         return self.window.height * self.window.width > 0.5 * self.pixels[0].numel()
 
 
