@@ -87,7 +87,7 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Measure every way of reading, in turn; of several rounds the fastest counts."""
     jpegs = root / "jpegs"
     make_folder(jpegs, options)
-    size, cache_size, batch_size = options["size"], options["cache"], options["batch"]
+    size, cache_size, batch_size, workers = (options[name] for name in ("size", "cache", "batch", "workers"))
     folder: Any = {"root": str(jpegs), "val_size": 0.1, "mean": MEAN, "std": STD, "mirrors": True, "on_error": "raise"}
     folder |= {"train_fraction": None, "train_size": None}
     whole: Any = ImageFolder(img_size=cache_size, crop_pct=1.0, **folder)
@@ -118,7 +118,7 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         return (split.read(part.indices, part.draws, crop)[0] for part in parts)
 
     def loaded(dataset: Any, **how: Any) -> Callable[[], Iterable[Any]]:
-        loader = DataLoader(dataset, num_workers=options["workers"], persistent_workers=True, **how)
+        loader = DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, **how)
         return lambda: (images for images, *_ in loader)
 
     rungs: dict[str, tuple[str, Callable[[], Iterable[Any]]]] = {
@@ -170,7 +170,7 @@ def report(table: list[dict[str, Any]], options: Mapping[str, Any]) -> None:
         if row["per"] == "core":
             rate = row["images_per_s"]
             print(f"| {row['rung']} | {rate:,.0f} | {rate / plain:,.1f} | {rate / jpeg:,.1f} |")
-    print(f"\n| images/s | of {options['workers']} workers, to the training process |\n|---|---:|")
+    print(f"\n| images/s | to the training process, from {options['workers']} worker(s) |\n|---|---:|")
     for row in table:
         if row["per"] == "loader":
             print(f"| {row['rung'].removeprefix('loader of ')} | {row['images_per_s']:,.0f} |")
