@@ -1,70 +1,21 @@
-"""What it costs to start a cell of a sweep, in CPU seconds above its training; and what a process of its own costs.
+"""The CPU time of a cell of a sweep beyond the time of its training, beside that of the same run as a command.
 
-python scripts/bench_sweep.py model=tiny      any options of train.py; a cell trains a single step
+python scripts/bench_sweep.py model=tiny      and other options of train.py; a cell trains one step
 """
 
-import os
-import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
 
-import torch
-from hydra import compose, initialize_config_dir
-
-from patchbench.commands.train import train
-from patchbench.config.command import register
-from patchbench.config.compose import CONF
-
-ONE_STEP = ["epochs=1", "limit_batches=1", "batch_size=2", "trainer=cpu", "logger=csv"]
-CELLS = 3
-TIMED = f"""
-import sys, time
-sys.path.insert(0, {str(CONF.parent)!r})
-import train
-if __name__ == "__main__":
-    train.main()
-    if "-m" not in sys.argv:
-        print("cpu_s", time.process_time())
-"""
+from patchbench.config.arguments import errors_in_one_line, read
 
 
-def command_s(folder: Path, *arguments: str) -> float:
-    """CPU seconds of each process that trains, least of all, from its start to its end."""
-    folder.mkdir()
-    script = folder / "timed.py"
-    script.write_text(TIMED)
-    line = [sys.executable, script, *arguments, f"runs_dir={folder}"]
-    said = subprocess.run(line, check=True, capture_output=True, text=True).stdout
-    said += "".join(log.read_text() for log in folder.glob("*/log.txt"))
-    return min(float(line.split()[1]) for line in said.splitlines() if line.startswith("cpu_s "))
+def main(arguments: list[str]) -> None:
+    with errors_in_one_line():
+        given = read(__doc__, arguments, {}, others=True)
+    from patchbench.commands.bench_sweep import bench  # seconds of imports, not needed for --help
+    from patchbench.config.errors import one_line_errors
 
-
-def training_s(folder: Path, overrides: list[str]) -> float:
-    """CPU seconds of the run itself, in this process, when it is done for the second time."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for i in range(2):
-            cfg = compose("train", overrides=overrides)
-            before = time.process_time()
-            train(cfg, {}, folder / str(i))
-    return time.process_time() - before
-
-
-def main(*overrides: str) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    options = [*ONE_STEP, *overrides]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        own = min(command_s(folder / f"own{i}", *options) for i in range(CELLS))
-        fork = command_s(folder / "sweep", "-m", *options, f"seed=range({CELLS})")
-        alone = training_s(folder, options)
-    print(f"\nCPU seconds of a cell above the {alone:.2f} of its run (one step, evaluation, checkpoints, record):")
-    print(f"  as a command of its own  {own - alone:.2f}")
-    print(f"  in a sweep               {fork - alone:.2f}")
+    one_line_errors(bench)(given.others)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

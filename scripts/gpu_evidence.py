@@ -1,12 +1,12 @@
-"""What this code does on this GPU, in one file: the tests that need one, and how fast and how large training is.
+"""Evidence from a GPU in one file: the tests that need a GPU, and the speed and memory of training.
 
 python scripts/gpu_evidence.py                  within 8 minutes, into benchmarks/<device>-<date>.json
-python scripts/gpu_evidence.py --device cpu     the same of tiny networks, to see that it runs; its figures mean nothing
+python scripts/gpu_evidence.py device=cpu       tiny networks on the CPU, to see that it runs; its figures mean nothing
+python scripts/gpu_evidence.py out=<folder>     the file into another folder
 
 Every row of the table is a run of train.py on random images, with the largest batch of a short list that fits.
 """
 
-import argparse
 import importlib.util
 import json
 import os
@@ -20,15 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from patchbench.runs.record import environment
+from patchbench.checks import one_of
+from patchbench.config.arguments import errors_in_one_line, read
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 470.0  # of 8 minutes; the rest is for imports
 TABLE_S = 270.0  # of these, what the table may take
 STEPS = 23  # of which 3 warm up
-
 IMAGENET = "data=random data.img_size=224 patch=16"
 ROWS: dict[str, tuple[str, list[int]]] = {
     "Ti/16": (f"model=tiny {IMAGENET}", [1024, 512, 256]),
@@ -50,45 +48,49 @@ FIGURES = ("images_per_s", "tokens_per_s", "step_ms_median", "step_ms_p95", "dat
 MEMORY = ("gpu_peak_allocated_gib", "gpu_peak_reserved_gib", "gpu_alloc_retries", "cpu_rss_gib")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="folder of the file")
-    asked = parser.parse_args()
-    if asked.device == "cuda" and not torch.cuda.is_available():
-        print("error: torch sees no CUDA GPU here: use --device cpu to see that this command runs", file=sys.stderr)
-        raise SystemExit(2)
+def main(arguments: list[str]) -> None:
+    with errors_in_one_line():
+        options = read(__doc__, arguments, {"device": "cuda", "out": None}).options
+        kind, folder = options["device"], Path(options["out"] or ROOT / "benchmarks")
+        one_of("device", kind, ("cuda", "cpu"))
+        import torch  # seconds of imports, not needed for --help
+
+        from patchbench.machine import whole_file
+        from patchbench.runs.record import environment
+
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise ValueError("torch sees no CUDA GPU here: use device=cpu to see that this command runs")
     started = time.perf_counter()
     date = datetime.now(UTC)
-    rehearsal = asked.device == "cpu"
+    rehearsal = kind == "cpu"
     rows = [
-        measure(name, arguments, sizes, asked.device, started + TABLE_S)
-        for name, (arguments, sizes) in (REHEARSAL if rehearsal else ROWS).items()
+        measure(name, command, sizes, kind, started + TABLE_S)
+        for name, (command, sizes) in (REHEARSAL if rehearsal else ROWS).items()
     ]
-    tested = run_tests(asked.device, started + LIMIT_S)
+    tests = run_tests(kind, started + LIMIT_S)
     evidence = {
         "date": date.isoformat(timespec="seconds"),
         "rehearsal": rehearsal,
-        "device": device(asked.device),
+        "device": device(kind),
         **environment(),
         "rows": rows,
-        "tests": tested,
+        "tests": tests,
         "wall_s": time.perf_counter() - started,
     }
-    asked.out.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", evidence["device"]["name"].lower()).strip("-")
-    path = asked.out / f"{name}-{date:%Y-%m-%d}.json"
-    path.write_text(json.dumps(evidence, indent=2) + "\n")
-    print(f"wrote {path}: {sum('images_per_s' in row for row in rows)} of {len(rows)} rows, {tested['counts']}")
+    path = folder / f"{name}-{date:%Y-%m-%d}.json"
+    with whole_file(path) as file:
+        file.write(json.dumps(evidence, indent=2) + "\n")
+    print(f"wrote {path}: {sum('images_per_s' in row for row in rows)} of {len(rows)} rows, {tests['counts']}")
 
 
 def measure(name: str, arguments: str, sizes: list[int], device: str, deadline: float) -> dict[str, Any]:
-    """A row of the table: the figures, or why there are none."""
+    """Return a row of the table: its figures, or the reason why there are none."""
     row: dict[str, Any] = {"name": name, "arguments": arguments}
     for size in sizes:
         left = deadline - time.perf_counter()
         if left < 5:
-            return row | {"left_out": "there was no time left"}
+            return row | {"left_out": "no time was left"}
         more = [f"batch_size={size}", f"data.train_size={STEPS * size}", f"data.eval_size={min(size, 64)}"]
         more += [
             "epochs=1",
@@ -113,21 +115,21 @@ def measure(name: str, arguments: str, sizes: list[int], device: str, deadline: 
 
 
 def finished(line: list[str], seconds: float) -> str | None:
-    """What a command said on stderr and stdout, None if it was stopped for its time."""
+    """Return the output of a command on stdout and stderr; None if its time ran out."""
     with suppress(subprocess.TimeoutExpired):
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
         return done.stdout + done.stderr
     return None
 
 
-def reason(said: str) -> str:
-    """The line of an error that says most."""
-    lines = [line for line in said.splitlines() if re.search(r"error: |OutOfMemory|Error: ", line)]
-    return (lines or said.splitlines() or ["it said nothing"])[-1][:300]
+def reason(output: str) -> str:
+    """Return the last line of an output that names an error."""
+    lines = [line for line in output.splitlines() if re.search(r"error: |OutOfMemory|Error: ", line)]
+    return (lines or output.splitlines() or ["no output"])[-1][:300]
 
 
 def run_tests(device: str, deadline: float) -> dict[str, Any]:
-    """The tests marked `gpu`, as many as there is time for; of a CPU, two of those that go the same way."""
+    """Run the tests marked `gpu`, as many as there is time for; on a CPU two tests of the same kind."""
     chosen = ["-m", "gpu"] if device == "cuda" else ["-k", "step_in_bf16 and conv and rope", "-m", "not gpu"]
     line = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--color=no", "tests/test_gpu.py", *chosen]
     workers = min(8, (os.cpu_count() or 1) // 2)
@@ -140,35 +142,37 @@ def run_tests(device: str, deadline: float) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             code = None
         out.seek(0)
-        said = out.read()
+        output = out.read()
     outcomes = {}
-    for test, outcome in re.findall(r"(tests/\S+::[^\s\[]+(?:\[[^\]]*\])?) (PASSED|FAILED|ERROR|SKIPPED)", said):
+    for test, outcome in re.findall(r"(tests/\S+::[^\s\[]+(?:\[[^\]]*\])?) (PASSED|FAILED|ERROR|SKIPPED)", output):
         outcomes[test] = outcome
-    for outcome, test in re.findall(r"(PASSED|FAILED|ERROR|SKIPPED) (tests/\S+::[^\s\[]+(?:\[[^\]]*\])?)", said):
-        outcomes[test] = outcome  # as xdist says it
+    for outcome, test in re.findall(r"(PASSED|FAILED|ERROR|SKIPPED) (tests/\S+::[^\s\[]+(?:\[[^\]]*\])?)", output):
+        outcomes[test] = outcome  # the order of xdist
     counts = {o.lower(): sum(v == o for v in outcomes.values()) for o in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
     return {
         "command": " ".join(["python", *line[1:]]),
         "exit_code": code,
-        "ended": "all were run" if code is not None else "stopped for their time",
+        "ended": "all were run" if code is not None else "stopped when the time was over",
         "counts": counts,
         "not_passed": {test: outcome for test, outcome in outcomes.items() if outcome != "PASSED"},
-        "said": [] if code == 0 else said.splitlines()[-60:],
+        "output": [] if code == 0 else output.splitlines()[-60:],
     }
 
 
 def device(kind: str) -> dict[str, Any]:
-    """Name and software of the device."""
+    """Return name and software of the device."""
+    import torch
+
     if kind == "cpu":
         return {"name": "cpu"}
     properties = torch.cuda.get_device_properties(0)
-    found = {"name": properties.name, "count": torch.cuda.device_count(), "memory_gib": properties.total_memory / 2**30}
-    found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    facts = {"name": properties.name, "count": torch.cuda.device_count(), "memory_gib": properties.total_memory / 2**30}
+    facts |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     with suppress(OSError, subprocess.CalledProcessError):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        found["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    return found
+        facts["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    return facts
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -11,50 +11,45 @@ python scripts/runs.py status=failed delete=true                      remove the
 import sys
 from pathlib import Path
 
-OWN = ("runs_dir", "columns", "sort", "out", "study", "scale", "delete", "limit")
+from patchbench.config.arguments import errors_in_one_line, read
+
+KNOWN = {"runs_dir": Path("runs"), "columns": None, "sort": None, "limit": 50, "out": None, "study": None}
+KNOWN |= {"scale": None, "delete": False}
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__.strip())
-        return
-    from patchbench.runs import browse, records  # seconds of imports, not needed for --help
+    with errors_in_one_line():
+        given = read(__doc__, arguments, KNOWN, others=True)
+        options, conditions, runs_dir = given.options, given.others, given.options["runs_dir"]
+        if options["delete"] and not (conditions or options["study"]):
+            raise ValueError("delete=true: say which runs, as in status=failed delete=true")
+        from patchbench.runs import browse, records  # seconds of imports, not needed for --help
 
-    own = dict(a.split("=", 1) for a in arguments if a.split("=")[0] in OWN and "=" in a)
-    conditions = [a for a in arguments if a.split("=")[0] not in OWN or "=" not in a]
-    runs_dir = Path(own.get("runs_dir", "runs"))
-    try:
         frame = records.load(runs_dir)
-        if "study" in own:
-            frame = frame[frame["identity"].isin(identities(own["study"], own.get("scale")))]
+        if options["study"]:
+            frame = frame[frame["identity"].isin(identities(options["study"], options["scale"]))]
         chosen = browse.choose(frame, conditions)
-        columns = own["columns"].split(",") if "columns" in own else []
-        table = browse.shown(chosen, columns, own.get("sort"))
-        if "out" in own:
-            browse.write(chosen.loc[table.index, columns or list(chosen)], Path(own["out"]))
-            print(f"wrote {len(chosen)} runs to {own['out']}")
-        elif own.get("delete", "false") != "false":
-            if own["delete"] != "true" or not (conditions or "study" in own):
-                raise ValueError(f"delete={own['delete']}: say which runs, as in status=failed delete=true")
+        columns = options["columns"].split(",") if options["columns"] else []
+        table = browse.shown(chosen, columns, options["sort"])
+        if options["out"]:
+            browse.write(chosen.loc[table.index, columns or list(chosen)], Path(options["out"]))
+            print(f"wrote {len(chosen)} runs to {options['out']}")
+        elif options["delete"]:
             busy = browse.delete(chosen, runs_dir)
-            print(
-                f"deleted {len(chosen) - len(busy)} runs" + "".join(f"\n{run} is being trained: kept" for run in busy)
-            )
+            print(f"deleted {len(chosen) - len(busy)} runs")
+            for run in busy:
+                print(f"{run} is being trained and was not deleted")
         else:
-            limit = int(own.get("limit", 50))
-            browse.show(table, chosen, limit or len(table))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+            browse.show(table, chosen, options["limit"] or len(table))
 
 
-def identities(study: str, scale: str | None) -> set[str]:
-    """Identities of the runs of a study, at one scale or at all of them."""
+def identities(name: str, scale: str | None) -> set[str]:
+    """Return the identities of the runs of a study, at one scale or at all scales."""
     from patchbench.config import plan
 
-    found = plan.read_study(study)
-    scales = [scale] if scale else list(found.scales)
-    return {identity for one in scales for identity in plan.identities(found, plan.cells(found, one))}
+    study = plan.read_study(name)
+    scales = [scale] if scale else list(study.scales)
+    return {identity for each in scales for identity in plan.identities(study, plan.cells(study, each))}
 
 
 if __name__ == "__main__":

@@ -1,43 +1,52 @@
-"""Let agents of W&B, on as many machines as you like, run what `python train.py -m ...` would.
+"""Let agents of W&B, on any number of machines, make the runs of `python train.py -m ...`.
 
 python scripts/wandb_sweep.py embed=conv,linear patch=8,16 'seed=range(5)' > sweep.yaml
 wandb sweep sweep.yaml
-python scripts/wandb_sweep.py --method bayes --create embed=conv,linear 'optim.lr=tag(log,interval(1e-4,1e-2))'
+python scripts/wandb_sweep.py method=bayes --create embed=conv,linear 'optim.lr=tag(log,interval(1e-4,1e-2))'
+
+method    grid, random or bayes
+metric    of the last row; the search maximises it
+project   of W&B
+--create  create the sweep on W&B, which needs a login; else this prints the sweep as YAML
 """
 
-import argparse
 import sys
+from typing import Any
 
-from patchbench.config.errors import Refused, one_line_errors
+from patchbench.config.arguments import errors_in_one_line, read
+
+KNOWN = {"method": "grid", "metric": "val/acc_best", "project": "patchbench"}
+MULTIRUN = ("-m", "--multirun")  # ignored, so that the arguments of train.py can be copied
 
 
-@one_line_errors
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arguments", nargs="+", metavar="group=option,option", help="as for train.py -m")
-    parser.add_argument("-m", "--multirun", action="store_true", help="accepted, so that a line of train.py fits")
-    parser.add_argument("--method", default="grid", help="grid, random or bayes (default: grid)")
-    parser.add_argument("--metric", default="val/acc_best", help="what is to grow (default: val/acc_best)")
-    parser.add_argument("--project", default="patchbench", help="W&B's project (default: patchbench)")
-    parser.add_argument("--create", action="store_true", help="create it on W&B, which needs a login")
-    given = parser.parse_intermixed_args()
+def main(arguments: list[str]) -> None:
+    arguments = [argument for argument in arguments if argument not in MULTIRUN]
+    with errors_in_one_line():
+        given = read(__doc__, arguments, KNOWN, flags=["create"], others=True)
+    from patchbench.config.errors import one_line_errors
 
+    one_line_errors(make)(given.others, given.options, "create" in given.flags)
+
+
+def make(arguments: list[str], options: dict[str, Any], create: bool) -> None:
+    """Print the sweep, or create it."""
     import yaml
 
+    from patchbench.config.errors import Refused
     from patchbench.sweep.wandb_sweep import wandb_sweep
 
-    sweep = wandb_sweep(given.arguments, method=given.method, metric=given.metric, project=given.project)
-    if not given.create:
+    sweep = wandb_sweep(arguments, method=options["method"], metric=options["metric"], project=options["project"])
+    if not create:
         yaml.safe_dump(sweep, sys.stdout, sort_keys=False)
         return
     import wandb
 
     try:
-        path = f"{given.project}/{wandb.sweep(sweep)}"
+        path = f"{options['project']}/{wandb.sweep(sweep)}"
     except wandb.errors.Error as error:
         raise Refused(f"--create: W&B has not taken the sweep ({error}): `wandb login` first") from error
-    print(f"on every machine that shall take part, in this folder: wandb agent {path}")
+    print(f"on every machine that takes part, in this folder: wandb agent {path}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

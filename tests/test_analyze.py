@@ -15,7 +15,9 @@ from patchbench.commands.analyze import analyze
 from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
 from patchbench.measure import attention, field, readout, spectrum
-from patchbench.measure.summary import Measures, bias_by_distance, measure, positions, turns
+from patchbench.measure.network import measure
+from patchbench.measure.position import bias_by_distance, positions, turns
+from patchbench.measure.summary import Measures
 from patchbench.pages.analyze.figures import pictures
 from patchbench.pages.analyze.page import CAPTIONS, SECTIONS
 from patchbench.pages.plots import LOOK
@@ -178,10 +180,10 @@ def test_every_embedding_and_every_scheme_has_its_pictures(build, overrides):
         drawn = pictures(found, {})
         for figure in drawn.values():
             figure.canvas.draw()
-    told = {"none": "none is told", "peg": "in the place between", "alibi": "in the place bias"}
+    reasons = {"none": "no scheme of position", "peg": "fills the place between", "alibi": "fills the place bias"}
     scheme = overrides.removeprefix("pos=")
-    if scheme in told or "relbias" in scheme:
-        assert told.get(scheme, "in the place bias") in " ".join(found.left_out)
+    if scheme in reasons or "relbias" in scheme:
+        assert reasons.get(scheme, "fills the place bias") in " ".join(found.left_out)
     elif overrides != "patch=16":
         assert not found.left_out
         assert found.positions
@@ -201,15 +203,15 @@ def test_every_embedding_goes_with_every_scheme(build, embed, pos):
 @pytest.mark.parametrize(
     ("model", "fields", "left_out"),
     [
-        ("bag", {"embedding", "network", "resnet18"}, ["none is told", "attention: this network has none"]),
+        ("bag", {"embedding", "network", "resnet18"}, ["no scheme of position", "attention: this network has none"]),
         ("cnn", {"network", "resnet18"}, ["this network has no tokens"]),
-        ("timm", set(), ["this network has no tokens", "what comes before its classes is not known"]),
+        ("timm", set(), ["this network has no tokens", "gives no feature map"]),
     ],
 )
 def test_what_a_network_lacks_is_left_out_in_a_line(build, model, fields, left_out):
     found = measured(build(f"model={model}", "data.img_size=16", "patch=4"))
     assert set(found.fields) == fields
-    assert not found.attended
+    assert not found.attention
     for line, words in zip(found.left_out, left_out, strict=True):
         assert words in line
     assert bool(found.kernels) == bool(found.readout) == ("embedding" in fields)

@@ -192,7 +192,7 @@ def test_what_cannot_be_published_is_refused_in_one_line(folder):
     (folder / "empty").mkdir()
     for arguments, said in (
         (["no_such_study"], "there is no"),
-        (["colour=red"], "colour= is no option here"),
+        (["colour=red"], "colour=red is no option"),
         (["empty"], "no finished run"),
     ):
         done = command_in(folder, "scripts/publish.py", *arguments)

@@ -123,7 +123,7 @@ def test_maps_of_a_long_sequence_are_drawn_on_a_smaller_grid():
     class Bias(nn.Module):
         def forward(self, grid_size):
             n = grid_size[0] * grid_size[1]
-            assert n <= places.DRAWN
+            assert n <= places.MOST_PLACES
             return torch.zeros(3, n, n)
 
     assert places.shift(Bias(), (110, 110)).grid_size == (40, 40)

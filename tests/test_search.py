@@ -68,7 +68,7 @@ def test_intervals_become_distributions_and_the_rest_of_the_line_stays_as_it_is(
     [
         (["embed=cnv,conv"], "grid", "embed/cnv"),
         (["patch=4"], "grid", "no argument has several values"),
-        (["seed=1,2"], "gird", "--method gird is unknown: use grid"),
+        (["seed=1,2"], "gird", "method=gird is unknown: use grid"),
         (["optim.lr=interval(1,2)"], "grid", "cannot search optim.lr"),
         (["ptach=1,2"], "grid", "ptach"),
     ],

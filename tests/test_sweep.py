@@ -26,7 +26,7 @@ import os, signal, sys
 from pathlib import Path
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from patchbench.command import command
+from patchbench.config.command import command
 
 def fault(self, trainer, *_):
     seed = int(os.environ["SEED_OF_CELL"])
@@ -42,7 +42,7 @@ def fault(self, trainer, *_):
 
 @command("train")
 def main(cfg):
-    from patchbench.run import train
+    from patchbench.commands.train import train
     os.environ["SEED_OF_CELL"] = str(cfg.seed)
     pl.Callback.on_train_start = fault
     hydra = HydraConfig.get()

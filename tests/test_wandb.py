@@ -14,7 +14,7 @@ import pytest
 from support import MICRO, ROOT, record, wandb_file
 from wandb_server import Server
 
-from patchbench.track.private import private
+from patchbench.track.redact import redact
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_where_the_server_is_lost_training_goes_on_and_what_is_missing_can_be_se
     asked = ["epochs=2", "logger.tables=true", "logger.checkpoints=true", "logger.wandb.finish_s=3"]
     done = command("train.py", *MICRO, *asked, **server.env)
     assert done.returncode == 0, done.stderr
-    assert "the server no longer answers; all is kept" in done.stderr
+    assert "the server does not answer; nothing is lost" in done.stderr
     assert len(written(tmp_path)) > 50
     [(name, run)] = server.runs.items()
     assert arrived(server, name) == {}
@@ -203,7 +203,7 @@ def test_paths_below_home_and_secrets_are_not_told(monkeypatch, tmp_path):
         "num_prefix_tokens": 1,
         str(tmp_path): 2,
     }
-    assert private(told) == {
+    assert redact(told) == {
         "root": "~/images",
         "beside": f"{tmp_path}2/images",
         "list": ["a ~", ("tuple", 1)],

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 Size = tuple[int, int]
 
@@ -61,3 +62,8 @@ def interval(option: str, ends: Sequence[float], *, most: float = float("inf")) 
         top = "" if most == float("inf") else f" and none above {most:g}"
         raise ValueError(f"{option}={list(ends)} must be two numbers above 0{top}, the smaller first")
     return low, high
+
+
+def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Return the known names that resemble a misspelt one, the nearest first; empty if none does."""
+    return get_close_matches(name, list(known), most)

@@ -1,4 +1,7 @@
-"""Hydra's view of our sweeps; patchbench.sweep does the work. Imported at every start of Hydra: keep it light."""
+"""The plugins through which Hydra starts our sweeps; patchbench.sweep does the work.
+
+Hydra imports this module at every start, so it imports little.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +21,7 @@ from patchbench.sweep.knobs import Knobs
 
 
 class ProcessLauncher(Launcher):
-    """Runs each cell in a process of its own; the options are those of conf/hydra/launcher/processes.yaml."""
+    """Run each cell in a process of its own; conf/hydra/launcher/processes.yaml explains the options."""
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class ProcessLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """For each cell its best validation accuracy, NaN where it is invalid and left out; or status FAILED."""
+        """Return for each cell its best validation accuracy, NaN if it is invalid and skipped; or status FAILED."""
         from patchbench.sweep.launch import launch
 
         cells = launch([list(overrides) for overrides in job_overrides], self.config, self.knobs)
@@ -44,7 +47,7 @@ class ProcessLauncher(Launcher):
 
 
 class CellReturn(JobReturn):
-    """Hydra's own says to stderr, once more, that a cell failed."""
+    """The return value of a cell. Hydra's own class prints to stderr again that a cell failed."""
 
     @classmethod
     def of(cls, overrides: Sequence[str], folder: str | None, value: float | None, error: str) -> "CellReturn":
@@ -59,7 +62,7 @@ class CellReturn(JobReturn):
 
 
 class GridSweeper(Sweeper):
-    """Hydra's BasicSweeper without its check, which stops at the first invalid cell and composes one after another."""
+    """Hydra's BasicSweeper without its check of cells, which is serial and stops at the first invalid cell."""
 
     def __init__(self, params: dict[str, str]) -> None:
         self.params = params
@@ -71,7 +74,7 @@ class GridSweeper(Sweeper):
         )
 
     def cells(self, arguments: list[str]) -> Sequence[Sequence[str]]:
-        """The overrides of each cell."""
+        """Return the overrides of each cell."""
         axes = [f"{key}={values}" for key, values in self.params.items()]
         overrides = OverridesParser.create(config_loader=self.config_loader).parse_overrides(axes + arguments)
         [cells] = basic_sweeper.BasicSweeper.split_arguments(overrides, None)
@@ -85,7 +88,7 @@ class GridSweeper(Sweeper):
 
 
 class StudySweeper(GridSweeper):
-    """The runs of a study; options on the command line hold for all of them."""
+    """The runs of a study. Options on the command line apply to all of them."""
 
     def __init__(self, name: str, scale: str, tuning: str) -> None:
         self.study = name, scale, tuning

@@ -25,8 +25,8 @@ from patchbench.data.source import Source
 from patchbench.evaluate.robustness import Views, check_views, evaluate_views
 from patchbench.evaluate.views import Some
 from patchbench.html import png
+from patchbench.measure.network import MOST_BYTES, measure
 from patchbench.measure.places import spread
-from patchbench.measure.summary import HELD, measure
 from patchbench.pages.analyze.figures import pictures
 from patchbench.pages.analyze.page import page
 from patchbench.pages.plots import LOOK
@@ -188,5 +188,5 @@ def refuse_long(net: Any, source: Source, img_size: Size) -> None:
     if net.layout is not None:
         with torch.no_grad():
             shape = net.embed(torch.empty(1, source.in_chans, *img_size, device="meta")).shape
-        if 4 * net.layout.num_heads * math.prod(shape[1:3]) ** 2 > HELD:
+        if 4 * net.layout.num_heads * math.prod(shape[1:3]) ** 2 > MOST_BYTES:
             raise ValueError(f"{math.prod(shape[1:3]):,} tokens are too many to try")

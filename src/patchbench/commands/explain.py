@@ -17,11 +17,12 @@ from patchbench.config.origin import origin_of, restored
 from patchbench.data.batches import Batches, Chosen, Reader
 from patchbench.data.draws import train_draws
 from patchbench.data.source import Source
+from patchbench.machine import whole_file
 from patchbench.measure import places
 from patchbench.nets.cost import cost, memory
-from patchbench.pages.explain.augmented import Showings
-from patchbench.pages.explain.bill import Bill, bill
-from patchbench.pages.explain.lesson import Lesson
+from patchbench.pages.explain.augmented import AugmentedSamples
+from patchbench.pages.explain.breakdown import CostBreakdown, break_down
+from patchbench.pages.explain.explanation import Explanation
 from patchbench.pages.explain.page import page
 from patchbench.pages.explain.terminal import print_walk
 from patchbench.pages.explain.walk import steps, walk
@@ -55,7 +56,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             )
         schemes = who_fills(cfg)
         on_meta, this = count(cfg, source, embedding_name(levels))
-        bills = [this, *standard(cfg, source, this)]
+        breakdowns = [this, *standard(cfg, source, this)]
         shapes = places.shapes(on_meta)
         weight = sum(tensor.nbytes for tensor in position(on_meta))
         pixels, label = one_image(source, image)
@@ -75,12 +76,12 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         data.setup("fit")
         if state is None and (images := getattr(net.embed, "fit_images", 0)):
             net.embed.fit(data.sample(images))  # as training does before its first step
-        seen = showings(data) if data.augment.on else None
+        augmented = augmented_samples(data) if data.augment.on else None
         mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
         way = walk(net, pixels, label, mean, std)
 
     rows = steps(way, schemes, shapes)
-    lesson = Lesson(
+    explanation = Explanation(
         title=title(levels),
         options=command_line(levels),
         weights="The weights are those that the run learnt."
@@ -89,10 +90,10 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         trained=state is not None,
         walk=way,
         steps=rows,
-        bills=bills,
+        breakdowns=breakdowns,
         schemes={place: schemes[place] for place in places.filled(on_meta)},
         net=net,
-        showings=seen,
+        augmented=augmented,
         left_out=""
         if weight <= HEAVY
         else f"<p>Its tables would take {weight / 2**30:.3g} GiB, so they are counted, not drawn.</p>",
@@ -100,11 +101,10 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
     stem = origin["name"].replace("/", "-").replace(" ", "_")
     trained = "_trained" if state is not None else ""
     path = runs_dir / "explain" / f"{stem}_{levels['model']}_{origin['identity']}{trained}_image{image}.html"
-    html = page(lesson)
-    with refusing():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
-    print_walk(lesson.title, rows, bills, path)
+    html = page(explanation)
+    with refusing(), whole_file(path) as file:
+        file.write(html)
+    print_walk(explanation.title, rows, breakdowns, path)
     return path
 
 
@@ -130,7 +130,7 @@ def one_image(source: Source, index: int) -> tuple[torch.Tensor, int]:
     return images[0], int(labels[0])
 
 
-def showings(data: Batches) -> Showings:
+def augmented_samples(data: Batches) -> AugmentedSamples:
     """Some training images, evenly spaced over the split, and for each what its next showings would be."""
     source, split = data.source, data.splits["train"]
     rows = min(IMAGES, len(split))
@@ -146,7 +146,7 @@ def showings(data: Batches) -> Showings:
         pixels.append((images * std + mean).clamp(0, 1))
         labels.append(said if said.ndim == 2 else F.one_hot(said, source.num_classes).float())
     names = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]
-    return Showings(torch.stack(pixels, 1), torch.stack(labels, 1), names)
+    return AugmentedSamples(torch.stack(pixels, 1), torch.stack(labels, 1), names)
 
 
 def who_fills(cfg: DictConfig) -> dict[str, str]:
@@ -159,15 +159,15 @@ def who_fills(cfg: DictConfig) -> dict[str, str]:
     }
 
 
-def count(cfg: DictConfig, source: Source, name: str) -> tuple[Any, Bill]:
+def count(cfg: DictConfig, source: Source, name: str) -> tuple[Any, CostBreakdown]:
     """The network on the meta device, where it takes neither memory nor time, and what it costs."""
     with torch.device("meta"):
         net = build_net(cfg, source).eval()
     of = (net, net.layout, source.in_chans, source.img_size)
-    return net, bill(name, net, cost(*of), memory(*of, bf16=False), (source.in_chans, *source.img_size))
+    return net, break_down(name, net, cost(*of), memory(*of, bf16=False), (source.in_chans, *source.img_size))
 
 
-def standard(cfg: DictConfig, source: Source, this: Bill) -> list[Bill]:
+def standard(cfg: DictConfig, source: Source, this: CostBreakdown) -> list[CostBreakdown]:
     """The same with the standard embedding, patches of 16 by convolution; none where that cannot be or is the same."""
     other = resolved(cfg)
     conv = OmegaConf.load(CONF / "embed" / "conv.yaml")

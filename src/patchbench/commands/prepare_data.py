@@ -29,10 +29,10 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
             say(f"{out}: all {verify(out, workers=workers):,} images and labels are as they were written")
             return
         whole = {"crop_pct": 1.0} if "crop_pct" in cfg.data else {}  # what is cut off now is lost to training
-        cfg = OmegaConf.merge(cfg, {"data": {"img_size": cfg.size} | whole})
-        made_from: Any = OmegaConf.to_container(cfg.data, resolve=True)
+        wanted: Any = OmegaConf.merge(cfg, {"data": {"img_size": cfg.size} | whole})
+        made_from: Any = OmegaConf.to_container(wanted.data, resolve=True)
         command = f"{PREPARE} {shlex.join(given)}"
-        meta = write_cache(build_source(cfg), out, made_from=made_from, command=command, workers=workers)
+        meta = write_cache(build_source(wanted), out, made_from=made_from, command=command, workers=workers)
     kept = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
     counts = ", ".join(f"{count:,} {name}" for name, count in kept.items())
     left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(kept.values())

@@ -1,7 +1,8 @@
-"""What tokens attend to: how far, and through all layers together."""
+"""Attention of a network: its distance, and its rollout through all layers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,23 +11,34 @@ from torch import Tensor
 
 from patchbench.checks import Size
 
+ROLLOUTS = 6  # images
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Distance and rollout of the attention of a network."""
+
+    distance: Float[Tensor, "layers heads"]  # pixels
+    uniform: float  # the distance of uniform attention
+    rollout: Float[Tensor, "k h w"]  # of the first images
+
 
 @contextmanager
 def recorded(net: Any) -> Iterator[list[Tensor]]:
-    """Inside, a forward pass appends the attention of each block, `b heads l l`, rows summing to one.
+    """Record the attention of each block, `b heads l l` with rows that sum to one, in the forward passes of this block.
 
-    Fused attention does not show its weights: while recording, the blocks compute the same in steps.
+    Fused attention does not show its weights, so the blocks compute the same in steps meanwhile.
     """
-    found: list[Tensor] = []
+    recording: list[Tensor] = []
     fused = [block.attn.fused_attn for block in net.blocks]
     hooks = [
-        block.attn.attn_drop.register_forward_hook(lambda _, inputs, __: found.append(inputs[0].detach()))
+        block.attn.attn_drop.register_forward_hook(lambda _, inputs, __: recording.append(inputs[0].detach()))
         for block in net.blocks
     ]
     try:
         for block in net.blocks:
             block.attn.fused_attn = False
-        yield found
+        yield recording
     finally:
         for block, before, hook in zip(net.blocks, fused, hooks, strict=True):
             block.attn.fused_attn = before
@@ -34,13 +46,17 @@ def recorded(net: Any) -> Iterator[list[Tensor]]:
 
 
 def attention(net: Any, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "layers b heads l l"]:
-    with recorded(net) as found, torch.no_grad():
+    """Return the attention of all layers."""
+    with recorded(net) as recording, torch.no_grad():
         net(images)
-    return torch.stack(found).float()
+    return torch.stack(recording).float()
 
 
 def distances(grid_size: Size, step: tuple[float, float]) -> Float[Tensor, "n n"]:
-    """Between the centres of all pairs of places, in pixels; step: pixels from one row, one column, to the next."""
+    """Return the distances between the centres of all pairs of places.
+
+    step: distance between neighbouring rows, and between neighbouring columns.
+    """
     rows, cols = torch.meshgrid(*(torch.arange(n) * s for n, s in zip(grid_size, step, strict=True)), indexing="ij")
     places = torch.stack([rows.flatten(), cols.flatten()], 1).double()
     return torch.cdist(places, places).float()
@@ -49,9 +65,9 @@ def distances(grid_size: Size, step: tuple[float, float]) -> Float[Tensor, "n n"
 def mean_distance(
     attention: Float[Tensor, "layers b heads l l"], distances: Float[Tensor, "n n"]
 ) -> Float[Tensor, "layers heads"]:
-    """Mean distance between a patch and what it attends to, weighed by attention (Dosovitskiy et al., 2021, D.7).
+    """Return the mean distance between a query and the keys, weighted by attention (Dosovitskiy et al., 2021, D.7).
 
-    Prefix tokens have no place: they do not ask, and what they are given is left out of the average.
+    Prefix tokens have no place, so they are left out, as queries and as keys.
     """
     n = len(distances)
     among = attention[..., -n:, -n:]
@@ -59,10 +75,11 @@ def mean_distance(
 
 
 def rollout(attention: Float[Tensor, "layers b heads l l"], pool: str, num_prefix_tokens: int) -> Float[Tensor, "b n"]:
-    """Share of each patch in what the head reads, attention followed through all layers (Abnar & Zuidema, 2020).
+    """Return the share of each patch in the input of the head, through the attention of all layers.
 
-    Each layer is the mean over heads and the identity, half each for the residual stream; their product is read at the
-    class token, or as the average over patches. The shares of the patches of an image sum to one.
+    Rollout (Abnar & Zuidema, 2020): each layer counts as the average of its attention, mean over heads, and of the
+    identity, which stands for the residual stream. The product of all layers is read at the class token, or averaged
+    over patches. The shares of the patches of an image sum to one.
     """
     _, b, _, l, _ = attention.shape  # noqa: E741
     reads = torch.zeros(b, 1, l, device=attention.device)
@@ -74,3 +91,18 @@ def rollout(attention: Float[Tensor, "layers b heads l l"], pool: str, num_prefi
         reads = (reads @ layer.mean(1) + reads) / 2
     patches = reads[:, 0, num_prefix_tokens:]
     return patches / patches.sum(1, keepdim=True)
+
+
+def measure_attention(net: Any, images: Float[Tensor, "b c H W"], img_size: Size) -> Attention:
+    """Measure image by image, since the attention of one image may fill the memory."""
+    grid_size = net.layout.grid_size
+    far = distances(grid_size, (img_size[0] / grid_size[0], img_size[1] / grid_size[1])).to(images.device)
+    distance: list[Tensor] = []
+    rollouts: list[Tensor] = []
+    for image in images:
+        weights = attention(net, image[None])
+        distance.append(mean_distance(weights, far).cpu())
+        if len(rollouts) < ROLLOUTS:
+            rollouts.append(rollout(weights, net.pool, net.layout.num_prefix_tokens).cpu())
+    shares = torch.cat(rollouts).unflatten(1, grid_size)
+    return Attention(torch.stack(distance).mean(0), float(far.mean()), shares)

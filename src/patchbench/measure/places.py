@@ -1,4 +1,4 @@
-"""What a scheme gives at its place in the network, as maps over the grid: asked of the place, not of the scheme."""
+"""The output of a scheme at its place in the network, as maps over the grid, whatever scheme fills the place."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from patchbench.checks import Size
 
 PLACES = ("tokens", "rotation", "bias", "between")
-DRAWN = 1600  # places up to which maps of every place against every other are built
-TILES = 7  # query places a side in a map of maps
+MOST_PLACES = 1600  # up to this number, maps compare every place with every other
+TILES = 7  # query places per side in a map of maps
 
 
 def modules(net: Any, place: str) -> list[nn.Module]:
-    """What fills a place: none, one for all blocks, or one for each of several."""
+    """Return the modules that fill a place: none, one for all blocks, or one for each of several blocks."""
     part = getattr(net, place, None)
     if part is None or isinstance(part, nn.Identity):
         return []
@@ -26,30 +26,30 @@ def modules(net: Any, place: str) -> list[nn.Module]:
 
 
 def filled(net: Any) -> list[str]:
-    """The places that hold something, in the order in which tokens pass them."""
+    """Return the places that are filled, in the order in which tokens pass them."""
     return [place for place in PLACES if modules(net, place)]
 
 
 def shapes(net: Any) -> dict[str, tuple[int, ...]]:
-    """Of what each filled place gives. On the meta device it takes no memory, however long the sequence."""
+    """Return the shape of the output at each filled place; on the meta device, so a long sequence takes no memory."""
     layout = net.layout
     grid_size, d = layout.grid_size, layout.embed_dim
-    found: dict[str, tuple[int, ...]] = {}
+    by_place: dict[str, tuple[int, ...]] = {}
     with torch.device("meta"), torch.no_grad():
         for place in filled(net):
             on_grid = place in ("tokens", "between")
-            found[place] = (*grid_size, d) if on_grid else tuple(modules(net, place)[0](grid_size).shape)
-    return found
+            by_place[place] = (*grid_size, d) if on_grid else tuple(modules(net, place)[0](grid_size).shape)
+    return by_place
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of 0 ... count-1, evenly, the first and the last among them."""
+    """Choose at most `most` of 0 ... count-1, evenly, with the first and the last."""
     return torch.linspace(0, count - 1, min(count, most)).round().long().unique().tolist()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A vector for each place, and how alike two places are."""
+    """A vector for each place, and the similarity of places."""
 
     vectors: Float[Tensor, "h w d"]
     rows: list[int]  # query places: these rows, crossed with these columns
@@ -60,7 +60,7 @@ class Table:
 
 
 def table(tokens: nn.Module, grid_size: Size, embed_dim: int) -> Table | None:
-    """None where what is added depends on the tokens, or nothing is added."""
+    """Return the vectors that are added to the tokens; None if they depend on the tokens, or if nothing is added."""
     with torch.no_grad():
         zeros = torch.zeros(1, *grid_size, embed_dim)
         some = torch.randn(zeros.shape, generator=torch.Generator().manual_seed(0))
@@ -71,13 +71,14 @@ def table(tokens: nn.Module, grid_size: Size, embed_dim: int) -> Table | None:
 
 
 def turned(rotation: nn.Module, grid_size: Size) -> Table:
-    """Sines and cosines of all channels of all heads: their cosine similarity is the mean cosine of the difference."""
+    """Return sines and cosines of all channels of all heads: their similarity is the mean cosine of the difference."""
     with torch.no_grad():
         sincos = rotation(grid_size).detach()
     return compared(sincos.reshape(-1, *sincos.shape[-2:]).transpose(0, 1).flatten(1).unflatten(0, grid_size))
 
 
 def compared(vectors: Float[Tensor, "h w d"]) -> Table:
+    """Compare vectors of places by their cosine similarity."""
     grid_size = vectors.shape[:2]
     unit = F.normalize(vectors, dim=-1)
     rows, cols = spread(grid_size[0], TILES), spread(grid_size[1], TILES)
@@ -90,17 +91,18 @@ def compared(vectors: Float[Tensor, "h w d"]) -> Table:
 
 @dataclass(frozen=True)
 class Turn:
-    """By which angle channels turn at each place, and what that does to the score of a query with an equal key."""
+    """The angle by which channels turn at each place, and the score of a query with an equal key that follows."""
 
     angles: Float[Tensor, "k h w"]  # radians, of channels that differ, evenly chosen
     channels: list[int]
     num_channels: int
     queries: list[Size]
     score: Float[Tensor, "heads q h w"]  # mean cosine of the difference of angles
-    num_heads: int  # with angles of their own
+    num_heads: int  # heads with angles of their own
 
 
 def turn(rotation: nn.Module, grid_size: Size) -> Turn:
+    """Measure the angles of a rotation."""
     with torch.no_grad():
         sincos = rotation(grid_size).detach()
     sincos = sincos.reshape(-1, *sincos.shape[-2:])
@@ -127,14 +129,14 @@ def turn(rotation: nn.Module, grid_size: Size) -> Turn:
 
 
 def query_places(grid_size: Size) -> list[Size]:
-    """A corner, an edge, the middle, and one off it."""
+    """Choose a corner, an edge, the middle, and places beside them."""
     h, w = grid_size
     return list(dict.fromkeys([(0, 0), (0, w // 2), (h // 2, w // 2), (h // 4, 3 * w // 4), (h - 1, w - 1)]))
 
 
 @dataclass(frozen=True)
 class Shift:
-    """What is added to the attention logits of a few queries, over all keys."""
+    """The numbers that are added to the attention logits of a few queries, over all keys."""
 
     grid_size: Size  # smaller than the network's where that has too many places
     queries: list[Size]
@@ -144,9 +146,9 @@ class Shift:
 
 
 def shift(bias: nn.Module, grid_size: Size) -> Shift:
-    """Never more than DRAWN places against each other: a longer sequence is shown on a smaller grid."""
-    if grid_size[0] * grid_size[1] > DRAWN:
-        scale = (DRAWN / (grid_size[0] * grid_size[1])) ** 0.5
+    """Measure a bias, for at most MOST_PLACES places: a longer sequence is shown on a smaller grid."""
+    if grid_size[0] * grid_size[1] > MOST_PLACES:
+        scale = (MOST_PLACES / (grid_size[0] * grid_size[1])) ** 0.5
         grid_size = max(1, int(grid_size[0] * scale)), max(1, int(grid_size[1] * scale))
     with torch.no_grad():
         logits = bias(grid_size).detach()
@@ -159,14 +161,14 @@ def shift(bias: nn.Module, grid_size: Size) -> Shift:
 
 @dataclass(frozen=True)
 class Mixing:
-    """How one place's output answers to its neighbours' input, channel by channel."""
+    """The derivative of the output at one place with respect to its neighbours' input, channel by channel."""
 
     kernels: Float[Tensor, "k h w"]
     channels: list[int]
 
 
 def mixing(module: nn.Module, grid_size: Size, embed_dim: int) -> Mixing:
-    """The derivative at zero, on a grid just large enough to show a neighbourhood."""
+    """Differentiate at zero, on a grid just large enough to show a neighbourhood."""
     h, w = (min(n, 9) for n in grid_size)
     tokens = torch.zeros(1, h, w, embed_dim).requires_grad_()
     channels = spread(embed_dim, 12)

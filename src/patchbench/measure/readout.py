@@ -1,4 +1,4 @@
-"""Where is this token? A linear probe of row and column from the tokens, layer by layer (after Islam et al., 2020)."""
+"""Predict row and column of a token from the token by a linear probe, layer by layer (after Islam et al., 2020)."""
 
 from typing import Any
 
@@ -14,23 +14,25 @@ BATCH = 32
 
 
 def token_depths(net: Any, images: Float[Tensor, "b c H W"]) -> dict[str, Float[Tensor, "b n d"]]:
-    """Patch tokens as the embedding gives them, after the scheme in the place `tokens` if there is one, and after each
-    block, before what a scheme in the place `between` makes of them.
+    """Return the patch tokens at several depths, by name.
+
+    The depths are: after the embedding; after the scheme in the place `tokens`, if there is one; after each block, and
+    before a scheme in the place `between`.
     """
     watched = {"embedded": net.embed}
     for tokens in places.modules(net, "tokens"):
         watched["placed"] = tokens
     watched |= {f"block {i}": block for i, block in enumerate(net.blocks)}
     n = net.layout.grid_size[0] * net.layout.grid_size[1]
-    found: dict[str, list[Tensor]] = {name: [] for name in watched}
+    batches: dict[str, list[Tensor]] = {name: [] for name in watched}
 
-    def keep(name: str) -> Any:
+    def recorder(name: str) -> Any:
         def hook(module: Any, inputs: Any, out: Tensor) -> None:
-            found[name].append((out.flatten(1, 2) if out.ndim == 4 else out)[:, -n:].float().cpu())
+            batches[name].append((out.flatten(1, 2) if out.ndim == 4 else out)[:, -n:].float().cpu())
 
         return hook
 
-    hooks = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
+    hooks = [module.register_forward_hook(recorder(name)) for name, module in watched.items()]
     try:
         with torch.no_grad():
             for batch in images.split(BATCH):
@@ -38,23 +40,23 @@ def token_depths(net: Any, images: Float[Tensor, "b c H W"]) -> dict[str, Float[
     finally:
         for handle in hooks:
             handle.remove()
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    return {name: torch.cat(parts) for name, parts in batches.items()}
 
 
 def read_position(tokens: Float[Tensor, "b n d"], grid_size: Size) -> tuple[float, float]:
-    """R2 of row and of column, by ridge regression fitted on half of the images and tried on the other half.
+    """Return R2 of row and of column, by ridge regression fitted on half of the images and tested on the other half.
 
-    0 where tokens do not tell their place at all (less is shown as 0), 1 where a plane through them does.
+    0: tokens contain nothing about their place (negative values become 0). 1: their place is a linear function of them.
     """
     from sklearn.linear_model import Ridge
     from sklearn.metrics import r2_score
     from sklearn.preprocessing import StandardScaler
 
     half = len(tokens) // 2
-    fit, held = (part.flatten(0, 1).numpy() for part in (tokens[::2][:half], tokens[1::2][:half]))
+    fit, test = (part.flatten(0, 1).numpy() for part in (tokens[::2][:half], tokens[1::2][:half]))
     scaler = StandardScaler().fit(fit)
     place = np.stack(np.divmod(np.arange(grid_size[0] * grid_size[1]), grid_size[1]), 1).astype(np.float32)
     places = np.tile(place, (half, 1))
-    said = Ridge(alpha=10.0).fit(scaler.transform(fit), places).predict(scaler.transform(held))
-    row, col = r2_score(places, said, multioutput="raw_values")
+    predicted = Ridge(alpha=10.0).fit(scaler.transform(fit), places).predict(scaler.transform(test))
+    row, col = r2_score(places, predicted, multioutput="raw_values")
     return max(0.0, float(row)), max(0.0, float(col))

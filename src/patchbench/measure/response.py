@@ -1,4 +1,4 @@
-"""What a token reads of the image, found by differentiating the embedding: nothing is asked about how it is built."""
+"""The pixels that a token depends on, measured by differentiating the embedding, whatever its construction."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size
 
-FAINT = 1e-3  # a pixel that matters less than this, against the one that matters most, counts as not read
+FAINT = 1e-3  # pixels with less than this share of the largest derivative count as not read
 
 
 @dataclass(frozen=True)
@@ -27,42 +27,42 @@ class Window:
 
 
 def windows(embed: nn.Module, shape: tuple[int, int, int], places: list[Size]) -> list[Window]:
-    """The window of each place on the grid, for images of `shape` (channels, height, width).
+    """Return the window of each place on the grid, for images of `shape` (channels, height, width).
 
-    The pixels on which the token's derivative is not zero, at a random image: flat parts of a real one could hide some.
+    A window holds the pixels with a derivative above zero, at a random image: flat parts of a real image hide some.
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, *shape, generator=generator).requires_grad_()
     with torch.enable_grad():
         tokens = embed(image)[0]
-        found = []
+        rectangles = []
         for row, col in places:
-            heard = torch.zeros(shape[1:])
+            influence = torch.zeros(shape[1:])
             for _ in range(2):
-                listen = torch.randn(tokens.shape[-1], generator=generator)
-                [slope] = torch.autograd.grad(tokens[row, col], image, listen, retain_graph=True)
-                heard += slope[0].abs().sum(0)
-            rows, cols = (heard > FAINT * heard.max()).nonzero(as_tuple=True)
+                direction = torch.randn(tokens.shape[-1], generator=generator)
+                [slope] = torch.autograd.grad(tokens[row, col], image, direction, retain_graph=True)
+                influence += slope[0].abs().sum(0)
+            rows, cols = (influence > FAINT * influence.max()).nonzero(as_tuple=True)
             top, left = int(rows.min()), int(cols.min())
-            found.append(Window(top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1))
-    return found
+            rectangles.append(Window(top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1))
+    return rectangles
 
 
 def window_and_stride(embed: nn.Module, shape: tuple[int, int, int], grid_size: Size) -> tuple[Window, Size]:
-    """The window of the middle place, and how many rows and columns of pixels lie between neighbouring windows."""
+    """Return the window of the middle place, and the pixels between neighbouring windows, down and across."""
     row, col = grid_size[0] // 2, grid_size[1] // 2
     below, right = (min(row + 1, grid_size[0] - 1), col), (row, min(col + 1, grid_size[1] - 1))
-    here, down, aside = windows(embed, shape, [(row, col), below, right])
-    steps = round(down.center[0] - here.center[0]), round(aside.center[1] - here.center[1])
-    # Where a window is cut by the border, or is the whole image, neighbours do not tell; the grid does.
+    middle, down, aside = windows(embed, shape, [(row, col), below, right])
+    steps = round(down.center[0] - middle.center[0]), round(aside.center[1] - middle.center[1])
+    # Windows that the border cuts, or that cover the image, do not show the stride; the grid does.
     even = shape[1] / grid_size[0], shape[2] / grid_size[1]
-    cut = here.height != down.height, here.width != aside.width
+    cut = middle.height != down.height, middle.width != aside.width
     stride = [round(e) if c or s <= 0 else s for s, e, c in zip(steps, even, cut, strict=True)]
-    return here, (stride[0], stride[1])
+    return middle, (stride[0], stride[1])
 
 
 def is_affine(embed: nn.Module, image: Float[Tensor, "1 c H W"]) -> bool:
-    """Whether the embedding is one matrix and one bias: f(a + b) = f(a) + f(b) - f(0)."""
+    """Test whether the embedding is one matrix and one bias: f(a + b) = f(a) + f(b) - f(0)."""
     other = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         both, one, two, none = (embed(x) for x in (image + other, image, other, torch.zeros_like(image)))
@@ -72,9 +72,9 @@ def is_affine(embed: nn.Module, image: Float[Tensor, "1 c H W"]) -> bool:
 def kernels(
     embed: nn.Module, images: Float[Tensor, "b c H W"], place: Size, window: Window, count: int
 ) -> Float[Tensor, "k c P Q"]:
-    """How the first `count` values of the token at `place` answer to each pixel of its window.
+    """The derivative of the first `count` values of the token at `place` with respect to the pixels of its window.
 
-    The derivative, on average over images. Of an affine embedding it is the same for every image: its kernels.
+    It is the mean over images. For an affine embedding it is the same for every image: the kernels.
     """
     images = images.clone().requires_grad_()
     rows, cols = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
@@ -86,37 +86,37 @@ def kernels(
 
 @dataclass(frozen=True)
 class Shares:
-    """One feature map, and what each colour channel gives to it: `output` = sum of `channels` + `bias`."""
+    """One feature map, and the part of each colour channel in it: `output` = sum of `channels` + `bias`."""
 
     index: int
     channels: Float[Tensor, "c h w"]
     bias: float
     output: Float[Tensor, "h w"]
-    by_convolution: bool  # the layer's own 2-D convolutions; else the embedding was shown one channel at a time
+    by_convolution: bool  # true: 2-D convolutions of the layer; false: the embedding applied to one channel at a time
 
     @property
     def error(self) -> float:
-        """Largest difference between the sum and the output."""
+        """The largest difference between the sum and the output."""
         return float((self.channels.double().sum(0) + self.bias - self.output.double()).abs().max())
 
 
 def shares(embed: nn.Module, image: Float[Tensor, "1 c H W"], index: int) -> Shares:
-    """Of feature map `index` of an affine embedding. Where it is one Conv2d, channel by channel with 2-D kernels."""
+    """Split feature map `index` of an affine embedding by channel, by 2-D convolutions if it is one Conv2d."""
     parts = [m for m in embed.modules() if not list(m.children())]
     conv = parts[0]
     with torch.no_grad():
         output = embed(image)[0, :, :, index]
         if len(parts) == 1 and isinstance(conv, nn.Conv2d) and conv.groups == 1 and conv.padding_mode == "zeros":
-            seen: list[Tensor] = []
-            handle = conv.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+            inputs_seen: list[Tensor] = []
+            handle = conv.register_forward_pre_hook(lambda _, inputs: inputs_seen.append(inputs[0]))
             embed(image)
             handle.remove()
             slices = conv.weight[index, :, None, None]
             maps = [
                 F.conv2d(channel, kernel, None, conv.stride, conv.padding, conv.dilation)
-                for image_seen in seen
-                for channel, kernel in zip(image_seen.split(1, dim=1), slices, strict=True)
-            ]  # none where the layer only holds the weight
+                for layer_input in inputs_seen
+                for channel, kernel in zip(layer_input.split(1, dim=1), slices, strict=True)
+            ]  # empty if the layer only provides its weight
             channels = torch.cat(maps)[:, 0] if maps else output[None]
             bias = 0.0 if conv.bias is None else float(conv.bias[index])
             if (

@@ -1,4 +1,4 @@
-"""Matrices and maps by their spectra: how many directions they use, and which spatial frequencies."""
+"""Spectra of matrices and maps: the number of directions that they use, and their spatial frequencies."""
 
 import numpy as np
 import torch
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 def effective_rank(matrix: Float[Tensor, "n d"]) -> float:
-    """exp of the entropy of the singular values' shares (Roy & Vetterli, 2007): n for n equal ones, 1 for one alone."""
+    """exp of the entropy of the singular values' shares (Roy & Vetterli, 2007): n if n are equal, 1 if there is one."""
     values = torch.linalg.svdvals(matrix.double())
     shares = values / values.sum()
     return float(torch.exp(torch.special.entr(shares).sum()))
 
 
 def components(matrix: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "k d"], Float[Tensor, " m"]]:
-    """The first principal components of the rows (Dosovitskiy et al., 2021, fig. 7), and each one's share of variance.
+    """Return the first principal components of the rows (Dosovitskiy et al., 2021, fig. 7), and the shares of variance.
 
-    Signs are free; here each component's largest value is positive.
+    The sign of a component is arbitrary; here its largest value is positive.
     """
     centred = matrix.double() - matrix.double().mean(0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -37,9 +37,10 @@ def dct_energy(kernels: Float[Tensor, "k c P Q"]) -> Float[Tensor, "P Q"]:
 
 
 def grid_energy(vectors: Float[Tensor, "h w d"]) -> Float[Tensor, "h w"]:
-    """Share of energy of what lies on a grid at each pair of spatial frequencies; zero, left out, is in the middle.
+    """Return the share of energy of the vectors of a grid at each pair of spatial frequencies.
 
-    The squared 2-D discrete Fourier transform, summed over the values of the vectors.
+    This is the squared 2-D discrete Fourier transform, summed over the values of the vectors. Frequency zero is in the
+    middle, without energy, as the mean is subtracted.
     """
     centred = vectors - vectors.mean((0, 1))
     energy = torch.fft.fft2(centred.double(), dim=(0, 1)).abs().square().sum(-1)
@@ -62,7 +63,8 @@ def mean_radius(energy: Float[Tensor, "P Q"], axes: list[Tensor]) -> float:
 
 
 def common_share(kernels: Float[Tensor, "k c P Q"]) -> float:
-    """Share of the kernels' energy in what all channels have in common: 1 for grey kernels, 1/c for unrelated slices,
-    0 for opponent colours alone (Buchsbaum & Gottschalk, 1983).
+    """Return the share of the kernels' energy that all channels have in common.
+
+    It is 1 for grey kernels, 1/c for unrelated slices, and 0 for opponent colours alone (Buchsbaum & Gottschalk, 1983).
     """
     return float(kernels.mean(1).square().sum() * kernels.shape[1] / kernels.square().sum())

@@ -1,7 +1,6 @@
 """timm's networks for classification, from scratch (Wightman, 2019)."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
-from patchbench.checks import Size, spell
+from patchbench.checks import Size, nearest, spell
 
 
 class TimmNet(nn.Module):
@@ -35,7 +34,7 @@ class TimmNet(nn.Module):
     ) -> None:
         super().__init__()
         if not timm.is_model(name):
-            close = get_close_matches(name, timm.list_models(), 3)
+            close = nearest(name, timm.list_models(), 3)
             hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() names those it knows"
             raise ValueError(f"model.name={name} is not a model of timm: {hint}")
         shapes: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes}

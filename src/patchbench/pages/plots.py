@@ -1,4 +1,4 @@
-"""What every picture shares: size, colours, axes."""
+"""Size, colours and axes of all figures, and mosaics of tiles."""
 
 from typing import Any
 
@@ -12,45 +12,41 @@ from torch import Tensor
 
 from patchbench.measure.places import Table
 
-WIDTH = 11.0  # inches, which the page shows as 1100 pixels
-
-
+WIDTH = 11.0  # inches, which a page shows as 1100 pixels
 DIVERGING, SEQUENTIAL = "PuOr_r", "viridis"
-
-
 LOOK: Any = {"font.size": 10, "axes.titlesize": 11, "axes.spines.top": True, "savefig.facecolor": "white"}
-
-
-OUTLINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # Okabe & Ito (2008): told apart by everyone
-
-
+OUTLINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # Okabe & Ito (2008): distinct for colour-blind readers too
 TINTS = {"red": "#c1272d", "green": "#1a7f37", "blue": "#1f4fbf"}
 
 
 def figure(height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure; sizes in inches."""
     return Figure(figsize=(width, height), layout="constrained", dpi=150)
 
 
 def channel_names(count: int) -> list[str]:
+    """Name the channels of an image: red, green and blue if there are three, else numbers."""
     return list(TINTS) if count == 3 else [f"channel {i}" for i in range(count)]
 
 
 def tint(name: str, i: int) -> str:
+    """Return the colour of channel `i`, whose name is `name`."""
     return TINTS.get(name, OUTLINES[i % len(OUTLINES)])
 
 
 def colours(values: Float[Tensor, "c h w"]) -> np.ndarray:
-    """Values in 0 ... 1 as what imshow takes: RGB, or grey where there are no three channels."""
+    """Convert values in 0 ... 1 to an array for imshow: RGB, or grey unless there are three channels."""
     rgb = values if len(values) == 3 else values[:1].expand(3, -1, -1)
     return rgb.permute(1, 2, 0).clamp(0, 1).numpy()
 
 
-def limit(*values: Tensor) -> float:
-    """The same for both signs, so that zero is in the middle of the colour map."""
+def largest(*values: Tensor) -> float:
+    """Return the largest absolute value: as the limit for both signs it puts zero in the middle of the colour map."""
     return max(float(v.abs().max()) for v in values) or 1.0
 
 
 def bare(ax: Axes, title: str = "", **knobs: Any) -> None:
+    """Remove the ticks of an axis, and set its title."""
     ax.set_xticks([])
     ax.set_yticks([])
     if title:
@@ -58,17 +54,22 @@ def bare(ax: Axes, title: str = "", **knobs: Any) -> None:
 
 
 def whole_numbers(*axes: Axes) -> None:
+    """Set ticks at whole numbers only."""
     for ax in axes:
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def outline(ax: Axes, top: int, left: int, height: int, width: int, colour: str, line: float = 2.0) -> None:
+    """Draw a rectangle around pixels of an image."""
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, linewidth=line))
 
 
 def mosaic(tiles: np.ndarray, gap: float = 1 / 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tiles, rows x columns x h x w (x rgb), with gaps of NaN between them; and where their rows and columns lie."""
+    """Join tiles to one image, with gaps of NaN; return it, and the centres of its rows and columns of tiles.
+
+    tiles: rows x columns x h x w, or rows x columns x h x w x rgb.
+    """
     rows, cols, h, w = tiles.shape[:4]
     tall, wide = h + max(1, round(gap * h)), w + max(1, round(gap * w))
     canvas = np.full((rows * tall - (tall - h), cols * wide - (wide - w), *tiles.shape[4:]), np.nan)
@@ -79,14 +80,14 @@ def mosaic(tiles: np.ndarray, gap: float = 1 / 12) -> tuple[np.ndarray, np.ndarr
 
 
 def tinted(values: Tensor, colour: str) -> np.ndarray:
-    """From black, at 0, to light in the channel's colour, at 1."""
+    """Convert values in 0 ... 1 to colours, from black to a light tone of `colour`."""
     rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     light = 0.25 + 0.75 * rgb
     return values.clamp(0, 1).numpy()[..., None] * (light / light.max())
 
 
 def map_of_maps(ax: Axes, table: Table) -> None:
-    """Each tile one place's cosine similarity with all places, at the same scale for every table."""
+    """Draw the cosine similarity of each place with all places, a tile per place, at the same scale in every figure."""
     h, w = table.similarity.shape[2:]
     canvas, rows, cols = mosaic(table.similarity.numpy())
     ax.imshow(canvas, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")

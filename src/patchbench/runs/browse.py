@@ -11,6 +11,7 @@ from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.table import Table
 
+from patchbench.checks import nearest
 from patchbench.runs.lock import is_held
 
 COMPARE = {"<=": operator.le, ">=": operator.ge, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
@@ -52,9 +53,7 @@ def spelled(value: object) -> str:
 
 def known(frame: pd.DataFrame, name: str) -> str:
     if name not in frame:
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, list(frame.columns), 1)
+        close = nearest(name, frame.columns)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(list(frame.columns)[:20])} and others"
         raise ValueError(f"no column {name!r}: {hint}")
     return name

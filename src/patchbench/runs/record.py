@@ -1,4 +1,4 @@
-"""The record of a finished run: run.json, written once, whole or not at all."""
+"""The record of a finished run, run.json: written once, as a whole or not at all."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,6 @@ from patchbench.machine import whole_file
 
 @rank_zero_only
 def write_record(path: Path, record: dict) -> None:
-    """Write a record as JSON; the file appears under its name only when all of it is on the disk."""
+    """Write the record as JSON, on the first rank only."""
     with whole_file(path) as file:
         json.dump(record, file, indent=2)

@@ -1,4 +1,7 @@
-"""What a sweep knows of a cell. Imports little, for the process that runs the sweep computes nothing."""
+"""A cell of a sweep: its configuration, its cost, its state.
+
+Imports little, as the process that runs the sweep computes nothing.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ State = Literal["waiting", "running", "done", "skipped", "same", "failed", "stop
 
 @dataclass(frozen=True)
 class Composed:
-    """What its configuration says of a cell."""
+    """The properties of a cell that follow from its configuration."""
 
     cfg: DictConfig
     options: Mapping[str, str]  # the one taken in each group
@@ -22,16 +25,16 @@ class Composed:
     rerun: bool
     accelerator: str
     devices: int | Literal["auto"]
-    but_seed: str  # equal where cells differ in nothing but their seed and where they lie
-    data: str  # equal where cells read the same data
-    setting: str  # equal where the time of a cell grows with its multiply-accumulates
+    but_seed: str  # equal for cells that differ only in their seed and their folder
+    data: str  # equal for cells that read the same data
+    setting: str  # equal for cells whose times are in proportion to their multiply-accumulates
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What its network, built on the meta device, says of a cell."""
+    """The properties of a cell that follow from its network, built on the meta device."""
 
-    grid: str  # empty where there are no tokens
+    grid: str  # empty for a network without tokens
     tokens: int | None
     params: int
     gmacs: float
@@ -39,10 +42,12 @@ class Facts:
 
 @dataclass
 class Cell:
+    """One run of a sweep, with its state."""
+
     overrides: list[str]
     title: str
     state: State = "waiting"
-    error: str = ""  # why it is invalid, or how it failed
+    error: str = ""  # the reason why it is invalid or failed
     composed: Composed | None = None
     facts: Facts | None = None
     value: float | None = None  # best validation accuracy
@@ -70,7 +75,7 @@ class Cell:
 
     @property
     def work(self) -> tuple[str, float] | None:
-        """Setting, and what its time grows with in it."""
+        """The setting, and the amount of work, to which the time of cells of this setting is in proportion."""
         if not (self.composed and self.facts):
             return None
         budget = self.composed.cfg.budget.value
@@ -78,12 +83,12 @@ class Cell:
 
 
 def work(unit: str, budget: float, gmacs: float) -> float:
-    """Multiply-accumulates up to a factor, or the seconds that were given. unit: of the budget."""
+    """Multiply-accumulates up to a constant factor; for a budget of seconds, these seconds. unit: of the budget."""
     return budget * (gmacs if unit in ("epochs", "steps") else 1)
 
 
 def setting(config: Mapping[Any, Any], unit: str, machine: Mapping[str, Any]) -> str:
-    """What the time of a cell depends on beside its multiply-accumulates.
+    """The settings on which the time of a cell depends, as text.
 
     config: resolved. unit: of the budget. machine: as in a record.
     """

@@ -1,4 +1,4 @@
-"""Whether a cell can run, and what it costs; called in warm processes, all before the first cell is started."""
+"""Check a cell, and count its cost. Warm processes do this for all cells before the first cell starts."""
 
 import functools
 import json
@@ -28,12 +28,12 @@ machine = functools.cache(lambda: environment()["machine"])
 
 
 def gpus() -> int:
-    """That torch sees, without starting CUDA."""
+    """Number of GPUs that torch sees, without initialising CUDA."""
     return torch.cuda.device_count()
 
 
 def compose_cell(overrides: list[str]) -> Composed | str:
-    """As `python train.py overrides` would; or why not."""
+    """Compose the configuration as `python train.py overrides` would, or return the reason why that fails."""
     if not GlobalHydra.instance().is_initialized():
         register()
         initialize_config_dir(str(CONF), version_base="1.3")
@@ -67,7 +67,7 @@ def compose_cell(overrides: list[str]) -> Composed | str:
 
 
 def check_cell(composed: Composed) -> Facts | str:
-    """Build all that can be built without memory and without training; or why it cannot be."""
+    """Build all that needs neither memory nor training, or return the reason why that fails."""
     quiet()
     torch.set_num_threads(1)  # cells are checked side by side
     try:
@@ -75,7 +75,7 @@ def check_cell(composed: Composed) -> Facts | str:
             costs = check_run(composed.cfg, source(composed.data), composed.folder)
     except Refused as refused:
         return explain(refused)
-    except Exception as error:  # a part that fails in a way of its own: the other cells can still be checked
+    except Exception as error:  # an unexpected error of one part: the other cells can still be checked
         return f"{type(error).__name__}: {explain(error)}"
     grid = "x".join(map(str, costs.grid_size)) if costs.grid_size else ""
     return Facts(grid, costs.num_tokens, costs.params, costs.macs / 1e9)
@@ -83,9 +83,9 @@ def check_cell(composed: Composed) -> Facts | str:
 
 @functools.cache
 def source(data: str) -> Source:
-    """Its images are read once for all cells that this process checks."""
+    """Build a source that reads its images once for all cells that this process checks."""
     cfg = json.loads(data)
     with qualified("data", cfg):
-        found: Source = instantiate(cfg)
-    setattr(found, "splits", functools.cache(found.splits))  # noqa: B010  a method may not be assigned to
-    return found
+        shared: Source = instantiate(cfg)
+    setattr(shared, "splits", functools.cache(shared.splits))  # noqa: B010  mypy allows no assignment to a method
+    return shared

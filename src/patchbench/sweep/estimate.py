@@ -1,4 +1,4 @@
-"""How long a cell will take, by the cells that are done: measured, or not known."""
+"""Estimate the time of a cell from the cells that are done."""
 
 import json
 import math
@@ -10,31 +10,32 @@ from patchbench.sweep.cell import Cell, setting, work
 
 
 class Estimate:
-    """From the records in the directories of runs.
+    """Times of earlier cells, read from the records in the directories of runs.
 
-    A cell takes what one of the same setting took (data, batch, trainer, machine), in proportion to its
-    multiply-accumulates times epochs or steps, or to the FLOPs or seconds of its budget; the record nearest is taken.
-    Small networks, whose time is not in their arithmetic, take longer than that.
+    The estimate takes the record with the nearest amount of work among those of the same setting (data, batch, trainer,
+    machine). The time is in proportion to the work: multiply-accumulates times epochs or steps, or the FLOPs or seconds
+    of the budget. Small networks take longer than that, since most of their time is not arithmetic.
     """
 
     def __init__(self, runs_dirs: Iterable[Path]) -> None:
-        self.known: dict[str, list[tuple[float, float]]] = {}  # setting: (work, seconds)
+        self.times: dict[str, list[tuple[float, float]]] = {}  # setting: (work, seconds)
         for folder in runs_dirs:
             for record in folder.glob("*/run.json"):
                 self.learn(record)
 
     def learn(self, record: Path) -> None:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # of another version: nothing to learn
+        """Add the time of a finished cell."""
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a record of another version
             done = json.loads(record.read_text())
             unit, budget = done["options"]["budget"], done["config"]["budget"]["value"]
             done_work = work(unit, budget, done["result"]["model/gmacs"])
             where = setting(done["config"], unit, done["environment"]["machine"])
-            self.known.setdefault(where, []).append((done_work, done["result"]["time/wall_s"]))
+            self.times.setdefault(where, []).append((done_work, done["result"]["time/wall_s"]))
 
     def seconds(self, cell: Cell) -> float | None:
-        """None where nothing alike was measured."""
-        if cell.work is None or not (known := self.known.get(cell.work[0])):
+        """Estimate the seconds of a cell; None if no cell of its setting is done."""
+        if cell.work is None or not (times := self.times.get(cell.work[0])):
             return None
         ours = cell.work[1]
-        there, seconds = min(known, key=lambda point: abs(math.log(point[0] / ours)))
-        return seconds * ours / there
+        other, seconds = min(times, key=lambda point: abs(math.log(point[0] / ours)))
+        return seconds * ours / other

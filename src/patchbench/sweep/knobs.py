@@ -1,10 +1,12 @@
-"""How a sweep is run: the knobs of conf/hydra/launcher/processes.yaml, which says what each means."""
+"""The knobs of a sweep; conf/hydra/launcher/processes.yaml explains them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Knobs:
+    """The options of the launcher."""
+
     jobs: int | str
     gpus_per_job: float | str
     timeout_min: float | None
@@ -14,7 +16,7 @@ class Knobs:
     dry_run: bool
 
     def check(self) -> None:
-        """ValueError names the first knob that cannot be."""
+        """Raise ValueError with the name of the first knob whose value is not possible."""
         share = self.gpus_per_job
         fits = {
             "jobs": (self.jobs == "auto" or (isinstance(self.jobs, int) and self.jobs >= 1), "auto, or 1 or more"),

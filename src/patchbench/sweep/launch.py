@@ -1,4 +1,4 @@
-"""A sweep on one machine: every cell composed and checked, then each run in a process of its own."""
+"""A sweep on one machine: compose and check every cell, then run each in a process of its own."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from patchbench.config.identity import analysed, answered
 from patchbench.config.names import SWEEP, name_sweep, sweep_name
 from patchbench.machine import cores
 from patchbench.runs.provenance import changed
-from patchbench.sweep.cell import Cell, Facts
+from patchbench.sweep.cell import Cell, Composed, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
 from patchbench.sweep.pool import RANK_VARIABLES, Pool, warm, warm_context
@@ -30,11 +30,11 @@ OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep",
 
 @contextmanager
 def environment_of_cells() -> Iterator[None]:
-    """What the warm processes shall see, and so the cells."""
-    os.environ[SWEEP] = sweep_name() or name_sweep()  # the group of the runs in W&B
+    """Prepare the environment that warm processes, and so the cells, inherit."""
+    os.environ[SWEEP] = sweep_name() or name_sweep()  # group of the runs in W&B
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
-    raising = os.environ.pop("HYDRA_FULL_ERROR", None)  # as `one_line_errors` set it for this process
+    raising = os.environ.pop("HYDRA_FULL_ERROR", None)  # set by `one_line_errors` for this process
     if errors.TRACEBACK:
         os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -46,7 +46,7 @@ def environment_of_cells() -> Iterator[None]:
 
 @contextmanager
 def ended_quietly() -> Iterator[None]:
-    """SIGTERM ends as Ctrl-C does, and both without a traceback: for as long as nothing is trained."""
+    """End this block on SIGTERM or Ctrl-C without a traceback; for the time before the first cell starts."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -61,7 +61,7 @@ def ended_quietly() -> Iterator[None]:
 
 @environment_of_cells()
 def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list[Result]:
-    """What became of each cell. Refused where cells are invalid, SystemExit after a signal and a dry run."""
+    """Run all cells; return their results. Refused if cells are invalid, SystemExit after a signal or a dry run."""
     with refusing():
         knobs.check()
     settings = [o for o in config.hydra.overrides.hydra if not o.startswith(OF_THE_SWEEP)]
@@ -79,7 +79,7 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
         show_invalid(invalid)
         if knobs.on_invalid == "raise":
             raise Refused(
-                f"{len(invalid)} of {len(cells)} cells cannot run, see above: mend them, or leave them out by "
+                f"{len(invalid)} of {len(cells)} cells cannot run, see above: correct them, or skip them with "
                 "hydra.launcher.on_invalid=skip"
             )
     if knobs.dry_run:
@@ -87,14 +87,14 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
 
     def arguments(cell: Cell) -> list[str]:
         assert cell.composed
-        # A further attempt at a run that is made anew goes on from the checkpoints of the first.
-        anew = ["rerun=false"] if cell.composed.rerun and cell.attempts > 1 and not cell.record.exists() else []
-        return [*cell.overrides, *anew, *settings, "hydra.mode=RUN", f"hydra.run.dir='{cell.folder}'"]
+        # With rerun=true, the second attempt continues from the checkpoints of the first.
+        resume = ["rerun=false"] if cell.composed.rerun and cell.attempts > 1 and not cell.record.exists() else []
+        return [*cell.overrides, *resume, *settings, "hydra.mode=RUN", f"hydra.run.dir='{cell.folder}'"]
 
     if len(cells) > 1:
         show_costs(cells, estimate.seconds, jobs)
     pool = Pool(os.path.abspath(sys.argv[0]), arguments, knobs, gpus, jobs)
-    with View(os.environ[SWEEP], cells, pool.running, estimate.seconds, jobs) as view:
+    with View(sweep_name() or "", cells, pool.running, estimate.seconds, jobs) as view:
 
         def ended(cell: Cell) -> None:
             if cell.state == "done":
@@ -115,19 +115,20 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
 
 
 def result(cell: Cell) -> Result:
+    """Return folder, accuracy and error of a cell that has ended."""
     if cell.state == "invalid":
-        return None, math.nan, ""  # left out as asked: no failure, and nothing that a sweeper could take for a score
+        return None, math.nan, ""  # skipped on request: no failure, and no score for a sweeper
     return str(cell.folder), cell.value, cell.error
 
 
 def titles(overrides: Sequence[Sequence[str]], fixed: set[str]) -> list[str]:
-    """Of each cell, what it does not share with all others; of a single cell, what is not `fixed` in the sweep."""
+    """Name each cell by the overrides that not all cells share; a single cell by those that are not in `fixed`."""
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else fixed
     return [" ".join(o for o in own if o not in shared) or "defaults" for own in overrides]
 
 
 def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
-    """Compose and check every cell, mark those that need not or cannot run; the names of the GPUs."""
+    """Compose and check every cell, mark the cells that need not or cannot run, and return the names of the GPUs."""
     count = min(cores(), len(cells))
     with ProcessPoolExecutor(count, warm_context(), initializer=warm, initargs=("warm:follow_parent",)) as workers:
         try:
@@ -139,19 +140,20 @@ def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
 
 
 def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, workers: Executor) -> list[str]:
-    counted = workers.submit(warm, "check:gpus")
-    waiting = [workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings]) for cell in cells]
-    for cell, future in zip(cells, waiting, strict=True):
-        accept(cell, composed=future.result())
-    gpus = name_gpus(counted.result())
+    """`examine`, with these worker processes."""
+    num_gpus = workers.submit(warm, "check:gpus")
+    composing = [workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings]) for cell in cells]
+    for cell, future in zip(cells, composing, strict=True):
+        accept(cell, future.result())
+    gpus = name_gpus(num_gpus.result())
     mark_known(cells)
     refuse_too_few_gpus(cells, len(gpus), knobs)
 
-    to_check: dict[str, list[Cell]] = {}  # cells that differ in their seed only are checked once
+    to_check: dict[str, list[Cell]] = {}  # cells that differ only in their seed are checked once
     for cell in cells:
         if cell.state == "waiting" and cell.composed:
             to_check.setdefault(cell.composed.but_seed, []).append(cell)
-    first_of_data: dict[str, str] = {}  # so that a set is downloaded, or found missing, by one process
+    first_of_data: dict[str, str] = {}  # so that one process alone downloads a set, or finds that it is missing
     for key, (cell, *_) in to_check.items():
         assert cell.composed
         first_of_data.setdefault(cell.composed.data, key)
@@ -160,21 +162,22 @@ def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, work
         checks = {key: workers.submit(warm, "check:check_cell", to_check[key][0].composed) for key in keys}
         for key, check in checks.items():
             for cell in to_check[key]:
-                accept(cell, facts=check.result())
+                accept(cell, check.result())
     return gpus
 
 
-def accept(cell: Cell, **found: object) -> None:
-    """What was found of a cell, or the reason why it cannot run."""
-    [(name, value)] = found.items()
-    if isinstance(value, str):
-        cell.state, cell.error = "invalid", value
+def accept(cell: Cell, outcome: Composed | Facts | str) -> None:
+    """Store the outcome of a check in its cell; a text is the reason why the cell cannot run."""
+    if isinstance(outcome, str):
+        cell.state, cell.error = "invalid", outcome
+    elif isinstance(outcome, Composed):
+        cell.composed = outcome
     else:
-        setattr(cell, name, value)
+        cell.facts = outcome
 
 
 def mark_known(cells: list[Cell]) -> None:
-    """Cells that have a record, and those that are the same run as an earlier one."""
+    """Mark the cells that have a record, and the cells that are the same run as an earlier cell."""
     first: dict[str, Cell] = {}
     for cell in cells:
         if not cell.composed:
@@ -189,7 +192,7 @@ def mark_known(cells: list[Cell]) -> None:
 
 
 def has_all(cell: Cell) -> bool:
-    """Whether a cell is done, and its record has all that is asked for now; notes where it is of other code."""
+    """True if the record of a cell exists, with all that this sweep asks for; notes where it is of other code."""
     try:
         record = json.loads(cell.record.read_text())
     except FileNotFoundError:
@@ -202,7 +205,7 @@ def has_all(cell: Cell) -> bool:
 
 
 def learn(cell: Cell) -> None:
-    """What its record says."""
+    """Read accuracy and cost of a cell from its record."""
     with suppress(OSError, ValueError, KeyError):
         result = json.loads(cell.record.read_text())["result"]
         cell.value = result["val/acc_best"]
@@ -211,12 +214,13 @@ def learn(cell: Cell) -> None:
 
 
 def name_gpus(count: int) -> list[str]:
-    """As CUDA_VISIBLE_DEVICES may name them."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",")[:count] if named else [str(i) for i in range(count)]
+    """Return the names of the GPUs for CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 
 
 def refuse_too_few_gpus(cells: list[Cell], gpus: int, knobs: Knobs) -> None:
+    """Mark cells that need more GPUs than a job has. Refused if a job has more than there are."""
     share = knobs.gpus_per_job
     if share == "auto" or not gpus:
         return
@@ -235,6 +239,7 @@ def refuse_too_few_gpus(cells: list[Cell], gpus: int, knobs: Knobs) -> None:
 
 
 def number_of_jobs(knobs: Knobs, cells: list[Cell], gpus: int) -> int:
+    """Number of cells that run at a time."""
     if knobs.jobs != "auto":
         return int(knobs.jobs)
     share = knobs.gpus_per_job

@@ -1,4 +1,4 @@
-"""Cells in processes of their own: started, watched, ended, tried again."""
+"""Cells in processes of their own: start them, watch them, end them, try again."""
 
 import multiprocessing
 import os
@@ -19,19 +19,19 @@ from patchbench.machine import cores
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.knobs import Knobs
 
-# What tells a process that it is one of several ranks; a cell is not, until it starts ranks itself.
+# These variables mark a process as one of several ranks. A cell is none, until it starts ranks itself.
 RANK_VARIABLES = {"LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"}
 RANK_VARIABLES |= {"MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"}
-REFUSED = 2  # exit code of a configuration that cannot run: no use in trying again
+REFUSED = 2  # exit code of a configuration that cannot run; a second attempt would fail too
 
 
 def warm(function: str, *arguments: Any) -> Any:
-    """`module:function` of patchbench.sweep, imported where it runs."""
+    """Call `module:function` of patchbench.sweep, imported in the process that runs it."""
     return pkgutil.resolve_name(f"patchbench.sweep.{function}")(*arguments)
 
 
 def warm_context() -> Any:
-    """Processes are forks of one that has imported everything."""
+    """Return a context whose processes are forks of one process that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["patchbench.sweep.warm"])
     return context
@@ -46,14 +46,14 @@ class Running:
     gpus: list[str]
     began: float
     log_start: int
-    told: float | None = None  # when it was told to end
-    why: str = ""
+    signalled: float | None = None  # time of the signal to end
+    reason: str = ""  # of that signal
 
 
 class Pool:
     """Runs cells, `jobs` at a time, each on its share of the GPUs and cores.
 
-    gpus: names for CUDA_VISIBLE_DEVICES. arguments: of the command line of a cell's own.
+    gpus: names for CUDA_VISIBLE_DEVICES. arguments: returns the command line of a cell.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Pool:
         self.context = warm_context()
 
     def run(self, waiting: list[Cell], ended: Callable[[Cell], None]) -> int:
-        """Until every cell has ended, or a signal was received, whose number is returned.
+        """Run until every cell has ended, or until a signal; return its number, or 0.
 
         ended: called for each cell when its state is final.
         """
@@ -89,7 +89,7 @@ class Pool:
                 wait([r.process.sentinel for r in self.running], timeout=0.25)
                 for attempt in list(self.running):
                     if attempt.process.exitcode is None:
-                        self.limit(attempt)
+                        self.enforce_timeout(attempt)
                     elif self.end(attempt):
                         ended(attempt.cell)
                     else:
@@ -102,13 +102,14 @@ class Pool:
         return self.received
 
     def take_note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:  # for the second time: at once
+        """Handle a signal: the first one lets cells save, the second one kills them."""
+        if self.received:
             for attempt in self.running:
                 kill(attempt.process)
         self.received = number
 
     def gpus_for(self, cell: Cell) -> int:
-        """Units of `free` that it takes."""
+        """Number of entries of `free` that a cell takes."""
         assert cell.composed
         if not self.all_gpus or cell.composed.accelerator == "cpu":
             return 0
@@ -118,9 +119,11 @@ class Pool:
         return max(1, int(share)) if share else 0
 
     def has_room(self, cell: Cell) -> bool:
+        """True if a job and enough GPUs are free for a cell."""
         return len(self.running) < self.jobs and self.gpus_for(cell) <= len(self.free)
 
     def start(self, cell: Cell) -> None:
+        """Start an attempt at a cell."""
         assert cell.composed
         count = self.gpus_for(cell)
         gpus, self.free = self.free[:count], self.free[count:]
@@ -128,11 +131,11 @@ class Pool:
         if self.all_gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         threads = None
-        if self.jobs > 1 and "OMP_NUM_THREADS" not in env:  # one at a time: as alone
+        if self.jobs > 1 and "OMP_NUM_THREADS" not in env:  # one at a time: the same threads as without a sweep
             ranks = cell.composed.devices if cell.composed.devices != "auto" else max(1, count)
             threads = max(1, cores() // (self.jobs * ranks))
             env["OMP_NUM_THREADS"] = str(threads)
-        with suppress(OSError):  # a full disk is found out, and told, by the cell
+        with suppress(OSError):  # the cell itself reports a full disk
             cell.folder.mkdir(parents=True, exist_ok=True)
             cell.progress.unlink(missing_ok=True)
         cell.attempts += 1
@@ -143,23 +146,23 @@ class Pool:
         process.start()
         self.running.append(Running(cell, process, gpus, time.monotonic(), log_start))
 
-    def limit(self, attempt: Running) -> None:
-        """Tell it to end when it should, and end it when it does not."""
+    def enforce_timeout(self, attempt: Running) -> None:
+        """Signal an attempt to end when the sweep stops or its time is over, and kill it if it does not end."""
         now, minutes = time.monotonic(), self.knobs.timeout_min
-        if attempt.told is None:
+        if attempt.signalled is None:
             if self.received:
-                attempt.told, attempt.why = now, "stopped"
+                attempt.signalled, attempt.reason = now, "stopped"
             elif minutes is not None and now - attempt.began > 60 * minutes:
-                attempt.told, attempt.why = now, f"took more than hydra.launcher.timeout_min={minutes:g}"
-            if attempt.told:
-                tell(attempt.process, signal.SIGTERM)  # rank 0 alone: ranks agree among themselves
-        elif now - attempt.told > self.knobs.grace_s:
+                attempt.signalled, attempt.reason = now, f"took more than hydra.launcher.timeout_min={minutes:g}"
+            if attempt.signalled:
+                send_signal(attempt.process, signal.SIGTERM)  # to rank 0 only: ranks agree among themselves
+        elif now - attempt.signalled > self.knobs.grace_s:
             kill(attempt.process)
 
     def end(self, attempt: Running) -> bool:
-        """Take in how it ended; False where it is to be tried again."""
+        """Record the end of an attempt; return False if the cell is to be tried again."""
         cell, code = attempt.cell, attempt.process.exitcode
-        kill(attempt.process)  # what it left in its group: ranks, loaders
+        kill(attempt.process)  # the rest of its group: ranks, loaders
         attempt.process.join()
         self.running.remove(attempt)
         self.free += attempt.gpus
@@ -169,8 +172,8 @@ class Pool:
         if code == 0 and cell.record.exists():
             cell.state, cell.error = "done", ""
             return True
-        cell.state = "stopped" if attempt.why == "stopped" else "failed"
-        cell.error = attempt.why or cause(code, cell.log, attempt.log_start)
+        cell.state = "stopped" if attempt.reason == "stopped" else "failed"
+        cell.error = attempt.reason or cause(code, cell.log, attempt.log_start)
         again = cell.state == "failed" and code != REFUSED and cell.attempts <= self.knobs.retries
         if again and not self.received:
             cell.state = "waiting"
@@ -178,44 +181,45 @@ class Pool:
         return True
 
 
-def tell(process: BaseProcess, number: int) -> None:
+def send_signal(process: BaseProcess, number: int) -> None:
+    """Send a signal to a process that may have ended."""
     assert process.pid
     with suppress(ProcessLookupError):
         os.kill(process.pid, number)
 
 
 def kill(process: BaseProcess) -> None:
-    """The process with all of its group."""
+    """Kill a process with its group."""
     assert process.pid
     if process.exitcode is None:
-        tell(process, signal.SIGKILL)  # its group may not be there yet
+        send_signal(process, signal.SIGKILL)  # its group may not exist yet
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def cause(code: int | None, log: Path, start: int) -> str:
-    """The last line of the last error in a log, from `start` on; and the signal, if there was one.
+    """Return the last line of the last error in a log from byte `start` on, after the name of the signal, if any.
 
-    What a rank says of another that is gone counts only where nothing else was said.
+    The message of a rank about another rank that is gone counts only if there is no other message.
     """
     lines: list[str] = []
     with suppress(OSError), log.open("rb") as file:
         file.seek(start)
-        said = file.read().decode(errors="replace").splitlines()
-        lines = [re.sub(r"^\[rank\d+\]: ?", "", line) for line in said if line.strip()]
-    found, inside = [], False
+        text = file.read().decode(errors="replace").splitlines()
+        lines = [re.sub(r"^\[rank\d+\]: ?", "", line) for line in text if line.strip()]
+    errors, inside = [], False
     for line in lines:
         if line.startswith("Traceback (most recent call last)"):
             inside = True
         elif line.startswith("error: ") or (inside and not line[0].isspace()):
-            found.append(line.removeprefix("error: "))
+            errors.append(line.removeprefix("error: "))
             inside = False
-    first_hand = [line for line in found if not re.search("gloo|nccl|closed by peer|reset by peer", line.lower())]
-    words = (first_hand or found)[-1:]
+    first_hand = [line for line in errors if not re.search("gloo|nccl|closed by peer|reset by peer", line.lower())]
+    words = (first_hand or errors)[-1:]
     if code is not None and code < 0:
         words.insert(0, signal.Signals(-code).name)
-        if code == -signal.SIGKILL and not found:
-            words.append("killed from outside, as the system does when memory is short")
+        if code == -signal.SIGKILL and not errors:
+            words.append("killed from outside, as the system does if memory runs out")
     elif code == 0:
         words = ["ended without a record"]
     elif not words:

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: its cells before they run, while they run, and what became of them."""
+"""The screen of a sweep: its cells before they run, while they run, and their results."""
 
 import json
 import time
@@ -22,7 +22,7 @@ ENDED = ("done", "skipped", "same", "failed", "stopped", "invalid")
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 05 s, 2 h 10 min."""
+    """Write a duration: 12 s, 3 min 05 s, 2 h 10 min."""
     s = round(seconds)
     if s < 60:
         return f"{s} s"
@@ -30,12 +30,13 @@ def duration(seconds: float) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """As wide as the terminal; where there is none, nothing is cut or folded."""
-    found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=10_000)
+    """Return a console as wide as the terminal; without a terminal it cuts and folds nothing."""
+    terminal = Console(stderr=stderr, highlight=False)
+    return terminal if terminal.is_terminal else Console(stderr=stderr, highlight=False, width=10_000)
 
 
 def plain_table(*columns: str) -> Table:
+    """Return an empty table without lines."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="left" if column in ("cell", "state", "why", "grid") else "right")
@@ -43,7 +44,7 @@ def plain_table(*columns: str) -> Table:
 
 
 def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
-    """Tokens, parameters and multiply-accumulates of each cell, what is there of it, and how long it may take."""
+    """Print tokens, parameters and multiply-accumulates of each cell, its state, and the estimate of its time."""
     table = plain_table("", "cell", "grid", "tokens", "parameters", "GMACs", "state", "time")
     for number, cell in enumerate(cells, 1):
         seconds = estimate(cell) if cell.state == "waiting" else 0.0
@@ -60,26 +61,30 @@ def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], 
 
 
 def show_costs(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
-    """How many cells wait, and how long they may take, all together."""
+    """Print the number of cells by state, and the estimate of the time that all of them take."""
     times = [estimate(cell) for cell in cells if cell.state == "waiting"]
     known = [seconds for seconds in times if seconds is not None]
-    left = "unknown: nothing alike was measured here" if len(known) < len(times) else f"about {left_over(known, jobs)}"
+    left = (
+        "unknown: no similar cell was measured here" if len(known) < len(times) else f"about {left_over(known, jobs)}"
+    )
     console().print(f"{counted(cells)}; {jobs} at a time, time in all: {left}")
 
 
 def left_over(seconds: Sequence[float], jobs: int) -> str:
+    """The time of all cells, `jobs` at a time."""
     return duration(max(sum(seconds) / jobs, max(seconds, default=0.0)))
 
 
 def word(cell: Cell) -> Text:
-    said = WORDS.get(cell.state, cell.state)
+    """The state of a cell as a word, in its colour."""
+    state = WORDS.get(cell.state, cell.state)
     if cell.state == "waiting":
-        said = "resumes" if (cell.folder / "last.ckpt").exists() else "to run"
-    return Text(said, COLOURS.get(cell.state, ""))
+        state = "resumes" if (cell.folder / "last.ckpt").exists() else "to run"
+    return Text(state, COLOURS.get(cell.state, ""))
 
 
 def counted(cells: Sequence[Cell]) -> str:
-    """24 cells: 10 done, 2 running ..."""
+    """Count the cells by state: 24 cells: 10 done, 2 running ..."""
     counts = Counter(cell.state for cell in cells)
     return f"{len(cells)} cells: " + ", ".join(
         f"{counts[state]} {WORDS.get(state, state)}"
@@ -89,7 +94,7 @@ def counted(cells: Sequence[Cell]) -> str:
 
 
 def show_invalid(cells: Sequence[Cell]) -> None:
-    """Every cell that cannot run, with the reason and the cure."""
+    """Print every cell that cannot run, with the reason and the cure."""
     table = plain_table("cell", "why")
     table.columns[1].overflow = "fold"
     for cell in cells:
@@ -98,7 +103,7 @@ def show_invalid(cells: Sequence[Cell]) -> None:
 
 
 class View:
-    """While it runs: one screen where there is a terminal, else a line for each cell that ends."""
+    """The view while a sweep runs: one screen in a terminal, else a line for each cell that ends."""
 
     def __init__(
         self,
@@ -124,7 +129,7 @@ class View:
         self.stack.close()
 
     def ended(self, cell: Cell) -> None:
-        """A line for a cell, above the screen or alone."""
+        """Print a line for a cell that has ended, above the screen if there is one."""
         count = sum(cell.state in ENDED for cell in self.cells)
         line = Text(f"{count:>{len(str(len(self.cells)))}}/{len(self.cells)} ")
         line.append(f"{WORDS.get(cell.state, cell.state):<8}", COLOURS.get(cell.state, ""))
@@ -136,6 +141,7 @@ class View:
         self.console.print(line, soft_wrap=True)
 
     def screen(self) -> RenderableType:
+        """The whole sweep in one bar, and each running cell in another."""
         lines: list[RenderableType] = []
         can_run = [cell.state for cell in self.cells if cell.state not in ("invalid", "same")]
         finished = sum(state in ENDED for state in can_run)
@@ -161,7 +167,7 @@ class View:
         return Group(*lines, table)
 
     def left(self) -> str:
-        """By the speed of what runs, and by what was measured for what waits; unknown where nothing was."""
+        """The time that is left, by the speed of running cells and the estimates of waiting cells."""
         seconds = []
         for attempt in self.running:
             step, total, _ = progress(attempt.cell.progress)
@@ -183,22 +189,22 @@ class View:
 
 
 def progress(file: Path) -> tuple[int, int, str]:
-    """Steps done, steps in all, figures; 0, 0 where training has not begun."""
+    """Return steps done, steps in all, and figures; 0, 0 before training begins."""
     try:
-        seen = json.loads(file.read_text())
-        return seen["step"], int(seen["total"]), seen["figures"]
+        state = json.loads(file.read_text())
+        return state["step"], int(state["total"]), state["figures"]
     except (OSError, ValueError):
         return 0, 0, ""
 
 
 def show_end(cells: Sequence[Cell]) -> None:
-    """What became of every cell: accuracy or error, and where to look."""
+    """Print the result of every cell: accuracy or error, and the path of its log."""
     table = plain_table("", "cell", "val acc", "time", "state")
     for number, cell in enumerate(cells, 1):
         value = "" if cell.value is None else f"{cell.value:.2%}"
         table.add_row(str(number), Text(cell.title), value, duration(cell.seconds) if cell.attempts else "", word(cell))
     out = console()
-    if len(cells) > 1:  # of one, as a search asks for, the line has told
+    if len(cells) > 1:  # the line of a single cell, as in a search, says it all
         out.print()
         out.print(table)
     for cell in cells:

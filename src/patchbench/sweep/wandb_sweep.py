@@ -1,4 +1,4 @@
-"""A grid of Hydra's as a sweep of W&B, whose agents run train.py (https://docs.wandb.ai/models/sweeps)."""
+"""Translate a grid of Hydra to a sweep of W&B, whose agents run train.py (https://docs.wandb.ai/models/sweeps)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ METHODS = ("grid", "random", "bayes")
 
 
 def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: str) -> dict[str, Any]:
-    """The sweep, as W&B reads it from YAML.
+    """Return the sweep as W&B reads it from YAML.
 
-    arguments: as those of `train.py -m`. metric: of the last row, the higher the better. Refused where train.py would
-    refuse the first combination, where nothing is swept, or where `method` cannot search what is.
+    arguments: those of `train.py -m`. metric: of the last row, the higher the better. Refused if train.py would refuse
+    the first combination, if no argument has several values, or if `method` cannot search the values.
     """
     parsed = OverridesParser.create().parse_overrides(list(arguments))
     with refusing():
         if method not in METHODS:
-            raise ValueError(f"--method {method} is unknown: use {', '.join(METHODS)}")
+            raise ValueError(f"method={method} is unknown: use {', '.join(METHODS)}")
         swept = {each.get_key_element(): parameter(each, method) for each in parsed if each.is_sweep_override()}
         fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
         if not swept:
@@ -39,7 +39,7 @@ def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: 
 
 
 def parameter(override: Override, method: str) -> dict[str, Any]:
-    """One axis. The agent writes str(value) behind `key=`, so what is no number is kept as Hydra's own text."""
+    """Translate one axis. The agent writes `key=` and str(value), so all but numbers stay in the syntax of Hydra."""
     axis = override.value()
     if isinstance(axis, IntervalSweep):
         return interval(override, axis, method)
@@ -53,8 +53,9 @@ def parameter(override: Override, method: str) -> dict[str, Any]:
 
 
 def interval(override: Override, axis: IntervalSweep, method: str) -> dict[str, Any]:
+    """Translate an interval to a distribution of W&B."""
     if method == "grid":
-        raise ValueError(f"--method grid cannot search {override.input_line}: use --method random or bayes, or values")
+        raise ValueError(f"method=grid cannot search {override.input_line}: use method=random, method=bayes, or values")
     assert axis.start is not None
     assert axis.end is not None
     whole = isinstance(axis.start, int) and isinstance(axis.end, int)
@@ -65,11 +66,12 @@ def interval(override: Override, axis: IntervalSweep, method: str) -> dict[str, 
 
 
 def spell(value: Any) -> Any:
-    """A number as it is, all else as Hydra would read it back."""
+    """Return a number as it is, and any other value as text that Hydra reads as the same value."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     return Override._get_value_element_as_str(value)
 
 
 def first(axis: dict[str, Any]) -> Any:
+    """The first value of an axis."""
     return axis["values"][0] if "values" in axis else axis["min"]

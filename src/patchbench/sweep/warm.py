@@ -1,6 +1,6 @@
-"""What every cell imports, imported once: multiprocessing's fork server loads this, and each cell is a fork of it.
+"""All imports of a cell, made once: multiprocessing's fork server loads this module, and each cell is a fork of it.
 
-It computes nothing, so it holds neither CUDA nor threads of OpenMP, which no fork survives.
+This module computes nothing, so it starts neither CUDA nor threads of OpenMP, which do not work after a fork.
 """
 
 import atexit
@@ -33,14 +33,9 @@ import patchbench.embed
 import patchbench.nets
 import patchbench.pos
 
-LAZY = (
-    wandb,
-    sklearn.datasets,
-    sklearn.model_selection,
-    patchbench.commands.train,
-)  # imported late by those who need them
+LAZY = (wandb, sklearn.datasets, sklearn.model_selection, patchbench.commands.train)  # imported late elsewhere
 PACKAGES = (patchbench.embed, patchbench.pos, patchbench.nets, patchbench.data.sets, patchbench.data.diagnostics)
-for package in (*PACKAGES, patchbench.data.augment):  # named by the configuration only
+for package in (*PACKAGES, patchbench.data.augment):  # named only by the configuration
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 Plugins.instance()  # Hydra's search for plugins
@@ -51,8 +46,8 @@ def run_cell(
 ) -> None:
     """Do what `python script arguments` does, in a session of its own, with stdout and stderr appended to `log`.
 
-    threads: of torch; None leaves them as they are, as alone. When the process that asked for the cell is gone, so is
-    the cell, after `grace_s` seconds to save its checkpoint; with it goes all that it started.
+    threads: of torch; None leaves their number as it is. When the parent process exits, the cell gets `grace_s` seconds
+    to save its checkpoint; then it is killed with all processes that it started.
     """
     os.setsid()
     os.environ.clear()
@@ -61,7 +56,7 @@ def run_cell(
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, leave)  # where training is not listening, end as in `finally`
+    signal.signal(signal.SIGTERM, leave)  # before and after training, end by way of `finally`
     own_fork_server()
     threading.Thread(target=end_with_parent, args=(grace_s,), daemon=True).start()
     if threads:
@@ -71,30 +66,32 @@ def run_cell(
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
-        atexit._run_exitfuncs()  # multiprocessing ends a fork without them
+        atexit._run_exitfuncs()  # multiprocessing does not call them at the end of a fork
         for child in psutil.Process().children(recursive=True):
             child.kill()
 
 
 def follow_parent() -> None:
-    """For a process that checks cells: it is no longer than who asks, and leaves Ctrl-C to them."""
+    """Exit when the parent exits; ignore SIGINT. For a process that checks cells."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, args=(0.0,), daemon=True).start()
 
 
 def leave(number: int, frame: FrameType | None) -> None:
+    """Handle a signal: exit with 128 + its number."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
 def own_fork_server() -> None:
-    """Workers of a loader, where they come from a fork server (Python 3.14), shall be this cell's, not the sweep's."""
+    """Start workers of a loader from a fork server of this cell, not from that of the sweep (Python 3.14)."""
     server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
     server.__init__()
     server.set_forkserver_preload([])
 
 
 def end_with_parent(grace_s: float) -> None:
+    """Wait until the parent exits, then end this process, and kill its session after `grace_s` seconds."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""What a device can tell of itself: its peak, the time it took, the memory it held."""
+"""Peak speed, time and memory of a device."""
 
 import re
 import time
@@ -11,8 +11,8 @@ import torch
 
 GIB = 2**30
 
-# Dense bf16 peak of one device in FLOP/s, by the vendors' data sheets, without sparsity; the first name found wins.
-# V100 and T4 have no units for bf16, and so no peak here.
+# Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets, without sparsity. The first name that
+# fits counts. V100 and T4 have no units for bf16, so they have no peak here.
 PEAKS = {
     "gb300": 2.5e15,
     "gb200": 2.5e15,
@@ -36,13 +36,14 @@ PEAKS = {
 
 
 class Laps:
-    """Times between marks set as the device passes them; reading waits for the device, marking does not."""
+    """Times between marks that the device passes. Reading waits for the device, marking does not."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.marks: list = []
 
     def mark(self) -> None:
+        """Set a mark."""
         if self.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -51,7 +52,7 @@ class Laps:
             self.marks.append(time.perf_counter())
 
     def read(self) -> list[float]:
-        """Seconds from each mark to the next; the marks are forgotten."""
+        """Return the seconds from each mark to the next, and remove the marks."""
         marks, self.marks = self.marks, []
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -60,27 +61,30 @@ class Laps:
 
 
 def bf16_peak(device: torch.device) -> float | None:
+    """Peak in FLOP/s, None if it is unknown."""
     if device.type != "cuda":
         return None
     return peak_of(torch.cuda.get_device_name(device))
 
 
 def peak_of(name: str) -> float | None:
-    """By whole words: an RTX A1000 is no A100."""
-    return next((peak for known, peak in PEAKS.items() if re.search(rf"\b{known}\b", name.lower())), None)
+    """Look up a name by whole words: an RTX A1000 is no A100."""
+    return next((peak for model, peak in PEAKS.items() if re.search(rf"\b{model}\b", name.lower())), None)
 
 
 def reset_peak_memory(device: torch.device) -> None:
+    """Start to measure the peak of memory from here."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts again from here
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the high-water mark
 
 
 def peak_resident_bytes() -> int:
-    """Of this process since the last reset, where the system counts it (Linux), else now; and of its loaders now.
+    """Peak of this process since the last reset, plus the present memory of its loaders.
 
-    The first rank starts the others as its children: these speak for themselves.
+    Without Linux the present memory of the process stands for its peak. The first rank starts other ranks as its
+    children; they do not count, as they report their own memory.
     """
     process = psutil.Process()
     own, rank = process.memory_info().rss, process.environ().get("LOCAL_RANK")
@@ -88,18 +92,18 @@ def peak_resident_bytes() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), own)
     for child in process.children(recursive=True):
-        with suppress(psutil.Error):  # it ended meanwhile
+        with suppress(psutil.Error):  # the process has ended meanwhile
             if child.environ().get("LOCAL_RANK") == rank:
                 own += child.memory_info().rss
     return own
 
 
 def free_memory(device: torch.device, processes: int) -> int:
-    """Bytes that this process may still take: of its GPU, or its share of the machine's (or its container's) memory."""
+    """Bytes that this process can still take: on its GPU, or its share of the memory of the machine or container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
-    with suppress(OSError, ValueError):  # Linux, where the container has a limit of its own
+    with suppress(OSError, ValueError):  # Linux, in a container with a limit
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{n}").read_text()) for n in ("max", "current"))
         free = min(free, max(0, limit - used))
     return free // processes

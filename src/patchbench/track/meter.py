@@ -1,7 +1,7 @@
 """Loss, throughput and memory of a training run, read from the device once in many steps.
 
-What the names mean (every rate and time is of steady training steps: warm-up, validation, checkpoints and logging are
-left out, waiting for data is in):
+Meaning of the names. Every rate and time is measured over steady training steps: without warm-up, validation,
+checkpoints and logging, with the time of waiting for data.
 
 train/loss, train/acc            mean over the images of the window, as trained on
 train/grad_norm, lr-AdamW        of the last step of the window, before clipping
@@ -30,21 +30,21 @@ from patchbench.data.source import Batch
 from patchbench.nets.cost import Cost
 from patchbench.track.device import GIB, Laps, bf16_peak, peak_resident_bytes, reset_peak_memory
 
-WARM_UP = 3  # steps whose speed does not count: compilation, autotuning, start of the loaders
+WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start of the loaders
 
 
 class Diverged(FloatingPointError):
-    """Loss or gradient is no longer a number; nothing is saved after it."""
+    """The loss or the gradient is NaN or infinite; no checkpoint is written afterwards."""
 
 
 class Meter(pl.Callback):
-    """Every `every` optimizer steps, a row of metrics to every logger; `summary()` is of the whole run."""
+    """Write a row of metrics to every logger each `every` optimizer steps; `summary()` is about the whole run."""
 
     def __init__(self, every: int, cost: Cost) -> None:
         self.every, self.cost = every, cost
         self.latest: dict[str, float] = {}
         self.step_s = array("d")
-        self.images = self.seconds = self.waited = 0.0  # of the whole run, steady steps only
+        self.images = self.seconds = self.waited = 0.0  # over the whole run, steady steps only
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.warm = False
@@ -57,7 +57,7 @@ class Meter(pl.Callback):
         self.best, self.earlier_s = state["best"], state["wall_s"]
 
     def wall_s(self) -> float:
-        """Since the start of the run, over all its sessions."""
+        """Seconds of training, over all starts of the run."""
         return self.earlier_s + time.perf_counter() - self.began
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -75,17 +75,18 @@ class Meter(pl.Callback):
         reset_peak_memory(self.device)
 
     def start_clock(self) -> None:
+        """Count the time from here as training."""
         self.laps.mark()
         self.batch_ended = time.perf_counter()
         self.running = True
 
     def stop_clock(self) -> None:
-        """What comes now is no training: validation, checkpoints, logging."""
+        """Stop counting time, before validation, checkpoints and logging."""
         self.step_laps += self.laps.read()
         self.running = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.start_clock()  # the first batch of an epoch is waited for as well
+        self.start_clock()  # waiting for the first batch of an epoch counts too
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
@@ -113,7 +114,7 @@ class Meter(pl.Callback):
         self.stop_clock()
 
     def on_validation_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Before anything is saved, what was trained is looked at."""
+        """Check loss and gradient for NaN before a checkpoint is written."""
         if trainer.state.fn == "fit":
             self.stop_clock()
             if self.window_steps:
@@ -131,6 +132,7 @@ class Meter(pl.Callback):
             self.close(trainer, task)
 
     def read_losses(self, trainer: pl.Trainer, task: pl.LightningModule) -> dict[str, float]:
+        """Return loss, accuracy and gradient of the window. Raises Diverged."""
         sums = torch.cat([self.sums, self.sums.new_tensor([self.window_images])])
         if trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
@@ -141,12 +143,13 @@ class Meter(pl.Callback):
         if not (abs(loss) < float("inf") and grad_norm < float("inf")):
             raise Diverged(
                 f"training diverged by step {trainer.global_step}: train/loss={row['train/loss']:.3g} "
-                f"train/grad_norm={grad_norm:.3g} at a learning rate of {self.lr:.3g}; last.ckpt is from before: "
+                f"train/grad_norm={grad_norm:.3g} at a learning rate of {self.lr:.3g}; last.ckpt is older: "
                 "try a smaller optim.lr, a longer optim.warmup, or optim.clip_grad=1"
             )
         return row
 
     def close(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """End a window, and write its row."""
         self.stop_clock()
         row = self.read_losses(trainer, task)
         if self.warm:
@@ -157,6 +160,7 @@ class Meter(pl.Callback):
         self.write(trainer, row)
 
     def speed(self, trainer: pl.Trainer, seconds: float) -> dict[str, float]:
+        """Return the throughput of a window that took so many seconds."""
         world = trainer.world_size
         images = self.window_images * world
         slowest = torch.tensor([seconds, self.window_wait], device=self.device, dtype=torch.float64)
@@ -180,6 +184,7 @@ class Meter(pl.Callback):
         return row
 
     def memory(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Return the peaks of memory of the window."""
         row, reduce = {}, trainer.strategy.reduce
         if self.device.type == "cuda":
             stats = torch.cuda.memory_stats(self.device)
@@ -198,12 +203,12 @@ class Meter(pl.Callback):
         return row
 
     def write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
-        """Straight to the loggers, under the number of steps done: Lightning's own way costs more than a small step."""
+        """Write a row to all loggers, under the number of steps. Lightning's own way takes longer than a small step."""
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
 
     def summary(self) -> dict[str, float]:
-        """The run in plain numbers, `final/...`: rates and quantiles over all steady steps, peaks of memory."""
+        """Summarise the run as `final/...`: rates and quantiles over all steady steps, peaks of memory."""
         final = {name.replace("memory/", "final/"): value for name, value in self.peaks.items()}
         if self.step_s:
             rate = self.images / self.seconds

@@ -1,4 +1,4 @@
-"""Every metric on the local disk, whatever becomes of the run."""
+"""A file with every metric of a run, complete up to the last step of a run that was killed."""
 
 import csv
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 class MetricsCsv(Logger):
-    """One line per value, `step,name,value`, appended and flushed: a killed run keeps its rows, a resumed one goes on.
+    """Append one line per value, `step,name,value`: a killed run keeps its rows, a resumed run continues the file.
 
-    Lightning's own CSVLogger starts the file anew when a run resumes. Rows that a resumed run repeats come later and
-    count: `pandas.read_csv(path).pivot_table(index="step", columns="name", values="value", aggfunc="last")`.
+    Lightning's own CSVLogger starts a new file when a run resumes. A resumed run may repeat rows; the later row counts:
+    `pandas.read_csv(path).pivot_table(index="step", columns="name", values="value", aggfunc="last")`.
     """
 
     name = version = None
@@ -31,4 +31,4 @@ class MetricsCsv(Logger):
             rows.writerows([step, name, float(value)] for name, value in metrics.items())
 
     def log_hyperparams(self, *args: object, **kwargs: object) -> None:
-        """run.json has them."""
+        """Do nothing: run.json contains the hyperparameters."""

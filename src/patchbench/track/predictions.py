@@ -1,4 +1,4 @@
-"""Tables of the predictions of test images."""
+"""Tables of the predictions for each test image."""
 
 from collections.abc import Sequence
 
@@ -14,20 +14,20 @@ def predictions(
     label_probability: Tensor,
     names: Sequence[object] | None,
 ) -> pd.DataFrame:
-    """A row per image, first what the network was most wrong of.
+    """Return a row per image, with the worst predictions first.
 
-    Columns: image, its number in the split; label and predicted, by name where classes have names; probability, of the
+    Columns: image, its number in the split; label and predicted, by name if the classes have names; probability, of the
     predicted class; probability_of_label.
     """
     columns = {"image": indices, "label": labels, "predicted": classes, "probability": confidence}
-    found = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
-    found["probability_of_label"] = label_probability.numpy()
+    table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+    table["probability_of_label"] = label_probability.numpy()
     if names:
         for column in ("label", "predicted"):
-            found[column] = [str(names[i]) for i in found[column]]
-    return found.sort_values("probability_of_label", kind="stable", ignore_index=True)
+            table[column] = [str(names[i]) for i in table[column]]
+    return table.sort_values("probability_of_label", kind="stable", ignore_index=True)
 
 
 def confusion(predicted: pd.DataFrame) -> pd.DataFrame:
-    """How often which label was taken for what: label, predicted, count; pairs that never came up are left out."""
+    """Count the pairs of label and predicted class: label, predicted, count. Pairs that do not occur have no row."""
     return predicted.groupby(["label", "predicted"]).size().rename("count").reset_index()

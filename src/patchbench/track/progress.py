@@ -1,4 +1,4 @@
-"""What a person sees while it trains."""
+"""The progress of a training on the screen, and in a file for a sweep."""
 
 import json
 import sys
@@ -16,9 +16,9 @@ FILE_EVERY_S = 1.0
 
 
 class ProgressBar(pl.callbacks.ProgressBar):
-    """One bar over the whole training: loss, accuracy, images/s, time left. Without a terminal, a line per epoch.
+    """One bar for the whole training: loss, accuracy, images/s, time left. Without a terminal, a line per epoch.
 
-    file: where the same is kept, while it trains, for whoever shows it: step, total, figures.
+    file: for the view of a sweep; contains step, total and figures during training.
     """
 
     def __init__(self, meter: Meter, file: Path | None) -> None:
@@ -52,15 +52,16 @@ class ProgressBar(pl.callbacks.ProgressBar):
         elif self.file and trainer.is_global_zero and time.monotonic() > self.file_due:
             self.file_due = time.monotonic() + FILE_EVERY_S
             total = trainer.estimated_stepping_batches
-            seen = {"step": trainer.global_step, "total": total, "figures": self.figures(trainer)}
-            with suppress(OSError):
-                self.file.write_text(json.dumps(seen))
+            state = {"step": trainer.global_step, "total": total, "figures": self.figures(trainer)}
+            with suppress(OSError):  # half a file does no harm: the view ignores it, and the next second brings another
+                self.file.write_text(json.dumps(state))
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.is_global_zero and not self.console.is_terminal:
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {self.figures(trainer)}", file=sys.stderr)
 
     def figures(self, trainer: pl.Trainer) -> str:
+        """The latest loss, accuracies and speed, as text."""
         row = self.meter.latest
         figures = []
         if "train/loss" in row:
@@ -72,6 +73,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
         return "  ".join(figures)
 
     def disable(self) -> None:
+        """Remove the bar."""
         if self.bar:
             self.bar.stop()
 

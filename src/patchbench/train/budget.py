@@ -1,4 +1,4 @@
-"""How long a training lasts, in epochs, optimizer steps, floating-point operations or seconds, turned into steps."""
+"""The length of a training: a budget of epochs, optimizer steps, floating-point operations or seconds, as steps."""
 
 import copy
 import math
@@ -19,14 +19,14 @@ TIMED, WARM_UP = 20, 5  # optimizer steps
 
 @dataclass(frozen=True)
 class Pace:
-    """What one optimizer step takes. seconds_per_step: measured when it is asked for, on the devices."""
+    """The cost of one optimizer step. seconds_per_step: measures on the devices when it is called."""
 
     steps_per_epoch: int
     flops_per_step: int
     seconds_per_step: Callable[[], float]
 
 
-Budget = Callable[[Pace], int]  # steps
+Budget = Callable[[Pace], int]  # returns steps
 
 
 def epochs(pace: Pace, *, value: int) -> int:
@@ -38,7 +38,7 @@ def steps(pace: Pace, *, value: int) -> int:
 
 
 def flops(pace: Pace, *, value: float | int) -> int:
-    """ValueError if they are spent before the first step is done."""
+    """Steps for so many FLOPs. ValueError if one step takes more."""
     if value < pace.flops_per_step:
         raise ValueError(
             f"budget.value={value:.3g} FLOPs are less than one step, which takes {pace.flops_per_step:.3g}: "
@@ -52,10 +52,9 @@ def seconds(pace: Pace, *, value: float | int) -> int:
 
 
 class Duration(pl.Callback):
-    """Ends training with its budget, in mid-epoch if need be, and then validates as at the end of an epoch.
+    """End training with its budget, within an epoch if necessary, and then validate as at the end of an epoch.
 
-    A checkpoint keeps the number of steps, so that a resumed training ends, and its learning rate falls, as it would
-    have without.
+    A checkpoint stores the number of steps, so that a resumed training has the same end and the same learning rates.
     """
 
     def __init__(self, budget: Budget, data: Batches, flops_per_image: int) -> None:
@@ -69,16 +68,17 @@ class Duration(pl.Callback):
         self.total = state["total"]
 
     def steps(self, trainer: pl.Trainer) -> int:
-        """Of the whole training, once its devices and data are there; the same on all ranks."""
+        """Number of steps of the whole training, the same on all ranks. Devices and data must be ready."""
         if self.total is None:
             self.total = trainer.strategy.broadcast(self.spent(lambda: seconds_per_step(trainer, self.data)))
         return self.total
 
     def check(self) -> None:
-        """ValueError before training if the budget does not hold a step."""
+        """Raise ValueError before training if the budget is less than a step."""
         self.spent(lambda: 1.0)
 
     def spent(self, seconds_per_step: Callable[[], float]) -> int:
+        """Number of steps that spend the budget."""
         flops_per_step = self.data.batch_size * self.flops_per_image
         return self.budget(Pace(self.data.steps_per_epoch(), flops_per_step, seconds_per_step))
 
@@ -90,14 +90,14 @@ class Duration(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.global_step == self.total and not trainer.is_last_batch:
-            trainer.should_stop = True  # after this Lightning validates; at max_steps alone it does not
+            trainer.should_stop = True  # makes Lightning validate; max_steps alone does not
 
 
 def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:
-    """Median of some optimizer steps on training batches, which change nothing: their learning rate is 0."""
+    """Median time of some optimizer steps on training batches; their learning rate is 0, so they change no weights."""
     task: Any = trainer.lightning_module
     parameters = [p for p in task.parameters() if p.requires_grad]
-    kept = [copy.deepcopy(buffer) for buffer in task.buffers()]  # running averages shall not see this
+    before = [copy.deepcopy(buffer) for buffer in task.buffers()]  # running averages must not change
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
     batches, times = endless(data), []
     for _ in range(WARM_UP + TIMED):
@@ -106,22 +106,24 @@ def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:
         for _ in range(trainer.accumulate_grad_batches):
             batch = trainer.strategy.batch_to_device(next(batches))
             with trainer.precision_plugin.forward_context():
-                said: Any = trainer.strategy.training_step(batch, 0)
-            (said["loss"] / trainer.accumulate_grad_batches).backward()
+                output: Any = trainer.strategy.training_step(batch, 0)
+            (output["loss"] / trainer.accumulate_grad_batches).backward()
         optimizer.step()
         optimizer.zero_grad()
         synchronise(task)
         times.append(time.perf_counter() - start)
-    for buffer, value in zip(task.buffers(), kept, strict=True):
+    for buffer, value in zip(task.buffers(), before, strict=True):
         buffer.copy_(value)
     return statistics.median(times[WARM_UP:])
 
 
 def endless(data: Batches) -> Iterator[Any]:
+    """Training batches, epoch after epoch."""
     while True:
         yield from data.train_dataloader()
 
 
 def synchronise(task: Classify) -> None:
+    """Wait for the device."""
     if task.device.type == "cuda":
         torch.cuda.synchronize(task.device)

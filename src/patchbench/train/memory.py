@@ -1,4 +1,4 @@
-"""What a training step needs against what there is: refused, or split into micro-batches that fit."""
+"""The memory of a training step: refuse what cannot fit, or split the batch into micro-batches that fit."""
 
 import gc
 from typing import Any, Literal
@@ -13,12 +13,12 @@ from patchbench.nets.cost import Cost, Memory
 from patchbench.track.device import GIB, free_memory
 
 VIT_B16_GMACS = 17.56  # at 224 pixels
-SLACK = 1.2  # what an allocator holds for each byte of tensors
+SLACK = 1.2  # bytes that an allocator reserves per byte of tensors
 
 
 def refuse_what_cannot_fit(
     costs: Cost,
-    held: Memory,
+    memory: Memory,
     *,
     images: int,
     free: int,
@@ -27,25 +27,26 @@ def refuse_what_cannot_fit(
     img_size: Size,
     reads_patch: bool,
 ) -> None:
-    """ValueError with what would help, where `images` at a time do not fit into `free` bytes, or compute too long."""
-    gmacs, needed = costs.macs / 1e9, SLACK * held.step(images)
+    """Raise ValueError if `images` at a time do not fit into `free` bytes, or compute too long; it says what helps."""
+    gmacs, needed = costs.macs / 1e9, SLACK * memory.step(images)
     too_slow, too_large = gmacs > max_gmacs, needed > free
     if not (too_slow or too_large):
         return
     image = "an image takes" if costs.num_tokens is None else f"{costs.num_tokens:,} tokens an image take"
-    said, cures, split = f"{image} {gmacs:,.3g} GMACs", [], ""
+    problem, cures, split = f"{image} {gmacs:,.3g} GMACs", [], ""
     if too_slow:
-        said = f"{image} {gmacs:,.0f} GMACs, more than max_gmacs={max_gmacs:g} and "
-        said += f"{gmacs / VIT_B16_GMACS:,.0f} times those of ViT-B/16 at 224 pixels"
+        problem = f"{image} {gmacs:,.0f} GMACs, more than max_gmacs={max_gmacs:g} and "
+        problem += f"{gmacs / VIT_B16_GMACS:,.0f} times those of ViT-B/16 at 224 pixels"
     if too_large:
-        said += (
-            f"; {images} at a time need about {needed / GIB:,.3g} GiB ({held.weights / GIB:.2g} for weights, gradients "
-            f"and optimizer, {held.per_image / GIB:,.2g} an image), and the {device} has {free / GIB:,.3g} GiB free"
+        problem += (
+            f"; {images} at a time need about {needed / GIB:,.3g} GiB ({memory.weights / GIB:.2g} for weights, "
+            f"gradients and optimizer, {memory.per_image / GIB:,.2g} an image), and the {device} "
+            f"has {free / GIB:,.3g} GiB free"
         )
-        fewer = next((n for n in range(images - 1, 0, -1) if images % n == 0 and SLACK * held.step(n) <= free), None)
+        fewer = next((n for n in range(images - 1, 0, -1) if images % n == 0 and SLACK * memory.step(n) <= free), None)
         split = f"trainer.micro_batch={fewer}" if fewer else ""
-    if held.bias:
-        said += f"; their attention bias alone takes {held.bias / GIB:,.2g} GiB for each image in each layer"
+    if memory.bias:
+        problem += f"; their attention bias alone takes {memory.bias / GIB:,.2g} GiB for each image in each layer"
     if split and not too_slow:
         cures.append(split)
     cures.append(f"a data.img_size smaller than {spell(img_size)}")
@@ -55,13 +56,16 @@ def refuse_what_cannot_fit(
         )
     cures.append("a smaller model")
     anyway = f"allow_cost=true{f' {split}' if split and too_slow else ''} to train it all the same"
-    raise ValueError(f"{said}: use {', '.join(cures)}, or {anyway}")
+    raise ValueError(f"{problem}: use {', '.join(cures)}, or {anyway}")
 
 
 def accumulation(
     *, accumulate: int, micro_batch: int | Literal["auto"] | None, batch_size: int, world_size: int
 ) -> int:
-    """Micro-batches per optimizer step, the whole batch for "auto". ValueError where the batch does not divide so."""
+    """Number of micro-batches per optimizer step. ValueError if they do not divide the batch.
+
+    With micro_batch="auto" training starts with the whole batch.
+    """
     if not isinstance(micro_batch, int):
         return accumulate
     each, rest = divmod(batch_size, world_size)
@@ -75,15 +79,16 @@ def accumulation(
 
 
 class MicroBatches(pl.Callback):
-    """Before training with trainer.micro_batch=auto, split the batch until a step of it fits on every device.
+    """Split the batch until a micro-batch fits on every device, before training with trainer.micro_batch=auto.
 
-    It starts with the whole batch, on a CPU with what the estimate allows, since there the system kills what asks for
-    too much. One micro-batch is tried, forward and backward, and halved while a rank runs out of memory; nothing is
-    trained by it. A checkpoint keeps the number of micro-batches, since its place in the data is counted in them.
+    The first attempt is the whole batch. On a CPU it is the number of images that the estimate allows, since there the
+    system kills processes that take too much. Each attempt is a forward and a backward pass without training; the
+    number of images is halved while a rank runs out of memory. A checkpoint stores the number of micro-batches, since
+    its position in the data is counted in them.
     """
 
-    def __init__(self, auto: bool, held: Memory, *, batch_size: int, in_chans: int, img_size: Size) -> None:
-        self.auto, self.held, self.batch_size, self.shape = auto, held, batch_size, (in_chans, *img_size)
+    def __init__(self, auto: bool, memory: Memory, *, batch_size: int, in_chans: int, img_size: Size) -> None:
+        self.auto, self.needs, self.batch_size, self.shape = auto, memory, batch_size, (in_chans, *img_size)
         self.accumulate = 1
 
     @property
@@ -101,7 +106,7 @@ class MicroBatches(pl.Callback):
             device = trainer.strategy.root_device
             if device.type == "cpu":
                 free = free_memory(device, trainer.num_devices)
-                images = next((n for n in sizes if SLACK * self.held.step(n) <= free), 1)
+                images = next((n for n in sizes if SLACK * self.needs.step(n) <= free), 1)
             while not self.fits_everywhere(trainer, task, images):
                 if images == 1:
                     raise torch.OutOfMemoryError(
@@ -110,11 +115,12 @@ class MicroBatches(pl.Callback):
                 images = next(n for n in sizes if n <= images // 2)
             trainer.accumulate_grad_batches = each // images
             if images < each:
-                torch.compiler.reset()  # else blocks go on as compiled for any of the sizes that were tried
+                torch.compiler.reset()  # else blocks stay compiled for several sizes
                 announce(f"trainer.micro_batch=auto: {each // images} micro-batches of {images} images a step")
         self.accumulate = trainer.accumulate_grad_batches
 
     def fits_everywhere(self, trainer: pl.Trainer, task: pl.LightningModule, images: int) -> bool:
+        """True if a micro-batch fits on every rank."""
         fit = torch.tensor(int(self.fits(trainer, task, images)), device=trainer.strategy.root_device)
         gc.collect()
         if fit.is_cuda:
@@ -122,11 +128,12 @@ class MicroBatches(pl.Callback):
         return bool(trainer.strategy.reduce(fit, reduce_op="min") if trainer.world_size > 1 else fit)
 
     def fits(self, trainer: pl.Trainer, task: Any, images: int) -> bool:
+        """True if a forward and a backward pass of so many images fit on this device."""
         parameters = [p for p in task.net.parameters() if p.requires_grad]
-        before = [buffer.clone() for buffer in task.net.buffers()]  # running averages shall not see this
+        before = [buffer.clone() for buffer in task.net.buffers()]  # running averages must not change
         device = trainer.strategy.root_device
         try:
-            averages = [torch.empty_like(p) for p in parameters for _ in range(2)]  # that AdamW is going to hold
+            averages = [torch.empty_like(p) for p in parameters for _ in range(2)]  # of AdamW
             with trainer.precision_plugin.forward_context():
                 logits = task.net(torch.zeros(images, *self.shape, device=device))
                 loss = F.cross_entropy(logits, torch.zeros(images, dtype=torch.int64, device=device))

@@ -1,6 +1,7 @@
-"""Weights, gradients and optimizer states in shares, one on each device (Rajbhandari et al., 2020; torch's FSDP2).
+"""Weights, gradients and optimizer states in shards, one on each device (Rajbhandari et al., 2020; torch's FSDP2).
 
-What is learnt, and what a checkpoint holds, is that of one device: a run may go on under another strategy.
+The result of training and the content of a checkpoint are those of one device, so a run can continue with another
+strategy.
 """
 
 from collections.abc import Mapping
@@ -21,34 +22,34 @@ from torch.optim import Optimizer
 
 
 def shard(net: Any, mesh: DeviceMesh) -> None:
-    """Leave to each device of `mesh` its share of the weights; a block's are gathered while it computes."""
+    """Give each device of `mesh` its shard of the weights; those of a block are gathered while it computes."""
     if isinstance(net, FSDPModule):
         return
     empty = {parameter.requires_grad_(False) for parameter in net.parameters() if not parameter.numel()}
     for block in net.blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(net, mesh=mesh, ignored_params=empty)  # a network without prefix tokens: there is nothing to share
+    fully_shard(net, mesh=mesh, ignored_params=empty)  # an empty parameter, as for no prefix tokens, has no shards
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Whole weights into a module, in shares or not."""
+    """Load whole weights into a module, sharded or not."""
     set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
 
 
 class Sharded(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, with the checkpoints of every other strategy.
+    """Lightning's strategy for FSDP2, with checkpoints that every other strategy can read.
 
-    Its own number the optimizer's states by the order of the parameters in the network, where an optimizer goes by its
-    groups, and its reader takes them to be so: what another strategy wrote would land on other parameters.
+    Lightning's own checkpoints number the states of the optimizer in the order of the parameters in the network. Other
+    strategies number them in the order of the optimizer's groups, so their states would go to other parameters.
     """
 
     def __init__(self, world_size: int) -> None:
         super().__init__(data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole, on the first process; empty on others."""
+        """Return the whole state on the first process, an empty one on others."""
         assert self.model is not None
-        plain = getattr(optimizer, "optimizer", optimizer)  # Lightning hands over its wrapper
+        plain = getattr(optimizer, "optimizer", optimizer)  # Lightning passes its wrapper
         named: Any = get_optimizer_state_dict(
             self.model, plain, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         )
@@ -62,7 +63,7 @@ class Sharded(ModelParallelStrategy):
         }
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Weights and optimizer states go into their shares; the rest is returned for Lightning to restore."""
+        """Load weights and optimizer states into their shards, and return the rest for Lightning to restore."""
         assert self.model is not None
         checkpoint = self.checkpoint_io.load_checkpoint(checkpoint_path)
         load_weights(self.model, checkpoint["state_dict"])

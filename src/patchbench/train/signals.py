@@ -1,4 +1,4 @@
-"""Stop a training at any step without losing it."""
+"""Stop a training at any step without losing its progress."""
 
 import os
 import signal
@@ -13,27 +13,28 @@ import torch
 
 
 class StopOnSignal(pl.Callback):
-    """On Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2, finish the step, save last.ckpt and leave with 128 + the signal's number.
+    """Finish the step, save last.ckpt and exit with 128 + number, on Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2.
 
-    The handler only takes note; ranks agree every `every` steps and at the end of an epoch, so that all save together.
-    A step of several micro-batches is finished first, since no checkpoint holds half a gradient.
-    After the last step of an epoch its validation still runs, or a resumed training would lack it.
-    A second Ctrl-C, and any signal before or after training, ends at once.
+    The handler only stores the signal. Ranks agree every `every` steps and at the end of an epoch, so that all save
+    together. A step of several micro-batches is finished first, since a checkpoint cannot store half a gradient.
+    After the last step of an epoch its validation still runs, since a resumed training would not repeat it.
+    A second Ctrl-C, and any signal before or after training, ends the process at once.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # of several the last one counts
+    # If there are several signals, the last in this order counts.
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
-        self.received = 0  # its place in `signals`, from 1
+        self.received = 0  # position in `signals`, from 1; 0: none
         self.training, self.process = False, os.getpid()
         self.epoch_ended = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle the signals in this block, and at its end, when all is saved and closed, hand one that ended it on.
+        """Handle the signals in this block; at its end, call the earlier handler of a signal that ended it.
 
-        Whoever handled it before acts then: submitit queues the job again.
+        By then everything is saved and closed, and the earlier handler can act: submitit queues the job again.
         """
         before = {s: signal.signal(s, self.take_note) for s in self.signals}
 
@@ -53,7 +54,8 @@ class StopOnSignal(pl.Callback):
             restore()
 
     def take_note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.process:  # SLURM sends it to the workers, too, that were forked from here
+        """Store a signal, or exit if nothing can be saved."""
+        if os.getpid() != self.process:  # SLURM signals the workers too, which are forks of this process
             return
         if not self.training or (self.received and number == signal.SIGINT):
             raise SystemExit(128 + number)
@@ -61,24 +63,25 @@ class StopOnSignal(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.training = True
-        signal.signal(signal.SIGTERM, self.take_note)  # Lightning has put its own before it
+        signal.signal(signal.SIGTERM, self.take_note)  # Lightning has replaced the handler
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
             return
         last = trainer.is_last_batch or trainer.should_stop
         if trainer.world_size == 1 or trainer.global_step % self.every == 0 or last:
-            self.stop_if_told(trainer, leave=not last)
+            self.stop_if_signalled(trainer, leave=not last)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.epoch_ended = True  # keep_checkpoints will save it: Lightning calls them after all others
+        self.epoch_ended = True  # the callbacks of `keep_checkpoints` save it: Lightning calls them last
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if self.epoch_ended:
             self.epoch_ended = False
-            self.stop_if_told(trainer, leave=True, save=False)
+            self.stop_if_signalled(trainer, leave=True, save=False)
 
-    def stop_if_told(self, trainer: pl.Trainer, *, leave: bool, save: bool = True) -> None:
+    def stop_if_signalled(self, trainer: pl.Trainer, *, leave: bool, save: bool = True) -> None:
+        """Save and leave, if any rank has received a signal."""
         received = self.received
         if trainer.world_size > 1:
             flag = torch.tensor(received, device=trainer.strategy.root_device)
@@ -88,7 +91,7 @@ class StopOnSignal(pl.Callback):
         if received and leave:
             number = self.signals[received - 1]
             if trainer.is_global_zero:
-                print(f"{number.name}: saved {self.path}; the same command goes on from there", file=sys.stderr)
+                print(f"{number.name}: saved {self.path}; the same command continues from there", file=sys.stderr)
             raise SystemExit(128 + number)
 
     def on_train_end(self, *_: object) -> None:

@@ -19,11 +19,11 @@ from patchbench.train.shard import shard
 
 
 class Classify(pl.LightningModule):
-    """Train `net` to name the class of an image; count what it gets right.
+    """Train `net` to classify images, and measure its accuracy.
 
-    optimizer: builds the optimizer from parameter groups; schedule: from the optimizer and the number of steps, which
-    `total_steps` tells once the data are there.
-    A training step returns its `loss`, and as `sums` for callbacks the loss and the hits summed over its images.
+    optimizer: builds the optimizer from parameter groups. schedule: builds the schedule from the optimizer and the
+    number of steps. total_steps: returns that number, once the data are read.
+    A training step returns its `loss`, and for callbacks `sums`: the loss and the hits, summed over its images.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Classify(pl.LightningModule):
         self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
 
     def configure_model(self) -> None:
-        """Called by Lightning when the devices are known, and again by each evaluation."""
+        """Shard the network. Lightning calls this when the devices are known, and again for each evaluation."""
         if self.device_mesh is not None:
             shard(self.net, self.device_mesh["data_parallel"])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout and drop path follow from (seed, batch, rank), not from history: resuming needs no generator."""
+        """Seed dropout and drop path by (seed, batch, rank), not by history: resuming needs no state of generators."""
         batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
         seed = hash((self.seed, batches, self.global_rank)) % 2**63  # of integers: the same in every process
         torch.default_generator.manual_seed(seed)
@@ -63,7 +63,7 @@ class Classify(pl.LightningModule):
         images, labels = batch
         logits = self.net(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        hard_labels = labels.argmax(1) if labels.ndim == 2 else labels  # a mixed image counts as its larger part
+        hard_labels = labels.argmax(1) if labels.ndim == 2 else labels  # for mixed images, the class of largest share
         hits = (logits.detach().argmax(1) == hard_labels).sum()
         return {"loss": loss, "sums": torch.stack([loss.detach() * len(labels), hits])}
 
@@ -78,7 +78,7 @@ class Classify(pl.LightningModule):
         self.measure("test", batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The class that each image is given, the one it has, and the probabilities of both."""
+        """Return the predicted class of each image, its label, and the probabilities of both."""
         images, labels = batch
         logits = self.net(images)
         classes, shares = logits.argmax(1), logits.float().softmax(1)
@@ -86,31 +86,32 @@ class Classify(pl.LightningModule):
         return classes, labels, confidence, label_probability
 
     def measure(self, split: str, batch: Batch) -> None:
+        """Add a batch to the metrics of a split."""
         images, labels = batch
         logits = self.net(images).float()
-        named = {}
+        by_name = {}
         for name, metric in self.metrics[split].items():
             if name == "loss":
                 metric.update(F.cross_entropy(logits, labels, reduction="none"))
             else:
                 metric.update(logits, labels)
-            named[f"{split}/{name}"] = metric
-        self.log_dict(named, on_step=False, on_epoch=True, logger=False)  # callbacks write them, with the speed beside
+            by_name[f"{split}/{name}"] = metric
+        self.log_dict(by_name, on_step=False, on_epoch=True, logger=False)  # callbacks write them, with the speed
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Decay matrices and kernels; spare biases, norms, and whatever `net.no_weight_decay()` names."""
-        spared = self.net.no_weight_decay()
+        """Decay matrices and kernels, but no biases, no norms, and no parameter that `net.no_weight_decay()` names."""
+        exempt = self.net.no_weight_decay()
         parameters = dict(self.net.named_parameters())
-        decayed = [p for name, p in parameters.items() if p.ndim > 1 and name not in spared]
-        rest = [p for name, p in parameters.items() if p.ndim <= 1 or name in spared]
+        decayed = [p for name, p in parameters.items() if p.ndim > 1 and name not in exempt]
+        rest = [p for name, p in parameters.items() if p.ndim <= 1 or name in exempt]
         optimizer = self.optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
-        # Not the trainer's own estimate: it starts the loaders before a checkpoint has said where they stand.
+        # The trainer's own estimate would start the loaders before a checkpoint restores their position.
         schedule = self.schedule(optimizer, self.total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def eval_metrics(num_classes: int) -> nn.ModuleDict:
-    """Summed over all images of a split on all ranks, so that uneven shares count each image once."""
+    """Build the metrics of a split, summed over the images of all ranks: each image counts once in uneven shares."""
     metrics: dict[str, Metric] = {"loss": MeanMetric(nan_strategy="disable")}
     metrics["acc"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
     if num_classes > 5:

@@ -1,4 +1,4 @@
-"""Lightning's Trainer, with the choices that a run may make and no others."""
+"""Lightning's Trainer, with the options that a run may choose and no others."""
 
 import logging
 import os
@@ -35,14 +35,15 @@ def make_trainer(
     out_dir: Path,
     callbacks: list[Callback],
 ) -> pl.Trainer:
-    """ValueError for devices that are not there. precision="auto" is bf16-mixed on a GPU, 32-true on a CPU.
+    """Build the trainer. ValueError for devices that do not exist.
 
-    micro_batch: only looked at here; what follows from it needs the batch size, see train/memory.py.
+    precision: auto is bf16-mixed on a GPU, 32-true on a CPU. micro_batch: only checked here; train/memory.py uses
+    it, with the batch size.
     """
     if accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"trainer.accelerator={accelerator} is unknown: use auto, cpu or gpu")
     if precision not in PRECISIONS:
-        # float16 wants its gradients scaled, and a fused optimizer unscales them only after they were clipped
+        # float16 needs scaled gradients, and a fused optimizer unscales them only after they are clipped
         raise ValueError(f"trainer.precision={precision} is unknown here: use {', '.join(PRECISIONS)}")
     gpus = torch.cuda.device_count()
     if accelerator == "gpu" and not gpus:
@@ -57,14 +58,14 @@ def make_trainer(
         raise ValueError(f"trainer.micro_batch={micro_batch} must be auto, a number of images, or null")
     if micro_batch is not None and accumulate != 1:
         raise ValueError(
-            f"trainer.micro_batch={micro_batch} and trainer.accumulate={accumulate} both say how a batch is split: "
+            f"trainer.micro_batch={micro_batch} and trainer.accumulate={accumulate} both split the batch: "
             "use trainer.accumulate=1, or trainer.micro_batch=null"
         )
     sharded = strategy == "fsdp"
     if sharded and micro_batch == "auto":
         raise ValueError(
-            f"trainer.micro_batch=auto cannot be tried with trainer.strategy={strategy}: a device that ran out of "
-            "memory would leave the others waiting for its share: use trainer.micro_batch=<images>"
+            f"trainer.micro_batch=auto does not work with trainer.strategy={strategy}: if one device ran out of "
+            "memory, the others would wait for its shard forever: use trainer.micro_batch=<images>"
         )
     if on_gpu:
         torch.set_float32_matmul_precision("high")
@@ -81,13 +82,13 @@ def make_trainer(
         accumulate_grad_batches=accumulate,
         max_epochs=max_epochs,
         default_root_dir=out_dir,
-        logger=False,  # set when training starts
+        logger=False,  # loggers are set when training starts
         callbacks=callbacks,
         plugins=[AtomicCheckpoint(), *ranks],
         num_sanity_val_steps=0,
-        inference_mode=not sharded,  # its tensors have no version counter, by which FSDP2 keeps track of its shares
-        use_distributed_sampler=False,  # data/batches.py shares out the images, without padding
-        log_every_n_steps=1,  # track/meter.py keeps the pace; Lightning itself logs once per epoch
+        inference_mode=not sharded,  # FSDP2 needs the version counters of tensors, which inference mode does not have
+        use_distributed_sampler=False,  # data/batches.py distributes the images, without padding
+        log_every_n_steps=1,  # track/meter.py decides when to log; Lightning itself logs once per epoch
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
@@ -98,23 +99,23 @@ def make_trainer(
 
 
 def ranks_in_slurm() -> list[ClusterEnvironment]:
-    """In a SLURM job: the tasks of srun are the ranks; without srun, or by torchrun, they are started as elsewhere."""
+    """Use the tasks of srun as ranks in a SLURM job; without srun, or with torchrun, start ranks as elsewhere."""
     if "SLURM_JOB_ID" not in os.environ or TorchElasticEnvironment.detect():
         return []
-    if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():  # the latter: a shell by srun
+    if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():  # the latter: a shell started by srun
         return [LightningEnvironment()]
-    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks_of_srun()[0]))  # Lightning insists
-    return [SLURMEnvironment(auto_requeue=False)]  # train/signals.py saves; SLURM or submitit queue again
+    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks_of_srun()[0]))  # Lightning requires it
+    return [SLURMEnvironment(auto_requeue=False)]  # train/signals.py saves; SLURM or submitit queue the job again
 
 
 def tasks_of_srun() -> tuple[int, int]:
-    """Per node, and nodes."""
+    """Return the number of tasks per node, and the number of nodes."""
     nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
     return int(os.environ["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
 
 
 def refuse_other_ranks_than_tasks(trainer: pl.Trainer) -> None:
-    """Lightning would go on, with too few ranks or with several trainings of one run."""
+    """Raise ValueError where Lightning would continue with too few ranks, or with several trainings of one run."""
     tasks, nodes = tasks_of_srun()
     if (trainer.num_devices, trainer.num_nodes) != (tasks, nodes):
         raise ValueError(
@@ -125,15 +126,15 @@ def refuse_other_ranks_than_tasks(trainer: pl.Trainer) -> None:
 
 
 def quiet() -> None:
-    """Lightning's remarks on what was chosen here on purpose."""
+    """Silence Lightning's remarks on choices that are made here on purpose."""
     for package in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
     for remark in (
-        ".*does not have many workers",  # sets in memory need none
+        ".*does not have many workers",  # data in memory need none
         ".*dataloader is not resumable",  # the order follows from the number of batches taken
         "Checkpoint directory .* exists and is not empty",  # a run resumes in its own directory
         "GPU available but not used",
-        "The `srun` command is available",  # on a login node, say; a SLURM job is recognised by its environment
+        "The `srun` command is available",  # on a login node; the environment shows whether this is a SLURM job
         ".*isinstance.treespec, LeafSpec.",  # Lightning 2.6 on a newer torch
     ):
         warnings.filterwarnings("ignore", remark)

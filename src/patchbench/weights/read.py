@@ -7,7 +7,6 @@ are resampled by pseudo-inverse (Beyer et al., 2023), positions bicubically.
 import json
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from patchbench.checks import Size, size
+from patchbench.checks import Size, nearest, size
 from patchbench.nets.vit import PLACES
 
 FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".tar")
@@ -74,7 +73,7 @@ def download(name: str) -> Weights:
     hub_logging.set_verbosity_error()  # of each failed attempt it would say so
     hub = name.startswith(("hf-hub:", "hf_hub:"))
     if not hub and not timm.is_model(name):
-        close = get_close_matches(name, timm.list_models("*vit*") + timm.list_pretrained("vit_*"), 1)
+        close = nearest(name, timm.list_models("*vit*") + timm.list_pretrained("vit_*"))
         hint = f"did you mean {close[0]}?" if close else "timm.list_pretrained('vit_*') lists the names"
         raise ValueError(f"model.init_from={name} is neither a file nor a network of timm: {hint}")
     try:

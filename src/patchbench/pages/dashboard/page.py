@@ -13,6 +13,7 @@ import itables
 from plotly.offline import get_plotlyjs
 
 from patchbench import html
+from patchbench.machine import whole_file
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.dashboard.plain import embedded
 
@@ -28,15 +29,13 @@ def write(runs_dir: Path, out: Path | None) -> tuple[Path, int]:
     if path.is_dir():
         raise ValueError(f"out={path} is a folder: give the file to write, out={path / 'dashboard.html'}")
     data = gather(runs_dir, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(page(data), encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as file:
+        file.write(page(data))
     return path, len(data["runs"])
 
 
 def page(data: dict) -> str:
-    here = files("patchbench.board")
+    here = files("patchbench.pages.dashboard")
     bundle = Path(itables.__file__).parent / "html"
     sources = {"datatables": (bundle / "dt_bundle.js").read_text(encoding="utf-8")}
     sources |= {name: (here / f"{name}.js").read_text(encoding="utf-8") for name in MODULES}

@@ -1,4 +1,4 @@
-"""What training makes of a few images: each as it is, and as the network meets it, with what it is told they are."""
+"""The section on augmentation: some training images as they are, and as training shows them with their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,38 +9,55 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from patchbench.html import shown
 from patchbench.pages.plots import WIDTH, bare, colours, figure
 
 
 @dataclass(frozen=True)
-class Showings:
-    """One row for each image: first as it is, then as training shows it. Pixels in 0 ... 1; the share of each class."""
+class AugmentedSamples:
+    """One row per image: first the image as it is, then as training shows it."""
 
-    pixels: Float[Tensor, "n s c H W"]
-    labels: Float[Tensor, "n s classes"]
+    pixels: Float[Tensor, "n s c H W"]  # in 0 ... 1
+    labels: Float[Tensor, "n s classes"]  # share of each class
     names: Sequence[str]  # of the classes
 
 
-def grid(showings: Showings) -> Figure:
-    rows, columns, _, tall, wide = showings.pixels.shape
+def training(samples: AugmentedSamples) -> str:
+    """Say what training changes, and show it."""
+    rows, columns = samples.pixels.shape[:2]
+    mixed = bool(((samples.labels > 0).sum(2) > 1).any())
+    text = (
+        "Training shows an image differently each time. The random changes depend only on the seed, the epoch and the "
+        "place of the image in the epoch, so the same command shows the same again. Validation and test see the images "
+        "as they are."
+    )
+    if mixed:
+        text += " Where two images are mixed, so are the labels: the network has to predict the share of each class."
+    caption = f"{rows} training images as they are, and {columns - 1} times as training shows them, with their labels."
+    alt = f"{rows} training images in {columns} columns: as they are, and augmented"
+    return f"<h2>5. What training shows</h2>\n<p>{text}</p>\n{shown(grid(samples), alt, caption)}"
+
+
+def grid(samples: AugmentedSamples) -> Figure:
+    rows, columns, _, tall, wide = samples.pixels.shape
     tile = WIDTH / columns
     fig = figure(rows * (tile * tall / wide + 0.4) + 0.2)
     axes = np.asarray(fig.subplots(rows, columns, squeeze=False))
     for row in range(rows):
         for column in range(columns):
             ax = axes[row, column]
-            ax.imshow(colours(showings.pixels[row, column]), interpolation="nearest")
+            ax.imshow(colours(samples.pixels[row, column]), interpolation="nearest")
             bare(ax, "" if row else "as it is" if column == 0 else f"showing {column}", fontsize=10)
-            ax.set_xlabel(told(showings.labels[row, column], showings.names), fontsize=8)
+            ax.set_xlabel(label_text(samples.labels[row, column], samples.names), fontsize=8)
     return fig
 
 
-def told(shares: Float[Tensor, " classes"], names: Sequence[str]) -> str:
-    """The classes of an image, the largest share first; without shares where there is one only."""
-    most = shares.topk(min(2, len(shares)))
-    found = [
-        (shorten(names[i], 20, placeholder="…"), share) for share, i in zip(*map(Tensor.tolist, most), strict=True)
+def label_text(shares: Float[Tensor, " classes"], names: Sequence[str]) -> str:
+    """The two largest classes of a label with their shares; the name alone where there is one class."""
+    largest = shares.topk(min(2, len(shares)))
+    classes = [
+        (shorten(names[i], 20, placeholder="…"), share) for share, i in zip(*map(Tensor.tolist, largest), strict=True)
     ]
-    if round(100 * found[0][1]) == 100:
-        return found[0][0]
-    return "\n".join(f"{name} {share:.0%}" for name, share in found)
+    if round(100 * classes[0][1]) == 100:
+        return classes[0][0]
+    return "\n".join(f"{name} {share:.0%}" for name, share in classes)

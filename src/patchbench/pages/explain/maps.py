@@ -1,4 +1,4 @@
-"""The pictures of position: similarity, angles, biases and mixing as maps over the grid."""
+"""Figures of position: similarity, angles, biases and mixing as maps over the grid."""
 
 import numpy as np
 import torch
@@ -8,28 +8,28 @@ from torch import Tensor
 
 from patchbench.checks import Size
 from patchbench.measure.places import Mixing, Shift, Table, Turn
-from patchbench.pages.plots import DIVERGING, SEQUENTIAL, WIDTH, bare, figure, limit, map_of_maps
+from patchbench.pages.plots import DIVERGING, SEQUENTIAL, WIDTH, bare, figure, largest, map_of_maps
 
 
 def similarity(table: Table) -> Figure:
-    """A map of maps, and the vectors of the middle row."""
+    """Draw a map of maps, and the vectors of the middle row."""
     h, w = table.similarity.shape[2:]
     fig = figure(5.4)
     ax, row = fig.subplots(1, 2, width_ratios=[1.1, 1])
     map_of_maps(ax, table)
     fig.colorbar(ax.images[0], ax=ax, shrink=0.85, label="cosine similarity")
     middle = table.vectors[h // 2].T
-    bound = limit(middle)
+    bound = largest(middle)
     shown = row.imshow(middle.numpy(), cmap=DIVERGING, vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
     row.set_title(f"the {w} vectors of row {h // 2}")
     row.set_xlabel("column of the grid")
     row.set_ylabel(f"value, 0 to {len(middle) - 1}")
-    fig.colorbar(shown, ax=row, shrink=0.85, label="what is added to the token")
+    fig.colorbar(shown, ax=row, shrink=0.85, label="added to the token")
     return fig
 
 
 def angles(turn: Turn) -> Figure:
-    """One map per channel that differs."""
+    """Draw one map for each channel of `turn`."""
     count = len(turn.channels)
     h, w = turn.angles.shape[1:]
     fig = figure(0.7 + WIDTH / max(count, 5) * h / w * 0.9)
@@ -44,11 +44,13 @@ def angles(turn: Turn) -> Figure:
 
 
 def score(turn: Turn) -> Figure:
+    """Draw the score of a query with equal keys."""
     heads = [f"head {i}" for i in range(len(turn.score))] if turn.num_heads > 1 else ["every head"]
     return over_grid(turn.score, turn.queries, "mean cosine", SEQUENTIAL, heads)
 
 
 def biases(shift: Shift) -> Figure:
+    """Draw the bias of some queries over all keys."""
     heads = [f"head {i}" for i in shift.heads] if shift.num_heads > 1 else ["every head"]
     return over_grid(shift.logits, shift.queries, "added to the logit", DIVERGING, heads)
 
@@ -56,7 +58,7 @@ def biases(shift: Shift) -> Figure:
 def over_grid(
     maps: Float[Tensor, "heads q h w"], queries: list[Size], label: str, cmap: str, heads: list[str]
 ) -> Figure:
-    """A row per head, a column per query; the query is marked."""
+    """Draw a row of maps per head and a column per query; a circle marks the query."""
     h, w = maps.shape[2:]
     fig = figure(0.6 + len(maps) * WIDTH / max(len(queries), 5) * h / w * 0.85)
     axes = fig.subplots(len(maps), len(queries), squeeze=False)
@@ -64,7 +66,7 @@ def over_grid(
     high = float(finite.max()) if finite.numel() else 1.0
     low = float(finite.min()) if finite.numel() else 0.0
     if cmap == DIVERGING:
-        high = limit(finite)
+        high = largest(finite)
         low = -high
     for i, row in enumerate(axes):
         for j, (query, ax) in enumerate(zip(queries, row, strict=True)):
@@ -86,20 +88,19 @@ def over_grid(
 
 
 def kernels(mixing: Mixing) -> Figure:
+    """Draw how one place responds to its neighbours, for some channels."""
     count = len(mixing.channels)
     h, w = mixing.kernels.shape[1:]
     fig = figure(0.6 + WIDTH / max(count, 6) * h / w * 0.95)
     axes = fig.subplots(1, count, squeeze=False)[0]
-    bound = limit(mixing.kernels)
+    bound = largest(mixing.kernels)
     for ax, channel, values in zip(axes, mixing.channels, mixing.kernels, strict=True):
         shown = ax.imshow(values.numpy(), cmap=DIVERGING, vmin=-bound, vmax=bound, interpolation="nearest")
         bare(ax, f"value {channel}", fontsize=9)
-    fig.colorbar(shown, ax=list(axes), shrink=0.9, label="answer", pad=0.01)
+    fig.colorbar(shown, ax=list(axes), shrink=0.9, label="response", pad=0.01)
     return fig
 
 
-def norms(vectors: Float[Tensor, "h w d"], tokens: Float[Tensor, "h w d"]) -> tuple[float, float]:
-    """Mean length of what is added, and of what it is added to."""
-    return float(torch.linalg.vector_norm(vectors, dim=-1).mean()), float(
-        torch.linalg.vector_norm(tokens, dim=-1).mean()
-    )
+def mean_length(vectors: Float[Tensor, "h w d"]) -> float:
+    """Return the mean length of the vectors of a grid."""
+    return float(torch.linalg.vector_norm(vectors, dim=-1).mean())

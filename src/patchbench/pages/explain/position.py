@@ -1,4 +1,4 @@
-"""The section on position."""
+"""The section on position: the schemes in their places, and the effect of each scheme."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,32 +7,37 @@ from typing import Any
 from patchbench.html import shown
 from patchbench.measure import places
 from patchbench.pages.explain import maps
-from patchbench.pages.explain.lesson import Lesson
+from patchbench.pages.explain.explanation import Explanation
 
 
-def position(lesson: Lesson) -> str:
-    n = lesson.walk.layout.grid_size[0] * lesson.walk.layout.grid_size[1]
-    if not lesson.schemes:
+def position(explanation: Explanation) -> str:
+    """Say which places are filled, draw the network with its places, and show what each scheme does."""
+    n = explanation.walk.layout.grid_size[0] * explanation.walk.layout.grid_size[1]
+    if not explanation.schemes:
         text = (
-            f"Attention asks what a token holds, never where it stands: shuffle the {n:,} tokens and the answer "
-            "stays the same. Here no place is filled, so the network sees a bag of patches. Compare with "
+            f"Attention compares the contents of tokens, never their positions: shuffle the {n:,} tokens, and the "
+            "result stays the same. Here no place is filled, so the network sees a bag of patches. Compare with "
             "<code>pos=learned</code>."
         )
     else:
-        told = "; ".join(
+        filled = "; ".join(
             f"<strong>{escape(scheme)}</strong> fills <code>[{place}]</code>"
-            for place, scheme in lesson.schemes.items()
+            for place, scheme in explanation.schemes.items()
         )
         text = (
-            "Attention asks what a token holds, never where it stands, so position must be told. There are four "
-            f"places where it may enter, and {told}."
+            "Attention compares the contents of tokens, never their positions, so the network must get position from "
+            f"elsewhere. There are four places where it may enter; here {filled}."
         )
-    pictures = [lesson.left_out] if lesson.left_out else [PICTURES[p](lesson, s) for p, s in lesson.schemes.items()]
-    return f"<h2>4. Where position enters</h2>\n<p>{text}</p>\n{diagram(lesson.schemes)}\n" + "\n".join(pictures)
+    figures = (
+        [explanation.left_out]
+        if explanation.left_out
+        else [FIGURES[p](explanation, s) for p, s in explanation.schemes.items()]
+    )
+    return f"<h2>4. Where position enters</h2>\n<p>{text}</p>\n{diagram(explanation.schemes)}\n" + "\n".join(figures)
 
 
 def diagram(schemes: Mapping[str, str]) -> str:
-    """The network in one line, with its four places."""
+    """Draw the network in one line, with its four places."""
 
     def box(x: int, y: int, width: int, name: str, kind: str = "box", below: str = "") -> str:
         words = f'<text x="{x + width / 2}" y="{y + (20 if below else 27)}" text-anchor="middle">{escape(name)}</text>'
@@ -76,37 +81,42 @@ def diagram(schemes: Mapping[str, str]) -> str:
     )
 
 
-def added(lesson: Lesson, scheme: str) -> str:
-    walk, layout = lesson.walk, lesson.walk.layout
+def added(explanation: Explanation, scheme: str) -> str:
+    """Show the vectors that a scheme adds to the tokens."""
+    walk, layout = explanation.walk, explanation.walk.layout
     h, w = layout.grid_size
-    table = places.table(lesson.net.tokens, layout.grid_size, layout.embed_dim)
+    table = places.table(explanation.net.tokens, layout.grid_size, layout.embed_dim)
     if table is None:
-        return mixed(lesson, scheme, "tokens")
-    length, beside = maps.norms(table.vectors, walk.tokens)
-    seen = (
-        f"neighbours are alike ({table.near:.2f} on average, against {table.far:.2f} for two places at random): near "
-        "and far can be read off the vectors"
+        return mixed(explanation, scheme, "tokens")
+    length, token_length = maps.mean_length(table.vectors), maps.mean_length(walk.tokens)
+    likeness = (
+        f"neighbours are alike ({table.near:.2f} on average, against {table.far:.2f} for two places at random): the "
+        "vectors show which places are near"
         if table.near - table.far > 0.05
-        else f"neighbours are no more alike than others ({table.near:.2f} against {table.far:.2f}): "
-        "nothing tells near from far "
-        "yet" + ("" if lesson.trained else ", training must find it")
+        else f"neighbours are no more alike than others ({table.near:.2f} against {table.far:.2f}): the vectors do not "
+        "show which places are near" + ("" if explanation.trained else "; training has to learn that")
     )
     caption = (
-        f"Each tile is one place compared with all {h}×{w}, by the cosine of their vectors; it is 1 at the place "
-        f"itself. Here {seen}. The vectors have a mean length of {length:.3g}; the tokens to which they are added, "
-        f"{beside:.3g}."
+        f"Each tile compares one place with all {h}×{w} places, by the cosine of their vectors; it is 1 at the place "
+        f"itself. Here {likeness}. The mean length of the vectors is {length:.3g}, that of the tokens to which "
+        f"they are added is {token_length:.3g}."
     )
     return (
         f"<h3>[tokens] {escape(scheme)}: a vector for each place</h3>\n<p>To each of the {h * w:,} tokens a vector of "
-        f"{layout.embed_dim} values is added that depends on its place alone.</p>\n"
+        f"{layout.embed_dim} values is added that depends only on the place of the token.</p>\n"
         + shown(maps.similarity(table), f"Similarity of every place with every other for {scheme}", caption)
     )
 
 
-def turned(lesson: Lesson, scheme: str) -> str:
-    parts = places.modules(lesson.net, "rotation")
-    turn = places.turn(parts[0], lesson.walk.layout.grid_size)
-    heads = f" Each of {turn.num_heads} heads has angles of its own; the first is drawn." if turn.num_heads > 1 else ""
+def turned(explanation: Explanation, scheme: str) -> str:
+    """Show the angles by which a scheme turns queries and keys."""
+    parts = places.modules(explanation.net, "rotation")
+    turn = places.turn(parts[0], explanation.walk.layout.grid_size)
+    heads = (
+        f" Each of the {turn.num_heads} heads has its own angles; the figures show the first."
+        if turn.num_heads > 1
+        else ""
+    )
     block = own(parts)
     return (
         f"<h3>[rotation] {escape(scheme)}: queries and keys turn</h3>\n<p>Nothing is added. In every block, pairs of "
@@ -115,34 +125,34 @@ def turned(lesson: Lesson, scheme: str) -> str:
         + shown(
             maps.angles(turn),
             f"Angles of {len(turn.channels)} channels over the grid",
-            "The angle by which some channels turn at each place of the grid. Fast channels tell neighbours apart, "
-            "slow ones tell far from near.",
+            "The angle by which some channels turn at each place of the grid. Fast channels distinguish neighbours, "
+            "slow channels distinguish far from near.",
         )
         + shown(
             maps.score(turn),
             "Score between a query and equal keys over the grid",
-            "What this does to attention: the mean cosine of the differences of angles, which is the score of a "
-            "query (circle) with a key equal to it, at each place of the grid. It is 1 where nothing is turned "
-            "against the other.",
+            "The effect on attention: the mean cosine of the differences of angles. It is the score of a query "
+            "(circle) with an equal key, at each place of the grid, and 1 where query and key turn by the same angle.",
         )
     )
 
 
-def shifted(lesson: Lesson, scheme: str) -> str:
-    parts = places.modules(lesson.net, "bias")
-    shift = places.shift(parts[0], lesson.walk.layout.grid_size)
-    h, w = lesson.walk.layout.grid_size
-    n, heads = h * w, lesson.walk.layout.num_heads
+def shifted(explanation: Explanation, scheme: str) -> str:
+    """Show the numbers that a scheme adds to the logits of attention."""
+    parts = places.modules(explanation.net, "bias")
+    shift = places.shift(parts[0], explanation.walk.layout.grid_size)
+    h, w = explanation.walk.layout.grid_size
+    n, heads = h * w, explanation.walk.layout.num_heads
     smaller = (
-        f" The grid of {h}×{w} would need {n:,}² values for each head, so the maps are drawn for {shift.grid_size[0]}×"
-        f"{shift.grid_size[1]} places."
+        f" The grid of {h}×{w} would need {n:,}² values for each head, so the maps show a grid of {shift.grid_size[0]}×"
+        f"{shift.grid_size[1]} places instead."
         if shift.grid_size != (h, w)
         else ""
     )
     flat = (
-        " It is zero everywhere: it starts so, and training must find it."
+        " It is zero everywhere: training starts from zero and has to learn it."
         if not shift.logits.any()
-        else " Below zero (violet) a key is heard less, above (orange) more."
+        else " Below zero (violet) a key gets less attention, above zero (orange) more."
     )
     block = own(parts)
     return (
@@ -151,35 +161,38 @@ def shifted(lesson: Lesson, scheme: str) -> str:
         + shown(
             maps.biases(shift),
             "Bias of some queries over all keys",
-            f"One row for each head drawn (of {shift.num_heads}), one column for each query (circle): what is added "
-            f"for a key at each place.{flat}",
+            f"One row for each head shown (of {shift.num_heads}), one column for each query (circle): the number that "
+            f"is added for a key at each place.{flat}",
         )
     )
 
 
 def own(parts: Sequence[Any]) -> str:
-    return f" There is one of its own for each of {len(parts)} blocks; the first is drawn." if len(parts) > 1 else ""
+    """Say that blocks have modules of their own, if they have."""
+    return f" Each of {len(parts)} blocks has its own; the figures show the first." if len(parts) > 1 else ""
 
 
-def between(lesson: Lesson, scheme: str) -> str:
-    return mixed(lesson, scheme, "between")
+def between(explanation: Explanation, scheme: str) -> str:
+    """Show how a scheme between blocks mixes neighbouring tokens."""
+    return mixed(explanation, scheme, "between")
 
 
-def mixed(lesson: Lesson, scheme: str, place: str) -> str:
-    parts = places.modules(lesson.net, place)
-    mixing = places.mixing(parts[0], lesson.walk.layout.grid_size, lesson.walk.layout.embed_dim)
+def mixed(explanation: Explanation, scheme: str, place: str) -> str:
+    """Show how much of its neighbours a scheme puts into a token."""
+    parts = places.modules(explanation.net, place)
+    mixing = places.mixing(parts[0], explanation.walk.layout.grid_size, explanation.walk.layout.embed_dim)
     where = "between blocks" if place == "between" else "once, before block 0"
     return (
-        f"<h3>[{place}] {escape(scheme)}: tokens hear their neighbours</h3>\n<p>The tokens are laid out as the grid "
-        f"again, and each takes in something of those around it ({where}). What is taken in depends on the tokens; "
-        f"the border, where neighbours are missing, tells position.{own(parts)}</p>\n"
+        f"<h3>[{place}] {escape(scheme)}: tokens mix with their neighbours</h3>\n<p>The tokens are put back on their "
+        f"grid, and each receives a part of the tokens around it ({where}). This part depends on the tokens; at the "
+        f"border neighbours are missing, which shows the position.{own(parts)}</p>\n"
         + shown(
             maps.kernels(mixing),
-            "Answer of one place to its neighbours, for some channels",
-            f"For {len(mixing.channels)} of {lesson.walk.layout.embed_dim} values of a token: how its output answers "
-            "to the same value of the tokens around it (derivative at zero).",
+            "Response of one place to its neighbours, for some channels",
+            f"For {len(mixing.channels)} of {explanation.walk.layout.embed_dim} values of a token: how its output "
+            "responds to the same value of the tokens around it (derivative at zero).",
         )
     )
 
 
-PICTURES = {"tokens": added, "rotation": turned, "bias": shifted, "between": between}
+FIGURES = {"tokens": added, "rotation": turned, "bias": shifted, "between": between}

@@ -7,13 +7,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from patchbench.pages.explain.bill import Bill
-from patchbench.pages.explain.costs import costs
+from patchbench.pages.explain.breakdown import CostBreakdown
+from patchbench.pages.explain.costs import cost_rows
 from patchbench.pages.explain.walk import Step
 
 
-def print_walk(title: str, steps: Sequence[Step], bills: Sequence[Bill], page: Path) -> None:
-    """What happens to the image, what it costs beside the other bills, and where the page with the figures is."""
+def print_walk(title: str, steps: Sequence[Step], breakdowns: Sequence[CostBreakdown], page: Path) -> None:
+    """Print the steps of the image, the costs, and the path of the page with the figures."""
     console = Console(highlight=False)
     console.print(f"\n[bold]{title}[/bold]", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -23,13 +23,13 @@ def print_walk(title: str, steps: Sequence[Step], bills: Sequence[Bill], page: P
     table.add_column("what happens", overflow="fold", ratio=1)
     for step in steps:
         values = f"{step.values:,}" if step.shape else ""
-        table.add_row(step.name, step.spelled, values, step.note.replace("[", r"\["))
+        table.add_row(step.name, step.shape_text, values, step.note.replace("[", r"\["))
     console.print(table)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("cost of one image", style="bold")
-    for bill in bills:
-        table.add_column(bill.name, justify="right", overflow="fold")
-    for name, cells in costs(bills):
+    for breakdown in breakdowns:
+        table.add_column(breakdown.name, justify="right", overflow="fold")
+    for name, cells in cost_rows(breakdowns):
         table.add_row(name, *cells)
     console.print(table)
     console.print(f"{page}", soft_wrap=True, markup=False)

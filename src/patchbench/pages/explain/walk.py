@@ -1,4 +1,4 @@
-"""One image on its way through the input stage: what is where, in which shape, and why."""
+"""One image on its way through the input stage: each step with its shape, and the reason for the step."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from patchbench.checks import Size
 from patchbench.layout import Layout
 from patchbench.measure.response import Window, is_affine, kernels, window_and_stride, windows
 
-SHOWN = 16  # kernels
+NUM_KERNELS = 16  # shown at most
 ENTERS = {
     "tokens": "added to the tokens once, before block 0",
     "rotation": "turns queries and keys in every block",
@@ -24,25 +24,23 @@ ENTERS = {
 
 @dataclass(frozen=True)
 class Walk:
-    """What the pages shows of one image. `place` is the patch that is followed, `window` the pixels it reads."""
+    """The measurements that the page shows for one image, and for the patch of the image that the page follows."""
 
     pixels: UInt8[Tensor, "c H W"]
-    image: Float[
-        Tensor, "1 c H W"
-    ]  # the pixels as the network takes them: mean 0, standard deviation 1 over the data set
+    image: Float[Tensor, "1 c H W"]  # the input of the network: mean 0, standard deviation 1 over the data set
     label: int
     layout: Layout
     num_classes: int
     depth: int
-    tokens: Float[Tensor, "h w d"]  # as the embedding leaves them
-    place: Size
-    window: Window
+    tokens: Float[Tensor, "h w d"]  # output of the embedding
+    place: Size  # row and column of the followed patch
+    window: Window  # the pixels that the followed patch reads
     stride: Size
     affine: bool
     values: Float[Tensor, "c P Q"]  # the followed patch, of mean 0 and standard deviation 1 over the data set
-    kernels: Float[Tensor, "k c P Q"]  # of the first SHOWN values of D, at the followed patch
-    matrix: Float[Tensor, "d n"] | None  # all of D, where one layer is the embedding; n as in values.flatten()
-    inside: "list[Step]"
+    kernels: Float[Tensor, "k c P Q"]  # of the first NUM_KERNELS values of D, at the followed patch
+    matrix: Float[Tensor, "d n"] | None  # for all of D, if the embedding is one layer; n as in values.flatten()
+    inside: "list[Step]"  # layers of the embedding
 
     @property
     def patch_values(self) -> int:
@@ -54,20 +52,20 @@ class Walk:
 
     @property
     def reads_all(self) -> bool:
-        """Whether a token reads so much of the image that there is no patch to speak of."""
+        """True if a token reads most of the image, so that there are no patches."""
         return self.window.height * self.window.width > 0.5 * self.pixels[0].numel()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the table: what there is, its shape, what happened."""
+    """One row of the table: a tensor, its shape, and a note on what happened."""
 
     name: str
     shape: tuple[int, ...]
     note: str
 
     @property
-    def spelled(self) -> str:
+    def shape_text(self) -> str:
         return " × ".join(f"{n:,}" for n in self.shape)
 
     @property
@@ -78,7 +76,7 @@ class Step:
 def walk(
     net: Any, pixels: UInt8[Tensor, "c H W"], label: int, mean: Float[Tensor, "c 1 1"], std: Float[Tensor, "c 1 1"]
 ) -> Walk:
-    """Run the embedding of `net`, and nothing after it. mean, std: of pixels in 0 ... 1."""
+    """Run the embedding of `net`, without the layers after it, and measure. mean, std: of pixels in 0 ... 1."""
     embed = net.embed.eval()
     image = ((pixels / 255 - mean) / std)[None]
     inside: list[Step] = []
@@ -95,7 +93,7 @@ def walk(
     place = busiest(pixels, net.layout.grid_size, middle, stride)
     [window] = windows(embed, shape, [place])
     affine = is_affine(embed, image)
-    shown = kernels(embed, image, place, window, min(SHOWN, tokens.shape[-1]))
+    shown = kernels(embed, image, place, window, min(NUM_KERNELS, tokens.shape[-1]))
     rows, cols = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
     return Walk(
         pixels,
@@ -121,18 +119,18 @@ def is_leaf(module: nn.Module) -> bool:
 
 
 def layer(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Step:
-    """A layer inside the embedding; shapes without the batch."""
+    """Describe the call of a layer inside the embedding; its shape is without the batch."""
     knobs = {name: getattr(module, name, None) for name in ("kernel_size", "stride", "in_features")}
-    told = ", ".join(f"{name.replace('_', ' ')} {spelled(knob)}" for name, knob in knobs.items() if knob is not None)
-    return Step(type(module).__name__, tuple(output.shape[1:]) if isinstance(output, Tensor) else (), told)
+    note = ", ".join(f"{name.replace('_', ' ')} {knob_text(knob)}" for name, knob in knobs.items() if knob is not None)
+    return Step(type(module).__name__, tuple(output.shape[1:]) if isinstance(output, Tensor) else (), note)
 
 
-def spelled(knob: Any) -> str:
+def knob_text(knob: Any) -> str:
     return "×".join(map(str, knob)) if isinstance(knob, tuple) else str(knob)
 
 
 def busiest(pixels: UInt8[Tensor, "c H W"], grid_size: Size, middle: Window, stride: Size) -> Size:
-    """The place whose window varies most, of those that lie inside the image: an empty patch teaches nothing."""
+    """Return the place whose window varies most, among windows inside the image: an empty patch shows nothing."""
     best, place = -1.0, (grid_size[0] // 2, grid_size[1] // 2)
     tall, wide = pixels.shape[1:]
     for row in range(grid_size[0]):
@@ -148,7 +146,7 @@ def busiest(pixels: UInt8[Tensor, "c H W"], grid_size: Size, middle: Window, str
 
 
 def single_matrix(embed: nn.Module, shown: Float[Tensor, "k c P Q"]) -> Float[Tensor, "d n"] | None:
-    """The weight of the one layer that is the embedding, if its rows are the kernels."""
+    """Return the weight of an embedding that is one layer whose rows are the kernels, else None."""
     parts = [m for m in embed.modules() if is_leaf(m)]
     weight = getattr(parts[0], "weight", None) if len(parts) == 1 else None
     if weight is None:
@@ -159,50 +157,54 @@ def single_matrix(embed: nn.Module, shown: Float[Tensor, "k c P Q"]) -> Float[Te
 
 
 def steps(walk: Walk, schemes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> list[Step]:
-    """The way of the image, row by row. schemes: who fills which place; shapes: of what it gives there."""
+    """List the steps of the image, one per row of the table.
+
+    schemes: place to the scheme that fills it. shapes: place to the shape of the scheme's output.
+    """
     channels, tall, wide = walk.pixels.shape
     (rows, cols), d, window = walk.layout.grid_size, walk.layout.embed_dim, walk.window
     length = rows * cols + walk.layout.num_prefix_tokens
     read = rows * cols * window.height * window.width / (tall * wide)
-    seen = f"{window.height}×{window.width} pixels every {walk.stride[0]}×{walk.stride[1]}"
+    size = f"{window.height}×{window.width} pixels every {walk.stride[0]}×{walk.stride[1]}"
     if walk.reads_all:
         cut = Step("regions", (rows, cols, channels, tall, wide), "each token reads most of the image")
     elif walk.overlaps:
         cut = Step(
-            "windows", (rows, cols, window.height, window.width, channels), f"{seen}: a pixel is read {read:.3g}×"
+            "windows", (rows, cols, window.height, window.width, channels), f"{size}: a pixel is read {read:.3g}×"
         )
     else:
-        cut = Step("patches", (rows, cols, window.height, window.width, channels), f"{seen}: edge to edge, no overlap")
-    found = [
+        cut = Step("patches", (rows, cols, window.height, window.width, channels), f"{size}: edge to edge, no overlap")
+    path = [
         Step("image", (tall, wide, channels), f"test image, class {walk.label}; rows × columns × channels"),
         *([] if walk.reads_all else [cut]),
         *([] if walk.reads_all else [Step("one patch, flat", (walk.patch_values,), flat_note(walk))]),
         *inside(walk),
-        Step("embedding", (rows, cols, d), f"each patch became D = {d} values"),
+        Step("embedding", (rows, cols, d), f"each patch has become D = {d} values"),
     ]
     for place in ("tokens", "rotation", "bias", "between"):
         if place in schemes and place == "tokens":
-            found.append(Step(f"+ {schemes[place]}", shapes[place], f"[tokens]: {ENTERS[place]}"))
+            path.append(Step(f"+ {schemes[place]}", shapes[place], f"[tokens]: {ENTERS[place]}"))
     prefix = walk.layout.num_prefix_tokens
-    told = f"{rows * cols:,} patch tokens" + (f" + {prefix} prefix" if prefix else ", no prefix token")
-    found.append(Step("sequence", (length, d), f"{rows}×{cols} places in a row: {told}"))
-    found += [
+    tokens = f"{rows * cols:,} patch tokens" + (f" + {prefix} prefix" if prefix else ", no prefix token")
+    path.append(Step("sequence", (length, d), f"{rows}×{cols} places in a row: {tokens}"))
+    path += [
         Step(f"+ {schemes[place]}", shapes[place], f"[{place}]: {ENTERS[place]}")
         for place in ("rotation", "bias", "between")
         if place in schemes
     ]
-    found.append(Step("trunk", (length, d), f"{walk.depth} blocks of attention and MLP; not run here"))
-    found.append(Step("classes", (walk.num_classes,), "what the head says of the image"))
-    return found
+    path.append(Step("trunk", (length, d), f"{walk.depth} blocks of attention and MLP; not run here"))
+    path.append(Step("classes", (walk.num_classes,), "logits of the head"))
+    return path
 
 
 def flat_note(walk: Walk) -> str:
+    """Say in which order the values of a patch are written."""
     channels = len(walk.pixels)
     return f"{walk.window.height}·{walk.window.width}·{channels}: all of one channel, then the next"
 
 
 def inside(walk: Walk) -> list[Step]:
-    """Layers of the embedding that change the shape, where there are several."""
+    """List the layers of the embedding that change the shape, if there are several."""
     changed = [
         s for before, s in zip([None, *walk.inside], walk.inside, strict=False) if not before or before.shape != s.shape
     ]

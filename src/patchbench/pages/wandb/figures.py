@@ -7,7 +7,7 @@ from typing import Any
 
 import wandb
 
-from patchbench.pages.wandb.publish import asking
+from patchbench.pages.wandb.publish import wandb_errors
 from patchbench.pages.wandb.report import FIGURES
 from patchbench.track.wandb_run import stage
 
@@ -28,7 +28,7 @@ def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: s
         "group": "reports",
         "dir": where,
     }
-    with asking("has not taken the figures"), wandb.init(**options, mode="online", settings=settings) as run:
+    with wandb_errors("has not taken the figures"), wandb.init(**options, mode="online", settings=settings) as run:
         drawn = {FIGURES + path.stem: wandb.Html(page(path), inject=False) for path in sorted(folder.glob("*.svg"))}
         run.log(drawn)
 

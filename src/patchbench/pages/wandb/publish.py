@@ -10,7 +10,8 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from patchbench.track.private import private
+from patchbench.machine import whole_file
+from patchbench.track.redact import redact
 from patchbench.track.wandb_run import resolve_mode
 
 Made = ws.Workspace | wr.Report
@@ -20,22 +21,24 @@ def logged_in() -> bool:
     return resolve_mode("auto") == "online"
 
 
-def whose(entity: str | None, online: bool) -> str:
-    """The entity asked for, else that of the login; empty where nobody is logged in."""
+def entity_or_default(entity: str | None, online: bool) -> str:
+    """Return the entity that was given, else that of the login; empty without a login."""
     if entity or not online:
         return entity or ""
-    with asking("is not there"):
+    with wandb_errors("is not there"):
         return wandb.Api().default_entity or ""
 
 
 @contextmanager
-def asking(said: str) -> Iterator[None]:
-    """ConnectionError, in one line, for whatever goes wrong on the way to W&B."""
+def wandb_errors(failure: str) -> Iterator[None]:
+    """Raise ConnectionError, with one line, for every error on the way to W&B. failure: continues "W&B ..."."""
     try:
         yield
     except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
-        why = private(" ".join(str(error).split())[:200]) or type(error).__name__
-        raise ConnectionError(f"W&B {said} ({why}): `wandb login`, or WANDB_MODE=offline for the file alone") from error
+        why = redact(" ".join(str(error).split())[:200]) or type(error).__name__
+        raise ConnectionError(
+            f"W&B {failure} ({why}): `wandb login`, or WANDB_MODE=offline for the file alone"
+        ) from error
 
 
 def app_url() -> str:
@@ -50,10 +53,10 @@ def specification(made: Made) -> dict[str, Any]:
 def write(made: Made, path: Path, saved: Mapping[str, str]) -> Path:
     """saved: url, id and name of what it is in W&B; the next time it is that which changes."""
     kind, title = ("report", made.title) if isinstance(made, wr.Report) else ("workspace", made.name)
-    whose = {"entity": made.entity, "project": made.project}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"kind": kind, "title": title} | whose | {"saved": dict(saved), "spec": specification(made)}
-    path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    owner = {"entity": made.entity, "project": made.project}
+    content = {"kind": kind, "title": title} | owner | {"saved": dict(saved), "spec": specification(made)}
+    with whole_file(path) as file:
+        json.dump(content, file, indent=1)
     return path
 
 
@@ -61,8 +64,9 @@ def saved_before(made: Made, path: Path) -> dict[str, str]:
     """What the file says, if it is of the same project."""
     if not path.exists():
         return {}
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return told["saved"] if (told["entity"], told["project"]) == (made.entity, made.project) else {}
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    same_project = (earlier["entity"], earlier["project"]) == (made.entity, made.project)
+    return earlier["saved"] if same_project else {}
 
 
 def publish(made: Made, path: Path) -> str:
@@ -72,7 +76,7 @@ def publish(made: Made, path: Path) -> str:
     """
     saved = saved_before(made, path)
     write(made, path, saved)
-    with asking(f"has not taken {path}"):
+    with wandb_errors(f"has not taken {path}"):
         api = wandb.Api()
         if made.project not in [project.name for project in api.projects(made.entity)]:
             api.create_project(made.project, made.entity)
@@ -82,12 +86,12 @@ def publish(made: Made, path: Path) -> str:
             if not saved:
                 raise
             put(made, {})  # it was deleted there
-    told = (
+    saved = (
         {"url": made.url, "id": made.id, "name": ""}
         if isinstance(made, wr.Report)
         else {"url": made.url, "id": made._internal_id, "name": made._internal_name}
     )
-    write(made, path, told)
+    write(made, path, saved)
     return made.url
 
 

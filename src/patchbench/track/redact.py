@@ -1,20 +1,21 @@
-"""What leaves this machine says neither where its user keeps things nor with which keys they open them."""
+"""Remove secrets and the user's home directory from values that leave this machine."""
 
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-NAMED = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
-LEAST = 8  # characters of a secret that are looked for: a shorter one would be found everywhere
+SECRET_NAME = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
+SHORTEST_SECRET = 8  # characters; a shorter text would match everywhere
 
 
-def private(value: Any) -> Any:
-    """The same tree, the home directory in its strings written as ~, and secrets as ***.
+def redact(value: Any) -> Any:
+    """Return the same tree with the home directory in its strings written as ~, and secrets as ***.
 
-    Secret is the text of a key called so, of an environment variable called so, and of whoever signs in with a URL.
+    Secrets are the values of keys named like secrets, the values of environment variables named like secrets, and the
+    credentials in URLs.
     """
-    secrets = [text for name, text in os.environ.items() if NAMED.search(name) and len(text) >= LEAST]
+    secrets = [text for name, text in os.environ.items() if SECRET_NAME.search(name) and len(text) >= SHORTEST_SECRET]
     home = re.compile(rf"{re.escape(str(Path.home()))}(?![\w.-])")
 
     def clean(value: Any, key: str = "") -> Any:
@@ -24,7 +25,7 @@ def private(value: Any) -> Any:
             return type(value)([clean(below) for below in value])
         if not isinstance(value, str):
             return value
-        if NAMED.search(key):
+        if SECRET_NAME.search(key):
             return "***"
         for secret in secrets:
             value = value.replace(secret, "***")

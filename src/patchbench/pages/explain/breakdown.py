@@ -1,4 +1,4 @@
-"""What the parts of a network cost: embedding, position, trunk."""
+"""The cost of a network by its parts: embedding, position, trunk."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,11 @@ from patchbench.nets.cost import Cost, Memory
 
 
 @dataclass(frozen=True)
-class Bill:
-    """Of one image, for a network as a whole and for the parts of its input stage; the trunk is what remains."""
+class CostBreakdown:
+    """Parameters and multiply-accumulates for one image: of the network, and of the parts of its input stage.
+
+    The trunk is the rest.
+    """
 
     name: str
     cost: Cost
@@ -20,7 +23,7 @@ class Bill:
     embed_macs: int
     position_params: int
     position_macs: int
-    activations: int  # bytes that training keeps of one image, by estimate
+    activations: int  # bytes that training stores for one image, by estimate
 
     @property
     def trunk_params(self) -> int:
@@ -31,14 +34,17 @@ class Bill:
         return self.cost.macs - self.embed_macs - self.position_macs
 
 
-def bill(name: str, net: nn.Module, cost: Cost, held: Memory, shape: tuple[int, int, int]) -> Bill:
-    """Read off a network on the meta device, where nothing is computed. shape: channels, height, width of an image."""
+def break_down(name: str, net: nn.Module, cost: Cost, memory: Memory, shape: tuple[int, int, int]) -> CostBreakdown:
+    """Count by part, for a network on the meta device, where nothing is computed.
+
+    shape: channels, height and width of an image.
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty(1, *shape, device="meta"))
     flops = counter.get_flop_counts()
 
     def macs(*parts: str) -> int:
-        """A module that serves several blocks is counted as often as it is used."""
+        """A module that serves several blocks counts once for each use."""
         keys = []
         for part in parts:
             module = getattr(net, part)
@@ -49,4 +55,4 @@ def bill(name: str, net: nn.Module, cost: Cost, held: Memory, shape: tuple[int, 
     def params(*parts: str) -> int:
         return sum(p.numel() for n, p in net.named_parameters() if n.split(".")[0] in parts)
 
-    return Bill(name, cost, params("embed"), macs("embed"), params(*PLACES), macs(*PLACES), held.per_image)
+    return CostBreakdown(name, cost, params("embed"), macs("embed"), params(*PLACES), macs(*PLACES), memory.per_image)

@@ -1,0 +1,129 @@
+"""The command line of scripts that are not Hydra commands: a name, key=value, --flag.
+
+Imports little, so that --help and refusals are quick.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchbench.checks import nearest
+
+Default = str | int | bool | Path | None  # its type is the type of the values; None: text that may be left out
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The parts of a command line."""
+
+    names: list[str]  # words without key or dashes
+    options: dict[str, Any]  # the known keys, each with its value or its default
+    others: list[str]  # every other argument, as it was typed
+    flags: set[str]  # without their dashes
+    typed: list[str]  # key=value of the known keys that are on the command line
+
+    def only(self, known: Iterable[str], *, others: bool = False) -> None:
+        """Raise ValueError for an argument that does not belong to `known`, a part of the known keys.
+
+        others: true lets every other argument through.
+        """
+        for argument in (*self.typed, *([] if others else self.others)):
+            if argument.partition("=")[0] not in known:
+                refuse(argument, known)
+
+
+def read(
+    doc: str | None,
+    arguments: Sequence[str],
+    known: Mapping[str, Default],
+    *,
+    most_names: int = 0,
+    flags: Iterable[str] = (),
+    others: bool = False,
+) -> Arguments:
+    """Read a command line. With -h or --help, print `doc` and exit.
+
+    known: keys and their defaults. others: true lets every other argument through. ValueError names the argument that
+    cannot be read, and the cure.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(doc, known, flags))
+        raise SystemExit(0)
+    names: list[str] = []
+    rest: list[str] = []
+    typed: list[str] = []
+    options, given_flags = dict(known), set()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if argument.startswith("-"):
+            given_flags.add(flag(argument, known, flags))
+        elif equals and key in known:
+            options[key] = converted(key, value, known[key])
+            typed.append(argument)
+        elif len(names) < most_names and not set("=<>") & set(argument):
+            names.append(argument)
+        elif others:
+            rest.append(argument)
+        else:
+            refuse(argument, known)
+    return Arguments(names, options, rest, given_flags, typed)
+
+
+def refuse(argument: str, known: Iterable[str]) -> None:
+    """Raise ValueError for an argument that is none of the known keys."""
+    keys = [f"{key}=" for key in known]
+    close = nearest(f"{argument.partition('=')[0]}=", keys)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ValueError(f"{argument} is no option: {hint}options are {' '.join(keys) or 'none'}")
+
+
+def flag(argument: str, known: Iterable[str], flags: Iterable[str]) -> str:
+    """Return the name of a flag. ValueError if there is no such flag."""
+    name = argument.lstrip("-")
+    if argument == f"--{name}" and name in flags:
+        return name
+    key = name.partition("=")[0]
+    if key in known:
+        raise ValueError(f"{argument} is no option: write it without dashes, {key}=<value>")
+    close = nearest(name, flags)
+    hint = f"did you mean --{close[0]}? " if close else ""
+    raise ValueError(f"{argument} is no option: {hint}--help shows what there is")
+
+
+def converted(key: str, value: str, default: Default) -> Default:
+    """Convert a value to the type of its default. ValueError if it cannot be."""
+    if not value:
+        raise ValueError(f"{key}= needs a value, {key}=<value>")
+    if isinstance(default, bool):
+        if value not in ("true", "false"):
+            raise ValueError(f"{key}={value} must be true or false")
+        return value == "true"
+    if isinstance(default, int):
+        if not value.isdecimal():
+            raise ValueError(f"{key}={value} must be a whole number, as in {key}={default}")
+        return int(value)
+    return Path(value) if isinstance(default, Path) else value
+
+
+def help_text(doc: str | None, known: Mapping[str, Default], flags: Iterable[str]) -> str:
+    """The docstring of a script, and its options with their defaults."""
+    options = [f"{key}={'' if default is None else spelled(default)}" for key, default in known.items()]
+    options += [f"--{name}" for name in flags]
+    return f"{(doc or '').strip()}\n\noptions and defaults: {' '.join(options)}" if options else (doc or "").strip()
+
+
+def spelled(default: Default) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Print a ValueError or an OSError of this block as one line on stderr, and exit with code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

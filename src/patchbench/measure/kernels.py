@@ -1,0 +1,37 @@
+"""The kernels of an embedding: their principal components and their frequencies."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.checks import Size
+from patchbench.measure import response, spectrum
+
+NUM_IMAGES = 8  # over which the derivative is averaged
+COMPONENTS = 28
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The derivative of a token with respect to the pixels of its window."""
+
+    weights: Float[Tensor, "d c P Q"]
+    components: Float[Tensor, "k c P Q"]
+    shares: Float[Tensor, " m"]  # of variance, for each principal component
+    energy: Float[Tensor, "P Q"]
+    affine: bool  # true: the same for every image; false: the mean over NUM_IMAGES images
+
+
+def measure_kernels(embed: nn.Module, images: Float[Tensor, "b c H W"], grid_size: Size) -> Kernels:
+    """Measure the kernels at the place in the middle of the grid."""
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    window, _ = response.window_and_stride(embed, shape, grid_size)
+    place = (grid_size[0] // 2, grid_size[1] // 2)
+    affine = response.is_affine(embed, images[:1])
+    with torch.no_grad():
+        width = embed(images[:1]).shape[-1]
+    weights = response.kernels(embed, images[: 1 if affine else NUM_IMAGES], place, window, width)
+    axes, shares = spectrum.components(weights.flatten(1), COMPONENTS)
+    return Kernels(weights, axes.unflatten(1, weights.shape[1:]), shares, spectrum.dct_energy(weights), affine)

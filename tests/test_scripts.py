@@ -1,0 +1,78 @@
+"""The scripts from outside: their help, and one line for a command line that they cannot read."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from patchbench.config.arguments import Arguments, read
+
+SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")])
+HEAVY = ("torch", "timm", "pytorch_lightning", "wandb", "pandas", "matplotlib")
+HELP = f"""
+import runpy, sys
+sys.argv = [sys.argv[1], "--help"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("heavy:", *sorted({set(HEAVY)} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_a_help_with_examples_and_imports_nothing_heavy_for_it(script):
+    done = subprocess.run([sys.executable, "-c", HELP, script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    *text, heavy = done.stdout.splitlines()
+    assert heavy.strip() == "heavy:"
+    assert f"python {script} " in "\n".join(text), "an example"
+    assert max(map(len, text[: text.index("")] if "" in text else text)) <= 120
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("bench_data.py rounds=many", "rounds=many must be a whole number, as in rounds=7"),
+        ("bench_data.py round=3", "round=3 is no option: did you mean rounds=?"),
+        ("dashboard.py out=", "out= needs a value"),
+        ("gpu_evidence.py --device cpu", "--device is no option: write it without dashes, device=<value>"),
+        ("gpu_evidence.py device=tpu", "device=tpu is unknown"),
+        ("publish.py tune=maybe", "tune=maybe must be true or false"),
+        ("publish.py scale=cpu", "scale=cpu is no option"),
+        ("readme.py nowhere/run.json", "nowhere/run.json"),
+        ("report.py", "give the name of a study or a folder of runs"),
+        ("report.py position against=none", "against=none is no option"),
+        ("report.py position sclae=cpu", "sclae=cpu is no option: did you mean scale=?"),
+        ("report.py /tmp tune=true", "tune=true is no option"),
+        ("runs.py delete=true", "say which runs"),
+        ("runs.py limit=few", "limit=few must be a whole number"),
+        ("study.py", "give the name of a study"),
+        ("study.py position --dryrun", "--dryrun is no option: did you mean --dry-run?"),
+        ("wandb_sweep.py --method bayes", "--method is no option: write it without dashes, method=<value>"),
+    ],
+)
+def test_a_line_that_a_script_cannot_read_is_refused_in_one_line(capsys, line, message):
+    script, *arguments = line.split()
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / script))["main"](arguments)
+    output, errors = capsys.readouterr()
+    assert (end.value.code, output) == (2, "")
+    [error] = errors.splitlines()
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_arguments_have_the_types_of_their_defaults_and_others_stay_as_they_are():
+    line = ["position", "limit=3", "out=a/b", "tune=true", "pos=[a,b]", "test/acc>0.9", "--dry-run"]
+    known = {"limit": 50, "out": Path("runs"), "tune": False, "scale": None}
+    assert read("", line, known, most_names=1, flags=["dry-run"], others=True) == Arguments(
+        names=["position"],
+        options={"limit": 3, "out": Path("a/b"), "tune": True, "scale": None},
+        others=["pos=[a,b]", "test/acc>0.9"],
+        flags={"dry-run"},
+        typed=["limit=3", "out=a/b", "tune=true"],
+    )
