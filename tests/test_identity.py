@@ -159,7 +159,7 @@ def test_values_of_interpolations_count(monkeypatch):
     assert identified("batch_size=${oc.env:BS}") == identified("batch_size=32")
     monkeypatch.setenv("BS", "64")
     assert identified("batch_size=${oc.env:BS}") == identified("batch_size=64")
-    assert identified("optim.lr=${oc.decode:${oc.env:BS}}") == identified("optim.lr=64")
+    assert identified("optim.lr='${oc.decode:${oc.env:BS}}'") == identified("optim.lr=64")
     assert identified("batch_size=${log_every}", "log_every=5") != identified("batch_size=${log_every}", "log_every=50")
 
 
@@ -188,7 +188,7 @@ def test_how_and_where_a_run_is_executed_changes_nothing():
 def images(folder: Path, shade: int = 0) -> Path:
     from PIL import Image
 
-    for split in ("train", "test"):
+    for split in ("train", "val"):
         for label in ("cat", "dog"):
             where = folder / split / label
             where.mkdir(parents=True)
@@ -343,7 +343,7 @@ def test_a_list_of_options_is_refused(command):
     done = command("train.py", "embed=[conv,linear]")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "error: embed=[...] names several options, and embed takes one: to sweep, use -m embed="
+        "error: embed=[conv,linear] names several options, and embed takes one: to sweep, use -m embed="
     )
 
 

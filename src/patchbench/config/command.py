@@ -26,20 +26,20 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(task)
         def checked(cfg: DictConfig) -> Any:
             refuse_added_options(HydraConfig.get().overrides.task)
-            if "embed" in cfg:
-                refuse_lists_of_options(HydraConfig.get().runtime.choices)
             return task(cfg)
 
         if "--dry-run" in sys.argv:
             rest = [argument for argument in sys.argv[1:] if argument not in ("--dry-run", "-m", "--multirun")]
             sys.argv[1:] = ["-m", *rest, "hydra.launcher.dry_run=true"]
-        main = one_line_errors(hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked)))
+        hydra_main = hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked))
 
         @functools.wraps(task)
+        @one_line_errors
         def start() -> Any:
+            refuse_lists_of_options(sys.argv[1:])
             if group := sweep_name():
                 os.environ[SWEEP] = group  # for the cells that run elsewhere
-            return main()
+            return hydra_main()
 
         return start
 

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -54,13 +54,12 @@ def refuse_added_options(overrides: Iterable[str]) -> None:
             raise Refused(f"no option {key!r} to add or remove: {did_you_mean(key)}; change an option by {key}=value")
 
 
-def refuse_lists_of_options(choices: Mapping[str, Any]) -> None:
+def refuse_lists_of_options(overrides: Iterable[str]) -> None:
     """Hydra merges a list of options into one of them; only schemes of position fill places side by side."""
-    for group in GROUPS:
-        if group != "pos" and group not in choices:  # Hydra records no choice where it was given a list
-            raise Refused(
-                f"{group}=[...] names several options, and {group} takes one: sweep over them by -m {group}=a,b"
-            )
+    for override in overrides:
+        group, _, options = override.partition("=")
+        if group in GROUPS and group != "pos" and options.startswith("["):
+            raise Refused(f"{override} names several options, and {group} takes one: to sweep, use -m {group}=a,b")
 
 
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:

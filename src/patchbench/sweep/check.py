@@ -39,9 +39,9 @@ def compose_cell(overrides: list[str]) -> Composed | str:
         initialize_config_dir(str(CONF), version_base="1.3")
     try:
         refuse_added_options(overrides)
+        refuse_lists_of_options(overrides)
         cfg = composed(overrides)
         choices = dict(cfg.hydra.runtime.choices)
-        refuse_lists_of_options(choices)
         folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
         with open_dict(cfg):
             del cfg["hydra"]
