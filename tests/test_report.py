@@ -19,7 +19,7 @@ from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
 from patchbench.config.plan import cells, identities, overrides, parts_at, read_study, studies
 from patchbench.runs.records import load
-from patchbench.study.figures import pareto
+from patchbench.study.numbers import pareto
 from patchbench.study.stats import t_estimate
 
 MICRO = ["model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=32", "limit_batches=4", "logger=csv"]

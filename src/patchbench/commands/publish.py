@@ -21,7 +21,7 @@ MEDIA = re.compile(r"(analysis/.+)_\d+_[0-9a-f]+\.\w+$")  # <key>_<step>_<hash>.
 def publish_workspace(project: str, entity: str | None, runs_dir: Path, out: Path) -> str:
     """Returns its link, or the path of its specification where nobody is logged in."""
     online = publish.logged_in()
-    made = workspace(publish.whose(entity, online), project, pictures(runs_dir))
+    made = workspace(publish.entity_or_default(entity, online), project, pictures(runs_dir))
     return publish.publish(made, out) if online else str(publish.write(made, out, {}))
 
 
@@ -57,7 +57,7 @@ def publish_sweep(
 def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity: str | None, out: Path) -> str:
     """Of the report.md, runs.csv and figures of a folder."""
     online = publish.logged_in()
-    entity, table = publish.whose(entity, online), read_runs(folder / "runs.csv")
+    entity, table = publish.entity_or_default(entity, online), read_runs(folder / "runs.csv")
     made = report(
         entity,
         project,

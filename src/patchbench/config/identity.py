@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config.options import Compared
+from patchbench.runs.metrics import FACTORS
 
 
 def command_line(levels: Mapping[str, Any]) -> str:
@@ -78,7 +79,8 @@ def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         groups["model"] = f"{groups['model']}-{network}"
     patch = OmegaConf.to_container(cfg.patch) if OmegaConf.is_list(cfg.patch) else cfg.patch
     levels = groups | {"patch": patch, "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
-    return levels | {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
+    levels |= {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
+    return {name: levels[name] for name in FACTORS}
 
 
 def display_name(levels: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import itables
 from plotly.offline import get_plotlyjs
 
 from patchbench import html
+from patchbench.machine import whole_file
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.dashboard.plain import embedded
 
@@ -20,23 +21,21 @@ MODULES = ("runs", "plots", "details", "board")  # of JavaScript; the last one s
 
 
 def write(runs_dir: Path, out: Path | None) -> tuple[Path, int]:
-    """The page over all runs in the folder, and how many there are. out: the file; by default in the folder.
+    """Write the page over all runs in the folder; return it with the number of runs. out: default is in the folder.
 
-    FileNotFoundError where there are no runs, ValueError where the file is a folder.
+    FileNotFoundError if there are no runs, ValueError if `out` is a folder.
     """
     path = out or runs_dir / "dashboard.html"
     if path.is_dir():
         raise ValueError(f"out={path} is a folder: give the file to write, out={path / 'dashboard.html'}")
     data = gather(runs_dir, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(page(data), encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as file:
+        file.write(page(data))
     return path, len(data["runs"])
 
 
 def page(data: dict) -> str:
-    here = files("patchbench.board")
+    here = files("patchbench.pages.dashboard")
     bundle = Path(itables.__file__).parent / "html"
     sources = {"datatables": (bundle / "dt_bundle.js").read_text(encoding="utf-8")}
     sources |= {name: (here / f"{name}.js").read_text(encoding="utf-8") for name in MODULES}
@@ -53,6 +52,6 @@ def page(data: dict) -> str:
 
 
 def url(name: str, source: str) -> str:
-    """A module that is in the page, under its name: browsers load none from another file on the disk."""
+    """A module as a data URL, since browsers load no module from another file on the disk."""
     source += f"\n//# sourceURL={name}.js\n"
     return "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()

@@ -1,4 +1,4 @@
-"""A specification as a file, always, and in W&B where one is logged in."""
+"""Write the specification of a workspace or report to a file, and save it in W&B if a person is logged in."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,22 +20,24 @@ def logged_in() -> bool:
     return resolve_mode("auto") == "online"
 
 
-def whose(entity: str | None, online: bool) -> str:
-    """The entity asked for, else that of the login; empty where nobody is logged in."""
+def entity_or_default(entity: str | None, online: bool) -> str:
+    """The entity that is given, else the entity of the login; empty if nobody is logged in."""
     if entity or not online:
         return entity or ""
-    with asking("is not there"):
+    with wandb_errors("is not there"):
         return wandb.Api().default_entity or ""
 
 
 @contextmanager
-def asking(said: str) -> Iterator[None]:
-    """ConnectionError, in one line, for whatever goes wrong on the way to W&B."""
+def wandb_errors(failure: str) -> Iterator[None]:
+    """Turn every error on the way to W&B into a ConnectionError of one line. failure: the words after `W&B`."""
     try:
         yield
     except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
         why = private(" ".join(str(error).split())[:200]) or type(error).__name__
-        raise ConnectionError(f"W&B {said} ({why}): `wandb login`, or WANDB_MODE=offline for the file alone") from error
+        raise ConnectionError(
+            f"W&B {failure} ({why}): `wandb login`, or WANDB_MODE=offline for the file alone"
+        ) from error
 
 
 def app_url() -> str:
@@ -43,36 +45,36 @@ def app_url() -> str:
 
 
 def specification(made: Made) -> dict[str, Any]:
-    """What W&B is sent. The library offers no public way that asks no server, and so its version is pinned."""
+    """The JSON that W&B receives. The version of the library is pinned: no public call makes this without a server."""
     return json.loads(made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
 
 
 def write(made: Made, path: Path, saved: Mapping[str, str]) -> Path:
-    """saved: url, id and name of what it is in W&B; the next time it is that which changes."""
+    """Write the file. saved: url, id and name in W&B, by which the next publication replaces this one."""
     kind, title = ("report", made.title) if isinstance(made, wr.Report) else ("workspace", made.name)
-    whose = {"entity": made.entity, "project": made.project}
+    place = {"entity": made.entity, "project": made.project}
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"kind": kind, "title": title} | whose | {"saved": dict(saved), "spec": specification(made)}
-    path.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    content = {"kind": kind, "title": title} | place | {"saved": dict(saved), "spec": specification(made)}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
     return path
 
 
 def saved_before(made: Made, path: Path) -> dict[str, str]:
-    """What the file says, if it is of the same project."""
+    """The entry `saved` of the file, if the file belongs to the same project."""
     if not path.exists():
         return {}
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return told["saved"] if (told["entity"], told["project"]) == (made.entity, made.project) else {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content["saved"] if (content["entity"], content["project"]) == (made.entity, made.project) else {}
 
 
 def publish(made: Made, path: Path) -> str:
-    """Save it in W&B, in place of what was saved from the same file; returns its link. Needs a login.
+    """Save it in W&B in place of the version that the same file names; return its link. Needs a login.
 
-    ConnectionError where W&B does not take it; the file is written all the same.
+    ConnectionError if W&B refuses it; the file is written all the same.
     """
     saved = saved_before(made, path)
     write(made, path, saved)
-    with asking(f"has not taken {path}"):
+    with wandb_errors(f"has not taken {path}"):
         api = wandb.Api()
         if made.project not in [project.name for project in api.projects(made.entity)]:
             api.create_project(made.project, made.entity)
@@ -81,13 +83,13 @@ def publish(made: Made, path: Path) -> str:
         except (wandb.errors.Error, KeyError, TypeError):
             if not saved:
                 raise
-            put(made, {})  # it was deleted there
-    told = (
+            put(made, {})  # somebody deleted the earlier version
+    now = (
         {"url": made.url, "id": made.id, "name": ""}
         if isinstance(made, wr.Report)
         else {"url": made.url, "id": made._internal_id, "name": made._internal_name}
     )
-    write(made, path, told)
+    write(made, path, now)
     return made.url
 
 
