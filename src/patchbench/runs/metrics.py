@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 FACTORS = ("embed", "patch", "pos", "data", "model", "augment", "optim", "seed")
 STAGES = {"train": "training", "val": "validation", "test": "test"}  # the first word of a label
 MORE, LESS, UNKNOWN = 1, -1, 0
+Number = int | float
 
 
 @dataclass(frozen=True)
@@ -49,37 +50,37 @@ class Metric:
         """The label with the unit, for an axis or a panel."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
-    def number(self, x: float, digits: int = 1) -> str:
+    def number(self, x: Number, digits: int = 1) -> str:
         """A value without its unit. digits: decimals of a share; other numbers have four significant digits."""
         if math.isnan(x):
             return "n/a"
         return f"{x * 100:.{digits}f}" if self.factor == 100 else plain(x)
 
-    def value(self, x: float, digits: int = 1) -> str:
+    def value(self, x: Number, digits: int = 1) -> str:
         """A value with its unit, as in a sentence: 25.2 %."""
         return f"{self.number(x, digits)} {self.unit}".rstrip() if not math.isnan(x) else "n/a"
 
-    def cell(self, x: float) -> str:
+    def cell(self, x: Number) -> str:
         """A value in a row or column that is named: 25.20%, or the number alone."""
         return f"{self.number(x, 2)}%" if self.unit == "%" and not math.isnan(x) else self.number(x, 2)
 
-    def signed(self, x: float) -> str:
-        """A difference without its unit. A tenth of a point or less has two decimals."""
+    def signed(self, x: Number) -> str:
+        """A difference without its unit; below ten points it has two decimals."""
         if self.factor != 100:
             return f"{'-' if x < 0 else '+'}{plain(abs(x))}"
         digits = 1 if abs(x) >= 0.1 else 2
         return f"{round(x * 100, digits) + 0.0:+.{digits}f}"
 
-    def change(self, x: float) -> str:
+    def change(self, x: Number) -> str:
         """A difference with its unit: +1.3 pt."""
         return "n/a" if math.isnan(x) else f"{self.signed(x)} {self.change_unit}".rstrip()
 
-    def clip(self, x: float) -> float:
+    def clip(self, x: Number) -> Number:
         """The nearest value that the metric can take: a share lies between 0 and 1."""
-        return min(max(x, 0.0), 1.0) if self.unit == "%" else x
+        return min(max(x, 0), 1) if self.unit == "%" else x
 
 
-def plain(x: float) -> str:
+def plain(x: Number) -> str:
     """Four significant digits; from a thousand on a whole number with commas."""
     return f"{x:,.0f}" if abs(x) >= 1000 or float(x).is_integer() else f"{x:.4g}"
 

@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from patchbench.checks import Size
-from patchbench.runs.metrics import metric
+from patchbench.runs.metrics import Number, metric
 
 # The label of a row and its text, where {name} is a figure of the record with its unit. A row whose figures are not
 # all there is left out. Of two rows with one label the later counts, unless it is left out: a CNN has no tokens.
@@ -40,7 +40,7 @@ FILES = {
 }
 
 
-def rows(result: Mapping[str, float | str]) -> dict[str, str]:
+def rows(result: Mapping[str, Number | str]) -> dict[str, str]:
     """Label and text of each row: those of ROWS, every other figure of the test split, the views of its images."""
     texts = {name: spell(name, value) for name, value in result.items()}
     filled = {}
@@ -71,7 +71,7 @@ def is_view(name: str) -> bool:
     return name.startswith("test/") and name.count("/") > 1
 
 
-def spell(name: str, value: float | str) -> str:
+def spell(name: str, value: Number | str) -> str:
     """A figure with its unit; a percent sign follows its number without a space."""
     if isinstance(value, str):
         return value
@@ -79,7 +79,7 @@ def spell(name: str, value: float | str) -> str:
 
 
 @rank_zero_only
-def print_result(title: str, result: Mapping[str, float | str], out_dir: Path | None = None) -> None:
+def print_result(title: str, result: Mapping[str, Number | str], out_dir: Path | None = None) -> None:
     """Print the figures in rows and, with `out_dir`, the files of the run."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\n[bold]{title}[/bold]")

@@ -106,7 +106,7 @@ def workspace(entity: str, project: str, keys: Sequence[str]) -> ws.Workspace:
         sections=sections(keys),
         settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=MANY),
         runset_settings=ws.RunsetSettings(
-            filters=[ws.Metric("JobType") == "train"],
+            filters="Metric('JobType') == 'train'",
             order=[ws.Ordering(ws.Summary(ACCURACY), ascending=False)],
             pinned_columns=columns(),
         ),
