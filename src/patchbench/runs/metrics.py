@@ -1,4 +1,4 @@
-"""What runs are compared by: their factors, and their metrics, each with the one meaning that every reader takes.
+"""The factors and the metrics by which runs are compared, each metric with one meaning for every reader.
 
 The name of a metric is <stage>/<quantity>, as in test/acc, or <stage>/<view>/<quantity>, as in test/canvas48/acc.
 A line of METRICS gives the meaning of a quantity in every stage. To add a metric, log it and add its line here: the
@@ -81,7 +81,7 @@ class Metric:
 
 
 def plain(x: Number) -> str:
-    """Four significant digits; from a thousand on a whole number with commas."""
+    """Spell a number with four significant digits; from a thousand on it is whole and has commas."""
     return f"{x:,.0f}" if abs(x) >= 1000 or float(x).is_integer() else f"{x:.4g}"
 
 
@@ -132,7 +132,7 @@ METRICS = {
 
 
 def metric(name: str) -> Metric:
-    """The line of a name; of a sum of metrics, `a - b`, or of a logarithm, `log2(a)`, what follows from their lines."""
+    """The line of a name. Sums of metrics, `a - b`, and logarithms, `log2(a)`, follow from the lines of their terms."""
     if name.startswith("log2("):
         return Metric(name, unit_of_change="doublings")
     if len(terms := re.split(r" [+-] ", name)) > 1:
@@ -147,7 +147,7 @@ def metric(name: str) -> Metric:
 
 
 def pattern_of(quantity: str) -> str:
-    """The key of its line in METRICS, empty where it has none."""
+    """The key of a quantity in METRICS, empty where it has none."""
     return quantity if quantity in METRICS else next((key for key in METRICS if fnmatchcase(quantity, key)), "")
 
 
@@ -168,7 +168,7 @@ def curves(stage: str) -> list[str]:
 
 
 def summaries() -> dict[str, str]:
-    """By name, the value that W&B's summary of a run shows beside the last one: max, min or mean.
+    """The value beside the last one that W&B's summary of a run shows, by the name of a metric: max, min or mean.
 
     A validation is worth its best value, a rate its mean, memory its peak. W&B takes `*` at the end of a name.
     """

@@ -28,8 +28,8 @@ def columns() -> list[str]:
 
 def title(name: str) -> str:
     """The label of a metric with its unit; W&B shows shares as they are stored, so they have no percent sign."""
-    line = metric(name)
-    return line.label if line.unit == "%" else line.title
+    row = metric(name)
+    return row.label if row.unit == "%" else row.title
 
 
 def line(name: str, *, x: str = STEP, over: str = "") -> wr.LinePlot:
@@ -78,7 +78,7 @@ def pictures(keys: Sequence[str]) -> list[Any]:
 
 
 def sections(keys: Sequence[str]) -> list[ws.Section]:
-    """keys: of media that runs have logged below `analysis/`."""
+    """All sections of the workspace. keys: names of the media that runs have logged below `analysis/`."""
     accuracy: list[Any] = [line(name) for stage in ("val", "train") for name in curves(stage)]
     accuracy.insert(1, line("val/acc", x="RelativeTime(Wall)", over=" by time"))
     accuracy += [bars(ACCURACY, factor) for factor in VARIED]
