@@ -1,4 +1,4 @@
-"""From records to pages: of a study, of any folder of runs, and of all studies together."""
+"""Write the pages of a study, of any folder of runs, and of all studies together, from the records of runs."""
 
 import shlex
 from collections.abc import Mapping, Set
@@ -10,12 +10,14 @@ import pandas as pd
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
 from patchbench.config.tuning import FILE, best, read_tuned
+from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import curves, load
 from patchbench.study import pages
 from patchbench.study.claim import Comparison, Part, Study
+from patchbench.study.numbers import Report
 from patchbench.study.verdict import Judgement, judge
 
-FACTORS = ("embed", "patch", "pos", "model", "augment", "optim")  # of a sweep; `data` makes its parts
+VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # factors of arms; `data` makes the parts
 
 
 def report_study(
@@ -23,8 +25,8 @@ def report_study(
 ) -> Path:
     """Write runs.csv, report.md, its figures and report.html; returns report.html.
 
-    scale: without one, that of which most runs are there. tuned: of every arm at the best of its grid.
-    ValueError or OSError in one line where it cannot be.
+    scale: without one, the scale that has most runs. tuned: every arm at the best setting of its grid.
+    ValueError or OSError in one line if there can be no report.
     """
     study = read_study(name, experiments)
     records = load(runs_dir)
@@ -40,9 +42,9 @@ def report_study(
         )
     folder.mkdir(parents=True, exist_ok=True)
     planned.to_csv(folder / "runs.csv", index=False)
-    table = read_runs(folder / "runs.csv")  # what the pages say is what the file says
+    table = read_runs(folder / "runs.csv")  # so that the pages agree with the file
     where = "" if runs_dir == Path("runs") else f" runs_dir={runs_dir}"
-    report = pages.Report(
+    report = Report(
         study=study,
         scale=scale,
         cells=table,
@@ -56,25 +58,26 @@ def report_study(
 
 
 def likely_scale(study: Study, there: Set[str]) -> str:
-    """The scale of which most runs are there, by the first arm of each part; of equals, cpu."""
+    """The scale that has most runs, by the first arm of each part; of equal ones, cpu."""
     first = {part.name: next(iter(part.arms)) for part in study.parts}
 
-    def found(scale: str) -> tuple[int, bool]:
-        some = [cell for cell in cells(study, scale) if cell.arm == first[cell.part]]
-        return len(there & set(identities(study, some))), scale == "cpu"
+    def finished(scale: str) -> tuple[int, bool]:
+        planned = [cell for cell in cells(study, scale) if cell.arm == first[cell.part]]
+        return len(there & set(identities(study, planned))), scale == "cpu"
 
-    return max(study.scales, key=found)
+    return max(study.scales, key=finished)
 
 
 def read_runs(path: Path) -> pd.DataFrame:
-    """runs.csv as it was written: names stay names, even 16 and none."""
+    """Read runs.csv as it was written: names stay names, even 16 and none."""
     return pd.read_csv(path, dtype={"scale": str, "part": str, "arm": str}, keep_default_na=False, na_values=[""])
 
 
 def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None) -> Path:
-    """The same tables over whatever factors vary among the runs of a folder; returns report.html.
+    """Write the same tables over whatever factors vary among the runs of a folder; returns report.html.
 
-    where: only runs of this level of a factor, or value of an option. against: the arm to compare the others with.
+    where: the level of a factor, or the value of an option, that the runs must have. against: the arm that all others
+    are compared with.
     """
     records = load(runs_dir)
     for name, value in where.items():
@@ -96,7 +99,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     table.dropna(axis=1, how="all").to_csv(folder / "runs.csv", index=False)
-    report = pages.Report(
+    report = Report(
         study=study,
         scale="",
         cells=table,
@@ -110,8 +113,8 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
 
 
 def arm_names(done: pd.DataFrame) -> pd.Series:
-    """What tells the runs apart, the seed and the data set aside: `learned`, or `pos=learned patch=4`."""
-    varied = [name for name in FACTORS if done[name].nunique(dropna=False) > 1]
+    """Name the arm of each run by the levels that vary, the seed and the data set aside: `pos=learned patch=4`."""
+    varied = [name for name in VARIED if done[name].nunique(dropna=False) > 1]
     settings = [
         name
         for name in done.columns[list(done.columns).index("status") :]
@@ -128,10 +131,10 @@ def arm_names(done: pd.DataFrame) -> pd.Series:
 
 
 def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> Study:
-    """Every arm against the first, or against the one that was asked for; nothing is predicted."""
+    """Compare every arm with the first, or with `against`; nothing is predicted."""
     parts = []
     for data, rows in done.groupby("data"):
-        ordered = rows.drop_duplicates("arm").sort_values([n for n in FACTORS if rows[n].notna().all()])["arm"]
+        ordered = rows.drop_duplicates("arm").sort_values([n for n in VARIED if rows[n].notna().all()])["arm"]
         arms = dict.fromkeys(ordered, ())
         first = next(iter(arms)) if against is None else against
         if first not in arms:
@@ -147,17 +150,17 @@ def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> S
 
 
 def report_all(experiments: Path = EXPERIMENTS) -> Path:
-    """experiments/README.md, by the runs.csv of each study, so that it needs no runs."""
+    """Write experiments/README.md from the runs.csv of each study, so that it needs no runs."""
     rows: list[tuple[Study, Judgement | None, dict[str, str]]] = []
     for name in studies(experiments):
         study = read_study(name, experiments)
         folders = [experiments / name, *(experiments / name / scale for scale in study.scales)]
-        found = [folder for folder in folders if (folder / "runs.csv").exists()]
-        for folder in found:
+        written = [folder for folder in folders if (folder / "runs.csv").exists()]
+        for folder in written:
             judgement = judge(study, read_runs(folder / "runs.csv"))
             report = (folder / "report.md").relative_to(experiments)
             rows.append((study, judgement, {"report": str(report), "protocol": f"{name}/README.md"}))
-        if not found:
+        if not written:
             rows.append((study, None, {"protocol": f"{name}/README.md"}))
     path = experiments / "README.md"
     path.write_text(pages.index(rows), encoding="utf-8")
@@ -165,12 +168,12 @@ def report_all(experiments: Path = EXPERIMENTS) -> Path:
 
 
 def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
-    """Validation accuracy after each epoch of every run that is done, and what it had cost by then."""
-    found = []
+    """Validation accuracy after each epoch of every finished run, and the cost up to that epoch."""
+    tables = []
     for row in table[table["status"] == "done"].to_dict("records"):
         score = curves(runs_dir / row["run"], "val/acc")
         images = score.index.to_numpy(dtype=float) * row["batch_size"]
-        found.append(
+        tables.append(
             pd.DataFrame(
                 {
                     "part": row["part"],
@@ -184,11 +187,11 @@ def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def write(report: pages.Report, folder: Path) -> Path:
-    """Pages and figures; figures of an earlier report go, for they may have had other parts."""
+def write(report: Report, folder: Path) -> Path:
+    """Write pages and figures. Figures of an earlier report are removed, since its parts may have been others."""
     text = pages.markdown(report)
     for old in folder.glob("*.svg"):
         old.unlink()

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from patchbench.config.compose import composed
 from patchbench.config.options import GROUPS, Compared
 from patchbench.data.fingerprint import fingerprint
+from patchbench.runs.metrics import FACTORS
 
 READERS = {"embed": ["model"], "pos": ["model"], "patch": ["model", "embed"], "epochs": ["budget"]}  # by option
 BUILDING = ("_target_", "_partial_", "_convert_")  # keys by which Hydra builds a part
@@ -107,7 +108,8 @@ def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     if network and not network.startswith(groups["model"]):
         groups["model"] = f"{groups['model']}-{network}"
     levels = groups | {"patch": plain(cfg.patch), "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
-    return levels | {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
+    levels |= {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
+    return {name: levels[name] for name in FACTORS}
 
 
 def root_of_data(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:

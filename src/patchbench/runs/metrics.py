@@ -1,92 +1,177 @@
-"""How values of a metric are written: accuracies in per cent, their differences in points, anything else as it is."""
+"""The factors and the metrics by which runs are compared, each metric with one meaning for every reader.
+
+The name of a metric is <stage>/<quantity>, as in test/acc, or <stage>/<view>/<quantity>, as in test/canvas48/acc.
+A line of METRICS gives the meaning of a quantity in every stage. To add a metric, log it and add its line here: the
+terminal, scripts/runs.py, the pages of studies, the dashboard and W&B follow. A metric without a line is shown under
+its name as a plain number.
+"""
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+FACTORS = ("embed", "patch", "pos", "data", "model", "augment", "optim", "seed")
+STAGES = {"train": "training", "val": "validation", "test": "test"}  # the first word of a label
+MORE, LESS, UNKNOWN = 1, -1, 0
+Number = int | float
 
 
 @dataclass(frozen=True)
-class Unit:
-    factor: int
-    level: str  # sign of a value
-    difference: str  # sign of a difference
+class Metric:
+    """The meaning of a name, and the spelling of its values.
 
-    def value(self, x: float, digits: int = 1) -> str:
-        return "n/a" if math.isnan(x) else f"{self.number(x, digits)}{self.level}"
+    unit: `%` for shares, which are stored between 0 and 1. better: MORE, LESS or UNKNOWN. curves: the stages of
+    training in which the metric is logged again and again; W&B draws a panel for each. main: the stage in which the
+    metric is a main figure, shown to readers who choose no columns.
+    """
 
-    def number(self, x: float, digits: int = 1) -> str:
-        return f"{x * self.factor:.{digits}f}" if self.factor == 100 else f"{x:.4g}"
+    label: str = ""
+    unit: str = ""
+    better: int = UNKNOWN
+    curves: tuple[str, ...] = ()
+    main: str = ""
+    unit_of_change: str | None = None  # unit of a difference, where it is another
 
-    def change(self, x: float) -> str:
-        return "n/a" if math.isnan(x) else f"{self.signed(x)}{self.difference}"
+    @property
+    def factor(self) -> int:
+        """Multiplies a stored value into the value that is read."""
+        return 100 if self.unit in ("%", "pt") else 1
 
-    def signed(self, x: float) -> str:
+    @property
+    def change_unit(self) -> str:
+        if self.unit_of_change is not None:
+            return self.unit_of_change
+        return "pt" if self.unit == "%" else self.unit
+
+    @property
+    def title(self) -> str:
+        """The label with the unit, for an axis or a panel."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def number(self, x: Number, digits: int = 1) -> str:
+        """A value without its unit. digits: decimals of a share; other numbers have four significant digits."""
+        if math.isnan(x):
+            return "n/a"
+        return f"{x * 100:.{digits}f}" if self.factor == 100 else plain(x)
+
+    def value(self, x: Number, digits: int = 1) -> str:
+        """A value with its unit, as in a sentence: 25.2 %."""
+        return f"{self.number(x, digits)} {self.unit}".rstrip() if not math.isnan(x) else "n/a"
+
+    def cell(self, x: Number) -> str:
+        """A value in a row or column that is named: 25.20%, or the number alone."""
+        return f"{self.number(x, 2)}%" if self.unit == "%" and not math.isnan(x) else self.number(x, 2)
+
+    def signed(self, x: Number) -> str:
+        """A difference without its unit; below ten points it has two decimals."""
         if self.factor != 100:
-            return f"{x:+.4g}"
+            return f"{'-' if x < 0 else '+'}{plain(abs(x))}"
         digits = 1 if abs(x) >= 0.1 else 2
         return f"{round(x * 100, digits) + 0.0:+.{digits}f}"
 
+    def change(self, x: Number) -> str:
+        """A difference with its unit: +1.3 pt."""
+        return "n/a" if math.isnan(x) else f"{self.signed(x)} {self.change_unit}".rstrip()
 
-def unit(metric: str) -> Unit:
-    if metric.startswith("log2("):
-        return Unit(1, "", " doublings")
-    accuracy = all(re.search(r"acc|same$|macro", name) for name in re.split(r" [+-] ", metric))
-    return Unit(100, " %", " pt") if accuracy else Unit(1, "", "")
+    def clip(self, x: Number) -> Number:
+        """The nearest value that the metric can take: a share lies between 0 and 1."""
+        return min(max(x, 0), 1) if self.unit == "%" else x
 
 
-UNITS = {
-    r"_gib$": "GiB",
-    r"images_per_s(_per_gpu)?$": "images/s",
-    r"tokens_per_s$": "tokens/s",
-    r"_ms(_|$)": "ms",
-    r"_s$": "s",
-    r"tflops_per_gpu$": "TFLOP/s",
-    r"gflops_\w+$": "GFLOP",
-    r"gmacs$": "GMAC",
-    r"params_m$": "million",
+def plain(x: Number) -> str:
+    """Spell a number with four significant digits; from a thousand on it is whole and has commas."""
+    return f"{x:,.0f}" if abs(x) >= 1000 or float(x).is_integer() else f"{x:.4g}"
+
+
+# By quantity: label, unit, which way is better, stages with curves, stage of a main figure. The first line that fits
+# counts; `*` stands for any letters. Lines without a label give names their unit.
+METRICS = {
+    "acc": Metric("accuracy", "%", MORE, curves=("val", "train"), main="test"),
+    "acc_best": Metric("accuracy, best", "%", MORE, main="val"),
+    "acc5": Metric("top-5 accuracy", "%", MORE, curves=("val",)),
+    "acc_low": Metric("accuracy, low end of the 95 % interval", "%", MORE),
+    "acc_high": Metric("accuracy, high end of the 95 % interval", "%", MORE),
+    "same": Metric("same class as unmoved", "%", MORE),
+    "loss": Metric("loss", "", LESS, curves=("val", "train")),
+    "grad_norm": Metric("gradient norm", curves=("train",)),
+    "lr-*": Metric("learning rate"),
+    "images": Metric("images"),
+    "images_per_s": Metric("training speed", "images/s", MORE, curves=("throughput",), main="final"),
+    "images_per_s_per_gpu": Metric("training speed per device", "images/s", MORE),
+    "tokens_per_s": Metric("training speed in tokens", "tokens/s", MORE, curves=("throughput",)),
+    "ms_per_image": Metric("training time per image", "ms", LESS),
+    "step_ms": Metric("time of a step", "ms", LESS, curves=("throughput",)),
+    "step_ms_median": Metric("time of a step, median", "ms", LESS),
+    "step_ms_p95": Metric("time of a step, 95th percentile", "ms", LESS),
+    "data_wait_ms": Metric("waiting for data in a step", "ms", LESS, curves=("throughput",)),
+    "data_wait_frac": Metric("share of the time spent waiting for data", "%", curves=("throughput",)),
+    "tflops_per_gpu": Metric("computation per device", "TFLOP/s", MORE, curves=("throughput",)),
+    "mfu": Metric("MFU, share of the bf16 peak", "%", MORE, curves=("throughput",)),
+    "memory": Metric("peak memory", "GiB", LESS),  # of the GPU, or of the host where there is none
+    "gpu_peak_allocated_gib": Metric("peak GPU memory of tensors", "GiB", LESS, curves=("memory",)),
+    "gpu_peak_reserved_gib": Metric("peak GPU memory of the allocator", "GiB", LESS, curves=("memory",)),
+    "gpu_alloc_retries": Metric("GPU allocations tried again", curves=("memory",)),
+    "cpu_rss_gib": Metric("peak host memory", "GiB", LESS, curves=("memory",)),
+    "tokens": Metric("tokens per image", "", LESS),
+    "params": Metric("parameters", "", LESS),
+    "params_m": Metric("parameters", "million", LESS),
+    "gmacs": Metric("multiply-accumulates per image", "GMAC", LESS),
+    "gflops_fwd": Metric("forward computation per image", "GFLOP", LESS),
+    "gflops_train": Metric("training computation per image", "GFLOP", LESS),
+    "wall_s": Metric("wall time", "s", LESS, main="time"),
+    "acc_*": Metric("", "%", MORE),
+    "*_per_s": Metric("", "", MORE),
+    "*_gib": Metric("", "GiB", LESS),
+    "*_ms": Metric("", "ms", LESS),
+    "*_ms_*": Metric("", "ms", LESS),
+    "*_s": Metric("", "s", LESS),
+    "*_frac": Metric("", "%"),
 }
 
 
-SHARE = re.compile(r"_frac$|/mfu$")  # of one, beside what study.units knows
+def metric(name: str) -> Metric:
+    """The line of a name. Sums of metrics, `a - b`, and logarithms, `log2(a)`, follow from the lines of their terms."""
+    if name.startswith("log2("):
+        return Metric(name, unit_of_change="doublings")
+    if len(terms := re.split(r" [+-] ", name)) > 1:
+        units = {metric(term).change_unit for term in terms}
+        return Metric(name, units.pop() if len(units) == 1 else "")
+    *before, quantity = name.split("/")
+    line = METRICS.get(pattern_of(quantity), Metric())
+    if not line.label:
+        return replace(line, label=name)
+    words = f"{STAGES[before[0]]} {line.label}" if before and before[0] in STAGES else line.label
+    return replace(line, label=", ".join([words, *before[1:]]))
 
 
-MORE_IS_BETTER = re.compile(r"acc|same$|macro|_per_s|tflops_per_gpu$|mfu$")
+def pattern_of(quantity: str) -> str:
+    """The key of a quantity in METRICS, empty where it has none."""
+    return quantity if quantity in METRICS else next((key for key in METRICS if fnmatchcase(quantity, key)), "")
 
 
-LESS_IS_BETTER = re.compile(r"loss$|_gib$|_ms(_|$)|_s$|^model/(tokens|params|params_m|gmacs|gflops_\w+)$")
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort names as METRICS has them, those without a line last."""
+    place = {key: i for i, key in enumerate([*METRICS, ""])}
+    return sorted(names, key=lambda name: (place[pattern_of(name.rpartition("/")[2])], name))
 
 
-def sign(name: str) -> tuple[int, str]:
-    """What a value is multiplied by to be read, and its unit."""
-    if unit(name).factor == 100 or SHARE.search(name):
-        return 100, "%"
-    return 1, next((sign for pattern, sign in UNITS.items() if re.search(pattern, name)), "")
+def main_figures() -> list[str]:
+    """Names of the metrics that are shown to readers who choose no columns."""
+    return [f"{line.main}/{quantity}" for quantity, line in METRICS.items() if line.main]
 
 
-def better(name: str) -> int:
-    """1 where more is better, -1 where less is, 0 where neither is known."""
-    if LESS_IS_BETTER.search(name) and not name.endswith("_per_s"):
-        return -1
-    return 1 if MORE_IS_BETTER.search(name) else 0
+def curves(stage: str) -> list[str]:
+    """Names of the metrics that are logged again and again in a stage of training."""
+    return [f"{stage}/{quantity}" for quantity, line in METRICS.items() if stage in line.curves]
 
 
-# A row, and how the figures of the record make it; it is left out where one of them is not there. Of two with one
-# label the later one counts, unless it is left out: a CNN has no tokens.
-ROWS = (
-    (
-        "test accuracy",
-        "{test/acc:.2%}, 95 % interval {test/acc_low:.1%} to {test/acc_high:.1%}, {test/images:,} images",
-    ),
-    ("validation accuracy", "{val/acc_best:.2%}  at best"),
-    ("throughput", "{final/images_per_s:,.0f} images/s"),
-    ("throughput", "{final/images_per_s:,.0f} images/s, {final/tokens_per_s:,.0f} tokens/s"),
-    ("step time", "{final/step_ms_median:.1f} ms median, {final/step_ms_p95:.1f} ms p95"),
-    ("waiting for data", "{final/data_wait_frac:.1%} of the time"),
-    ("compute", "{final/tflops_per_gpu:.3g} TFLOP/s per device"),
-    ("MFU", "{final/mfu:.1%} of the bf16 peak"),
-    ("GPU memory, peak", "{final/gpu_peak_allocated_gib:.2f} GiB, {final/gpu_peak_reserved_gib:.2f} GiB reserved"),
-    ("memory, peak", "{final/cpu_rss_gib:.2f} GiB resident"),
-    ("network", "{model/params:,} parameters, {model/gmacs:.4g} GMACs per image"),
-    ("input stage", "{model/grid} patches, {model/tokens:,} tokens"),
-    ("wall time", "{time/wall_s:.0f} s"),
-)
+def summaries() -> dict[str, str]:
+    """The value beside the last one that W&B's summary of a run shows, by the name of a metric: max, min or mean.
+
+    A validation is worth its best value, a rate its mean, memory its peak. W&B takes `*` at the end of a name.
+    """
+    best = {MORE: "max", LESS: "min"}
+    validated = {name: best[metric(name).better] for name in curves("val") if metric(name).better}
+    return validated | {"throughput/*": "mean", "memory/*": "max"}

@@ -1,4 +1,4 @@
-"""A study as data, written before it is run: what is claimed, what is compared, and what would decide it.
+"""A study as data, written before it is run: the claim, the arms compared, and the rule that decides.
 
 Every statement is of one form: a sum of arms lies in a region. So one rule decides all of them (verdict.py).
 """
@@ -59,7 +59,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures from elsewhere, as printed there; by arm where the arm is one of ours, by what it was where not."""
+    """Figures from elsewhere, as printed there, by the name of our arm or else by the name that they have there."""
 
     source: str
     figures: Mapping[str, Any]
@@ -86,7 +86,7 @@ class Study:
 
 
 def parse(name: str, tree: Mapping[str, Any]) -> Study:
-    """From study.yaml. ValueError names the place and the cure."""
+    """Read the content of a study.yaml. ValueError names the place and the cure."""
     where = f"study {name}"
     known(tree, where, "question quote source expect means metric factors arms overrides scales parts published tune")
     for key in ("question", "quote", "source", "expect", "means", "scales", "parts"):
@@ -125,8 +125,8 @@ def parse_scale(where: str, body: Mapping[str, Any]) -> Scale:
 def parse_seeds(where: str, given: Any) -> tuple[int, ...]:
     if isinstance(given, list) and all(isinstance(seed, int) for seed in given):
         return tuple(given)
-    if found := re.fullmatch(r"(\d+)-(\d+)", str(given)):
-        return tuple(range(int(found[1]), int(found[2]) + 1))
+    if ends := re.fullmatch(r"(\d+)-(\d+)", str(given)):
+        return tuple(range(int(ends[1]), int(ends[2]) + 1))
     raise ValueError(f"{where}: seeds={given} must be a range, as in 0-9, or a list, as in [0, 1, 2]")
 
 
@@ -153,7 +153,7 @@ def parse_part(where: str, name: str, body: Mapping[str, Any], study: Mapping[st
 
 
 def parse_arms(where: str, body: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Every combination of the factors, called by its levels as in none/4; then the arms that have names."""
+    """Name every combination of the factors by its levels, as in none/4; then add the arms that have names."""
     factors = body.get("factors", {})
     arms = {}
     for levels in product(*factors.values()) if factors else ():
@@ -166,7 +166,7 @@ def parse_arms(where: str, body: Mapping[str, Any]) -> dict[str, tuple[str, ...]
 
 
 def spell(level: Any) -> str:
-    """As on the command line."""
+    """A level as on the command line."""
     return str(level).replace(" ", "").replace("'", "")
 
 
@@ -208,7 +208,7 @@ def region(where: str, body: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def parse_terms(text: str) -> Terms:
-    """`a - b + c`, with spaces around the signs: names may hold the signs themselves."""
+    """Read `a - b + c`. There are spaces around the signs, since names may contain the signs."""
     parts = re.split(r" ([+-]) ", text)
     signs = [1, *(1 if sign == "+" else -1 for sign in parts[1::2])]
     return tuple(zip(signs, (part.strip() for part in parts[::2]), strict=True))

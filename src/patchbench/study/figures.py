@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG. Colours: Okabe & Ito (2008), told apart by everyone, and never the only sign."""
+"""The pictures of a report, as SVG. Colours: Okabe & Ito (2008), which everyone can tell apart; never the only sign."""
 
 import io
 import math
@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
-from patchbench.runs.metrics import Unit, unit
-from patchbench.study.claim import Part, Terms
+from patchbench.runs.metrics import Metric, metric
+from patchbench.study.claim import Part
+from patchbench.study.numbers import differing, pareto, sum_of_arms
 from patchbench.study.stats import t_estimate
 from patchbench.study.verdict import Finding, Step
 
@@ -48,15 +49,10 @@ def canvas(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def spelled(terms: Terms) -> str:
-    (sign, first), *rest = terms
-    return ("−" if sign < 0 else "") + first + "".join(f" {'+' if s > 0 else '−'} {arm}" for s, arm in rest)
-
-
 def arms(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
-    """For each part: every seed of every arm as a dot, the mean and its 95 % interval, and chance as a line.
+    """Draw each part: every seed of every arm as a dot, the mean and its 95 % interval, and chance as a line.
 
-    parts: with rows arm, seed, score.
+    parts: each with the rows arm, seed, score.
     """
     with mpl.rc_context(STYLE):
         columns = min(len(parts), 3 if max(len(part.arms) for part, _ in parts) <= 8 else 2)
@@ -72,56 +68,54 @@ def arms(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
 
 
 def one_part(ax: Axes, part: Part, scores: pd.DataFrame) -> None:
-    measure = unit(part.metric)
+    line = metric(part.metric)
     names = list(part.arms)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     if part.chance is not None:
-        show_chance(ax, part.chance, scores["score"], measure)
+        show_chance(ax, part.chance, scores["score"], line)
     for row, name in enumerate(names):
-        values = scores[scores["arm"] == name].sort_values("seed")["score"].dropna().to_numpy() * measure.factor
+        values = scores[scores["arm"] == name].sort_values("seed")["score"].dropna().to_numpy()
         if not len(values):
             ax.text(0.5, row, "no result", transform=ax.get_yaxis_transform(), va="center", color=GREY)
             continue
         height = row + np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else [row]
-        ax.plot(values, height, "o", color=COLOURS[5], markersize=4, alpha=0.8, markeredgewidth=0, zorder=2)
-        mean = t_estimate(values)
-        ax.plot(mean.mean, row, "|", color=COLOURS[0], markersize=16, markeredgewidth=2.5, zorder=4)
-        if mean.n > 1:
-            ax.plot([mean.low, mean.high], [row, row], color=COLOURS[0], linewidth=2.5, zorder=3)
+        ax.plot(
+            values * line.factor, height, "o", color=COLOURS[5], markersize=4, alpha=0.8, markeredgewidth=0, zorder=2
+        )
+        e = t_estimate(values)
+        ax.plot(e.mean * line.factor, row, "|", color=COLOURS[0], markersize=16, markeredgewidth=2.5, zorder=4)
+        if e.n > 1:
+            ends = [line.clip(end) * line.factor for end in (e.low, e.high)]
+            ax.plot(ends, [row, row], color=COLOURS[0], linewidth=2.5, zorder=3)
     ax.set_title(part.name)
-    ax.set_xlabel(axis_name(part.metric, measure))
+    ax.set_xlabel(line.title)
     ax.margins(x=0.06)
     ax.grid(axis="x", color="#eceff1", linewidth=0.8)
     ax.set_axisbelow(True)
 
 
-def show_chance(ax: Axes, chance: float, scores: pd.Series, measure: Unit) -> None:
-    """As a line, unless it lies so far off that the arms could not be told apart beside it."""
+def show_chance(ax: Axes, chance: float, scores: pd.Series, line: Metric) -> None:
+    """Draw chance as a line, or as text if it lies so far off that the arms would shrink to one spot."""
     far = scores.min() - chance > 3 * (scores.max() - scores.min()) > 0
     if far:
-        text = f"← guessing: {measure.value(chance, 0)}"
+        text = f"← guessing: {line.value(chance, 0)}"
         ax.text(0.01, 0.01, text, transform=ax.transAxes, color=GREY, fontsize=9, va="bottom")
         return
-    ax.axvline(chance * measure.factor, color=GREY, linestyle="--", linewidth=1)
-    ax.text(chance * measure.factor, -0.55, " guessing", color=GREY, fontsize=9, va="top")
-
-
-def axis_name(metric: str, measure: Unit) -> str:
-    names = {"test/acc": "test accuracy", "val/acc_best": "validation accuracy"}
-    return names.get(metric, metric) + (" (%)" if measure.factor == 100 else "")
+    ax.axvline(chance * line.factor, color=GREY, linestyle="--", linewidth=1)
+    ax.text(chance * line.factor, -0.55, " guessing", color=GREY, fontsize=9, va="top")
 
 
 def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
-    """Every comparison as its 95 % interval, above the region where the statement is true.
+    """Draw every comparison as its 95 % interval, above the region where the statement is true.
 
-    Statements of equality, whose margins are small, have a scale of their own; so has each unit. words: by verdict.
+    Statements of equality have small margins, and so a scale of their own; so has each unit. words: by verdict.
     """
     groups: dict[tuple[int, bool], list[tuple[Finding, Step]]] = {}
     for finding in findings:
         equality = math.isfinite(finding.comparison.low) and math.isfinite(finding.comparison.high)
         for step in finding.steps:
-            groups.setdefault((finding.unit.factor, equality), []).append((finding, step))
+            groups.setdefault((finding.metric.factor, equality), []).append((finding, step))
     with mpl.rc_context(STYLE):
         heights = [0.9 + 0.42 * len(group) for group in groups.values()]
         figure = canvas(sum(heights) + 0.3)
@@ -132,7 +126,7 @@ def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
 
 
 def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, words: Mapping[str, str]) -> None:
-    factor = group[0][0].unit.factor
+    factor = group[0][0].metric.factor
     edges = [0.0]
     for finding, step in group:
         at = offset(finding) * factor
@@ -152,9 +146,9 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
             ax.plot([e.low * factor - at, e.high * factor - at], [row, row], color=colour, linewidth=2.5, zorder=3)
         if e.n:
             ax.plot(e.mean * factor - at, row, mark, color=colour, markersize=8, zorder=4)
-        minus = f" − {finding.unit.value(offset(finding))}" if at else ""
-        metric = "" if finding.comparison.metric == finding.part.metric else f", {finding.comparison.metric}"
-        labels.append(f"{finding.part.name}: {spelled(step.terms)}{minus}{metric}")
+        minus = f" − {finding.metric.value(offset(finding))}" if at else ""
+        of = "" if finding.comparison.metric == finding.part.metric else f", {finding.comparison.metric}"
+        labels.append(f"{finding.part.name}: {sum_of_arms(step.terms)}{minus}{of}")
         ax.text(
             1.01, row, words[finding.verdict], transform=ax.get_yaxis_transform(), va="center", color=colour, fontsize=9
         )
@@ -169,30 +163,9 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
 
 
 def offset(finding: Finding) -> float:
-    """What an arm is said to equal, so that zero is where the statement is exactly true."""
+    """The value that is claimed of an arm; less this value, zero is where the statement is exactly true."""
     low, high = finding.comparison.low, finding.comparison.high
     return (low + high) / 2 if math.isfinite(low) and math.isfinite(high) else 0.0
-
-
-COSTS = {
-    "final/images_per_s": ("images per second, trained", True),
-    "memory": ("peak memory (GiB)", False),
-    "model/tokens": ("tokens per image", False),
-    "model/gflops_train": ("GFLOPs per image, trained", False),
-}
-
-
-def pareto(cost: Sequence[float], gain: Sequence[float], *, more_is_better: bool) -> list[bool]:
-    """Which points no other beats: none is at least as good in both and better in one."""
-    price = [-c if more_is_better else c for c in cost]
-    points = list(zip(price, gain, strict=True))
-    return [not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points) for p in points]
-
-
-def differing(table: pd.DataFrame) -> list[str]:
-    """The costs in which arms differ, by a hundredth at least."""
-    there = [name for name in COSTS if name in table and table[name].notna().all()]
-    return [name for name in there if table[name].max() > 1.01 * table[name].min()]
 
 
 def spaced(values: Sequence[float]) -> list[float]:
@@ -206,8 +179,8 @@ def spaced(values: Sequence[float]) -> list[float]:
 
 
 def costs(part: Part, table: pd.DataFrame) -> Figure:
-    """Accuracy against each cost; table: one row per arm with `score` and the columns of COSTS."""
-    measure = unit(part.metric)
+    """Draw the score against each cost in which arms differ. table: one row for each arm, as cost_table makes it."""
+    line = metric(part.metric)
     shown = differing(table)
     with mpl.rc_context(STYLE):
         figure = canvas(3.5 * math.ceil(len(shown) / 2) + 0.3)
@@ -215,8 +188,8 @@ def costs(part: Part, table: pd.DataFrame) -> Figure:
         for ax in axes[len(shown) :]:
             ax.set_visible(False)
         for ax, name in zip(axes, shown, strict=False):
-            label, more = COSTS[name]
-            gain = (table["score"] * measure.factor).tolist()
+            more = metric(name).better > 0
+            gain = (table["score"] * line.factor).tolist()
             front = pareto(table[name].tolist(), gain, more_is_better=more)
             for i, (arm, x, y, best) in enumerate(zip(table.index, table[name], gain, front, strict=True)):
                 ax.plot(
@@ -231,8 +204,8 @@ def costs(part: Part, table: pd.DataFrame) -> Figure:
                 ax.xaxis.set_major_formatter(ScalarFormatter())
                 ax.xaxis.set_minor_locator(NullLocator())
                 ax.xaxis.set_minor_formatter(NullFormatter())
-            ax.set_xlabel(label + (": right is better" if more else ": left is better"))
-            ax.set_ylabel(axis_name(part.metric, measure))
+            ax.set_xlabel(metric(name).title + (": right is better" if more else ": left is better"))
+            ax.set_ylabel(line.title)
             ax.margins(0.1)
             ax.grid(color="#eceff1", linewidth=0.8)
         handles, labels = axes[0].get_legend_handles_labels()
@@ -242,10 +215,11 @@ def costs(part: Part, table: pd.DataFrame) -> Figure:
 
 
 def learning(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
-    """Validation accuracy by epoch: mean of the seeds, and their 95 % interval as a band.
+    """Draw validation accuracy by epoch: the mean of the seeds, and its 95 % interval as a band.
 
-    parts: with rows arm, seed, epoch, score.
+    parts: each with the rows arm, seed, epoch, score.
     """
+    line = metric("val/acc")
     with mpl.rc_context(STYLE):
         columns = min(len(parts), 2)
         rows = math.ceil(len(parts) / columns)
@@ -258,17 +232,19 @@ def learning(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
                 table = points[points["arm"] == arm].pivot_table(index="epoch", columns="seed", values="score").dropna()
                 if table.empty:
                     continue
-                found = [t_estimate(row * 100) for row in table.to_numpy()]
-                colour, line = COLOURS[i % 8], LINES[i // 8 % 4] if len(part.arms) > 8 else LINES[i % 4]
-                ax.plot(table.index, [e.mean for e in found], line, color=colour, label=arm, linewidth=1.8)
+                estimates = [t_estimate(row) for row in table.to_numpy()]
+                means = [e.mean * line.factor for e in estimates]
+                colour, dashes = COLOURS[i % 8], LINES[i // 8 % 4] if len(part.arms) > 8 else LINES[i % 4]
+                ax.plot(table.index, means, dashes, color=colour, label=arm, linewidth=1.8)
                 if table.shape[1] > 1:
-                    low, high = [e.low for e in found], [e.high for e in found]
+                    low = [line.clip(e.low) * line.factor for e in estimates]
+                    high = [line.clip(e.high) * line.factor for e in estimates]
                     ax.fill_between(table.index, low, high, color=colour, alpha=0.15, linewidth=0)
             if part.chance is not None:
-                ax.axhline(part.chance * 100, color=GREY, linestyle="--", linewidth=1)
+                ax.axhline(part.chance * line.factor, color=GREY, linestyle="--", linewidth=1)
             ax.set_title(part.name)
             ax.set_xlabel("epoch")
-            ax.set_ylabel("validation accuracy (%)")
+            ax.set_ylabel(line.title)
             ax.grid(color="#eceff1", linewidth=0.8)
             ax.legend(frameon=False, fontsize=9, ncols=1 if len(part.arms) <= 6 else 2)
         return figure

@@ -1,4 +1,4 @@
-"""What can be said of a few paired seeds: intervals, exact p values, equivalence, and what would have been found.
+"""The statistics of a few paired seeds: intervals, exact p values, equivalence, and power.
 
 BCa bootstrap: Efron (1987). Sign flips: Fisher (1935). TOST: Schuirmann (1987). Several comparisons: Holm (1979).
 """
@@ -25,7 +25,7 @@ Values = Float[np.ndarray, " n"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of n seeds: mean, standard deviation, and a 95 % interval of the mean; nan where n does not suffice."""
+    """Mean, standard deviation and 95 % interval of the mean of n seeds; nan where n does not suffice."""
 
     n: int
     mean: float
@@ -55,7 +55,7 @@ def bca_estimate(values: Values) -> Estimate:
     if n < 2 or sd == 0:
         edge = mean if n > 1 else math.nan
         return Estimate(n, mean, sd, edge, edge)
-    found = stats.bootstrap(
+    result = stats.bootstrap(
         (values,),
         np.mean,
         confidence_level=1 - ALPHA,
@@ -63,7 +63,7 @@ def bca_estimate(values: Values) -> Estimate:
         method="BCa",
         rng=np.random.default_rng(0),
     )
-    return Estimate(n, mean, sd, *map(float, found.confidence_interval))
+    return Estimate(n, mean, sd, *map(float, result.confidence_interval))
 
 
 def sign_flip_p(values: Values, null: float = 0.0) -> float:
@@ -72,7 +72,7 @@ def sign_flip_p(values: Values, null: float = 0.0) -> float:
     apart[np.abs(apart) < 1e-12] = 0.0  # a difference of two equal accuracies is no evidence, however it was rounded
     if len(apart) < 2:
         return 1.0
-    found = stats.permutation_test(
+    result = stats.permutation_test(
         (apart,),
         lambda x, axis: np.mean(x, axis=axis),
         permutation_type="samples",
@@ -80,11 +80,11 @@ def sign_flip_p(values: Values, null: float = 0.0) -> float:
         n_resamples=ENUMERATED,
         rng=np.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def tost_p(values: Values, low: float, high: float) -> float:
-    """p of "the mean is not between low and high": the larger of two one-sided t tests."""
+    """The p value of "the mean is not between low and high": the larger one of two one-sided t tests."""
     if len(values) < 2:
         return 1.0
     if spread(values) == 0:
@@ -93,7 +93,7 @@ def tost_p(values: Values, low: float, high: float) -> float:
 
 
 def holm(p: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-    """Adjusted so that ALPHA bounds the chance of one false finding among all m."""
+    """Adjust p values so that ALPHA bounds the chance of one false finding among all m."""
     return multipletests(p, ALPHA, method="holm")[1] if len(p) else p
 
 
@@ -109,7 +109,7 @@ def detectable(n: int, sd: float, comparisons: int = 1) -> float:
 
 @lru_cache
 def standard_effect(n: int, alpha: float) -> float:
-    """In units of sd. Up to twelve seeds by simulation of the very test, for there the t test promises too much."""
+    """The smallest difference in units of sd. Up to twelve seeds by simulation: there the t test promises too much."""
     if 2 / 2**n > alpha:
         return math.inf
     if n > 12:
@@ -118,13 +118,13 @@ def standard_effect(n: int, alpha: float) -> float:
     low, high = 0.0, 16.0
     for _ in range(12):
         middle = (low + high) / 2
-        found = float(np.mean(sign_flip_ps(noise + middle) <= alpha))
-        low, high = (low, middle) if found >= POWER else (middle, high)
+        power = float(np.mean(sign_flip_ps(noise + middle) <= alpha))
+        low, high = (low, middle) if power >= POWER else (middle, high)
     return high
 
 
 def sign_flip_ps(samples: Float[np.ndarray, "k n"]) -> Float[np.ndarray, " k"]:
-    """`sign_flip_p` of many samples of few values at once."""
+    """The `sign_flip_p` of many samples of few values at once."""
     flips = np.array(list(product((1.0, -1.0), repeat=samples.shape[1])))
     sums = np.abs(samples @ flips.T)  # the first flips nothing
     return (sums >= sums[:, :1] * (1 - 1e-12)).mean(axis=1)

@@ -1,4 +1,4 @@
-"""From the cells of a study to its verdict: by intervals and exact p values, never by a mean.
+"""Decide the verdict on a study from its cells: by intervals and exact p values, never by a mean.
 
 A statement is supported when the whole 95 % interval lies in its region, refuted when the whole interval lies outside,
 and either way only if the p value of the opposite, corrected over all statements of the study (Holm, 1979), is at most
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from patchbench.runs.metrics import Unit, unit
+from patchbench.runs.metrics import Metric, metric
 from patchbench.study.claim import Comparison, Part, Study, Terms, parse_terms
 from patchbench.study.stats import (
     ALPHA,
@@ -30,7 +30,7 @@ from patchbench.study.stats import (
 
 @dataclass(frozen=True)
 class Step:
-    """One sum of arms, measured. p: of the bound that the mean has to be told apart from; detectable: see stats."""
+    """One sum of arms, measured. p: that of the bound which the mean must differ from. detectable: see stats."""
 
     terms: Terms
     values: Values  # one for each seed
@@ -44,11 +44,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of a comparison. p: of all its steps together, before and after correction over the study."""
+    """The result of a comparison. p: that of all its steps together, before and after correction over the study."""
 
     part: Part
     comparison: Comparison
-    unit: Unit
+    metric: Metric
     steps: tuple[Step, ...]
     p: float
     p_holm: float
@@ -69,11 +69,14 @@ class Judgement:
 
 
 def judge(study: Study, cells: pd.DataFrame) -> Judgement:
-    """cells: one row for each planned run, with part, arm, seed, status, and the figures of its result."""
+    """Judge every comparison and the whole claim.
+
+    cells: one row for each planned run, with part, arm, seed, status, and the figures of its result.
+    """
     pairs = [(part, comparison) for part, comparison in study.comparisons if part.name in set(cells["part"])]
-    found = [measure(part, comparison, cells, len(pairs)) for part, comparison in pairs]
-    adjusted = holm(np.array([finding.p for finding in found]))
-    findings = tuple(decide(replace(f, p_holm=float(p)), len(pairs)) for f, p in zip(found, adjusted, strict=True))
+    measured = [measure(part, comparison, cells, len(pairs)) for part, comparison in pairs]
+    adjusted = holm(np.array([finding.p for finding in measured]))
+    findings = tuple(decide(replace(f, p_holm=float(p)), len(pairs)) for f, p in zip(measured, adjusted, strict=True))
     return Judgement(*conclude(findings), findings)
 
 
@@ -111,20 +114,20 @@ def measure(part: Part, comparison: Comparison, cells: pd.DataFrame, comparisons
     steps = tuple(step(terms, table, comparison, comparisons) for terms in comparison.sums)
     without: dict[str, list[str]] = {}
     for row in scores[scores["score"].isna()].itertuples():
-        said = "has no such figure" if row.status == "done" else row.status
-        without.setdefault(str(row.arm), []).append(f"seed {row.seed} {said}")
-    return Finding(part, comparison, unit(comparison.metric), steps, joint_p(steps), math.nan, "", "", without)
+        reason = "has no such figure" if row.status == "done" else row.status
+        without.setdefault(str(row.arm), []).append(f"seed {row.seed} {reason}")
+    return Finding(part, comparison, metric(comparison.metric), steps, joint_p(steps), math.nan, "", "", without)
 
 
-def score(part: Part, metric: str, cells: pd.DataFrame) -> pd.Series:
-    """The metric of each cell, nan where there is none; a diverged run counts as what it can do, which is to guess."""
+def score(part: Part, name: str, cells: pd.DataFrame) -> pd.Series:
+    """The metric of each cell, nan where there is none. A diverged run counts as guessing, which it can do."""
     total = pd.Series(0.0, index=cells.index)
-    for sign, name in parse_terms(metric):
-        logarithm = re.fullmatch(r"log2\((.+)\)", name)
-        column = cells.get(logarithm[1] if logarithm else name, pd.Series(math.nan, index=cells.index))
+    for sign, term in parse_terms(name):
+        logarithm = re.fullmatch(r"log2\((.+)\)", term)
+        column = cells.get(logarithm[1] if logarithm else term, pd.Series(math.nan, index=cells.index))
         values = pd.to_numeric(column).where(cells["status"] == "done")
         total += sign * (np.log2(values) if logarithm else values)
-    guessing = part.chance if metric == part.metric and part.chance is not None else math.nan
+    guessing = part.chance if name == part.metric and part.chance is not None else math.nan
     return total.mask(cells["status"] == "diverged", guessing)
 
 
@@ -161,8 +164,8 @@ def decide(finding: Finding, comparisons: int) -> Finding:
     if finding.without_result:
         arm, seeds = next(iter(finding.without_result.items()))
         missing = sum(map(len, finding.without_result.values()))
-        verdict, because = "undetermined", f"{missing} runs without a result, the first of {arm}: {seeds[0]}"
-        because = because.replace("1 runs", "1 run").replace(", the first", "") if missing == 1 else because
+        some = "1 run without a result" if missing == 1 else f"{missing} runs without a result, the first"
+        verdict, because = "undetermined", f"{some} of {arm}: {seeds[0]}"
     elif n < LEAST_SEEDS:
         verdict, because = "undetermined", f"{n} seeds; fewer than {LEAST_SEEDS} can support nothing at 5 %"
     elif not holds and not fails:

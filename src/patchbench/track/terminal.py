@@ -1,60 +1,95 @@
-"""What came of a run, as a person reads it in a terminal."""
+"""The result of a run, as a person reads it in a terminal."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from string import Formatter
 
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from patchbench.checks import Size
-from patchbench.runs.metrics import ROWS
+from patchbench.runs.metrics import Number, metric
 
+# The label of a row and its text, where {name} is a figure of the record with its unit. A row whose figures are not
+# all there is left out. Of two rows with one label the later counts, unless it is left out: a CNN has no tokens.
+ROWS = (
+    ("test accuracy", "{test/acc}, 95 % interval {test/acc_low} to {test/acc_high}, {test/images} images"),
+    ("validation accuracy", "{val/acc_best}  at best"),
+    ("throughput", "{final/images_per_s}"),
+    ("throughput", "{final/images_per_s}, {final/tokens_per_s}"),
+    ("step time", "{final/step_ms_median} median, {final/step_ms_p95} p95"),
+    ("waiting for data", "{final/data_wait_frac} of the time"),
+    ("compute", "{final/tflops_per_gpu} per device"),
+    ("MFU", "{final/mfu} of the bf16 peak"),
+    ("GPU memory, peak", "{final/gpu_peak_allocated_gib}, {final/gpu_peak_reserved_gib} reserved"),
+    ("memory, peak", "{final/cpu_rss_gib} resident"),
+    ("network", "{model/params} parameters, {model/gmacs} per image"),
+    ("input stage", "{model/grid} patches, {model/tokens} tokens"),
+    ("wall time", "{time/wall_s}"),
+)
+IN_ROWS = {name for _, text in ROWS for _, name, _, _ in Formatter().parse(text) if name}
 FILES = {
     "run.json": "the record: configuration, figures, versions, machine",
     "metrics.csv": "every metric, step by step",
-    "predictions.csv": "what was said of each test image, the worst first",
-    "confusion.csv": "which label was taken for what, and how often",
-    "best.ckpt": "best by validation accuracy: what was tested",
+    "predictions.csv": "the prediction for each test image, the worst first",
+    "confusion.csv": "how often each label was predicted as which",
+    "best.ckpt": "best by validation accuracy: the one that was tested",
     "last.ckpt": "after the last epoch",
     "analysis.html": "what the input stage learned, in pictures",
 }
 
 
-def rows(result: Mapping[str, float | str]) -> dict[str, str]:
-    """Label and value of each row that the figures suffice for."""
+def rows(result: Mapping[str, Number | str]) -> dict[str, str]:
+    """Label and text of each row: those of ROWS, every other figure of the test split, the views of its images."""
+    texts = {name: spell(name, value) for name, value in result.items()}
     filled = {}
-    for label, template in ROWS:
+    for label, text in ROWS:
         with suppress(KeyError):
-            filled[label] = template.format(**result)
-    return filled | views(result)
+            filled[label] = text.format(**texts)
+    return filled | others(texts) | views(texts)
 
 
-def views(result: Mapping[str, float | str]) -> dict[str, str]:
-    """A row for each thing that was asked beside the test images as they are."""
+def views(texts: Mapping[str, str]) -> dict[str, str]:
+    """A row for each view of the test images, as in test/canvas48/acc."""
     found = {}
-    for name, value in result.items():
-        if name.startswith("test/") and name.endswith("/acc") and name != "test/acc":
-            view = name.removesuffix("/acc")
-            same = result.get(f"{view}/same")
-            found[view.removeprefix("test/")] = f"{value:.2%}" + (
-                "" if same is None else f", {same:.2%} same as unmoved"
-            )
+    for name in (name for name in texts if is_view(name) and name.endswith("/acc")):
+        view = name.removesuffix("/acc")
+        same = texts.get(f"{view}/same")
+        found[view.removeprefix("test/")] = texts[name] + ("" if same is None else f", {same} same as unmoved")
     return found
 
 
+def others(texts: Mapping[str, str]) -> dict[str, str]:
+    """A row for each other figure of the test split."""
+    names = (name for name in texts if name.startswith("test/") and name not in IN_ROWS)
+    shown = (name for name in names if not (is_view(name) and name.endswith(("/acc", "/same"))))
+    return {metric(name).label: texts[name] for name in shown}
+
+
+def is_view(name: str) -> bool:
+    return name.startswith("test/") and name.count("/") > 1
+
+
+def spell(name: str, value: Number | str) -> str:
+    """A figure with its unit; a percent sign follows its number without a space."""
+    if isinstance(value, str):
+        return value
+    return metric(name).cell(value) if metric(name).unit == "%" else metric(name).value(value)
+
+
 @rank_zero_only
-def print_result(title: str, result: Mapping[str, float | str], out_dir: Path | None = None) -> None:
-    """The figures in rows and, with `out_dir`, where everything lies."""
+def print_result(title: str, result: Mapping[str, Number | str], out_dir: Path | None = None) -> None:
+    """Print the figures in rows and, with `out_dir`, the files of the run."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\n[bold]{title}[/bold]")
     for label, value in rows(result).items():
         console.print(f"  {label:<21}{value}")
     if out_dir:
         console.print(f"\n[bold]{out_dir}/[/bold]")
-        for name, what in FILES.items():
+        for name, content in FILES.items():
             if (out_dir / name).exists():
-                console.print(f"  {name:<21}{what}")
+                console.print(f"  {name:<21}{content}")
 
 
 def spell_size(pair: Size) -> str:

@@ -18,12 +18,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from patchbench.machine import whole_file
+from patchbench.runs.metrics import summaries
 from patchbench.track.redact import redact
 
 ID_FILE = "wandb_run_id.txt"
 STEP = "trainer/global_step"
-# What the summary of a run keeps of a metric beside its last value: `val/acc.max`. W&B takes the first rule that fits.
-SUMMARIES = {"val/acc": "max", "val/acc5": "max", "val/loss": "min", "throughput/*": "mean", "memory/*": "max"}
 PAIRS = 10_000  # most rows that W&B draws of a confusion matrix
 TAG = 64  # most characters that W&B takes for a tag
 
@@ -146,8 +145,8 @@ def wandb_run(
         resolved = "offline"
         run = wandb.init(**options, mode=resolved, settings=settings)
     run.define_metric(STEP, hidden=True)
-    for name, kept in SUMMARIES.items():
-        run.define_metric(name, step_metric=STEP, step_sync=True, summary=f"{kept},last")
+    for name, rule in summaries().items():  # W&B takes the first rule that fits
+        run.define_metric(name, step_metric=STEP, step_sync=True, summary=f"{rule},last")
     run.define_metric("*", step_metric=STEP, step_sync=True)
     if resolved != "disabled":
         with whole_file(id_file) as file:

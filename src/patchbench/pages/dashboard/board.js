@@ -97,7 +97,8 @@ function change(kept) {
   }
 }
 
-const axes = ["embed", "patch", "pos", "data", "model", "augment", "optim", "budget"].filter(varies);
+const chosenAt = data.factors.filter((name) => name !== "seed" && varies(name));
+const axes = [...chosenAt];
 axes.push(...["final/images_per_s", memory, score].filter((name) => name && varies(name)));
 
 function coordinates() {
@@ -152,9 +153,9 @@ $("reset").addEventListener("click", () => {
 
 // Choices.
 
-const factors = columns.filter(({ name, number }) => !number || distinct(name).length <= 8).map(({ name }) => name);
-const colours = [...new Set([...factors.filter(varies), ...columns.filter(({ name, number }) => number && varies(name)).map(({ name }) => name)])];
-const usual = ["embed", "pos", "patch", "data", "model", "optim", "augment", "budget", "status"].find(varies) ?? "run";
+const grouping = columns.filter(({ name, number }) => !number || distinct(name).length <= 8).map(({ name }) => name);
+const colours = [...new Set([...grouping.filter(varies), ...columns.filter(({ name, number }) => number && varies(name)).map(({ name }) => name)])];
+const usual = [...chosenAt, "status"].find(varies) ?? "run";
 fill($("colour"), colours.length ? colours : ["status"], usual, (name) => titled(column(name)));
 const metrics = Object.keys(data.metrics);
 document.querySelectorAll(".metric").forEach((select) => {

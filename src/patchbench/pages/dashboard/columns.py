@@ -1,38 +1,52 @@
-"""What a reader has to know of a column: its unit, which way is better, and whether it is shown at first."""
+"""The facts that the page needs of a column or curve: its unit, which way is better, whether it is shown at first."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from patchbench.runs.metrics import better, sign
+from patchbench.runs.metrics import FACTORS, UNKNOWN, in_order, main_figures, metric
 from patchbench.runs.records import KEYS
 
-FACTORS = ["embed", "patch", "pos", "data", "model", "augment", "optim", "budget", "seed"]
-FIGURES = ["test/acc", "val/acc_best", "final/images_per_s", "final/gpu_peak_allocated_gib", "final/cpu_rss_gib"]
-FIGURES += ["model/params_m", "time/wall_s"]
+ALSO_SHOWN = ("final/gpu_peak_allocated_gib", "final/cpu_rss_gib", "model/params_m")  # beside the main figures
 
 
-def described(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each column of the table of runs what `describe` says; runs without a record say nothing of what varies."""
+def describe_columns(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Describe each column of the table of runs; runs without a record do not count for which columns vary."""
     done = frame[frame["status"] == "done"]
     return [describe(str(name), (frame if name in KEYS or done.empty else done)[name]) for name in frame]
 
 
 def describe(name: str, values: pd.Series) -> dict[str, Any]:
-    """times, unit and better as above; number: nothing else is in it; chosen: a factor; varied; shown at first."""
+    """Describe one column.
+
+    times: multiplies stored values into those that are read. unit. better: 1 for more, -1 for less, 0 for unknown.
+    number: all values are numbers. chosen: the column is a factor. varied: it has several values. shown: at first.
+    """
     known = values.dropna()
     number = len(known) > 0 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-    figure = "/" in name
-    times, measure = sign(name) if figure else (1, "")
+    line = metric(name) if "/" in name else None
     varied = values.map(str).nunique() > 1
-    shown = name in ("run", "status") or (name in FACTORS and varied) or (name in FIGURES and known.size > 0)
+    figure = name in (*main_figures(), *ALSO_SHOWN) and known.size > 0
     return {
         "name": name,
-        "times": times,
-        "unit": measure,
-        "better": better(name) if figure else 0,
+        "times": line.factor if line else 1,
+        "unit": line.unit if line else "",
+        "better": line.better if line else UNKNOWN,
         "number": number,
         "chosen": name in FACTORS,
         "varied": varied,
-        "shown": shown,
+        "shown": name in ("run", "status") or (name in FACTORS and varied) or figure,
+    }
+
+
+def describe_curves(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Describe the metrics that have curves, in the order of the table of metrics.
+
+    panel: the title of the plot on the page of a run; curves of one quantity, as of train/acc and val/acc, share it.
+    """
+    lines = {name: (metric(name), metric(name.rpartition("/")[2])) for name in in_order(names)}
+    return {
+        name: {"times": line.factor, "unit": line.unit, "panel": quantity.title}
+        for name, (line, quantity) in lines.items()
     }

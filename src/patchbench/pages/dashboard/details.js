@@ -3,10 +3,6 @@
 import { address, columns, data, escaped, runs, spelled, titled, value } from "runs";
 import { curves } from "plots";
 
-const PANELS = [ // title, curves; several in one panel have a line each
-  ["accuracy (%)", /\/acc$/], ["loss", /\/loss$/], ["learning rate", /^lr/], ["gradient norm", /grad_norm$/],
-  ["images/s", /throughput\/images_per_s$/], ["memory (GiB)", /^memory\/.*_gib$/],
-];
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 const SHOWN = 24; // pictures at once
 
@@ -26,7 +22,7 @@ export function show(place, run) {
   ];
   const factors = known(run, (column) => column.chosen);
   if (factors.length) parts.push(`<h2>What was chosen</h2>`, facts(factors));
-  const panels = PANELS.map(([title, wanted]) => [title, Object.keys(found).filter((name) => wanted.test(name))]).filter(([, names]) => names.length);
+  const panels = [...Map.groupBy(Object.keys(data.metrics).filter((name) => found[name]), (name) => data.metrics[name].panel)];
   if (panels.length) parts.push(`<h2>Curves</h2><div class="three">${panels.map(() => `<div class="plot"></div>`).join("")}</div>`);
   if (pictures.length) parts.push(`<h2>Pictures</h2><div class="pictures">${pictures.map((it) => picture(it)).join("")}</div>`);
   if (reports.length) parts.push(`<p>Pages: ${reports.map(({ name, source }) => `<a href="${escaped(source)}">${escaped(name)}</a>`).join(", ")}</p>`);

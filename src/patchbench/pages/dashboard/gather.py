@@ -1,4 +1,4 @@
-"""Everything that the page shows of a folder of runs."""
+"""Everything that the page shows about a folder of runs."""
 
 import base64
 import json
@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from patchbench.pages.dashboard.columns import described
+from patchbench.pages.dashboard.columns import describe_columns, describe_curves
 from patchbench.pages.dashboard.curves import curves
-from patchbench.pages.dashboard.plain import homeless
-from patchbench.runs.metrics import sign
+from patchbench.pages.dashboard.plain import redact_paths
+from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import flat, load
 
 LOG = 6_000  # characters of the end of a log
@@ -23,9 +23,9 @@ TWICE = ("model.embed.", "model.pos.", "optim.optimizer.", "optim.schedule.")  #
 
 
 def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
-    """The table, and of each run the configuration, the figures, the curves, the pictures and the end of the log.
+    """Collect the table of runs and, for each run, configuration, figures, curves, pictures and the end of the log.
 
-    page: the file that this is for; where it lies beside the runs it refers to their pictures, elsewhere it holds them.
+    page: the file to be written; beside the runs it links to their pictures, elsewhere it contains them.
     FileNotFoundError where there are no runs.
     """
     frame = load(runs_dir)
@@ -35,40 +35,39 @@ def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
         )
     beside = runs_dir.resolve().is_relative_to(page.resolve().parent)
     prefix = Path(os.path.relpath(runs_dir, page.parent)) if beside else None
-    tell = homeless(runs_dir)
+    redact = redact_paths(runs_dir)
     runs = [
-        details(runs_dir, row, tell, prefix / row["run"] if prefix is not None else None)
+        details(runs_dir, row, redact, prefix / row["run"] if prefix is not None else None)
         for row in frame.to_dict("records")
     ]
-    columns = described(frame)
-    values = [[plain(row[column["name"]], tell) for column in columns] for row in frame.to_dict("records")]
-    names = sorted({name for run in runs for name in run["curves"]})
-    units = {name: dict(zip(("times", "unit"), sign(name), strict=True)) for name in names}
+    columns = describe_columns(frame)
+    values = [[plain(row[column["name"]], redact) for column in columns] for row in frame.to_dict("records")]
     read = datetime.now().strftime("%Y-%m-%d %H:%M")
     return {
         "title": runs_dir.resolve().name,
         "read": read,
+        "factors": FACTORS,
         "columns": columns,
         "rows": values,
         "runs": runs,
-        "metrics": units,
+        "metrics": describe_curves({name for run in runs for name in run["curves"]}),
     }
 
 
-def plain(value: Any, tell: Callable[[str], str]) -> Any:
-    """A cell of the table: None where the run has no value."""
+def plain(value: Any, redact: Callable[[str], str]) -> Any:
+    """A cell of the table as JSON has it: None where the run has no value."""
     if isinstance(value, str):
-        return tell(value)
+        return redact(value)
     if pd.isna(value):
         return None
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def details(runs_dir: Path, row: Mapping[str, Any], tell: Callable[[str], str], link: Path | None) -> dict[str, Any]:
-    """What the page of one run shows beside its row.
+def details(runs_dir: Path, row: Mapping[str, Any], redact: Callable[[str], str], link: Path | None) -> dict[str, Any]:
+    """Collect everything that the page of one run shows beside its row.
 
-    tell: makes text fit to be shown. link: of its folder as seen from the page, None where it has none.
+    redact: takes private paths out of a text. link: the run's folder as seen from the page, None where it is not.
     """
     folder = runs_dir / row["run"]
     found: dict[str, Any] = {"config": {}, "result": {}, "log": None, **curves(folder)}
@@ -76,12 +75,11 @@ def details(runs_dir: Path, row: Mapping[str, Any], tell: Callable[[str], str], 
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
         leaves = {name: value for name, value in flat(record["config"]) if not name.startswith(TWICE)}
-        found["config"] = {name: tell(spelled(value)) for name, value in leaves.items()}
-        found["result"] = {name: tell(spelled(value)) for name, value in record["result"].items()}
+        found["config"] = {name: redact(spell(value)) for name, value in leaves.items()}
+        found["result"] = {name: redact(spell(value)) for name, value in record["result"].items()}
     log = folder / "log.txt"
     if row["status"] != "done" and log.exists():
-        said = log.read_text(encoding="utf-8", errors="replace")[-LOG:]
-        found["log"] = tell(said)
+        found["log"] = redact(log.read_text(encoding="utf-8", errors="replace")[-LOG:])
     files = sorted(path for path in folder.rglob("*") if path.suffix in (*PICTURES, ".html") and path.is_file())
     found["pictures"] = [
         {"name": path.relative_to(folder).with_suffix("").as_posix(), "source": source(path, folder, link)}
@@ -97,11 +95,11 @@ def details(runs_dir: Path, row: Mapping[str, Any], tell: Callable[[str], str], 
 
 
 def source(path: Path, folder: Path, link: Path | None) -> str:
-    """Where the browser finds a file: beside the page, or in it."""
+    """The address of a file for the browser: a path beside the page, or the content itself."""
     if link is not None:
         return quote((link / path.relative_to(folder)).as_posix())
     return f"data:{PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def spelled(value: Any) -> str:
+def spell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

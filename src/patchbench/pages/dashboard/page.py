@@ -21,9 +21,9 @@ MODULES = ("runs", "plots", "details", "board")  # of JavaScript; the last one s
 
 
 def write(runs_dir: Path, out: Path | None) -> tuple[Path, int]:
-    """The page over all runs in the folder, and how many there are. out: the file; by default in the folder.
+    """Write the page over all runs in the folder; return it with the number of runs. out: default is in the folder.
 
-    FileNotFoundError where there are no runs, ValueError where the file is a folder.
+    FileNotFoundError if there are no runs, ValueError if `out` is a folder.
     """
     path = out or runs_dir / "dashboard.html"
     if path.is_dir():
@@ -52,6 +52,6 @@ def page(data: dict) -> str:
 
 
 def url(name: str, source: str) -> str:
-    """A module that is in the page, under its name: browsers load none from another file on the disk."""
+    """A module as a data URL, since browsers load no module from another file on the disk."""
     source += f"\n//# sourceURL={name}.js\n"
     return "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()

@@ -1,4 +1,4 @@
-"""What goes into the page: JSON that any browser reads, and no path that tells whose machine it was."""
+"""Make data fit for the page: JSON that any browser reads, without paths that identify a machine or a person."""
 
 import json
 import math
@@ -11,12 +11,12 @@ HOME = re.compile(r"(?:/[\w.+@-]+)*/(?:home|Users)/[^/\s'\":]+|[A-Z]:\\+Users\\+
 
 
 def rounded(values: Iterable[float]) -> list[float | None]:
-    """To five digits; None, which breaks the line of a plot, for what is no finite number."""
+    """Round to five digits; None, which breaks the line of a plot, replaces numbers that are not finite."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
 
 
-def homeless(runs_dir: Path) -> Callable[[str], str]:
-    """Changes text: paths below the folder of runs start there, those below this folder or a home at `.` and `~`."""
+def redact_paths(runs_dir: Path) -> Callable[[str], str]:
+    """A function that shortens paths in a text: they start at the folder of runs, at this folder `.` or at home `~`."""
     here = {str(runs_dir.resolve()): runs_dir.name, str(Path.cwd()): ".", str(Path.home()): "~"}
     known = sorted((path for path in here if len(path) > 1), key=len, reverse=True)
     paths = re.compile("(" + "|".join(map(re.escape, known)) + r")(?=[/\\\s'\":,]|$)")
@@ -28,12 +28,12 @@ def homeless(runs_dir: Path) -> Callable[[str], str]:
 
 
 def embedded(data: Any) -> str:
-    """JSON that can stand inside of a script element: no `<` closes it, no NaN is in it."""
+    """JSON for a script element: it has no `<`, which could close the element, and no NaN."""
     return json.dumps(cleaned(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def cleaned(data: Any) -> Any:
-    """The same with None for what JSON has no number for."""
+    """Replace the numbers that JSON cannot express, which are not finite, by None."""
     if isinstance(data, dict):
         return {str(name): cleaned(value) for name, value in data.items()}
     if isinstance(data, list | tuple):

@@ -1,4 +1,4 @@
-"""The figures of a report in W&B, where reports show the media of runs and nothing else of one's own."""
+"""The figures of a report in W&B, whose reports show no pictures but the media of runs."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from patchbench.track.wandb_run import stage
 
 
 def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: str, root: Path) -> None:
-    """Every SVG of the folder into a run of its own, the same each time. ConnectionError where W&B does not take it."""
+    """Log every SVG of the folder to one run, the same each time. ConnectionError if W&B refuses them."""
     settings = wandb.Settings(silent=True, console="off", init_timeout=30, finish_timeout=120.0, disable_git=True)
     settings.x_disable_meta = True
     where = os.environ.get("WANDB_DIR") or str(root)

@@ -1,4 +1,4 @@
-"""A specification as a file, always, and in W&B where one is logged in."""
+"""Write the specification of a workspace or report to a file, and save it in W&B if a person is logged in."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -46,12 +46,12 @@ def app_url() -> str:
 
 
 def specification(made: Made) -> dict[str, Any]:
-    """What W&B is sent. The library offers no public way that asks no server, and so its version is pinned."""
+    """The JSON that W&B receives. The version of the library is pinned: no public call makes this without a server."""
     return json.loads(made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
 
 
 def write(made: Made, path: Path, saved: Mapping[str, str]) -> Path:
-    """saved: url, id and name of what it is in W&B; the next time it is that which changes."""
+    """Write the file. saved: url, id and name in W&B, by which the next publication replaces this one."""
     kind, title = ("report", made.title) if isinstance(made, wr.Report) else ("workspace", made.name)
     owner = {"entity": made.entity, "project": made.project}
     content = {"kind": kind, "title": title} | owner | {"saved": dict(saved), "spec": specification(made)}
@@ -61,7 +61,7 @@ def write(made: Made, path: Path, saved: Mapping[str, str]) -> Path:
 
 
 def saved_before(made: Made, path: Path) -> dict[str, str]:
-    """What the file says, if it is of the same project."""
+    """The entry `saved` of the file, if the file belongs to the same project."""
     if not path.exists():
         return {}
     earlier = json.loads(path.read_text(encoding="utf-8"))
@@ -70,9 +70,9 @@ def saved_before(made: Made, path: Path) -> dict[str, str]:
 
 
 def publish(made: Made, path: Path) -> str:
-    """Save it in W&B, in place of what was saved from the same file; returns its link. Needs a login.
+    """Save it in W&B in place of the version that the same file names; return its link. Needs a login.
 
-    ConnectionError where W&B does not take it; the file is written all the same.
+    ConnectionError if W&B refuses it; the file is written all the same.
     """
     saved = saved_before(made, path)
     write(made, path, saved)

@@ -1,4 +1,4 @@
-"""A report of a study or sweep in W&B: its page, its figures, and panels of its runs."""
+"""The report of a study or sweep in W&B: its page, its figures, and panels of its runs."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
-from patchbench.pages.wandb.workspace import COLUMNS, WIDE, compared, factors, line, trade_offs
+from patchbench.pages.wandb.workspace import WIDE, columns, compared, factors, line, trade_offs
 
 FIGURES = "figures/"  # of the run that holds them, by file name
 PICTURE = re.compile(r"!\[.*\]\((\w+)\.svg\)")
@@ -23,10 +23,11 @@ def report(
     identities: Sequence[str],
     links: Mapping[str, Sequence[str]],
 ) -> wr.Report:
-    """page: Markdown, with its title in the first line and figures as `![...](name.svg)`.
+    """Turn a page into a report.
 
-    figures_run: the id of the run that holds them. identities: of the runs whose panels are shown. links: Markdown
-    links to runs, by arm. Entity and project are left off the run sets, where they would be asked of the server.
+    page: Markdown, with its title in the first line and figures as `![...](name.svg)`. figures_run: the id of the run
+    that holds the figures. identities: the runs whose panels are shown. links: Markdown links to runs, by arm.
+    The run sets name no entity and no project: the library would ask the server for them.
     """
     title, _, body = page.partition("\n")
     shown = list(blocks(body, figures_run))
@@ -40,28 +41,28 @@ def report(
 
 
 def blocks(page: str, figures_run: str) -> Iterator[Any]:
-    """Headings as headings, so that they are in the table of contents; figures as panels; all else as Markdown."""
-    kept: list[str] = []
+    """Headings become headings, so that the table of contents lists them, figures panels, the rest Markdown."""
+    lines: list[str] = []
     fenced = False
 
     def text() -> Iterator[wr.MarkdownBlock]:
-        said = "\n".join(kept).strip()
-        kept.clear()
-        if said:
-            yield wr.MarkdownBlock(text=said)
+        block = "\n".join(lines).strip()
+        lines.clear()
+        if block:
+            yield wr.MarkdownBlock(text=block)
 
-    for written in page.splitlines():
-        fenced ^= written.startswith("```")
-        heading = next((mark for mark in HEADINGS if written.startswith(mark) and not fenced), None)
-        picture = PICTURE.fullmatch(written)
+    for each in page.splitlines():
+        fenced ^= each.startswith("```")
+        heading = next((mark for mark in HEADINGS if each.startswith(mark) and not fenced), None)
+        picture = PICTURE.fullmatch(each)
         if heading or picture:
             yield from text()
         if heading:
-            yield HEADINGS[heading](text=written.removeprefix(heading))
+            yield HEADINGS[heading](text=each.removeprefix(heading))
         elif picture:
             yield figure(picture[1], figures_run)
         else:
-            kept.append(written)
+            lines.append(each)
     yield from text()
 
 
@@ -79,7 +80,7 @@ def runs(identities: Sequence[str], links: Mapping[str, Sequence[str]]) -> Itera
     else:
         yield wr.MarkdownBlock(text="None of these runs was logged to W&B: train them with `logger=wandb`.")
     listed = ", ".join(f"'{identity}'" for identity in identities)
-    chosen = wr.Runset(name="runs", filters=f"Config('identity') in [{listed}]", pinned_columns=list(COLUMNS))
-    panels: list[Any] = [*trade_offs(), factors(), line("validation accuracy", "val/acc"), compared()]
+    chosen = wr.Runset(name="runs", filters=f"Config('identity') in [{listed}]", pinned_columns=columns())
+    panels: list[Any] = [*trade_offs(), factors(), line("val/acc"), compared()]
     panels[-2].layout = WIDE
     yield wr.PanelGrid(runsets=[chosen], panels=panels)

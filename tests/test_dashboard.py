@@ -16,9 +16,9 @@ from patchbench.commands.train import train
 from patchbench.pages.dashboard.curves import POINTS, curves, thin
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.dashboard.page import write
-from patchbench.pages.dashboard.plain import embedded, homeless
-from patchbench.runs.metrics import better, sign
-from patchbench.study.figures import pareto
+from patchbench.pages.dashboard.plain import embedded, redact_paths
+from patchbench.runs.metrics import metric
+from patchbench.study.numbers import pareto
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<img src=x onerror=alert(1)>_0badc0de"
@@ -130,8 +130,8 @@ def test_a_thinned_curve_keeps_its_ends_its_extremes_and_its_gaps():
     ],
 )
 def test_no_path_tells_whose_machine_it_was(said, shown, tmp_path):
-    assert homeless(tmp_path)(said) == shown
-    assert homeless(tmp_path)(f"in {tmp_path}/a_1, {Path.home()}/x") == f"in {tmp_path.name}/a_1, ~/x"
+    assert redact_paths(tmp_path)(said) == shown
+    assert redact_paths(tmp_path)(f"in {tmp_path}/a_1, {Path.home()}/x") == f"in {tmp_path.name}/a_1, ~/x"
 
 
 def test_no_home_is_in_the_page(runs):
@@ -166,7 +166,8 @@ def test_pictures_are_linked_beside_the_runs_and_inside_elsewhere(runs, tmp_path
     ],
 )
 def test_columns_have_units_and_a_better_way(name, times, unit, way):
-    assert (*sign(name), better(name)) == (times, unit, way)
+    line = metric(name)
+    assert (line.factor, line.unit, line.better) == (times, unit, way)
 
 
 def test_the_command_writes_one_file_or_says_why_not(command, runs, tmp_path):

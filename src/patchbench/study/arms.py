@@ -1,0 +1,175 @@
+"""The sections of a report about the arms: results, tuning, costs, learning curves, published figures."""
+
+import math
+import re
+
+from patchbench.runs.metrics import metric, plain
+from patchbench.study import figures
+from patchbench.study.claim import Part
+from patchbench.study.markdown import picture, table
+from patchbench.study.numbers import (
+    BUDGETS,
+    COSTS,
+    Report,
+    at_budget,
+    cost_table,
+    differing,
+    formatted,
+    mean,
+    memory,
+    pareto,
+    steps_to,
+    t_interval,
+)
+from patchbench.study.stats import noise_of_test_set, t_estimate
+
+TARGET = 0.9  # validation accuracy: arms that end at one ceiling still differ in how soon they reach it
+
+
+def every_run(report: Report) -> str:
+    """The picture of all results."""
+    drawing = figures.arms([(part, report.scores(part)) for part in report.parts])
+    caption = (
+        "A dot is one run, one seed. The upright line is the mean, the bar its 95 % interval (it may be narrower than "
+        "the line); the dashed line is what guessing gives."
+    )
+    return picture(report, "arms", drawing, "Result of every run, by arm", caption)
+
+
+def every_arm(report: Report) -> str:
+    """Mean, spread and costs of each arm, a table for each part."""
+    sections = ["## Every arm"]
+    for part in report.parts:
+        header = [
+            "arm", "seeds", metric(part.metric).label, "sd", "95 % interval (t)", "noise of the test set",
+            "tokens", "GMACs", "images/s", "memory, GiB", "wall time, s", f"steps to {TARGET:.0%}",
+        ]  # fmt: skip
+        rows = [arm_row(report, part, arm) for arm in part.arms]
+        sections += [f"### {part.name}", table(header, rows, range(1, 12))]
+    sections.append(
+        "Noise of the test set: standard deviation, in points, that an accuracy has because the test set is a sample "
+        "of so many images. Arms see the same images, so differences between them have less. "
+        f"Steps to {TARGET:.0%}: optimizer steps up to the first validation at which that accuracy was reached, median "
+        "over seeds, where at least half of them reached it."
+    )
+    return "\n\n".join(sections)
+
+
+def arm_row(report: Report, part: Part, arm: str) -> list[str]:
+    line, scores = metric(part.metric), report.scores(part)
+    cells = scores[scores["arm"] == arm]
+    e = t_estimate(cells["score"].dropna().to_numpy(dtype=float))
+    images = mean(cells, "test/images")
+    noise = noise_of_test_set(e.mean, images) if part.metric == "test/acc" and e.n and images else math.nan
+    interval = "{} to {} {}".format(*t_interval(line, e, 2), line.unit).rstrip()
+    return [
+        arm, str(e.n), line.value(e.mean, 2), line.number(e.sd, 2), interval if e.n > 1 else "n/a",
+        line.number(noise, 2),
+        formatted(mean(cells, "model/tokens"), ",.0f"), formatted(mean(cells, "model/gmacs"), ".3g"),
+        formatted(mean(cells, "final/images_per_s"), ",.0f"), formatted(memory(cells), ".2f"),
+        formatted(mean(cells, "time/wall_s"), ",.0f"), steps_to(report.curves_of(part), arm, TARGET),
+    ]  # fmt: skip
+
+
+def tuning(report: Report) -> str:
+    """The setting that each arm got, and the accuracies of the settings that it did not get."""
+    if report.tuned is None:
+        return ""
+    line = metric("val/acc_best")
+    rows = []
+    for (part, arm), tried in report.tuned.groupby(["part", "arm"], sort=False):
+        [chosen] = tried[tried["chosen"]].to_dict("records")
+        others = tried[~tried["chosen"]]["val/acc_best"]
+        rows.append([
+            part, arm, f"`{chosen['setting']}`", line.value(chosen["val/acc_best"]),
+            f"{line.number(others.min())} to {line.value(others.max())}" if len(others) else "",
+        ])  # fmt: skip
+    note = (
+        "Every arm was trained once at each setting of the same grid, with a seed that counts no further, and then "
+        "with all seeds at the setting that was best on the validation split."
+    )
+    return "\n\n".join(["## Tuning", note, table(["part", "arm", "chosen", "validation", "others"], rows, (3, 4))])
+
+
+def costs(report: Report) -> str:
+    """Result against each cost in which arms differ, with the Pareto front."""
+    sections = []
+    for part in report.parts:
+        prices = cost_table(report, part)
+        dear = differing(prices) if len(prices) > 1 else []
+        if not dear:
+            continue
+        fronts = []
+        for name in dear:
+            front = pareto(prices[name].tolist(), prices["score"].tolist(), more_is_better=metric(name).better > 0)
+            fronts.append(f"{metric(name).title}: {', '.join(prices.index[front])}")
+        same = [
+            f"{metric(name).title}: {plain(prices[name].mean())}"
+            for name in COSTS
+            if name not in dear and prices[name].notna().all()
+        ]
+        caption = (
+            "Black outlines mark the Pareto front: no other arm is both cheaper and better. It goes by means alone; "
+            f"whether arms differ at all is told above. On the front, by {'; '.join(fronts)}."
+        )
+        caption += f" The same for all arms: {'; '.join(same)}." if same else ""
+        caption += " Speed is what the runs had: it compares only if nothing else ran beside them."
+        name = "cost_" + re.sub(r"\W+", "_", part.name)
+        drawn = picture(report, name, figures.costs(part, prices), f"Result against cost, {part.name}", caption)
+        sections += [f"### {part.name}", drawn]
+    return "\n\n".join(["## What it costs", *sections]) if sections else ""
+
+
+def learning(report: Report) -> str:
+    parts = [(part, report.curves_of(part)) for part in report.parts]
+    parts = [(part, points) for part, points in parts if len(points)]
+    if not parts:
+        return ""
+    caption = "Mean over seeds of the validation accuracy after each epoch; the band is its 95 % interval."
+    return "## How it was learnt\n\n" + picture(report, "learning", figures.learning(parts), "Learning curves", caption)
+
+
+def equal_cost(report: Report) -> str:
+    """Validation accuracy at the budget of the arm that needs least, where arms differ in cost."""
+    sections = []
+    for part in report.parts:
+        points, prices = report.curves_of(part), cost_table(report, part)
+        if not len(points) or len(prices) < 2 or "model/gflops_train" not in differing(prices):
+            continue
+        budgets = {
+            column: points.groupby(["arm", "seed"])[column].max().groupby("arm").mean().min() for column in BUDGETS
+        }
+        rows = [
+            [arm, *(at_budget(points[points["arm"] == arm], column, budgets[column]) for column in BUDGETS)]
+            for arm in part.arms
+        ]
+        amounts = (f"{budgets['epoch']:.4g}", f"{budgets['gflops'] / 1e3:.3g} TFLOP", f"{budgets['s']:.3g} s")
+        header = [f"{words}: {amount}" for words, amount in zip(BUDGETS.values(), amounts, strict=True)]
+        sections.append(table([part.name, *header], rows, range(1, 4)))
+    if not sections:
+        return ""
+    note = (
+        "Validation accuracy (mean and 95 % interval, t) when the budget of the cheapest arm is spent: epochs, "
+        "training FLOPs, or seconds at steady throughput. Read off the learning curves, whose schedules were not "
+        "shortened, so it understates the arms that are cut off."
+    )
+    return "\n\n".join(["## At equal cost", note, *sections])
+
+
+def published(report: Report) -> str:
+    """Figures from elsewhere, and the means of our arms below them."""
+    if not report.study.published:
+        return ""
+    names = list(dict.fromkeys(name for row in report.study.published for name in map(str, row.figures)))
+    rows = [
+        [f"{row.source}{': ' + row.note if row.note else ''}", *(str(row.figures.get(name, "")) for name in names)]
+        for row in report.study.published
+    ]
+    for part in report.parts:
+        means = report.scores(part).groupby("arm")["score"].mean().dropna()
+        ours = (metric(part.metric).number(means[name]) if name in means else "" for name in names)
+        rows.append([f"**ours**, {part.name}", *ours])
+    return (
+        "## Published figures beside ours\n\nAs printed there: other data, other networks, so only the order and the "
+        "size of differences compare.\n\n" + table(["source", *names], rows, range(1, len(names) + 1))
+    )
