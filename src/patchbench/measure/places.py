@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.checks import Size
+from patchbench.layout import PLACES
 
-PLACES = ("tokens", "rotation", "bias", "between")
 DRAWN = 1600  # places up to which maps of every place against every other are built
 TILES = 7  # query places a side in a map of maps
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from patchbench.checks import Size, size
 from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
-from patchbench.nets.vit import PLACES
+from patchbench.layout import PLACES
 
 FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".tar")
 WHERE = ("state_dict_ema", "model_ema", "state_dict", "model")  # in a file of timm's, what is averaged first
