@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import subprocess
@@ -7,7 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
+# Before any module of ours: the shape checks compile anew each library that one of our modules is the first to import.
+import pytorch_lightning  # noqa: F401
+import timm  # noqa: F401
 import torch
+import torchmetrics.classification  # noqa: F401
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -32,7 +38,13 @@ def options(group: str) -> list[str]:
 
 
 def configure(*overrides: str, command: str = "train") -> DictConfig:
-    """The configuration that `python <command>.py <overrides>` would have, with `hydra` in it."""
+    """Compose the configuration of `python <command>.py <overrides>`, with `hydra` in it."""
+    return composed(command, *overrides).copy()
+
+
+@functools.cache
+def composed(command: str, *overrides: str) -> DictConfig:
+    """Compose a configuration once: Hydra takes a tenth of a second, and tests ask for the same again and again."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
