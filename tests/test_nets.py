@@ -54,6 +54,21 @@ def run(out_dir: Path, model: str, *overrides: str) -> dict:
     return json.loads((out_dir / "run.json").read_text())
 
 
+def takes_larger_images(model: str) -> bool:
+    cfg = configure(*RUN, f"model={model}", *TINY.get(model, []))
+    with torch.device("meta"):
+        net = build_net(cfg, instantiate(cfg.data)).eval()
+        try:
+            net(torch.empty(1, 3, 48, 48))
+        except Exception:
+            return False
+    return True
+
+
+def test_the_networks_here_take_larger_images():
+    assert all(takes_larger_images(model) for model in ("bag", "cnn", "resnet", "convnext"))
+
+
 def weights(ckpt: Path) -> dict[str, Tensor]:
     return torch.load(ckpt, weights_only=True)["state_dict"]
 
@@ -90,7 +105,10 @@ def test_cost_and_memory_are_counted_without_computing(model):
     counted = cost(net, net.layout, 3, source.img_size)
     assert counted.params == sum(p.numel() for p in net.parameters())
     assert counted.macs > 0
-    assert (counted.grid_size, counted.num_tokens) == ((4, 6), 24) if model == "bag" else (None, None)
+    if reads(cfg, "embed"):
+        assert (counted.grid_size, counted.num_tokens) == ((4, 6), 24)
+    else:
+        assert (counted.grid_size, counted.num_tokens) == (None, None)
     assert ("model/tokens" in counted.facts()) == (net.layout is not None)
     held = memory(net, net.layout, 3, source.img_size, bf16=False)
     assert held.weights >= 16 * counted.params
@@ -122,16 +140,17 @@ def test_compiles_and_runs_in_bf16(build, model):
             logits = compiled(images)
         assert (logits.float() - expected).norm() < 0.04 * expected.norm()
         logits.float().sum().backward()
-        if model == "bag":
-            seen = []
-            net.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                net(images)
-                net.residual = torch.bfloat16
-                net(images)
-            assert seen == [torch.float32, torch.bfloat16]
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("residual", ["float32", "bfloat16"])
+def test_the_residual_stream_of_a_bag_has_the_type_that_is_asked_for(build, residual):
+    net, seen = build("model=bag", f"residual={residual}", *SMALL), []
+    net.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(4, 3, 32, 32))
+    assert seen == [getattr(torch, residual)]
 
 
 @ALL
@@ -154,11 +173,13 @@ def test_a_run_is_cut_off_goes_on_and_is_tested_again_to_the_bit(tmp_path, model
     torch.testing.assert_close(
         weights(tmp_path / "cut" / "last.ckpt"), weights(tmp_path / "whole" / "last.ckpt"), rtol=0, atol=0
     )
-    cfg = configure("trainer=cpu", "eval.shuffle=[patches]", "eval.move=[1]", "eval.img_size=[48]", "eval.shift=scale")
+    larger = ["eval.img_size=[48]", "eval.shift=scale"] if takes_larger_images(model) else []
+    cfg = configure("trainer=cpu", "eval.shuffle=[patches]", "eval.move=[1]", *larger)
     asked = evaluate(tmp_path / "whole" / "best.ckpt", cfg.trainer, cfg.eval, workers=0, resident=0.0, data_root=None)
     assert asked["result"]["test/acc"] == again["result"]["test/acc"] == whole["result"]["test/acc"]
-    assert {"test/shuffled_patches/acc", "test/moved1/same", "test/scale48/acc"} <= set(asked["result"])
-    assert ("final/tokens_per_s" in whole["result"]) == (model == "bag")
+    assert {"test/shuffled_patches/acc", "test/moved1/same"} <= set(asked["result"])
+    assert ("test/scale48/acc" in asked["result"]) == bool(larger)
+    assert ("final/tokens_per_s" in whole["result"]) == reads(configure(f"model={model}"), "embed")
 
 
 @ALL
