@@ -4,7 +4,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
+# Before any module of ours: the shape checks compile anew each library that one of our modules is the first to import.
+import pytorch_lightning  # noqa: F401
+import timm  # noqa: F401
 import torch
+import torchmetrics.classification  # noqa: F401
 from support import command_in, configure
 
 from patchbench.commands.build import build_net, build_source

@@ -1,5 +1,6 @@
 """What tests share: configurations, commands in processes of their own, the record that a run left."""
 
+import functools
 import json
 import os
 import signal
@@ -31,7 +32,13 @@ def options(group: str) -> list[str]:
 
 
 def configure(*overrides: str, command: str = "train") -> DictConfig:
-    """The configuration that `python <command>.py <overrides>` would have, with `hydra` in it."""
+    """Compose the configuration of `python <command>.py <overrides>`, with `hydra` in it."""
+    return composed_once(command, *overrides).copy()
+
+
+@functools.cache
+def composed_once(command: str, *overrides: str) -> DictConfig:
+    """Compose a configuration once: Hydra takes a tenth of a second, and tests ask for the same again and again."""
     register()
     GlobalHydra.instance().clear()
     return composed(overrides, command)

@@ -140,12 +140,12 @@ def test_autocast_does_not_round_the_coefficients():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"basis": "fourier"}, r"embed\.basis=fourier is unknown: .*dct, hadamard"),
-        ({"basis": "dct", "basis_dim": 49}, r"embed\.basis_dim=49 must be from 1 to the 48 values .*3 channels of 4x4"),
-        ({"basis": "dct", "basis_dim": 0}, r"embed\.basis_dim=0"),
+        ({"basis": "fourier"}, r"^basis=fourier is unknown: .*dct, hadamard"),
+        ({"basis": "dct", "basis_dim": 49}, r"^basis_dim=49 must be from 1 to the 48 values .*3 channels of 4x4"),
+        ({"basis": "dct", "basis_dim": 0}, r"^basis_dim=0"),
         ({"basis": "hadamard", "patch": [4, 6]}, r"hadamard .* powers of two, but patch=\[4,6\]"),
-        ({"basis": "pca", "fit_images": 0}, r"embed\.fit_images=0 must be at least 1"),
-        ({"basis": "whitened", "eps": -1.0}, r"embed\.eps=-1\.0 not negative"),
+        ({"basis": "pca", "fit_images": 0}, r"^fit_images=0 must be at least 1"),
+        ({"basis": "whitened", "eps": -1.0}, r"^fit_images=1024 must be at least 1, and eps=-1\.0 not negative"),
         ({"basis": "dct", "patch": 5}, "patch=5 does not cover"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support import CONF, MICRO, ROOT, configure, options, record, run, train_in
+from support import CONF, MICRO, ROOT, composed_once, configure, options, record, run, train_in
 
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
@@ -32,9 +32,14 @@ def identified(*overrides: str) -> str:
 @pytest.fixture(autouse=True)
 def _defaults() -> Iterator[None]:
     """Forget the defaults of options that a test has changed."""
-    identity.DEFAULTS.clear()
+    forget()
     yield
+    forget()
+
+
+def forget() -> None:
     identity.DEFAULTS.clear()
+    composed_once.cache_clear()
 
 
 def test_identities_of_twenty_command_lines_stay_as_they_are():
@@ -94,7 +99,7 @@ def test_a_class_that_moves_changes_no_identity_and_no_checkpoint(house, tmp_pat
     shutil.copy(ROOT / "src/patchbench/embed/conv.py", moved / "moved_embedding.py")
     monkeypatch.syspath_prepend(moved)
     edit(house / "embed/conv.yaml", "patchbench.embed.conv.ConvEmbed", "moved_embedding.ConvEmbed")
-    identity.DEFAULTS.clear()
+    forget()
     assert identified(*MICRO, "epochs=1") == before["identity"]
     cpu = configure("trainer=cpu")
     again = evaluate(tmp_path / "run" / "best.ckpt", Machine(cpu.trainer, 0, 0.2), cpu.eval)
@@ -118,7 +123,7 @@ def test_a_new_knob_at_its_default_changes_nothing(house, tmp_path, file, line):
     name = identified("embed=conv")
     with (house / file).open("a") as text:
         text.write(f"{line}\n")
-    identity.DEFAULTS.clear()
+    forget()
     assert identified("embed=conv") == name
     knob = f"{file.split('/')[0]}.{line.split(':')[0]}"
     assert identified("embed=conv", f"{knob}=7") != name
@@ -134,11 +139,11 @@ def test_a_new_knob_at_its_default_changes_nothing(house, tmp_path, file, line):
 def test_a_default_that_changes_makes_other_runs_and_the_old_value_the_old_ones(house):
     name = identified("embed=overlap")
     edit(house / "embed/overlap.yaml", "stride: 2", "stride: 3")
-    identity.DEFAULTS.clear()
+    forget()
     assert identified("embed=overlap") != name
     assert identified("embed=overlap", "embed.stride=2") == name
     edit(house / "optim/adamw.yaml", "lr: 5e-4", "lr: 6e-4")
-    identity.DEFAULTS.clear()
+    forget()
     assert identified("embed=overlap", "embed.stride=2") != name
 
 
@@ -147,10 +152,10 @@ def test_an_own_option_is_another_run_when_its_values_change_and_the_same_with_a
     shutil.copy(house / "embed" / "overlap.yaml", own)
     name = identified("embed=mine")
     own.write_text(own.read_text() + "extra: null\n")
-    identity.DEFAULTS.clear()
+    forget()
     assert identified("embed=mine") == name
     edit(own, "stride: 2", "stride: 3")
-    identity.DEFAULTS.clear()
+    forget()
     assert identified("embed=mine") != name
 
 

@@ -52,6 +52,21 @@ def run(out_dir: Path, model: str, *overrides: str) -> dict:
     return json.loads((out_dir / "run.json").read_text())
 
 
+def takes_larger_images(model: str) -> bool:
+    cfg = configure(*RUN, f"model={model}", *TINY.get(model, []))
+    with torch.device("meta"):
+        net = build_net(cfg, instantiate(cfg.data)).eval()
+        try:
+            net(torch.empty(1, 3, 48, 48))
+        except Exception:
+            return False
+    return True
+
+
+def test_the_networks_here_take_larger_images():
+    assert all(takes_larger_images(model) for model in ("bag", "cnn", "resnet", "convnext"))
+
+
 def weights(ckpt: Path) -> dict[str, Tensor]:
     return torch.load(ckpt, weights_only=True)["state_dict"]
 
@@ -88,7 +103,10 @@ def test_cost_and_memory_are_counted_without_computing(model):
     counted = cost(net, net.layout, 3, source.img_size)
     assert counted.params == sum(p.numel() for p in net.parameters())
     assert counted.macs > 0
-    assert (counted.grid_size, counted.num_tokens) == ((4, 6), 24) if model == "bag" else (None, None)
+    if reads(cfg, "embed"):
+        assert (counted.grid_size, counted.num_tokens) == ((4, 6), 24)
+    else:
+        assert (counted.grid_size, counted.num_tokens) == (None, None)
     assert ("model/tokens" in counted.facts()) == (net.layout is not None)
     held = memory(net, net.layout, 3, source.img_size, bf16=False)
     assert held.weights >= 16 * counted.params
@@ -120,16 +138,17 @@ def test_compiles_and_runs_in_bf16(build, model):
             logits = compiled(images)
         assert (logits.float() - expected).norm() < 0.04 * expected.norm()
         logits.float().sum().backward()
-        if model == "bag":
-            seen = []
-            net.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                net(images)
-                net.residual = torch.bfloat16
-                net(images)
-            assert seen == [torch.float32, torch.bfloat16]
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("residual", ["float32", "bfloat16"])
+def test_the_residual_stream_of_a_bag_has_the_type_that_is_asked_for(build, residual):
+    net, seen = build("model=bag", f"residual={residual}", *SMALL), []
+    net.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(4, 3, 32, 32))
+    assert seen == [getattr(torch, residual)]
 
 
 @ALL
@@ -152,11 +171,13 @@ def test_a_run_is_cut_off_goes_on_and_is_tested_again_to_the_bit(tmp_path, model
     torch.testing.assert_close(
         weights(tmp_path / "cut" / "last.ckpt"), weights(tmp_path / "whole" / "last.ckpt"), rtol=0, atol=0
     )
-    cfg = configure("trainer=cpu", "eval.shuffle=[patches]", "eval.move=[1]", "eval.img_size=[48]", "eval.shift=scale")
+    larger = ["eval.img_size=[48]", "eval.shift=scale"] if takes_larger_images(model) else []
+    cfg = configure("trainer=cpu", "eval.shuffle=[patches]", "eval.move=[1]", *larger)
     asked = evaluate(tmp_path / "whole" / "best.ckpt", Machine(cfg.trainer, 0, 0.0), cfg.eval)
     assert asked["result"]["test/acc"] == again["result"]["test/acc"] == whole["result"]["test/acc"]
-    assert {"test/shuffled_patches/acc", "test/moved1/same", "test/scale48/acc"} <= set(asked["result"])
-    assert ("final/tokens_per_s" in whole["result"]) == (model == "bag")
+    assert {"test/shuffled_patches/acc", "test/moved1/same"} <= set(asked["result"])
+    assert ("test/scale48/acc" in asked["result"]) == bool(larger)
+    assert ("final/tokens_per_s" in whole["result"]) == reads(configure(f"model={model}"), "embed")
 
 
 @ALL
@@ -344,19 +365,19 @@ def test_every_field_between_the_least_and_the_most_is_reached_without_a_gap(dep
             seen += 2 * step
         assert seen == field
     for field in (2 * depth, 2 * depth - 1, 3**depth + 2, 3**depth + 1):
-        with pytest.raises(ValueError, match=rf"^model\.field={field} .* from {1 + 2 * depth} to .*use model\.field="):
+        with pytest.raises(ValueError, match=rf"^field={field} .* from {1 + 2 * depth} to .*use field="):
             dilations(field, depth)
 
 
 def test_the_cure_for_a_field_is_one():
-    with pytest.raises(ValueError, match=r"use model\.field=81 or model\.depth=5$"):
+    with pytest.raises(ValueError, match=r"^field=99 .*use field=81 or depth=5$"):
         dilations(99, 4)
     assert len(dilations(99, 5)) == 5
-    with pytest.raises(ValueError, match=r"use model\.field=11$"):
+    with pytest.raises(ValueError, match=r"^field=10 .*use field=11$"):
         dilations(10, 4)
-    with pytest.raises(ValueError, match=r"model\.norm=group is unknown: use batch, layer, none"):
+    with pytest.raises(ValueError, match=r"^norm=group is unknown: use batch, layer, none"):
         cnn(2, 5, "group")
-    with pytest.raises(ValueError, match=r"model\.width=0"):
+    with pytest.raises(ValueError, match=r"^width=0"):
         cnn(2, 5, width=0)
 
 

@@ -2,23 +2,65 @@
 
 import itertools
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from support import CONF, configure, options
+from omegaconf import DictConfig, OmegaConf
+from support import CONF, composed_once, configure, options
 from timm.layers import apply_rot_embed_cat
 
 from patchbench.commands.build import build_net
 from patchbench.config.identity import reads
 from patchbench.config.names import run_name
-from patchbench.layout import Layout
+from patchbench.layout import PLACES, Layout
 from patchbench.nets.cost import cost, memory
-from patchbench.nets.vit import PLACES, Position
+from patchbench.nets.vit import Position
 
 SCHEMES = [name for name in options("pos") if name != "none"]
-MIXES_PATCHES = {"overlap", "overlap_sum", "overlap_patch", "overlap_stack", "stem", "spt", "hybrid"}
+TREES = {name: OmegaConf.load(CONF / "pos" / f"{name}.yaml") for name in SCHEMES}  # as written: nothing is composed
+PLACES_OF = {name: [place for place in PLACES if place in tree] for name, tree in TREES.items()}
+PREFIXES = ["num_prefix_tokens=0 pool=mean", "num_prefix_tokens=1 pool=cls", "num_prefix_tokens=5 pool=mean"]
+PAIRS = [
+    pytest.param(embed, pos, PREFIXES[(i + j) % 3], id=f"{embed}-{pos}")
+    for i, embed in enumerate(options("embed"))
+    for j, pos in enumerate(options("pos"))
+]  # each embedding with each scheme, each embedding with each prefix, each scheme with each prefix
+
+
+def together(embed: str, schemes: Sequence[str], *overrides: str) -> DictConfig:
+    """The configuration of `embed=<embed> pos=<schemes> <overrides>`, from options that are composed once for all."""
+    cfg = configure(*overrides)
+    cfg.embed = composed_once("train", f"embed={embed}").embed
+    cfg.pos = {name: tree for pos in schemes for name, tree in composed_once("train", f"pos={pos}").pos.items()}
+    return cfg
+
+
+def network(embed: str, pos: str, *overrides: str, **knobs: object) -> torch.nn.Module:
+    cfg = together(embed, pos.strip("[]").split(","), *overrides)
+    for knob, value in knobs.items():
+        OmegaConf.update(cfg, knob, value)
+    return build_net(cfg, instantiate(cfg.data))
+
+
+@pytest.mark.parametrize("number", range(max(len(options("embed")), len(options("pos")))))
+def test_an_option_composes_to_the_same_beside_others(number):
+    """The premise of `together`."""
+    embed = options("embed")[number % len(options("embed"))]
+    pair = [SCHEMES[number % len(SCHEMES)], SCHEMES[(number + 1 + number // len(SCHEMES)) % len(SCHEMES)]]
+    expected = configure(f"embed={embed}", f"pos=[{','.join(pair)}]", "model=micro", "patch=8")
+    cfg = together(embed, pair, "model=micro", "patch=8")
+    for each in (cfg, expected):
+        del each.hydra  # records the command line
+    assert OmegaConf.to_container(cfg) == OmegaConf.to_container(expected)
+
+
+def test_pairs_meet_every_prefix():
+    triples = [param.values for param in PAIRS]
+    for first, second, third in itertools.permutations(range(3)):
+        pairs = {(triple[first], triple[second]) for triple in triples}
+        assert len(pairs) == len({one for one, _ in pairs}) * len({other for _, other in pairs}), third
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
@@ -39,14 +81,10 @@ def test_every_option_composes(group):
         assert "hydra" not in cfg[group]
 
 
-@pytest.mark.parametrize("embed", options("embed"))
-@pytest.mark.parametrize("pos", options("pos"))
-@pytest.mark.parametrize(
-    "prefix", ["num_prefix_tokens=0 pool=mean", "num_prefix_tokens=1 pool=cls", "num_prefix_tokens=5 pool=mean"]
-)
-def test_every_parameter_learns_on_a_grid_that_is_not_square(build, embed, pos, prefix):
+@pytest.mark.parametrize(("embed", "pos", "prefix"), PAIRS)
+def test_every_parameter_learns_on_a_grid_that_is_not_square(embed, pos, prefix):
     model = [f"model.{knob}" for knob in prefix.split()]
-    net = build(f"embed={embed}", f"pos={pos}", "model=micro", "data.img_size=[16,24]", "patch=[4,8]", *model)
+    net = network(embed, pos, "model=micro", "data.img_size=[16,24]", "patch=[4,8]", *model)
     logits = net(torch.randn(2, 3, 16, 24))
     assert logits.shape == (2, 10)
     logits.square().sum().backward()
@@ -57,8 +95,8 @@ def test_every_parameter_learns_on_a_grid_that_is_not_square(build, embed, pos, 
 
 
 @torch.no_grad()
-def speak_up(net: torch.nn.Module) -> None:
-    """Positions start small, and attention near uniform: in some schemes too small for a test to hear."""
+def enlarge_position(net: torch.nn.Module) -> None:
+    """Enlarge positions and sharpen attention: both start so small that a test could miss the effect of a scheme."""
     for name, p in net.named_parameters():
         if name.startswith(PLACES):
             p.add_(torch.randn_like(p))
@@ -83,40 +121,61 @@ def sees_the_order_of_patches(net: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("embed", ["conv", "linear"])
 @pytest.mark.parametrize("pos", options("pos"))
-@pytest.mark.parametrize("pool", ["num_prefix_tokens=0 pool=mean", "num_prefix_tokens=1 pool=cls"])
-def test_only_without_position_is_the_order_of_patches_invisible(build, embed, pos, pool):
+@pytest.mark.parametrize("pool", PREFIXES[:2])
+def test_only_without_position_is_the_order_of_patches_invisible(embed, pos, pool):
     torch.manual_seed(0)
     knobs = [f"model.{knob}" for knob in pool.split()]
-    net = build(f"embed={embed}", f"pos={pos}", "patch=8", "model=micro", "data.img_size=32", *knobs)
-    speak_up(net)
+    net = network(embed, pos, "patch=8", "model=micro", "data.img_size=32", *knobs)
+    enlarge_position(net)
     assert sees_the_order_of_patches(net) == (pos != "none")
 
 
+@torch.no_grad()
+def mixes_patches(embed: torch.nn.Module) -> bool:
+    """Measure whether any token depends on pixels of two patches of 8, in images of 32: change one patch at a time."""
+    image = torch.randn(3, 4, 8, 4, 8)
+    images = image.repeat(17, 1, 1, 1, 1, 1)
+    for number in range(16):
+        images[number, :, number // 4, :, number % 4] += torch.randn(3, 8, 8)
+    tokens = embed.eval()(images.flatten(4, 5).flatten(2, 3)).flatten(1, 2)
+    depends = ((tokens[:16] - tokens[16]).abs() > 1e-5).any(-1)
+    assert depends.any(0).all(), "every token depends on some patch"
+    return bool((depends.sum(0) > 1).any())
+
+
 @pytest.mark.parametrize("embed", options("embed"))
-def test_only_an_embedding_that_mixes_patches_sees_their_order(build, embed):
+def test_only_an_embedding_that_mixes_patches_sees_their_order(embed):
     torch.manual_seed(0)
-    net = build(f"embed={embed}", "pos=none", "patch=8", "model=micro", "data.img_size=32")
-    assert sees_the_order_of_patches(net) == (embed in MIXES_PATCHES)
+    net = network(embed, "none", "patch=8", "model=micro", "data.img_size=32")
+    assert sees_the_order_of_patches(net) == mixes_patches(net.embed)
+
+
+@pytest.mark.parametrize(
+    ("embed", "mixes"),
+    [("conv", False), ("hmlp", False), ("pixel", False), ("overlap_patch", True), ("spt", True), ("hybrid", True)],
+)
+def test_mixing_is_measured_where_it_is_known(embed, mixes):
+    net = network(embed, "none", "patch=8", "model=micro", "data.img_size=32")
+    assert mixes_patches(net.embed) == mixes
 
 
 @pytest.mark.parametrize("pos", options("pos"))
-def test_accepts_a_larger_grid_than_it_was_built_for(build, pos):
-    net = build(f"pos={pos}", "patch=8", "model=micro", "data.img_size=32")
+def test_accepts_a_larger_grid_than_it_was_built_for(pos):
+    net = network("conv", pos, "patch=8", "model=micro", "data.img_size=32")
     assert net(torch.randn(1, 3, 48, 64)).shape == (1, 10)
 
 
-def resizable() -> list[tuple[str, str]]:
-    """Schemes that may take a new grid in two ways, and the place of the knob."""
-    trees = {name: configure(f"pos={name}").pos[name] for name in SCHEMES}
-    return [(name, place) for name, tree in trees.items() for place in PLACES if "resize" in tree.get(place, {})]
+# Schemes that take a new grid in two ways, and the place of the knob.
+RESIZABLE = [(name, place) for name, tree in TREES.items() for place in PLACES_OF[name] if "resize" in tree[place]]
 
 
-@pytest.mark.parametrize(("name", "place"), resizable())
-def test_how_a_grid_is_resized_matters_on_another_grid_alone(build, name, place):
+@pytest.mark.parametrize(("name", "place"), RESIZABLE)
+def test_how_a_grid_is_resized_matters_on_another_grid_alone(name, place):
     def logits(resize: str, images: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
-        net = build(f"pos={name}", f"pos.{name}.{place}.resize={resize}", "patch=8", "model=micro", "data.img_size=32")
-        speak_up(net)
+        knobs = {f"pos.{name}.{place}.resize": resize}
+        net = network("conv", name, "patch=8", "model=micro", "data.img_size=32", **knobs)
+        enlarge_position(net)
         return net.eval()(images)
 
     for size, same in {(32, 32): True, (64, 48): False, (24, 32): False}.items():
@@ -124,20 +183,99 @@ def test_how_a_grid_is_resized_matters_on_another_grid_alone(build, name, place)
         assert torch.allclose(logits("interpolate", images), logits("extrapolate", images), atol=1e-5) == same
 
 
-@pytest.mark.parametrize(("name", "place"), resizable())
-def test_refuses_an_unknown_way_to_resize(build, name, place):
+@pytest.mark.parametrize(("name", "place"), RESIZABLE)
+def test_refuses_an_unknown_way_to_resize(name, place):
     with pytest.raises(ValueError, match=rf"pos\.{name}\.{place}\.resize=crop is unknown: use interpolate or extra"):
-        build(f"pos={name}", f"pos.{name}.{place}.resize=crop", "model=micro")
+        network("conv", name, "model=micro", **{f"pos.{name}.{place}.resize": "crop"})
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_refuses_a_number_that_cannot_be(build, name):
-    tree = OmegaConf.to_container(configure(f"pos={name}").pos[name])
-    knobs = [(f"pos.{name}.{place}.{k}", v) for place in PLACES for k, v in tree.get(place, {}).items() if k[0] != "_"]
-    for knob, value in knobs:
-        if isinstance(value, int | float):
-            with pytest.raises(ValueError, match=f"^{re.escape(knob)}=.* must be a number above 0$"):
-                build("model=micro", f"pos={name}", f"{knob}={type(value)(0)}")
+# Knobs of schemes whose default is a number above 0.
+NUMBERS = [
+    (name, f"pos.{name}.{place}.{knob}", type(value)(0))
+    for name, tree in TREES.items()
+    for place in PLACES_OF[name]
+    for knob, value in tree[place].items()
+    if isinstance(value, int | float) and value > 0 and value is not True
+]
+
+
+@pytest.mark.parametrize(("name", "knob", "zero"), NUMBERS, ids=[knob for _, knob, _ in NUMBERS])
+def test_refuses_a_number_that_cannot_be(name, knob, zero):
+    with pytest.raises(ValueError, match=f"^{re.escape(knob)}=.* must be a number above 0$"):
+        network("conv", name, "model=micro", **{knob: zero})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("embed=bottleneck embed.width=0", "embed.width=0 holds nothing of a patch: use embed.width=1 or more"),
+        ("embed=fixed embed.eps=-1.0", "embed.fit_images=1024 must be at least 1, and embed.eps=-1.0 not negative"),
+        (
+            "embed=overlap embed.stride=0",
+            "embed.kernel_size=5 embed.stride=0 embed.padding=0 is no convolution: "
+            "kernel_size and stride start at 1, padding at 0",
+        ),
+        (
+            "embed=flexi embed.base_patch=0",
+            "embed.base_patch=0 is no size in pixels: give a whole number or [height,width], as in embed.base_patch=16",
+        ),
+        ("embed=luminance embed.standard=pal", "embed.standard=pal is unknown: use rec601 or rec709"),
+        ("model=bag embed=luminance embed.standard=pal", "embed.standard=pal is unknown: use rec601 or rec709"),
+        (
+            "patch=5",
+            "patch=5 does not cover data.img_size=64 exactly: use data.img_size=60 or data.img_size=65, "
+            "or patch=1|2|4|8|16|32|64, or pad with embed.pad=true",
+        ),
+        ("pos.learned.tokens.std=0.0", "pos.learned.tokens.std=0.0 must be a number above 0"),
+        (
+            "pos=fourier pos.fourier.tokens.num_features=7",
+            "pos.fourier.tokens.num_features=7 splits into sines and cosines: use an even number, "
+            "such as pos.fourier.tokens.num_features=8",
+        ),
+        (
+            "pos=peg pos.peg.after=[2]",
+            "pos.peg.after=[2] must list some of the blocks 0 to 1 of model.depth=2, each once: "
+            "use pos.peg.after=[0], or null for all but the last",
+        ),
+        (
+            "pos=[learned,sincos]",
+            "pos=[learned,sincos]: learned and sincos both fill the place 'tokens': choose one",
+        ),
+        (
+            "pos=rope model.num_heads=8",
+            "pos=rope splits head_dim=6 (model.embed_dim=48 / model.num_heads=8) into pairs of channels for two "
+            "directions: use a multiple of 4, such as model.embed_dim=32",
+        ),
+        (
+            "model.num_heads=5",
+            "model.embed_dim=48 does not split into model.num_heads=5 equal heads: use model.embed_dim=45",
+        ),
+        ("model.pool=max", "model.pool=max is unknown: use cls or mean"),
+        (
+            "model.pool=cls",
+            "model.pool=cls reads the class token, but model.num_prefix_tokens=0: "
+            "use model.pool=mean, or model.num_prefix_tokens=1",
+        ),
+        ("residual=float16", "residual=float16 is unknown: use float32 or bfloat16"),
+        ("model=bag residual=float16", "residual=float16 is unknown: use float32 or bfloat16"),
+        ("model=bag model.depth=0", "model.embed_dim=48 and model.depth=0 must be at least 1"),
+        (
+            "model=cnn model.field=99",
+            "model.field=99 is not what model.depth=4 convolutions of 3x3 see without gaps, odd numbers from 9 to 81: "
+            "use model.field=81 or model.depth=5",
+        ),
+        ("model=cnn model.norm=group", "model.norm=group is unknown: use batch, layer, none"),
+        (
+            "model=timm model.name=convnext_atto model.small=true",
+            "model.small=true is for ResNets, and model.name=convnext_atto is a ConvNeXt: use model.small=false, "
+            "and where it has such, an option of its own, as in model.options={patch_size:2} of a ConvNeXt",
+        ),
+    ],
+    ids=lambda value: value if "=" in value and " is " not in value else "",
+)
+def test_a_refusal_names_the_option_as_the_command_line_does(build, overrides, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        build("model=micro", "data.img_size=64", *overrides.split())
 
 
 def fill(name: str) -> Position:
@@ -145,9 +283,9 @@ def fill(name: str) -> Position:
 
 
 @pytest.mark.parametrize("grid_size", [(4, 5), (6, 9)])
-@pytest.mark.parametrize("name", [name for name in SCHEMES if fill(name).bias or fill(name).rotation])
+@pytest.mark.parametrize("name", [name for name in SCHEMES if {"bias", "rotation"} & set(PLACES_OF[name])])
 def test_attention_knows_displacement_and_not_place(name, grid_size):
-    """What a scheme does inside attention to a pair of places moves along with the pair."""
+    """The effect of a scheme inside attention on a pair of places moves along with the pair."""
     scheme, layout = fill(name), Layout((4, 5), 48, 3)
     if scheme.bias is not None:
         shift = scheme.bias(layout)(grid_size)
@@ -161,27 +299,31 @@ def test_attention_knows_displacement_and_not_place(name, grid_size):
     assert not torch.allclose(shift[:, 0, 0, 1, 0], shift[:, 0, 0, 3, 0])
 
 
-@pytest.mark.parametrize("name", [name for name in SCHEMES if "per_layer" in configure(f"pos={name}").pos[name]])
-def test_a_scheme_is_every_blocks_own_or_shared(build, name):
-    [place] = [place for place in PLACES if getattr(fill(name), place) is not None]
-    arguments = [f"pos={name}", "model=micro", "model.depth=4"] + (["pos.peg.after=[0,2,3]"] if name == "peg" else [])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [(n, place) for n, tree in TREES.items() if "per_layer" in tree for place in PLACES_OF[n] if place != "tokens"],
+)
+def test_a_scheme_is_every_blocks_own_or_shared(name, place):
+    knobs, blocks = ({f"pos.{name}.after": [0, 2, 3]}, 3) if place == "between" else ({}, 4)
     calls: list[int] = []
-    for per_layer, number in {"true": 3 if name == "peg" else 4, "false": 1}.items():
-        net = build(*arguments, f"pos.{name}.per_layer={per_layer}")
+    for per_layer, number in {True: blocks, False: 1}.items():
+        net = network("conv", name, "model=micro", "model.depth=4", **knobs, **{f"pos.{name}.per_layer": per_layer})
         parts = getattr(net, place)
         assert len(parts) == number
         calls.clear()
         for i, part in enumerate(parts):
             part.register_forward_hook(lambda *_, i=i: calls.append(i))
         net(torch.randn(1, 3, 64, 64))
-        shared_peg = name == "peg" and per_layer == "false"
-        assert calls == ([0, 0, 0] if shared_peg else list(range(number))), "computed once in a forward pass"
+        if place == "between":
+            assert calls == ([0, 1, 2] if per_layer else [0, 0, 0]), "computed after each of the blocks"
+        else:
+            assert calls == list(range(number)), "computed once in a forward pass"
     assert net.no_weight_decay() >= {key for key, _ in net.named_parameters() if key.startswith(place)}
 
 
 @pytest.mark.parametrize("embed", options("embed"))
-def test_embedding_accepts_larger_images_than_it_was_built_for(build, embed):
-    net = build(f"embed={embed}", "pos=none", "patch=8", "model=micro", "data.img_size=32")
+def test_embedding_accepts_larger_images_than_it_was_built_for(embed):
+    net = network(embed, "none", "patch=8", "model=micro", "data.img_size=32")
     assert net(torch.randn(2, 3, 48, 64)).shape == (2, 10)
     tokens = net.embed(torch.randn(2, 3, 32, 32))
     assert tokens.shape[1:3] == net.embed.grid_size
@@ -189,9 +331,8 @@ def test_embedding_accepts_larger_images_than_it_was_built_for(build, embed):
 
 @pytest.mark.parametrize("embed", options("embed"))
 def test_cost_of_an_embedding_is_counted_without_computing_it(embed):
-    cfg = configure(f"embed={embed}", "patch=8", "model=micro", "data.img_size=[32,48]")
     with torch.device("meta"):
-        net = build_net(cfg, instantiate(cfg.data))
+        net = network(embed, "learned", "patch=8", "model=micro", "data.img_size=[32,48]")
     counted = cost(net, net.layout, 3, (32, 48))
     assert counted.grid_size == net.embed.grid_size
     assert counted.macs > 0
@@ -199,26 +340,30 @@ def test_cost_of_an_embedding_is_counted_without_computing_it(embed):
     assert net.embed(torch.empty(2, 3, 32, 48, device="meta")).shape[1:3] == counted.grid_size
 
 
-def test_combinations_are_free_where_places_differ_and_refused_where_they_do_not(build):
-    filled = {name: {place for place in PLACES if getattr(fill(name), place) is not None} for name in SCHEMES}
+def test_combinations_are_free_where_places_differ_and_refused_where_they_do_not():
     for one, other in itertools.combinations(SCHEMES, 2):
-        arguments = [f"pos=[{one},{other}]", "model=micro"]
-        if filled[one] & filled[other]:
+        if set(PLACES_OF[one]) & set(PLACES_OF[other]):
             with pytest.raises(ValueError, match=f"{one} and {other} both fill"):
-                build(*arguments)
+                network("conv", f"[{one},{other}]", "model=micro")
         else:
-            assert build(*arguments)(torch.randn(1, 3, 64, 64)).shape == (1, 10)
+            assert network("conv", f"[{one},{other}]", "model=micro")(torch.randn(1, 3, 64, 64)).shape == (1, 10)
+
+
+def trunk(embed: str, pos: str, *overrides: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    state = network(embed, pos, "model=micro", "model.num_prefix_tokens=1", *overrides).state_dict()
+    return {name: w for name, w in state.items() if name.split(".")[0] in ("blocks", "norm", "head", "prefix")}
+
+
+@pytest.fixture(scope="module")
+def plain_trunk() -> dict[str, torch.Tensor]:
+    return trunk("conv", "none")
 
 
 @pytest.mark.parametrize("embed", options("embed"))
 @pytest.mark.parametrize("pos", options("pos"))
-def test_equal_seeds_start_every_arm_from_an_equal_trunk(build, embed, pos):
-    def trunk(*overrides: str) -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)
-        state = build("model=micro", "model.num_prefix_tokens=1", *overrides).state_dict()
-        return {name: w for name, w in state.items() if name.split(".")[0] in ("blocks", "norm", "head", "prefix")}
-
-    torch.testing.assert_close(trunk(f"embed={embed}", f"pos={pos}"), trunk("embed=conv", "pos=none"), rtol=0, atol=0)
+def test_equal_seeds_start_every_arm_from_an_equal_trunk(plain_trunk, embed, pos):
+    torch.testing.assert_close(trunk(embed, pos), plain_trunk, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -228,13 +373,13 @@ def test_equal_seeds_start_every_arm_from_an_equal_trunk(build, embed, pos):
         *(("conv", pos) for pos in [*SCHEMES, "[learned,rope,relbias,peg]"]),
     ],
 )
-def test_compiles_as_one_graph_and_runs_in_bf16(build, embed, pos):
+def test_compiles_as_one_graph_and_runs_in_bf16(embed, pos):
     import jaxtyping
 
     torch.compiler.reset()  # the limit of recompilations counts over tests
     jaxtyping.config.update("jaxtyping_disable", True)  # the run-time shape checks are not traceable
     try:
-        net = build(f"embed={embed}", f"pos={pos}", "model=micro", "model.num_prefix_tokens=1")
+        net = network(embed, pos, "model=micro", "model.num_prefix_tokens=1")
         compiled = torch.compile(net, backend="eager", fullgraph=True)
         with torch.autocast("cpu", torch.bfloat16):
             logits = compiled(torch.randn(2, 3, 64, 64))
@@ -260,8 +405,8 @@ def test_memory_is_estimated_of_what_one_image_cannot_train(arguments):
 
 
 @pytest.mark.parametrize("embed", options("embed"))
-def test_patch_is_part_of_a_run_where_the_grid_follows_it(build, embed):
-    grids = {build(f"embed={embed}", f"patch={patch}", "model=micro").embed.grid_size for patch in (8, 16)}
+def test_patch_is_part_of_a_run_where_the_grid_follows_it(embed):
+    grids = {network(embed, "learned", f"patch={patch}", "model=micro").embed.grid_size for patch in (8, 16)}
     assert (len(grids) > 1) == reads(configure(f"embed={embed}"), "patch")
 
 

@@ -1,13 +1,19 @@
-"""What every part of the network must agree on: sizes as (height, width), and the shape of the token grid."""
+"""Agreements between the parts of a network: the token grid, places for position, names of norms, patches on images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
 
 from patchbench.checks import Size, size, spell
+
+# Where position may enter a network, in the order in which tokens pass: see nets/vit.py.
+PLACES = ("tokens", "rotation", "bias", "between")
+# Norms of maps `b c h w`, as knobs name them.
+NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class Layout:
 def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: bool) -> tuple[Size, Size]:
     """Lay patches edge to edge over an image.
 
-    Returns grid_size, and how many rows and columns of zeros are to be added at the bottom and right.
-    ValueError if the patches do not cover the image exactly and may not pad: pixels are never cropped in silence.
+    Returns grid_size, and the number of rows and columns of zeros to add at the bottom and at the right.
+    ValueError if the patches do not cover the image exactly and `pad` is false: pixels are never cropped silently.
     """
     image, patch = size("data.img_size", img_size), size("patch", patch_size)
     missing = (-image[0] % patch[0], -image[1] % patch[1])
@@ -48,6 +54,6 @@ def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: b
 
 
 def padded(images: Float[Tensor, "b c H W"], patch_size: Size, pad: bool) -> Float[Tensor, "b c H2 W2"]:
-    """With rows and columns of zeros at the bottom and right, up to whole patches. ValueError if any and not `pad`."""
+    """Add rows and columns of zeros at the bottom and right, up to whole patches. ValueError if any, unless `pad`."""
     _, (bottom, right) = cover(images.shape[2:], patch_size, pad)
     return F.pad(images, (0, right, 0, bottom))

@@ -12,7 +12,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from patchbench.checks import Size, one_of, qualified
+from patchbench.checks import Size, qualified
 from patchbench.config.identity import plain, reads
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
@@ -86,7 +86,6 @@ def check_options(cfg: DictConfig) -> None:
         raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")
     if cfg.compile not in ("auto", True, False):
         raise ValueError(f"compile={cfg.compile} must be auto, true or false")
-    one_of("residual", cfg.residual, ("float32", "bfloat16"))
     # An optimizer is built by Lightning when training starts; its options are tried now.
     parameter = torch.zeros(1, requires_grad=True)
     instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
@@ -113,16 +112,13 @@ def build_net(cfg: DictConfig, source: Source) -> Any:
         blocks             modules that are compiled, and shared out among devices, each by itself
         no_weight_decay()  names of the parameters that are spared weight decay beside biases and norms
         embed              its embedding, where its YAML names ${embed}: asked for `fit_images`
-        residual           where it has one, the type of its residual stream under bf16
     """
     cfg = cfg.copy()
     with open_dict(cfg):
         cfg.model.pop("init_from", None)  # for whoever trains it, see weights/load.py
-    with qualified("model", map(str, cfg.model)):
-        net = instantiate(cfg.model)(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
-    if hasattr(net, "residual"):
-        net.residual = getattr(torch, cfg.residual)
-    return net
+    build = instantiate(cfg.model)
+    with qualified("model", cfg.model.keys() - cfg.keys()):  # an option beside `model`, such as embed, is no knob
+        return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
 
 
 def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], *, epochs: int) -> pl.Trainer:

@@ -1,4 +1,4 @@
-"""What can so many values hold of a patch: flatten, project to few, project to the width of the trunk."""
+"""Patch embedding through a bottleneck: flatten, project to `width` values, project to the width of the trunk."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from patchbench.layout import cover, padded
 
 
 class BottleneckEmbed(nn.Module):
-    """The linear projection of a patch to `width` values, then a linear map of these to embed_dim; both are learned.
+    """Project each patch to `width` values, and these to embed_dim, by two learned linear maps.
 
-    Nothing stands between the two, so the whole is one linear map of a rank of at most `width`: the trunk is the same
-    whatever the width. Values are flattened as in `linear`. ValueError for a width below 1, and where the patches do
-    not cover the image, unless `pad`.
+    No activation stands between the two, so the whole is one linear map of rank `width` at most; the trunk is the same
+    for every width. Values are flattened as in `linear`. ValueError for a width below 1, and if the patches do not
+    cover the image, unless `pad`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class BottleneckEmbed(nn.Module):
         self.patch_size, self.pad = size("patch", patch_size), pad
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
         if width < 1:
-            raise ValueError(f"embed.width={width} holds nothing of a patch: use embed.width=1 or more")
+            raise ValueError(f"width={width} holds nothing of a patch: use width=1 or more")
         self.reduce = nn.Linear(in_chans * self.patch_size[0] * self.patch_size[1], width)
         self.proj = nn.Linear(width, embed_dim)
 

@@ -1,4 +1,4 @@
-"""What becomes of colour: channels embedded apart, or all thrown away but luminance, or but one of them."""
+"""Embeddings that treat colour differently: each channel apart, luminance alone, one channel alone."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, size
+from patchbench.checks import Size, one_of, size
 from patchbench.layout import cover, padded
 
 STANDARDS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722)}
 
 
 class ChannelwiseEmbed(nn.Module):
-    """One patch embedding per channel, which sees no other, then one linear map that mixes them.
+    """Embed each channel by its own patch embedding, then mix the results by one linear map.
 
-    channel_dim: values per channel and patch between the two; None: embed_dim. With no activation between, the
-    whole is a linear map of the patch as in `conv`, of a rank limited by channel_dim, and learned as a product.
+    channel_dim: values per channel and patch between the two maps; None: embed_dim. No activation stands between them:
+    the whole is a linear map of the patch, as in `conv`, learned as a product and with a rank limited by channel_dim.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ChannelwiseEmbed(nn.Module):
         self.patch_size, self.pad = size("patch", patch_size), pad
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
         if channel_dim is not None and channel_dim < 1:
-            raise ValueError(f"embed.channel_dim={channel_dim} must be at least 1, or null for model.embed_dim")
+            raise ValueError(f"channel_dim={channel_dim} must be at least 1, or null for model.embed_dim")
         hidden = in_chans * (channel_dim or embed_dim)
         self.proj = nn.Conv2d(in_chans, hidden, self.patch_size, self.patch_size, groups=in_chans)
         self.mix = nn.Linear(hidden, embed_dim)
@@ -43,10 +43,10 @@ class ChannelwiseEmbed(nn.Module):
 
 
 class LuminanceEmbed(nn.Module):
-    """Keep one grey channel, the weighted sum of red, green and blue, and cut and project it as `conv` does.
+    """Reduce the image to grey, a weighted sum of red, green and blue; cut and project it as `conv` does.
 
-    The weights meet normalised values: these are the luminance of the picture, up to scale and offset, where all
-    channels were divided by one standard deviation. ValueError unless there are three channels.
+    The weights apply to normalised values. Grey is the luminance of the picture up to scale and offset if all channels
+    were divided by the same standard deviation. ValueError unless there are three channels.
     """
 
     weights: Tensor
@@ -66,19 +66,18 @@ class LuminanceEmbed(nn.Module):
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
         if in_chans != 3:
             raise ValueError(f"embed=luminance weighs red, green and blue, but the images have in_chans={in_chans}")
-        if standard not in STANDARDS:
-            raise ValueError(f"embed.standard={standard} is unknown: use {' or '.join(STANDARDS)}")
+        one_of("standard", standard, tuple(STANDARDS))
         self.register_buffer("weights", torch.tensor(STANDARDS[standard]), persistent=False)
         self.proj = nn.Conv2d(1, embed_dim, self.patch_size, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        # Not a matrix product: autocast and TF32 would round the weights, and colour would leak into the grey.
+        # No matrix product: autocast and TF32 would round the weights, and colour would leak into the grey.
         grey = (images * self.weights[:, None, None]).sum(1, keepdim=True)
         return self.proj(padded(grey, self.patch_size, self.pad)).permute(0, 2, 3, 1)
 
 
 class OneChannelEmbed(nn.Module):
-    """Keep one channel, and cut and project it as `conv` does. ValueError unless the images have it."""
+    """Select one channel, cut and project it as `conv` does. ValueError unless the images have this channel."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class OneChannelEmbed(nn.Module):
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
         if not 0 <= channel < in_chans:
             raise ValueError(
-                f"embed.channel={channel} is not there: images of in_chans={in_chans} have channels 0 to {in_chans - 1}"
+                f"channel={channel} is not there: images of in_chans={in_chans} have channels 0 to {in_chans - 1}"
             )
         self.channel = channel
         self.proj = nn.Conv2d(1, embed_dim, self.patch_size, self.patch_size)

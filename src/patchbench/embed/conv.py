@@ -12,8 +12,8 @@ from patchbench.layout import cover, padded
 class ConvEmbed(nn.Module):
     """Cut the image into patches and project each with one shared linear map.
 
-    A convolution whose stride equals its kernel never sees two patches at once, so it is the linear projection of
-    flattened patches, computed without unfolding. ValueError where the patches do not cover the image, unless `pad`.
+    A convolution whose stride equals its kernel never sees two patches at once. It is the linear projection of
+    flattened patches, computed without unfolding. ValueError if the patches do not cover the image, unless `pad`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Patches in a basis that is given and not learned, before a learned projection."""
+"""Patch embedding through a given basis: coefficients of each patch, then a learned projection."""
 
 from collections.abc import Sequence
 
@@ -17,13 +17,13 @@ BASES = ("dct", "hadamard", "random", "orthonormal", *FITTED)
 
 
 class FixedEmbed(nn.Module):
-    """Flatten each patch in the order (channel, row, column), take its coefficients in a basis, and project those.
+    """Flatten each patch in the order (channel, row, column), compute its coefficients in a basis, and project these.
 
     basis: `dct` (Ahmed et al., 1974) and `hadamard` of each channel, low frequencies first; `random`, normal of
-    variance 1 / fan-in; `orthonormal`, drawn at random; `pca` of training patches, largest variance first, and
-    `whitened`, the same at unit variance, which both need `fit`. basis_dim: coefficients kept; None: all.
-    The basis is a buffer, which checkpoints keep; if `trainable` it is a parameter, and the basis only its start.
-    ValueError where basis_dim exceeds the values of a patch, or hadamard meets a side that is no power of two.
+    variance 1 / fan-in; `orthonormal`, drawn at random; `pca` of training patches, largest variance first;
+    `whitened`, as `pca` but with unit variance. The last two need `fit`. basis_dim: number of coefficients; None: all.
+    trainable: false, the basis is a buffer, saved in checkpoints; true, it is a parameter that starts as this basis.
+    ValueError if basis_dim exceeds the values of a patch, or if a side of a hadamard patch is no power of two.
     """
 
     basis: Tensor
@@ -49,33 +49,33 @@ class FixedEmbed(nn.Module):
         p, q = self.patch_size
         values = in_chans * p * q
         if basis not in BASES:
-            raise ValueError(f"embed.basis={basis} is unknown: use one of {', '.join(BASES)}")
+            raise ValueError(f"basis={basis} is unknown: use one of {', '.join(BASES)}")
         if basis_dim is not None and not 1 <= basis_dim <= values:
             raise ValueError(
-                f"embed.basis_dim={basis_dim} must be from 1 to the {values} values of a patch "
+                f"basis_dim={basis_dim} must be from 1 to the {values} values of a patch "
                 f"({in_chans} channels of {p}x{q} pixels), or null for all of them"
             )
         if basis == "hadamard" and (p & (p - 1) or q & (q - 1)):
             raise ValueError(
-                f"embed.basis=hadamard exists for sides that are powers of two, but patch={spell(self.patch_size)}: "
-                "use such a patch, or embed.basis=dct"
+                f"basis=hadamard exists for sides that are powers of two, but patch={spell(self.patch_size)}: "
+                "use such a patch, or basis=dct"
             )
         if fit_images < 1 or eps < 0:
-            raise ValueError(f"embed.fit_images={fit_images} must be at least 1, and embed.eps={eps} not negative")
-        kind, dim = basis, basis_dim or values
-        self.whiten, self.eps = kind == "whitened", eps
-        self.fit_images = fit_images if kind in FITTED else 0  # how many `fit` wants to see
-        if kind in ("dct", "hadamard"):
-            matrix = separable(dct(p), dct(q)) if kind == "dct" else separable(hadamard(p), hadamard(q))
-            # every frequency of all channels, then the next: channels stay equals wherever basis_dim cuts
+            raise ValueError(f"fit_images={fit_images} must be at least 1, and eps={eps} not negative")
+        dim = basis_dim or values
+        self.whiten, self.eps = basis == "whitened", eps
+        self.fit_images = fit_images if basis in FITTED else 0  # number of images for `fit`
+        if basis in ("dct", "hadamard"):
+            matrix = plane_basis(dct(p), dct(q)) if basis == "dct" else plane_basis(hadamard(p), hadamard(q))
+            # Each frequency of all channels, then the next frequency: basis_dim treats the channels equally.
             matrix = torch.einsum("f p, c k -> f c k p", matrix, torch.eye(in_chans, dtype=matrix.dtype))
             start = matrix.reshape(values, values)[:dim].float()
-        elif kind == "random":
+        elif basis == "random":
             start = torch.randn(dim, values) * values**-0.5
-        elif kind == "orthonormal":
+        elif basis == "orthonormal":
             start = nn.init.orthogonal_(torch.empty(dim, values))
         else:
-            start = torch.full((dim, values), torch.nan)  # loud until it is fitted, or loaded
+            start = torch.full((dim, values), torch.nan)  # NaN until `fit` or a checkpoint replaces it
         if trainable:
             self.basis = nn.Parameter(start)
         else:
@@ -87,9 +87,9 @@ class FixedEmbed(nn.Module):
         return self.proj(self.coefficients(images))
 
     def coefficients(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w k"]:
-        """What the projection sees, in float32: whitening blows up what bfloat16 would round away."""
+        """Compute the input of the projection in float32: whitening would amplify the rounding of bfloat16."""
         device = images.device.type
-        with torch.autocast("cpu" if device == "meta" else device, enabled=False):  # which meta does not know
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):  # there is no autocast for meta
             return F.linear(self.patches(images.float()) - self.mean, self.basis)
 
     def patches(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w v"]:
@@ -99,9 +99,9 @@ class FixedEmbed(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "n c H W"]) -> None:
-        """Set the basis from normalised training images; nothing to do where it does not depend on them.
+        """Set the basis from normalised training images; do nothing if the basis does not depend on them.
 
-        Equal images give an equal basis: float64, and of each component the largest weight is positive.
+        Equal images give an equal basis: computed in float64, with the largest weight of each component positive.
         """
         if not self.fit_images:
             return
@@ -118,23 +118,23 @@ class FixedEmbed(nn.Module):
         variance, rows = variance[order].clip(0), columns[:, order].T
         rows *= np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(1)])[:, None]
         if self.whiten:
-            # Directions in which patches hardly differ would be all noise: eps, a share of the largest variance, holds
-            # them down (Coates et al., 2011).
+            # Directions in which patches hardly differ would become noise: eps, a share of the largest variance,
+            # limits their amplification (Coates et al., 2011).
             rows /= np.sqrt(variance + self.eps * variance[0] + np.finfo(float).tiny)[:, None]
         self.basis.copy_(torch.from_numpy(rows))
         self.mean.copy_(torch.from_numpy(mean))
 
 
-def separable(rows: Float[Tensor, "p p"], cols: Float[Tensor, "q q"]) -> Float[Tensor, "n n"]:
-    """The basis of a plane from those of its axes, both in order of frequency; low frequencies of the plane first."""
+def plane_basis(rows: Float[Tensor, "p p"], cols: Float[Tensor, "q q"]) -> Float[Tensor, "n n"]:
+    """Combine bases of the two axes, both in order of frequency, to a basis of the plane, low frequencies first."""
     p, q = len(rows), len(cols)
-    order = sorted(((u / p) ** 2 + (v / q) ** 2, u, v) for u in range(p) for v in range(q))
-    picked = torch.tensor([u * q + v for _, u, v in order], device=rows.device)
-    return torch.kron(rows, cols)[picked]
+    by_frequency = sorted(((u / p) ** 2 + (v / q) ** 2, u, v) for u in range(p) for v in range(q))
+    order = torch.tensor([u * q + v for _, u, v in by_frequency], device=rows.device)
+    return torch.kron(rows, cols)[order]
 
 
 def dct(n: int) -> Float[Tensor, "n n"]:
-    """The orthonormal cosine transform (type II) of n values, a row for each frequency."""
+    """Build the orthonormal cosine transform (type II) of n values, a row for each frequency."""
     place = torch.arange(n, dtype=torch.float64)
     waves = torch.cos(torch.pi / n * torch.outer(place, place + 0.5)) * (2 / n) ** 0.5
     waves[0] /= 2**0.5
@@ -142,7 +142,7 @@ def dct(n: int) -> Float[Tensor, "n n"]:
 
 
 def hadamard(n: int) -> Float[Tensor, "n n"]:
-    """The orthonormal Walsh-Hadamard transform of n values, n a power of two, by number of sign changes."""
+    """Build the orthonormal Walsh-Hadamard transform of n values, n a power of two, by number of sign changes."""
     signs: np.ndarray = np.ones((1, 1))
     while len(signs) < n:
         signs = np.kron([[1, 1], [1, -1]], signs)

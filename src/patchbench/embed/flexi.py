@@ -7,16 +7,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, size
+from patchbench.checks import Size, one_of, size
 from patchbench.layout import cover, padded
 
 
 class FlexiEmbed(nn.Module):
-    """Learn kernels of `base_patch` pixels, and resample them to the patch at hand in every forward pass.
+    """Learn kernels of `base_patch` pixels, and resample them to the patch size in every forward pass.
 
-    The resampled kernel answers to a resized patch as the learned one does to the patch, as nearly as it can.
-    train_patches: in training each batch draws one of these sizes; in evaluation, and where it is empty, always
-    `patch_size`. ValueError where one of them does not cover the image, unless `pad`.
+    The resampled kernel maps a resized patch to nearly the same token as the learned kernel maps the original patch.
+    train_patches: each training batch draws one of these sizes; evaluation, and an empty list, use `patch_size`.
+    ValueError if patches of one of these sizes do not cover the image, unless `pad`.
     """
 
     def __init__(
@@ -35,15 +35,14 @@ class FlexiEmbed(nn.Module):
         super().__init__()
         self.patch_size, self.pad = size("patch", patch_size), pad
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
-        base = size("embed.base_patch", base_patch)
-        self.train_patches = [size("embed.train_patches", patch) for patch in train_patches]
+        base = size("base_patch", base_patch)
+        self.train_patches = [size("train_patches", patch) for patch in train_patches]
         for patch in self.train_patches:
             try:
                 cover(img_size, patch, pad)
             except ValueError as error:
-                raise ValueError(f"embed.train_patches={list(train_patches)}: {error}") from None
-        if interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(f"embed.interpolation={interpolation} is unknown: use bilinear or bicubic")
+                raise ValueError(f"train_patches={list(train_patches)}: {error}") from None
+        one_of("interpolation", interpolation, ("bilinear", "bicubic"))
         self.proj = nn.Conv2d(in_chans, embed_dim, base)
         for patch in {self.patch_size, *self.train_patches}:
             for axis, old, new in zip("hw", base, patch, strict=True):
@@ -58,18 +57,18 @@ class FlexiEmbed(nn.Module):
         return tokens.permute(0, 2, 3, 1)
 
     def kernel(self, patch: Size) -> Float[Tensor, "d c p q"]:
-        """The learned kernels at one of the sizes that were named."""
+        """Resample the learned kernels to `patch_size` or one of `train_patches`."""
         rows, cols = getattr(self, f"h{patch[0]}"), getattr(self, f"w{patch[1]}")
         return torch.einsum("d c y x, p y, q x -> d c p q", self.proj.weight, rows, cols)
 
 
 def resampling(old: int, new: int, interpolation: str, antialias: bool) -> Float[Tensor, "new old"]:
-    """(B^T)^+, where B resizes a line of `old` pixels to `new`.
+    """Compute (B^T)^+, where B resizes a line of `old` pixels to `new` pixels.
 
-    Resizing works on rows and columns one after the other, and the pseudo-inverse of a Kronecker product is the product
-    of the pseudo-inverses: two small matrices do what one of P*P by P*P would.
+    Resizing acts on rows and columns separately, and the pseudo-inverse of a Kronecker product is the product of the
+    pseudo-inverses: two small matrices replace one of P*P by P*P.
     """
-    # On the CPU also where the rest is built on the meta device, which knows no pseudo-inverse.
+    # On the CPU even if the network is on the meta device, which has no pseudo-inverse.
     line = torch.eye(old, dtype=torch.float64, device="cpu")[None, None]
     resize = F.interpolate(line, (new, old), mode=interpolation, antialias=antialias)[0, 0]
     return torch.linalg.pinv(resize.T)

@@ -13,7 +13,7 @@ from patchbench.layout import cover, padded
 class LinearEmbed(nn.Module):
     """Flatten each patch to in_chans * P * P values, in the order (channel, row, column), and project it.
 
-    With `proj.weight = conv.weight.flatten(1)` it is the same map as `embed=conv`. ValueError where the patches do not
+    With `proj.weight = conv.weight.flatten(1)` it is the same map as `embed=conv`. ValueError if the patches do not
     cover the image, unless `pad`.
     """
 

@@ -1,4 +1,4 @@
-"""Shifted patch tokenization (Lee et al., 2021): each patch is seen together with its four diagonal neighbourhoods."""
+"""Shifted patch tokenization (Lee et al., 2021): each token sees its patch and its four diagonal neighbourhoods."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from patchbench.layout import cover, padded
 
 
 class ShiftedPatchEmbed(nn.Module):
-    """Lay four copies of the image, shifted diagonally by half a patch, over it; cut, normalise and project.
+    """Stack the image and four copies, shifted diagonally by half a patch; cut, normalise and project.
 
-    A token sees 5 * in_chans * P * P values, from a window of twice the patch; what a shift brings in from outside is
-    zero. ValueError where a side of the patch has no half, or the patches do not cover the image, unless `pad`.
+    A token sees 5 * in_chans * P * P values from a window of twice the patch; pixels outside the image are zero.
+    ValueError if a side of the patch is 1, or if the patches do not cover the image, unless `pad`.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.checks import Size
+from patchbench.layout import PLACES
 
-PLACES = ("tokens", "rotation", "bias", "between")
 MOST_PLACES = 1600  # up to this number, maps compare every place with every other
 TILES = 7  # query places per side in a map of maps
 

@@ -1,4 +1,4 @@
-"""A bag of patches: each is judged by itself, and the judgements are averaged (after Brendel & Bethge, 2019)."""
+"""A bag of patches: the average of logits computed from each patch alone (after Brendel & Bethge, 2019)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,17 +8,19 @@ from jaxtyping import Float
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from patchbench.checks import Size
+from patchbench.checks import Size, one_of, qualified
 from patchbench.layout import Layout
 from patchbench.nets.init import init_projection, init_trunk
 
 
 class Bag(nn.Module):
-    """Images to class logits by the ViT without attention and without position: no token learns of another.
+    """Map images to class logits by a ViT without attention and without position: no token sees another.
 
-    The norm comes before the average and the head is linear, so logits are a sum over tokens. After the average, as in
-    the ViT, a norm would tell whether two tokens agree. embed: builds the embedding from (img_size, in_chans,
-    embed_dim); one with windows wider than its patches lets a token see its neighbours.
+    The norm comes before the average and the head is linear, so logits are a sum over tokens. A norm after the average,
+    as in the ViT, would show whether two tokens agree.
+    embed: builds the embedding from (img_size, in_chans, embed_dim); an embedding whose windows are wider than its
+    patches lets a token see its neighbours. residual: dtype of the residual stream under autocast, `float32` or
+    `bfloat16`.
     """
 
     def __init__(
@@ -31,16 +33,19 @@ class Bag(nn.Module):
         embed_dim: int,
         depth: int,
         mlp_ratio: float,
+        residual: str,
     ) -> None:
         super().__init__()
         if min(embed_dim, depth) < 1:
-            raise ValueError(f"model.embed_dim={embed_dim} and model.depth={depth} must be at least 1")
-        self.residual = torch.float32  # of the stream between blocks where autocast computes in bf16
+            raise ValueError(f"embed_dim={embed_dim} and depth={depth} must be at least 1")
+        one_of("residual", residual, ("float32", "bfloat16"))
+        self.residual = getattr(torch, residual)
         self.blocks = nn.ModuleList(Block(embed_dim, int(embed_dim * mlp_ratio)) for _ in range(depth))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = nn.Linear(embed_dim, num_classes)
         self.apply(init_trunk)
-        self.embed = embed(img_size, in_chans, embed_dim).apply(init_projection)
+        with qualified("embed", getattr(embed, "keywords", ())):
+            self.embed = embed(img_size, in_chans, embed_dim).apply(init_projection)
         grid_size: Any = self.embed.grid_size
         self.layout = Layout(grid_size, embed_dim, num_heads=0)
 
@@ -57,7 +62,7 @@ class Bag(nn.Module):
 
 
 class Block(nn.Module):
-    """The ViT's, less its attention."""
+    """Pass tokens through the block of the ViT, less its attention."""
 
     def __init__(self, embed_dim: int, hidden_dim: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a network costs, known before anything is computed."""
+"""Costs of a network, counted before anything is computed."""
 
 import math
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from patchbench.layout import Layout
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image: tokens in the trunk (prefix included), parameters, multiply-accumulates of the forward pass.
+    """Tokens in the trunk (prefix included), parameters, and multiply-accumulates of the forward pass of one image.
 
-    grid_size, num_tokens: None for a network that has no tokens.
+    grid_size, num_tokens: None for a network without tokens.
     """
 
     grid_size: Size | None
@@ -29,11 +29,11 @@ class Cost:
 
     @property
     def train_flops(self) -> int:
-        """Of one training step per image: forward, and backward at twice that; nothing is recomputed."""
+        """Count the FLOPs of a training step per image: forward and, at twice its cost, backward."""
         return 6 * self.macs
 
     def facts(self) -> dict[str, int | float | str]:
-        """For configs and records: parameters in millions, MACs and FLOPs in units of 1e9."""
+        """List the costs for configs and records: parameters in millions, MACs and FLOPs in units of 1e9."""
         tokens: dict[str, int | float | str] = {}
         if self.grid_size and self.num_tokens:
             tokens = {"model/grid": "x".join(map(str, self.grid_size)), "model/tokens": self.num_tokens}
@@ -46,9 +46,9 @@ class Cost:
 
 
 def cost(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size) -> Cost:
-    """Count what one forward pass of `net` does; on the meta device nothing is computed. MACs are half its FLOPs."""
+    """Count one forward pass of `net`; on the meta device nothing is computed. MACs are half of the FLOPs."""
     device, training = next(net.parameters()).device, net.training
-    net.eval()  # one image is no batch to normalise by, and nothing is to be drawn
+    net.eval()  # batch norms cannot normalise one image, and nothing random shall happen
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.empty(1, in_chans, *img_size, device=device))
     net.train(training)
@@ -66,11 +66,11 @@ def num_tokens(layout: Layout) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a training step holds at its fullest, by estimate.
+    """Estimated bytes at the peak of a training step.
 
-    weights: parameters and buffers, gradients, and the two averages of AdamW. per_image: what forward keeps of an image
-    for backward, and per_step what it keeps whatever their number, such as the bf16 copies of the weights. bias: of an
-    attention bias, in each layer and for each image, where there is one; contained in the others.
+    weights: parameters and buffers, gradients, and the two averages of AdamW. per_image: tensors that forward saves for
+    backward, for each image. per_step: tensors that forward saves whatever the number of images, such as the bf16
+    copies of the weights. bias: attention bias of one layer and one image, or 0; the other fields include it.
     """
 
     weights: int
@@ -85,14 +85,13 @@ class Memory:
 def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size, *, bf16: bool) -> Memory:
     """Estimate the memory of a training step of `net`, which may be on the meta device: nothing is computed.
 
-    Forward runs on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`; counted is
-    every tensor that it keeps for backward, each storage once. Not counted are what a kernel needs while it runs, the
-    gradients of activations, which come while activations go, and the framework itself. It is the memory of tensors:
-    an allocator holds more, on CPUs 2 to 60 % were seen, most with small tensors. An attention bias that is learned
-    keeps heads * n * n values per layer and image here, as on a CPU; a GPU's kernel keeps fewer, but makes a gradient
-    of that size.
+    Forward runs on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`. Every tensor
+    that forward saves for backward is counted, each storage once. Not counted: workspaces of kernels, gradients of
+    activations (they replace the activations), and the framework. Allocators need more than the tensors: on CPUs we
+    measured 2 to 60 % more, the most with small tensors. A learned attention bias takes heads * n * n values per layer
+    and image here, as on a CPU; the kernels of a GPU save fewer, but compute a gradient of this size.
     """
-    one, two = (kept_for_backward(net, images, in_chans, img_size, bf16=bf16) for images in (1, 2))
+    one, two = (saved_for_backward(net, images, in_chans, img_size, bf16=bf16) for images in (1, 2))
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     buffers = sum(b.numel() * b.element_size() for b in net.buffers())
     bias = 0
@@ -106,28 +105,28 @@ def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size,
     )
 
 
-def kept_for_backward(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bool) -> int:
-    """Bytes of the tensors that forward saves, parameters and buffers apart.
+def saved_for_backward(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bool) -> int:
+    """Count the bytes of the tensors that forward saves, without parameters and buffers.
 
-    In eval mode, for a batch norm of one image has nothing to go by, and a patch size cannot be drawn without values.
+    The network is in eval mode: a batch norm cannot normalise one image, and fake tensors allow no random patch size.
     """
-    kept, training = {}, net.training
+    storages, training = {}, net.training
     net.eval()
     with FakeTensorMode():
         own = {
             name: torch.empty(t.shape, dtype=t.dtype, requires_grad=t.requires_grad)
             for name, t in [*net.named_parameters(), *net.named_buffers()]
         }
-        spared = {t.untyped_storage()._cdata for t in own.values()}
+        weights = {t.untyped_storage()._cdata for t in own.values()}
 
-        def keep(tensor: Tensor) -> Tensor:
+        def record(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in spared:
-                kept[storage._cdata] = storage  # held, so that no other takes its place in memory
+            if storage._cdata not in weights:
+                storages[storage._cdata] = storage  # the reference prevents another storage at the same address
             return tensor
 
         batch = torch.empty(images, in_chans, *img_size), torch.empty(images, dtype=torch.int64)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), saved_tensors_hooks(record, lambda tensor: tensor):
             F.cross_entropy(functional_call(net, own, batch[:1]), batch[1])
     net.train(training)
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(storage.nbytes() for storage in storages.values())

@@ -1,11 +1,11 @@
-"""How weights start, in every network of ours: one rule for trunks, one for projections."""
+"""Initialisation of weights: one rule for the trunks of all our networks, one for all projections of embeddings."""
 
 from timm.layers import trunc_normal_
 from torch import nn
 
 
 def init_trunk(module: nn.Module) -> None:
-    """timm's default: normal of 0.02, cut at two units."""
+    """Initialise as timm does by default: a normal distribution of standard deviation 0.02, truncated at -2 and 2."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -13,10 +13,10 @@ def init_trunk(module: nn.Module) -> None:
 
 
 def init_projection(module: nn.Module) -> None:
-    """One rule for every projection of every embedding, variance 1 / fan-in (LeCun et al., 1998).
+    """Initialise every projection of every embedding with variance 1 / fan-in (LeCun et al., 1998).
 
-    So that a study compares projections and not their initialisations: in timm at patch 4 those of conv and linear
-    differ fourfold.
+    With one rule a study compares projections and not their initialisations: in timm at patch 4 those of conv and
+    linear differ fourfold.
     """
     if isinstance(module, nn.Linear | nn.Conv2d):
         trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)

@@ -13,14 +13,15 @@ from patchbench.checks import Size, nearest, spell
 
 
 class TimmNet(nn.Module):
-    """Images to class logits by the network that timm has under `name`, started as timm starts it.
+    """Map images to class logits by timm's network `name`, initialised as timm initialises it.
 
-    small: a ResNet passes images through its stem in their own size, as on CIFAR (He et al., 2016, sec. 4.2): stride 1
-    and no pooling. options: go to timm.create_model. ValueError for a name that timm does not know, what the network
-    does not take, and images that it cannot see.
+    small: the stem of a ResNet keeps the size of the image, as on CIFAR (He et al., 2016, sec. 4.2): stride 1 and no
+    pooling. options: further arguments of timm.create_model.
+    ValueError for a name that timm does not know, for options that the network does not take, and for images of a size
+    that the network cannot process.
     """
 
-    layout = None  # not every network has tokens, nor does timm say how many
+    layout = None  # not every network has tokens, and timm does not report their number
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class TimmNet(nn.Module):
         if not timm.is_model(name):
             close = nearest(name, timm.list_models(), 3)
             hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() names those it knows"
-            raise ValueError(f"model.name={name} is not a model of timm: {hint}")
+            raise ValueError(f"name={name} is not a model of timm: {hint}")
         shapes: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes}
         pretrained_cfg = timm.models.get_pretrained_cfg(name)
         if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
@@ -48,32 +49,32 @@ class TimmNet(nn.Module):
         try:
             with torch.device("meta"):
                 draft = create()
-        except Exception as error:  # timm has no one way to say that a network cannot be built so
+        except Exception as error:  # timm has no exception of its own for a network that cannot be built
             raise ValueError(
-                f"model.options={options} cannot be for model.name={name}: {why(error)}; use "
-                "model.options=null or another model.name"
+                f"options={options} cannot be for name={name}: {one_line(error)}; use "
+                "options=null or another model.name"
             ) from error
         if small and not isinstance(draft, ResNet):
             raise ValueError(
-                f"model.small=true is for ResNets, and model.name={name} is a {type(draft).__name__}: use "
-                "model.small=false, and where it has such, an option of its own, as in model.options={patch_size:2} of "
+                f"small=true is for ResNets, and name={name} is a {type(draft).__name__}: use "
+                "small=false, and where it has such, an option of its own, as in options={patch_size:2} of "
                 "a ConvNeXt"
             )
         if small:
-            open_stem(draft)
+            keep_size(draft)
         try:
             draft.eval()(torch.empty(1, in_chans, *img_size, device="meta"))
         except (ValueError, AssertionError, RuntimeError) as error:
             raise ValueError(
-                f"model.name={name} cannot take images of data.img_size={spell(img_size)} ({why(error)}): use a larger "
+                f"name={name} cannot take images of data.img_size={spell(img_size)} ({one_line(error)}): use a larger "
                 "data.img_size or another model.name"
             ) from error
-        if torch.empty(0).device.type == "meta":  # to count the cost, one is enough
+        if torch.empty(0).device.type == "meta":  # the draft is enough to count the cost
             self.net = draft.train()
             return
         self.net = create()
         if small:
-            open_stem(self.net)
+            keep_size(self.net)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -87,12 +88,12 @@ class TimmNet(nn.Module):
         return {f"net.{name}" for name in named}
 
 
-def open_stem(net: Any) -> None:
-    """Let a ResNet start in the size of the image."""
+def keep_size(net: Any) -> None:
+    """Set the stem of a ResNet to stride 1 without pooling, so that it keeps the size of the image."""
     first = next(module for module in net.conv1.modules() if isinstance(module, nn.Conv2d))
     first.stride = (1, 1)
     net.maxpool = nn.Identity()
 
 
-def why(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

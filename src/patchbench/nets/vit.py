@@ -4,7 +4,7 @@
                           |
                           q, k turned by [rotation]; attention logits shifted by [bias]
 
-The network knows these places, and nothing of what fills them.
+The network knows these places and no scheme that fills them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,17 +17,16 @@ from jaxtyping import Float
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
-from patchbench.checks import Size, one_of
-from patchbench.layout import Layout
+from patchbench.checks import Size, one_of, qualified
+from patchbench.layout import PLACES, Layout
 from patchbench.nets.init import init_projection, init_trunk
 
 Build = Callable[[Layout], nn.Module]
-PLACES = ("tokens", "rotation", "bias", "between")
 
 
 @dataclass(frozen=True)
 class Position:
-    """What fills each place. A scheme fills one, or several; an empty place costs nothing."""
+    """Builders of the modules in each place. A scheme fills one place or several; an empty place costs nothing."""
 
     tokens: Build | None = None  # b h w d -> b h w d    once, before the first block
     rotation: Build | None = None  # grid_size -> [heads] n 2*head_dim    turns q and k of every block
@@ -37,8 +36,8 @@ class Position:
     per_layer: bool = False  # rotation, bias, between: a module for each block, or one for all of them
 
 
-def filled(schemes: Mapping[str, Position]) -> dict[str, str]:
-    """The scheme in each place, by name, as in `pos=[learned,rope]`. ValueError if two fill one place."""
+def schemes_by_place(schemes: Mapping[str, Position]) -> dict[str, str]:
+    """Name the scheme of each place, as in `pos=[learned,rope]`. ValueError if two schemes fill one place."""
     names: dict[str, str] = {}
     for name, scheme in schemes.items():
         for place in PLACES:
@@ -50,9 +49,9 @@ def filled(schemes: Mapping[str, Position]) -> dict[str, str]:
 
 
 class DropPath(nn.Module):
-    """Leave a branch out for some of the images, and scale it up for the others (Huang et al., 2016).
+    """Skip a branch for some of the images, and scale it up for the others (Huang et al., 2016).
 
-    timm's holds its rate as a number, and torch.compile makes a graph for every number, up to a limit of 8.
+    The rate is a buffer: timm's DropPath has it as a number, and torch.compile makes a graph for every number, up to 8.
     """
 
     rate: Tensor
@@ -64,17 +63,18 @@ class DropPath(nn.Module):
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         if not self.training:
             return x
-        kept = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
-        return x * (kept / (1 - self.rate)).to(x.dtype)
+        passes = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
+        return x * (passes / (1 - self.rate)).to(x.dtype)
 
 
 class ViT(nn.Module):
-    """Images to class logits.
+    """Map images to class logits.
 
-    embed: builds the embedding from (img_size, in_chans, embed_dim); pos: the schemes by name, see `Position`.
-    The first prefix token is the class token, further ones are registers (Darcet et al., 2024); none of them has a
+    embed: builds the embedding from (img_size, in_chans, embed_dim). pos: the schemes by name, see `Position`.
+    The first prefix token is the class token, the others are registers (Darcet et al., 2024); no prefix token has a
     place on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens.
-    Without position, with a class token, it is timm's `VisionTransformer`, parameter by parameter.
+    residual: dtype of the residual stream under autocast, `float32` or `bfloat16`.
+    With a class token and without position, the network is timm's `VisionTransformer`, parameter by parameter.
     """
 
     def __init__(
@@ -92,23 +92,25 @@ class ViT(nn.Module):
         num_prefix_tokens: int,
         pool: str,
         drop_path: float,
+        residual: str,
     ) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(
-                f"model.embed_dim={embed_dim} does not split into model.num_heads={num_heads} equal heads: "
-                f"use model.embed_dim={embed_dim // num_heads * num_heads or num_heads}"
+                f"embed_dim={embed_dim} does not split into num_heads={num_heads} equal heads: "
+                f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
             )
-        one_of("model.pool", pool, ("cls", "mean"))
+        one_of("pool", pool, ("cls", "mean"))
+        one_of("residual", residual, ("float32", "bfloat16"))
         if pool == "cls" and num_prefix_tokens < 1:
             raise ValueError(
-                f"model.pool=cls reads the class token, but model.num_prefix_tokens={num_prefix_tokens}: "
-                "use model.pool=mean, or model.num_prefix_tokens=1"
+                f"pool=cls reads the class token, but num_prefix_tokens={num_prefix_tokens}: "
+                "use pool=mean, or num_prefix_tokens=1"
             )
         self.pool = pool
-        self.residual = torch.float32  # of the stream between blocks where autocast computes in bf16
+        self.residual = getattr(torch, residual)
 
-        # What is never varied is built first, so that equal seeds start every variant from equal weights.
+        # Parts that no option varies are built first, so that equal seeds start every arm from equal weights.
         # EvaBlock with attn_type="rope" is timm's pre-norm Block, to the bit, plus the argument `rope`.
         self.blocks = nn.ModuleList(
             EvaBlock(embed_dim, num_heads, attn_type="rope", mlp_ratio=mlp_ratio, num_prefix_tokens=num_prefix_tokens)
@@ -124,22 +126,29 @@ class ViT(nn.Module):
         self.prefix = nn.Parameter(torch.empty(num_prefix_tokens, embed_dim))
         nn.init.trunc_normal_(self.prefix, std=0.02)
 
-        self.embed = embed(img_size, in_chans, embed_dim).apply(init_projection)
+        with qualified("embed", getattr(embed, "keywords", ())):
+            self.embed = embed(img_size, in_chans, embed_dim).apply(init_projection)
         grid_size: Any = self.embed.grid_size
         self.layout = Layout(grid_size, embed_dim, num_heads, num_prefix_tokens)
-        names = filled(pos)
+        names = schemes_by_place(pos)
 
         def fill(place: str, blocks: int) -> nn.ModuleList:
-            """A module for each of so many blocks, or the only one, which they share."""
+            """Build a module for each of `blocks` blocks, or one module that they share."""
             if place not in names:
                 return nn.ModuleList()
-            scheme = pos[names[place]]
-            if not isinstance(scheme.per_layer, bool):
-                raise ValueError(f"pos.{names[place]}.per_layer={scheme.per_layer} is unknown: use true or false")
-            number = blocks if scheme.per_layer else min(blocks, 1)
-            return nn.ModuleList(getattr(scheme, place)(self.layout) for _ in range(number))
+            name = names[place]
+            scheme, build = pos[name], getattr(pos[name], place)
+            path, knobs = f"pos.{name}", getattr(build, "keywords", ())
+            with qualified(path, ("after", "per_layer")), qualified(f"{path}.{place}", knobs):
+                if not isinstance(scheme.per_layer, bool):
+                    raise ValueError(f"per_layer={scheme.per_layer} is unknown: use true or false")
+                number = blocks if scheme.per_layer else min(blocks, 1)
+                return nn.ModuleList(build(self.layout) for _ in range(number))
 
-        after = after_blocks(names["between"], pos[names["between"]], depth) if "between" in names else []
+        after: list[int] = []
+        if "between" in names:
+            with qualified(f"pos.{names['between']}", ("after",)):
+                after = after_blocks(pos[names["between"]], depth)
         self.tokens = next(iter(fill("tokens", 1)), nn.Identity())
         self.rotation = fill("rotation", depth)
         self.bias = fill("bias", depth)
@@ -151,43 +160,43 @@ class ViT(nn.Module):
         grid_size = (x.shape[1], x.shape[2])
         x = torch.cat([self.prefix.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
         if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.residual)  # else it would be that of the scheme: bf16 only where nothing was added
+            x = x.to(self.residual)  # without this line the dtype would depend on the scheme in `tokens`
         rope: Tensor | None = None
         bias: Tensor | None = None
         for i, block in enumerate(self.blocks):
-            if i < len(self.rotation):  # what the only module of a place says holds for all blocks
+            if i < len(self.rotation):  # the output of a shared module serves all blocks
                 rope = self.rotation[i](grid_size)
             if i < len(self.bias):
-                bias = self.around_prefix(self.bias[i](grid_size))
+                bias = self.pad_for_prefix(self.bias[i](grid_size))
             x = block(x, rope=rope, attn_mask=bias)
             if i in self.after:
                 x = self.on_grid(self.between[self.after[i]], x, grid_size)
         return self.head(self.norm(x[:, 0] if self.pool == "cls" else x[:, len(self.prefix) :].mean(1)))
 
     def on_grid(self, fn: nn.Module, x: Float[Tensor, "b l d"], grid_size: Size) -> Float[Tensor, "b l d"]:
-        """Apply `fn` to the patch tokens laid out as an image; prefix tokens have no place, and pass by."""
+        """Apply `fn` to the patch tokens on their grid; prefix tokens have no place on it and stay as they are."""
         prefix, patches = x.tensor_split([len(self.prefix)], dim=1)
         return torch.cat([prefix, fn(patches.unflatten(1, grid_size)).flatten(1, 2)], dim=1)
 
-    def around_prefix(self, bias: Float[Tensor, "heads n n"]) -> Float[Tensor, "1 heads l l"]:
-        """Prefix tokens attend, and are attended to, without bias."""
+    def pad_for_prefix(self, bias: Float[Tensor, "heads n n"]) -> Float[Tensor, "1 heads l l"]:
+        """Extend the bias by zeros for the prefix tokens: they attend, and are attended to, without bias."""
         p = len(self.prefix)
         return F.pad(bias, (p, 0, p, 0))[None]
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that tell position or stand in for a patch (timm's hook of this name)."""
-        places = ("prefix", "tokens.", "rotation.", "bias.", "between.")
-        return {name for name, _ in self.named_parameters() if name.startswith(places)}
+        """Name the parameters of positional schemes and prefix tokens (timm's hook of this name)."""
+        spared = ("prefix", *(f"{place}." for place in PLACES))
+        return {name for name, _ in self.named_parameters() if name.startswith(spared)}
 
 
-def after_blocks(name: str, scheme: Position, depth: int) -> list[int]:
-    """The blocks that the place `between` comes after. ValueError if there is no such block."""
+def after_blocks(scheme: Position, depth: int) -> list[int]:
+    """List the blocks after which the place `between` acts. ValueError if there is no such block."""
     if scheme.after is None:
         return list(range(depth - 1))
     blocks = list(scheme.after) if isinstance(scheme.after, Sequence) else [scheme.after]
     if not all(isinstance(i, int) and 0 <= i < depth for i in blocks) or len(set(blocks)) < len(blocks):
         raise ValueError(
-            f"pos.{name}.after={scheme.after} must list some of the blocks 0 to {depth - 1} of model.depth={depth}, "
-            f"each once: use pos.{name}.after=[0], or null for all but the last"
+            f"after={scheme.after} must list some of the blocks 0 to {depth - 1} of depth={depth}, "
+            "each once: use after=[0], or null for all but the last"
         )
     return blocks

@@ -12,20 +12,20 @@ from patchbench.pos.grid import RESIZE, coordinates
 class Alibi2d(nn.Module):
     """bias[head, i, j] = -slope[head] * |place(i) - place(j)|, slopes falling geometrically to 1/256 in the last head.
 
-    resize="extrapolate" counts distance in patches on every grid, which is what ALiBi is for; "interpolate" in patches
-    of the grid that the scheme was built for. The bias takes heads * n * n numbers for n patches, once for all layers,
-    and flash attention is out.
+    resize="extrapolate" measures distance in patches on every grid, the purpose of ALiBi; "interpolate" in patches of
+    the grid that the scheme was built for. The bias takes heads * n * n numbers for n patches, once for all layers, and
+    excludes flash attention.
     """
 
     table: Tensor
 
     def __init__(self, layout: Layout, *, resize: str) -> None:
         super().__init__()
-        one_of("pos.alibi.bias.resize", resize, RESIZE)
+        one_of("resize", resize, RESIZE)
         self.layout, self.resize = layout, resize
-        self.register_buffer("table", self.fade(layout.grid_size), persistent=False)
+        self.register_buffer("table", self.compute(layout.grid_size), persistent=False)
 
-    def fade(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "heads n n"]:
+    def compute(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "heads n n"]:
         rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
         by_row, by_col = (x[:, None] - x for x in (rows, cols))
         distance = torch.hypot(by_row[:, None, :, None], by_col[None, :, None, :]).flatten(2, 3).flatten(0, 1)
@@ -36,4 +36,4 @@ class Alibi2d(nn.Module):
     def forward(self, grid_size: Size) -> Float[Tensor, "heads n n"]:
         if grid_size == self.layout.grid_size:
             return self.table
-        return self.fade(grid_size, self.table.device).to(self.table)
+        return self.compute(grid_size, self.table.device).to(self.table)

@@ -1,4 +1,4 @@
-"""Learned Fourier features of the place, mixed by a small network (Li et al., 2021)."""
+"""Learned Fourier features of the position, mixed by a small network (Li et al., 2021)."""
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,12 @@ from patchbench.pos.grid import RESIZE, coordinates
 
 
 class Fourier(nn.Module):
-    """Add MLP(cos(f . place), sin(f . place)) with frequencies f, which are learned too.
+    """Add MLP(cos(f . place), sin(f . place)) with learned frequencies f.
 
-    num_features: sines and cosines together; gamma: frequencies start from a normal distribution of 1 / gamma radians
-    per patch, so that places further apart than gamma patches start out unlike. ValueError if num_features is odd.
-    resize="interpolate" scales the coordinates of a new grid onto the grid that the scheme was built for,
-    "extrapolate" lets them go on.
+    num_features: sines and cosines together. gamma: frequencies start from a normal distribution of 1 / gamma radians
+    per patch, so that places further apart than gamma patches start with different codes.
+    resize="interpolate" scales the coordinates of a new grid to the grid that the scheme was built for, "extrapolate"
+    continues them. ValueError if num_features is odd.
     """
 
     rows: Tensor
@@ -24,14 +24,14 @@ class Fourier(nn.Module):
 
     def __init__(self, layout: Layout, *, num_features: int, hidden_dim: int, gamma: float, resize: str) -> None:
         super().__init__()
-        one_of("pos.fourier.tokens.resize", resize, RESIZE)
-        positive("pos.fourier.tokens.num_features", num_features)
-        positive("pos.fourier.tokens.hidden_dim", hidden_dim)
-        positive("pos.fourier.tokens.gamma", gamma)
+        one_of("resize", resize, RESIZE)
+        positive("num_features", num_features)
+        positive("hidden_dim", hidden_dim)
+        positive("gamma", gamma)
         if num_features % 2:
             raise ValueError(
-                f"pos.fourier.tokens.num_features={num_features} splits into sines and cosines: use an even number, "
-                f"such as pos.fourier.tokens.num_features={num_features + 1}"
+                f"num_features={num_features} splits into sines and cosines: use an even number, "
+                f"such as num_features={num_features + 1}"
             )
         self.grid_size, self.resize = layout.grid_size, resize
         rows, cols = coordinates(layout.grid_size, layout.grid_size, resize)
@@ -41,7 +41,7 @@ class Fourier(nn.Module):
         self.fc1 = nn.Linear(num_features, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, layout.embed_dim)
         for layer in (self.fc1, self.fc2):
-            # Variance 1 / fan-in: the vectors start as large as a learned table does, about 0.02.
+            # Variance 1 / fan-in: the vectors start at the scale of a learned table, about 0.02.
             nn.init.trunc_normal_(layer.weight, std=layer.in_features**-0.5)
             nn.init.zeros_(layer.bias)
 
@@ -49,6 +49,7 @@ class Fourier(nn.Module):
         grid_size, rows, cols = (x.shape[1], x.shape[2]), self.rows, self.cols
         if grid_size != self.grid_size:
             rows, cols = coordinates(grid_size, self.grid_size, self.resize, rows.device)
-        angles = rows[:, None, None] * self.freqs[0] + cols[:, None] * self.freqs[1]  # no matmul: float32 in autocast
+        # No matrix product: autocast would round it.
+        angles = rows[:, None, None] * self.freqs[0] + cols[:, None] * self.freqs[1]
         features = torch.cat([angles.cos(), angles.sin()], dim=-1) * self.fc1.in_features**-0.5
         return x + self.fc2(F.gelu(self.fc1(features)))

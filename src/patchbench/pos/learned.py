@@ -1,4 +1,4 @@
-"""Learned absolute positions: free vectors for places, or for rows and columns (Dosovitskiy et al., 2021)."""
+"""Learned absolute positions: vectors for places, or for rows and columns (Dosovitskiy et al., 2021)."""
 
 import torch
 from jaxtyping import Float
@@ -10,11 +10,11 @@ from patchbench.pos.grid import stretch
 
 
 class Learned(nn.Module):
-    """Add a table of learned vectors, one for each place; stretch it when the grid changes (sec. 3.1, 3.2)."""
+    """Add a learned vector to the token of each place; resample the table for another grid (sec. 3.1, 3.2)."""
 
     def __init__(self, layout: Layout, *, std: float) -> None:
         super().__init__()
-        positive("pos.learned.tokens.std", std)
+        positive("std", std)
         self.table = nn.Parameter(torch.empty(*layout.grid_size, layout.embed_dim))
         nn.init.trunc_normal_(self.table, std=std)
 
@@ -23,20 +23,20 @@ class Learned(nn.Module):
 
 
 class Factorized(nn.Module):
-    """Add a vector for the row and one for the column: h + w learned vectors in place of h * w.
+    """Add a learned vector for the row and one for the column: h + w vectors instead of h * w.
 
-    combine="add" sums the two (Dehghani et al., 2023, NaViT); "concat" gives each half of the channels (Dosovitskiy
-    et al., 2021, app. D.4). A changed grid stretches both tables. ValueError where concat has no halves to give.
+    combine="add" sums the two (Dehghani et al., 2023, NaViT); "concat" gives half of the channels to each (Dosovitskiy
+    et al., 2021, app. D.4). Another grid resamples both tables. ValueError if "concat" meets an odd embed_dim.
     """
 
     def __init__(self, layout: Layout, *, combine: str, std: float) -> None:
         super().__init__()
-        one_of("pos.factorized.tokens.combine", combine, ("add", "concat"))
-        positive("pos.factorized.tokens.std", std)
+        one_of("combine", combine, ("add", "concat"))
+        positive("std", std)
         if combine == "concat" and layout.embed_dim % 2:
             raise ValueError(
-                f"pos.factorized.tokens.combine=concat halves model.embed_dim={layout.embed_dim} between rows and "
-                "columns: use an even number, or pos.factorized.tokens.combine=add"
+                f"combine=concat halves model.embed_dim={layout.embed_dim} between rows and "
+                "columns: use an even number, or combine=add"
             )
         self.combine = combine
         channels = layout.embed_dim // 2 if combine == "concat" else layout.embed_dim

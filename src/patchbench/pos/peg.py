@@ -10,26 +10,23 @@ from patchbench.layout import Layout
 
 
 class PEG(nn.Module):
-    """Add to each token a weighted sum of its neighbours, by channel; any grid will do.
+    """Add to each token a weighted sum of its neighbours, channel by channel, on any grid.
 
-    padding="zeros" shows the tokens of the border where they are, and depth passes it on; "circular" has no border, and
-    a shift of the image by whole patches, wrapped around, stays invisible.
-    ValueError unless the kernel has a middle, and its reach stays within the grid that it would wrap around.
+    padding="zeros" shows the tokens at the border their position, and later blocks pass it on; "circular" has no
+    border, so that a cyclic shift of the image by whole patches is invisible.
+    ValueError for an even kernel, and for a circular one that wraps around the grid more than once.
     """
 
     def __init__(self, layout: Layout, *, kernel_size: int, padding: str) -> None:
         super().__init__()
-        one_of("pos.peg.between.padding", padding, ("zeros", "circular"))
-        positive("pos.peg.between.kernel_size", kernel_size)
+        one_of("padding", padding, ("zeros", "circular"))
+        positive("kernel_size", kernel_size)
         if kernel_size % 2 == 0:
-            raise ValueError(
-                f"pos.peg.between.kernel_size={kernel_size} has no patch in its middle: "
-                f"use pos.peg.between.kernel_size={kernel_size - 1}"
-            )
+            raise ValueError(f"kernel_size={kernel_size} has no patch in its middle: use kernel_size={kernel_size - 1}")
         if padding == "circular" and kernel_size // 2 > min(layout.grid_size):
             raise ValueError(
-                f"pos.peg.between.kernel_size={kernel_size} wraps around a grid of {spell(layout.grid_size)} patches "
-                f"more than once: use pos.peg.between.kernel_size={2 * min(layout.grid_size) + 1} or less"
+                f"kernel_size={kernel_size} wraps around a grid of {spell(layout.grid_size)} patches "
+                f"more than once: use kernel_size={2 * min(layout.grid_size) + 1} or less"
             )
         channels = layout.embed_dim
         mode: Any = padding

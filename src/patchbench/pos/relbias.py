@@ -1,4 +1,4 @@
-"""Attention shifted by the displacement between two patches: from a table (Liu et al., 2021), or a network (2022)."""
+"""Attention biases by the displacement between two patches: a table (Liu et al., 2021) or a network (2022)."""
 
 import math
 
@@ -13,14 +13,14 @@ from patchbench.pos.grid import RESIZE, scale, stretch
 
 
 def displacements(grid_size: Size) -> Size:
-    """How many rows and columns one patch may be away from another, to either side."""
+    """Count the displacements between two patches, by rows and by columns."""
     return 2 * grid_size[0] - 1, 2 * grid_size[1] - 1
 
 
 def relative_index(grid_size: Size, table_for: Size, device: torch.device | None = None) -> Int[Tensor, "n n"]:
-    """Where the displacement from patch j to patch i stands in a flattened table made for the grid `table_for`.
+    """Index the displacement from patch j to patch i in a flattened table made for the grid `table_for`.
 
-    Displacements that the table does not reach count as the furthest that it does (Shaw et al., 2018).
+    Displacements beyond the table count as its largest displacement (Shaw et al., 2018).
     """
     (h, w), (rows, cols) = table_for, (torch.arange(n, device=device) for n in grid_size)
     by_row = (rows[:, None] - rows).clamp(1 - h, h - 1) + h - 1
@@ -30,19 +30,20 @@ def relative_index(grid_size: Size, table_for: Size, device: torch.device | None
 
 
 class RelBias(nn.Module):
-    """Look the bias up by displacement in a learned table, one for each head.
+    """Look up the bias of each displacement in a learned table, one for each head.
 
-    resize="interpolate" stretches the table over the displacements of a new grid (as TinyViT does, Wu et al., 2022);
-    "extrapolate" keeps it, and displacements beyond it count as its furthest (Shaw et al., 2018).
-    The bias takes heads * n * n numbers a layer for n patches, the index 8 n * n bytes, and flash attention is out.
+    resize="interpolate" resamples the table to the displacements of a new grid (as TinyViT does, Wu et al., 2022);
+    "extrapolate" keeps the table, and displacements beyond it count as its largest (Shaw et al., 2018).
+    For n patches the bias takes heads * n * n numbers per layer and the index 8 n * n bytes. The bias excludes flash
+    attention.
     """
 
     index: Tensor
 
     def __init__(self, layout: Layout, *, std: float, resize: str) -> None:
         super().__init__()
-        one_of("pos.relbias.bias.resize", resize, RESIZE)
-        positive("pos.relbias.bias.std", std)
+        one_of("resize", resize, RESIZE)
+        positive("std", std)
         self.grid_size, self.resize = layout.grid_size, resize
         self.table = nn.Parameter(torch.empty(*displacements(layout.grid_size), layout.num_heads))
         nn.init.trunc_normal_(self.table, std=std)
@@ -59,11 +60,11 @@ class RelBias(nn.Module):
 
 
 class RelBiasMlp(nn.Module):
-    """Compute the bias from the displacement, log-spaced, by a network of one hidden layer (Swin v2).
+    """Compute the bias from the log-spaced displacement by a network with one hidden layer (Swin v2).
 
-    resize="extrapolate" measures a new grid in units of the one that the scheme was built for (Liu et al., 2022,
-    sec. 3.3); "interpolate" scales it onto that one. The bias takes heads * n * n numbers a layer for n patches, the
-    index 8 n * n bytes, and flash attention is out.
+    resize="extrapolate" measures a new grid in units of the grid that the scheme was built for (Liu et al., 2022,
+    sec. 3.3); "interpolate" scales the new grid to it. For n patches the bias takes heads * n * n numbers per layer and
+    the index 8 n * n bytes. The bias excludes flash attention.
     """
 
     index: Tensor
@@ -71,10 +72,10 @@ class RelBiasMlp(nn.Module):
 
     def __init__(self, layout: Layout, *, hidden_dim: int, gain: float, std: float, resize: str) -> None:
         super().__init__()
-        one_of("pos.relbias_mlp.bias.resize", resize, RESIZE)
-        positive("pos.relbias_mlp.bias.hidden_dim", hidden_dim)
-        positive("pos.relbias_mlp.bias.gain", gain)
-        positive("pos.relbias_mlp.bias.std", std)
+        one_of("resize", resize, RESIZE)
+        positive("hidden_dim", hidden_dim)
+        positive("gain", gain)
+        positive("std", std)
         self.grid_size, self.gain, self.resize = layout.grid_size, gain, resize
         self.fc1 = nn.Linear(2, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, layout.num_heads, bias=False)
@@ -85,7 +86,7 @@ class RelBiasMlp(nn.Module):
         self.register_buffer("places", self.log_spaced(layout.grid_size), persistent=False)
 
     def log_spaced(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "dh dw 2"]:
-        """Every displacement as sign * log2(1 + |d|) / 3, where d is 8 at the far end of the grid built for."""
+        """Code each displacement as sign * log2(1 + |d|) / 3, where d is 8 at the far end of the original grid."""
         axes = []
         for n, built_for, step in zip(
             grid_size, self.grid_size, scale(grid_size, self.grid_size, self.resize), strict=True
@@ -98,7 +99,7 @@ class RelBiasMlp(nn.Module):
         places, index = self.places, self.index
         if grid_size != self.grid_size:
             places, index = self.log_spaced(grid_size, index.device), relative_index(grid_size, grid_size, index.device)
-        # Swin v2 has no half: the softmax over patches does not see it, but against prefix tokens, whose bias is zero,
-        # every patch would start with the advantage of gain / 2.
+        # Swin v2 does not subtract 0.5: a softmax over patches alone ignores a constant. But the bias of prefix tokens
+        # is zero, and every patch would start with an advantage of gain / 2 over them.
         table = self.gain * (self.fc2(F.relu(self.fc1(places))).sigmoid() - 0.5)
         return table.flatten(0, 1).T[:, index]

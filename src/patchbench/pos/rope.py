@@ -6,60 +6,58 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size, one_of, positive
 from patchbench.layout import Layout
-from patchbench.pos.grid import RESIZE, coordinates
+from patchbench.pos.grid import RESIZE, axial_angles, coordinates
 
 
 def rotation(angles: Float[Tensor, "*heads h w pairs"]) -> Float[Tensor, "*heads n sincos"]:
-    """Sines, then cosines, of the angle by which each channel turns at each place; neighbours form the pairs."""
+    """List sines, then cosines, of the angle of each channel at each place; neighbouring channels form a pair."""
     angles = angles.flatten(-3, -2).repeat_interleave(2, dim=-1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def check(name: str, layout: Layout, temperature: float, resize: str) -> None:
-    """ValueError unless the scheme of this name can be built."""
-    positive(f"pos.{name}.rotation.temperature", temperature)
-    one_of(f"pos.{name}.rotation.resize", resize, RESIZE)
+def check_rope(option: str, layout: Layout, temperature: float, resize: str) -> None:
+    """Check the knobs of a rotary scheme. ValueError unless 4 divides head_dim."""
+    positive("temperature", temperature)
+    one_of("resize", resize, RESIZE)
     if layout.head_dim % 4:
         raise ValueError(
-            f"pos={name} splits head_dim={layout.head_dim} (model.embed_dim={layout.embed_dim} / "
+            f"{option} splits head_dim={layout.head_dim} (model.embed_dim={layout.embed_dim} / "
             f"model.num_heads={layout.num_heads}) into pairs of channels for two directions: use a multiple of 4, "
             f"such as model.embed_dim={layout.num_heads * (layout.head_dim // 4 * 4 or 4)}"
         )
 
 
 class AxialRope(nn.Module):
-    """Half of a head's channels turn with the row, half with the column, so attention sees distance, not place.
+    """Rotate half of a head's channels by the row, half by the column: attention sees displacement, not position.
 
-    resize="extrapolate" turns on beyond the grid that the scheme was built for (Heo et al., 2024); "interpolate"
-    scales a new grid onto it (Fang et al., 2023, EVA-02). ValueError unless 4 divides head_dim.
+    resize="extrapolate" continues the rotation beyond the grid that the scheme was built for (Heo et al., 2024);
+    "interpolate" scales a new grid to it (Fang et al., 2023, EVA-02). ValueError unless 4 divides head_dim.
     """
 
     table: Tensor
 
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
-        check("rope", layout, temperature, resize)
+        check_rope("pos=rope", layout, temperature, resize)
         self.layout, self.temperature, self.resize = layout, temperature, resize
-        self.register_buffer("table", self.turn(layout.grid_size), persistent=False)
+        self.register_buffer("table", self.compute(layout.grid_size), persistent=False)
 
-    def turn(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "n sincos"]:
+    def compute(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "n sincos"]:
         rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
         quarter = self.layout.head_dim // 4
         omega = self.temperature ** -(torch.arange(quarter, device=device) / quarter)
-        by_row = torch.outer(rows, omega)[:, None].expand(*grid_size, quarter)
-        by_col = torch.outer(cols, omega)[None].expand(*grid_size, quarter)
-        return rotation(torch.cat([by_row, by_col], dim=-1))
+        return rotation(axial_angles(rows, cols, omega))
 
     def forward(self, grid_size: Size) -> Float[Tensor, "n sincos"]:
         if grid_size == self.layout.grid_size:
             return self.table
-        return self.turn(grid_size, self.table.device).to(self.table)
+        return self.compute(grid_size, self.table.device).to(self.table)
 
 
 class MixedRope(nn.Module):
-    """Each head learns how fast each pair of channels turns along x and along y, so that it may turn along diagonals.
+    """Learn the frequencies along x and along y for each pair of channels of each head, so also along diagonals.
 
-    Frequencies fall from 1 to 1 / temperature in two directions at right angles, which start at random for each head.
+    Frequencies fall from 1 to 1 / temperature in two orthogonal directions, drawn at random for each head.
     `resize` is that of `AxialRope`. ValueError unless 4 divides head_dim.
     """
 
@@ -68,17 +66,17 @@ class MixedRope(nn.Module):
 
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
-        check("rope_mixed", layout, temperature, resize)
+        check_rope("pos=rope_mixed", layout, temperature, resize)
         self.grid_size, self.resize = layout.grid_size, resize
         rows, cols = coordinates(layout.grid_size, layout.grid_size, resize)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("cols", cols, persistent=False)
         quarter = layout.head_dim // 4
         speed = temperature ** -(torch.arange(quarter) / quarter)
-        towards = 2 * torch.pi * torch.rand(layout.num_heads, 1)
-        directions = torch.cat([towards.expand(-1, quarter), (towards + torch.pi / 2).expand(-1, quarter)], dim=-1)
-        # x before y: the order of checkpoints by Heo et al.
-        self.freqs = nn.Parameter(speed.repeat(2) * torch.stack([directions.cos(), directions.sin()]))
+        direction = 2 * torch.pi * torch.rand(layout.num_heads, 1)
+        angles = torch.cat([direction.expand(-1, quarter), (direction + torch.pi / 2).expand(-1, quarter)], dim=-1)
+        # x before y, the order in checkpoints of Heo et al.
+        self.freqs = nn.Parameter(speed.repeat(2) * torch.stack([angles.cos(), angles.sin()]))
 
     def forward(self, grid_size: Size) -> Float[Tensor, "heads n sincos"]:
         rows, cols = self.rows, self.cols

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size, one_of, positive
 from patchbench.layout import Layout
-from patchbench.pos.grid import RESIZE, coordinates, stretch
+from patchbench.pos.grid import RESIZE, axial_angles, coordinates, stretch
 
 
 def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch.device | None = None) -> Tensor:
-    """h w d: half of the channels each for sine and cosine of the number of the patch, row by row, fast to slow."""
+    """Code the number of each patch, row by row: h w d, half of the channels for sines, half for cosines."""
     half = embed_dim // 2
     omega = temperature ** -(torch.arange(half, device=device) / half)
     places = torch.arange(grid_size[0] * grid_size[1], dtype=torch.float32, device=device)
@@ -19,28 +19,26 @@ def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch
 
 
 def sincos_2d(rows: Float[Tensor, " h"], cols: Float[Tensor, " w"], embed_dim: int, temperature: float) -> Tensor:
-    """h w d: a quarter of the channels each for sin(row), sin(column), cos(row), cos(column), from fast to slow."""
+    """Code rows and columns: h w d, a quarter of the channels each for sin(row), sin(col), cos(row), cos(col)."""
     quarter = embed_dim // 4
     omega = temperature ** -(torch.arange(quarter, device=rows.device) / quarter)
-    by_row = torch.outer(rows, omega)[:, None].expand(-1, len(cols), -1)
-    by_col = torch.outer(cols, omega)[None].expand(len(rows), -1, -1)
-    angles = torch.cat([by_row, by_col], dim=-1)
+    angles = axial_angles(rows, cols, omega)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class SinCos1d(nn.Module):
     """Add the sine-cosine code of the patch's number in the sequence. ValueError unless embed_dim is even.
 
-    resize="extrapolate" goes on counting on a larger grid (Vaswani et al., 2017); "interpolate" stretches the table
-    over the image, as Dosovitskiy et al. (2021, sec. 3.2) do with positions that are one-dimensional as well.
+    resize="extrapolate" continues the numbers on a larger grid (Vaswani et al., 2017); "interpolate" resamples the
+    table to the new grid, as Dosovitskiy et al. (2021, sec. 3.2) do with their one-dimensional positions.
     """
 
     table: Tensor
 
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
-        one_of("pos.sincos1d.tokens.resize", resize, RESIZE)
-        positive("pos.sincos1d.tokens.temperature", temperature)
+        one_of("resize", resize, RESIZE)
+        positive("temperature", temperature)
         if layout.embed_dim % 2:
             raise ValueError(
                 f"pos=sincos1d splits model.embed_dim={layout.embed_dim} into sine and cosine: use an even number, "
@@ -61,25 +59,25 @@ class SinCos1d(nn.Module):
 class SinCos2d(nn.Module):
     """Add the sine-cosine code of row and column. ValueError unless 4 divides embed_dim.
 
-    resize="extrapolate" codes a larger grid anew, coordinates going on (Beyer et al., 2022); "interpolate" scales its
-    coordinates onto the grid that the scheme was built for.
+    resize="extrapolate" continues the coordinates on a larger grid (Beyer et al., 2022); "interpolate" scales them to
+    the grid that the scheme was built for.
     """
 
     table: Tensor
 
     def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
         super().__init__()
-        one_of("pos.sincos.tokens.resize", resize, RESIZE)
-        positive("pos.sincos.tokens.temperature", temperature)
+        one_of("resize", resize, RESIZE)
+        positive("temperature", temperature)
         if layout.embed_dim % 4:
             raise ValueError(
                 f"pos=sincos splits model.embed_dim={layout.embed_dim} into sine and cosine of row and column: "
                 f"use a multiple of 4, such as model.embed_dim={layout.embed_dim // 4 * 4 or 4}"
             )
         self.layout, self.temperature, self.resize = layout, temperature, resize
-        self.register_buffer("table", self.code(layout.grid_size), persistent=False)
+        self.register_buffer("table", self.compute(layout.grid_size), persistent=False)
 
-    def code(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "h w d"]:
+    def compute(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "h w d"]:
         rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
         return sincos_2d(rows, cols, self.layout.embed_dim, self.temperature)
 
@@ -87,4 +85,4 @@ class SinCos2d(nn.Module):
         grid_size = (x.shape[1], x.shape[2])
         if grid_size == self.layout.grid_size:
             return x + self.table
-        return x + self.code(grid_size, self.table.device).to(self.table)
+        return x + self.compute(grid_size, self.table.device).to(self.table)

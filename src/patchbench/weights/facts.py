@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from patchbench.nets.vit import PLACES, ViT
+from patchbench.layout import PLACES
+from patchbench.nets.vit import ViT
 
 
 def places(net: ViT) -> set[str]:

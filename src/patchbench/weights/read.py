@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from patchbench.checks import Size, nearest, size
-from patchbench.nets.vit import PLACES
+from patchbench.layout import PLACES
 
 FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".tar")
 WHERE = ("state_dict_ema", "model_ema", "state_dict", "model")  # in a file of timm's, what is averaged first
