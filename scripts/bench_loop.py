@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from patchbench.commands.build import build_net, instantiate
+from patchbench.commands.build import build_net, build_source, instantiate
 from patchbench.commands.train import train
 from patchbench.config.command import register
 from patchbench.config.compose import CONF
@@ -25,7 +25,7 @@ ROUNDS = 3  # both in turn, so that a busy machine slows both
 
 def plain_ms(cfg: DictConfig) -> float:
     """Median time of a step of the loop one would write by hand."""
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     split = source.splits()["train"]
     net = build_net(cfg, source)
     optimizer = instantiate(cfg.optim.optimizer)(net.parameters())

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from patchbench.commands.build import build_net, instantiate
+from patchbench.commands.build import build_net, build_source
 from patchbench.config.command import register
 from patchbench.config.compose import CONF
 from patchbench.train.trainer import quiet
@@ -45,7 +45,7 @@ def build() -> Callable[..., torch.nn.Module]:
 
     def build(*overrides: str) -> torch.nn.Module:
         cfg = configure(*overrides)
-        return build_net(cfg, instantiate(cfg.data))
+        return build_net(cfg, build_source(cfg))
 
     return build
 

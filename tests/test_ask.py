@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import build_net, configure, instantiate, options, record
+from conftest import build_net, build_source, configure, options, record
 
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.train import train
@@ -84,7 +84,7 @@ def test_a_question_that_makes_no_sense_is_refused_by_its_option(override, messa
 
 def test_what_the_network_cannot_take_is_refused_before_training():
     cfg = configure("model=micro", "data.img_size=16", "patch=4", "eval.img_size=[18]")
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     with torch.device("meta"):
         net = build_net(cfg, source)
     with pytest.raises(ValueError, match=r"eval\.img_size=18 cannot be asked of this network"):

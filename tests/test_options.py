@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from timm.layers import apply_rot_embed_cat
 
-from patchbench.commands.build import build_net
+from patchbench.commands.build import build_net, build_source
 from patchbench.config.command import run_name
 from patchbench.config.identity import reads
 from patchbench.layout import Layout
@@ -191,7 +191,7 @@ def test_embedding_accepts_larger_images_than_it_was_built_for(build, embed):
 def test_cost_of_an_embedding_is_counted_without_computing_it(embed):
     cfg = configure(f"embed={embed}", "patch=8", "model=micro", "data.img_size=[32,48]")
     with torch.device("meta"):
-        net = build_net(cfg, instantiate(cfg.data))
+        net = build_net(cfg, build_source(cfg))
     counted = cost(net, net.layout, 3, (32, 48))
     assert counted.grid_size == net.embed.grid_size
     assert counted.macs > 0
@@ -251,7 +251,7 @@ def test_compiles_as_one_graph_and_runs_in_bf16(build, embed, pos):
 )
 def test_memory_is_estimated_of_what_one_image_cannot_train(arguments):
     cfg = configure(*arguments, "model=micro")
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     with torch.device("meta"):
         net = build_net(cfg, source)
     held = memory(net, net.layout, 3, source.img_size, bf16=False)

@@ -1,20 +1,23 @@
 """Parts from a configuration: the one module that knows both, and checks that they fit together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from patchbench.checks import Size, one_of
+from patchbench.checks import Size, one_of, qualified
 from patchbench.config.identity import reads
+from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
 from patchbench.evaluate.robustness import Questions, check, questions
@@ -53,6 +56,31 @@ def check_options(cfg: DictConfig) -> None:
 def check_workers(workers: Any) -> None:
     if workers != "auto" and not (isinstance(workers, int) and workers >= 0):
         raise ValueError(f"workers={workers} must be auto or a number of processes, 0 for none")
+
+
+@contextmanager
+def building(path: str, part: DictConfig) -> Iterator[None]:
+    """Raise a part's own refusal, without the exception that Hydra wraps around it, with its knobs named in full."""
+    with qualified(path, map(str, part)):
+        try:
+            yield
+        except InstantiationException as error:
+            cause: BaseException = error
+            while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise cause from None
+
+
+def build_source(cfg: DictConfig) -> Source:
+    """The data set of the configuration. ValueError, OSError: refusals of the set, which name its knobs in full."""
+    with building("data", cfg.data):
+        return instantiate(cfg.data)
+
+
+def build_augment(cfg: DictConfig, source: Source) -> Augment:
+    """The augmentation of the configuration. ValueError names its knobs in full."""
+    with building("augment", cfg.augment):
+        return instantiate(cfg.augment)(source)
 
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
@@ -106,7 +134,13 @@ def check_asked(cfg: DictConfig, source: Source) -> None:
 
 def split_at_size(cfg: DictConfig) -> Callable[[Size], Split]:
     """The test split of the same source at another image size."""
-    return lambda img_size: instantiate({**cfg.data, "img_size": list(img_size)}).splits()["test"]
+
+    def split(img_size: Size) -> Split:
+        resized = cfg.copy()
+        resized.data.img_size = list(img_size)
+        return build_source(resized).splits()["test"]
+
+    return split
 
 
 def split_batch(
@@ -145,7 +179,7 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batche
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
     data = Batches(
         source,
-        instantiate(cfg.augment)(source),
+        build_augment(cfg, source),
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         workers=cfg.workers,
@@ -224,7 +258,7 @@ def restore(checkpoint: dict[str, Any], data_root: str | None) -> tuple[DictConf
     cfg = configuration(checkpoint)
     if data_root is not None:
         cfg.data.root = data_root
-    return cfg, instantiate(cfg.data)
+    return cfg, build_source(cfg)
 
 
 def configuration(checkpoint: dict[str, Any]) -> DictConfig:

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.commands.build import build_net, restore
+from patchbench.commands.build import build_augment, build_net, build_source, restore
 from patchbench.config.compose import CONF
 from patchbench.config.errors import refusing
 from patchbench.config.identity import command_line, display_name, factors_of, identity_of
-from patchbench.data.batches import Batches, Chosen, Reader
+from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import train_draws
+from patchbench.data.order import Chosen
 from patchbench.data.source import Source
 from patchbench.measure import places
 from patchbench.nets.cost import cost, memory
@@ -48,7 +49,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             cfg, source = restore(checkpoint, cfg.data_root)
         else:
             levels, identity = factors_of(cfg, choices), identity_of(cfg)
-            source = instantiate(cfg.data)
+            source = build_source(cfg)
         if levels["pos"] is None:
             raise ValueError(
                 f"model={levels['model']} reads no position, and this page walks through a ViT: use model=tiny, or "
@@ -66,7 +67,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             net.load_state_dict(state, strict=weight <= HEAVY)
         data: Any = Batches(
             source,
-            instantiate(cfg.augment)(source),
+            build_augment(cfg, source),
             batch_size=cfg.batch_size,
             seed=cfg.seed,
             workers=0,

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.commands.build import check_workers
+from patchbench.commands.build import build_source, check_workers
 from patchbench.config.errors import refusing
+from patchbench.data.cache_format import PREPARE
+from patchbench.data.cache_verify import verify
 from patchbench.data.cache_writer import prepare as write_cache
-from patchbench.data.cache_writer import verify
-from patchbench.data.sets.cached import PREPARE
 from patchbench.machine import cores
 from patchbench.track.terminal import say, spell_list, spell_size
 
@@ -34,7 +33,7 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
             cfg.data.crop_pct = 1.0  # what is cut off now is lost to training
         made_from: Any = OmegaConf.to_container(cfg.data, resolve=True)
         command = f"{PREPARE} {shlex.join(given)}"
-        meta = write_cache(instantiate(cfg.data), out, made_from=made_from, command=command, workers=workers)
+        meta = write_cache(build_source(cfg), out, made_from=made_from, command=command, workers=workers)
     kept = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
     counts = ", ".join(f"{count:,} {name}" for name, count in kept.items())
     left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(kept.values())

@@ -21,6 +21,7 @@ from patchbench.commands.build import (
     asked,
     build_duration,
     build_net,
+    build_source,
     build_task,
     check_asked,
     check_options,
@@ -37,7 +38,6 @@ from patchbench.config.errors import Refused, refusing
 from patchbench.config.identity import analysed, answered, compared, display_name, factors_of, identity_of
 from patchbench.data.batches import Batches
 from patchbench.data.pictures import BadImage
-from patchbench.data.source import Source
 from patchbench.evaluate.robustness import answers, ask
 from patchbench.evaluate.test import skipped, test
 from patchbench.nets.cost import Cost
@@ -166,7 +166,7 @@ class Ready:
 def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, in_sweep: bool) -> Ready:
     """Build every part, the dearest last; ValueError, OSError and the like where one cannot be or does not fit."""
     check_options(cfg)
-    source: Source = instantiate(cfg.data)
+    source = build_source(cfg)
     costs = network_cost(cfg, source)
     check_asked(cfg, source)
     ckpt = checkpoint_to_resume(cfg, origin, out_dir)

@@ -8,11 +8,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from patchbench.commands.build import check_run
+from patchbench.commands.build import build_source, check_run
 from patchbench.config.command import register
 from patchbench.config.compose import CONF
 from patchbench.config.errors import Refused, explain, refuse_added_options, refusing
@@ -75,6 +74,6 @@ def check_cell(composed: Composed) -> Facts | str:
 @functools.cache
 def source(data: str) -> Source:
     """Its images are read once for all cells that this process checks."""
-    found: Source = instantiate(json.loads(data))
+    found = build_source(OmegaConf.create({"data": json.loads(data)}))
     setattr(found, "splits", functools.cache(found.splits))  # noqa: B010  a method may not be assigned to
     return found
