@@ -215,6 +215,20 @@ def test_a_finished_cache_is_left_alone_and_other_contents_are_refused(small, tm
         write(source, Path("/proc/cache"))
 
 
+def test_unfinished_files_of_a_killed_write_do_not_make_a_folder_unusable(tmp_path):
+    source = Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6)
+    write(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f"{PLAN}.part-4711").write_text('{"format": 1, "made')
+    write(source, out)
+    assert contents(out) == contents(tmp_path / "whole")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "diary.txt.part-4711").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"):
+        write(source, tmp_path / "other")
+
+
 def test_a_disk_too_small_is_said_before_anything_is_read(tmp_path):
     class Vast(Random):
         def splits(self):

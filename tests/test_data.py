@@ -118,7 +118,10 @@ def test_resizing_keeps_what_has_the_size_and_the_range_of_what_has_not():
 
 
 def test_what_cannot_be_held_out_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"data\.val_size=200 cannot be held out of 100"):
+    with pytest.raises(
+        ValueError,
+        match=r"^data\.val_size=200 cannot be held out of 100 images in 2 classes: use a share .* or 2 to 98",
+    ):
         held_out([0, 1] * 50, 200, "data.val_size")
 
 

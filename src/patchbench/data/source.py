@@ -129,7 +129,11 @@ def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[li
     try:
         stay, out = train_test_split(range(len(labels)), test_size=count, stratify=labels, random_state=0)
     except ValueError as error:
-        raise ValueError(f"{option}={count} cannot be held out of {len(labels)} images: {error}") from error
+        classes = len(set(labels))
+        raise ValueError(
+            f"{option}={count} cannot be held out of {len(labels)} images in {classes} classes: use a share between 0 and "
+            f"1, or {classes} to {len(labels) - classes} images, with two images or more in each class"
+        ) from error
     return sorted(stay), sorted(out)
 
 
