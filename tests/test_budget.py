@@ -79,7 +79,7 @@ def test_the_estimate_is_what_two_steps_take(arguments):
 TWO_STEPS = """
 import json, sys, psutil, torch
 from support import configure
-from patchbench.commands.build import build_net, instantiate
+from patchbench.commands.build import build_net, build_source
 from patchbench.nets.cost import memory
 from patchbench.track.device import peak_resident_bytes, reset_peak_memory
 
@@ -95,10 +95,10 @@ def step(net, images):
         optimizer.step()
 
 cfg = configure("model=micro", "data.img_size=16")
-source = instantiate(cfg.data)
+source = build_source(cfg)
 step(build_net(cfg, source), 1)  # libraries load, thread pools start
 cfg = configure(*sys.argv[3:])
-source = instantiate(cfg.data)
+source = build_source(cfg)
 before = psutil.Process().memory_info().rss
 reset_peak_memory(torch.device("cpu"))
 net = build_net(cfg, source)

@@ -10,7 +10,7 @@ from omegaconf import open_dict
 from support import configure, options, record
 from torch import nn
 
-from patchbench.commands.build import build_net, instantiate, network_cost
+from patchbench.commands.build import build_net, build_source, network_cost
 from patchbench.commands.explain import explain as explain_command
 from patchbench.config.errors import Refused
 from patchbench.layout import Layout
@@ -54,7 +54,7 @@ def check_page(page: str) -> None:
 def test_every_embedding_has_a_page_with_its_own_numbers(explain, embed):
     done = explain(f"embed={embed}", *MICRO, "pos=none", "model.num_prefix_tokens=2")
     check_page(done.page)
-    cost = network_cost(done.cfg, instantiate(done.cfg.data))
+    cost = network_cost(done.cfg, build_source(done.cfg))
     for said in (done.words, done.printed):
         assert f"{cost.num_tokens:,}" in said
         assert f"{cost.params:,}" in said
@@ -67,7 +67,7 @@ def test_every_embedding_has_a_page_with_its_own_numbers(explain, embed):
 def test_every_scheme_has_a_picture_at_each_place_that_it_fills(explain, pos):
     done = explain(f"pos={pos}", *MICRO)
     check_page(done.page)
-    net = build_net(done.cfg, instantiate(done.cfg.data))
+    net = build_net(done.cfg, build_source(done.cfg))
     filled = places.filled(net)
     assert filled
     for place in filled:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from support import configure, options, record, train_in
 from torch import Tensor
 
-from patchbench.commands.build import build_net, compile_blocks, instantiate
+from patchbench.commands.build import build_net, build_source, compile_blocks, instantiate
 from patchbench.nets.vit import PLACES
 
 # torch.compile looks at what it is given
@@ -31,7 +31,7 @@ def step(device: str, *overrides: str, bf16: bool, compiled: bool) -> tuple[Tens
     """Logits and gradients of one training step, and the loss of the next, from the same weights and images."""
     cfg = configure("model=micro", "data.img_size=32", "patch=8", "model.num_prefix_tokens=1", *overrides)
     torch.manual_seed(0)
-    net = build_net(cfg, instantiate(cfg.data))
+    net = build_net(cfg, build_source(cfg))
     images, labels = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
     if getattr(net.embed, "fit_images", 0):
         net.embed.fit(images)

@@ -9,12 +9,12 @@ import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
-from support import CONF, configure, cut_at, options, record, train_in
+from support import configure, cut_at, options, record, train_in
 from test_options import shuffle_patches
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from patchbench.commands.build import build_net, compile_blocks
+from patchbench.commands.build import build_net, build_source, compile_blocks
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.explain import explain
 from patchbench.commands.export import export
@@ -34,8 +34,8 @@ from patchbench.weights.load import load
 
 
 def reads_both(model: str) -> bool:
-    text = (CONF / "model" / f"{model}.yaml").read_text()
-    return "${embed}" in text and "${pos}" in text
+    cfg = configure(f"model={model}")
+    return reads(cfg, "embed") and reads(cfg, "pos")
 
 
 VITS = [model for model in options("model") if reads_both(model)]
@@ -97,7 +97,7 @@ def test_every_parameter_learns_on_images_that_are_not_square(build, model):
 @ALL
 def test_cost_and_memory_are_counted_without_computing(model):
     cfg = configure(f"model={model}", "data.img_size=[32,48]", "patch=8")
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     with torch.device("meta"):
         net = build_net(cfg, source)
     counted = cost(net, net.layout, 3, source.img_size)
@@ -407,7 +407,7 @@ def test_parts_further_apart_than_the_field_add_up_and_nothing_more(norm, field)
 def bag(patch: int = 4) -> Bag:
     cfg = configure("model=bag", f"patch={patch}", "data=same_different")
     torch.manual_seed(0)
-    return build_net(cfg, instantiate(cfg.data)).double().eval()
+    return build_net(cfg, build_source(cfg)).double().eval()
 
 
 def test_a_bag_adds_up_what_its_patches_say():

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from support import CONF, composed_once, configure, options
 from timm.layers import apply_rot_embed_cat
 
-from patchbench.commands.build import build_net
+from patchbench.commands.build import build_net, build_source
 from patchbench.config.identity import reads
 from patchbench.config.names import run_name
 from patchbench.layout import PLACES, Layout
@@ -41,7 +41,7 @@ def network(embed: str, pos: str, *overrides: str, **knobs: object) -> torch.nn.
     cfg = together(embed, pos.strip("[]").split(","), *overrides)
     for knob, value in knobs.items():
         OmegaConf.update(cfg, knob, value)
-    return build_net(cfg, instantiate(cfg.data))
+    return build_net(cfg, build_source(cfg))
 
 
 @pytest.mark.parametrize("number", range(max(len(options("embed")), len(options("pos")))))
@@ -396,7 +396,7 @@ def test_compiles_as_one_graph_and_runs_in_bf16(embed, pos):
 )
 def test_memory_is_estimated_of_what_one_image_cannot_train(arguments):
     cfg = configure(*arguments, "model=micro")
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     with torch.device("meta"):
         net = build_net(cfg, source)
     held = memory(net, net.layout, 3, source.img_size, bf16=False)

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 from support import NOISY, Cut, configure, cut_at, metrics, run, weights
 
-from patchbench.commands.build import build_net
+from patchbench.commands.build import build_augment, build_net, build_source
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
@@ -187,9 +186,9 @@ def test_a_basis_is_fitted_on_training_images_before_training_and_kept_in_the_ch
     done = run(tmp_path, *micro, *options, "epochs=1")
     assert np.isfinite(done["result"]["test/loss"])
     cfg = configure("trainer=cpu", *micro, *options)
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     net = build_net(cfg, source)
-    data = Batches(source, instantiate(cfg.augment)(source), batch_size=32, seed=0, workers=0, limit=None, room=0)
+    data = Batches(source, build_augment(cfg, source), batch_size=32, seed=0, workers=0, limit=None, room=0)
     data.setup("fit")
     sample = data.sample(50)
     assert sample.shape == (50, 3, 16, 16)

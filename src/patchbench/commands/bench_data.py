@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from patchbench.config.compose import CONF
-from patchbench.data.batches import Chosen, Picker, Reader
+from patchbench.data.batches import Picker, Reader
 from patchbench.data.cache_writer import prepare
+from patchbench.data.diagnostics.squares import Quadrant
+from patchbench.data.diagnostics.stream import Diagnostic
+from patchbench.data.order import Chosen
 from patchbench.data.sets.cached import Cached
 from patchbench.data.sets.imagefolder import ImageFolder
 from patchbench.data.source import InMemory, Split
@@ -98,8 +98,8 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     files = ImageFolder(img_size=size, crop_pct=0.875, **folder).splits()["train"]
     prepare(cut, root / "exact", made_from={}, command="", workers=0)
     mapped = Cached(root=str(root / "exact"), img_size=size, **all_of_it).splits()["train"]
-    knobs = OmegaConf.load(CONF / "data" / "quadrant.yaml")
-    scenes = instantiate(knobs, img_size=24).splits()["train"]
+    quadrant, sizes = Quadrant(cell=4, contrast=16.0, noise=16.0), {"train_size": 4000, "val_size": 1, "test_size": 1}
+    scenes = Diagnostic(scene=quadrant, unit=0.5, img_size=24, **sizes).splits()["train"]
     memory = InMemory(*mapped.read(range(len(mapped))))
     chosen = choices(len(files), batch_size)
     some = chosen[: max(1, len(chosen) // options["copies"])]  # enough for the slow ways

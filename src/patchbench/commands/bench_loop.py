@@ -8,21 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from patchbench.commands.build import build_net, instantiate
+from patchbench.commands.build import build_net, build_source, instantiate
 from patchbench.commands.train import train
-from patchbench.config.command import register
-from patchbench.config.compose import CONF
+from patchbench.config.compose import composed
+from patchbench.config.names import register
 
 ROUNDS = 3  # of both loops in turn, so that a busy machine slows down both
 
 
 def plain_ms(cfg: DictConfig) -> float:
     """Return the median time of a step in a loop as one writes it by hand."""
-    source = instantiate(cfg.data)
+    source = build_source(cfg)
     split = source.splits()["train"]
     net = build_net(cfg, source)
     optimizer = instantiate(cfg.optim.optimizer)(net.parameters())
@@ -44,7 +43,7 @@ def plain_ms(cfg: DictConfig) -> float:
 def framework_ms(cfg: DictConfig) -> float:
     """Return the median time of a step as the run measures it: loading, step, callbacks, and rows of metrics."""
     with tempfile.TemporaryDirectory() as folder:
-        train(cfg, {}, Path(folder))
+        train(cfg, cfg.hydra.runtime.choices, Path(folder))
         return json.loads(Path(folder, "run.json").read_text())["result"]["final/step_ms_median"]
 
 
@@ -52,8 +51,7 @@ def bench(overrides: Sequence[str]) -> None:
     """Time both loops with one thread, and print the difference. overrides: options of train.py."""
     torch.set_num_threads(1)
     register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=["trainer=cpu", "logger=csv", *overrides])
+    cfg = composed(["trainer=cpu", "logger=csv", *overrides])
     rounds = [(plain_ms(cfg), framework_ms(cfg)) for _ in range(ROUNDS)]
     plain, framework = (min(times) for times in zip(*rounds, strict=True))
     difference = 1000 * (framework - plain)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from patchbench.commands.train import train
-from patchbench.config.command import register
-from patchbench.config.compose import CONF
+from patchbench.config.compose import composed
+from patchbench.config.names import register
+from patchbench.config.options import CONF
 
 ONE_STEP = ["epochs=1", "limit_batches=1", "batch_size=2", "trainer=cpu", "logger=csv"]
 CELLS = 3
@@ -44,11 +44,10 @@ def command_s(folder: Path, *arguments: str) -> float:
 def training_s(folder: Path, overrides: list[str]) -> float:
     """Return the CPU seconds of a run in this process, the second time that it is made."""
     register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for i in range(2):
-            cfg = compose("train", overrides=overrides)
-            before = time.process_time()
-            train(cfg, {}, folder / str(i))
+    for i in range(2):
+        cfg = composed(overrides)
+        before = time.process_time()
+        train(cfg, cfg.hydra.runtime.choices, folder / str(i))
     return time.process_time() - before
 
 

@@ -1,11 +1,14 @@
 """Parts of a run from its configuration, and the checks that they fit together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from timm.layers import convert_sync_batchnorm
@@ -14,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchbench.checks import Size, qualified
 from patchbench.config.identity import plain, reads
+from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
 from patchbench.evaluate.robustness import Views, check_views, read_views
@@ -43,7 +47,8 @@ class Draft:
 
     def test_at(self, img_size: Size) -> Split:
         """The test split of the same data set at another image size."""
-        return instantiate({**self.cfg.data, "img_size": list(img_size)}).splits()["test"]
+        resized: Any = OmegaConf.merge(self.cfg, {"data": {"img_size": list(img_size)}})
+        return build_source(resized).splits()["test"]
 
     def macs_at(self, img_size: Size) -> int:
         """Multiply-accumulates of an image of another size."""
@@ -97,10 +102,29 @@ def check_workers(workers: Any) -> None:
         raise ValueError(f"workers={workers} must be auto or a number of processes, 0 for none")
 
 
+@contextmanager
+def building(path: str, part: DictConfig) -> Iterator[None]:
+    """Raise a part's own refusal, without the exception that Hydra wraps around it, with its knobs named in full."""
+    with qualified(path, map(str, part)):
+        try:
+            yield
+        except InstantiationException as error:
+            cause: BaseException = error
+            while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise cause from None
+
+
 def build_source(cfg: DictConfig) -> Source:
-    """The data set of a run; no image is read yet."""
-    with qualified("data", map(str, cfg.data)):
+    """The data set of the configuration. ValueError, OSError: refusals of the set, which name its knobs in full."""
+    with building("data", cfg.data):
         return instantiate(cfg.data)
+
+
+def build_augment(cfg: DictConfig, source: Source) -> Augment:
+    """The augmentation of the configuration. ValueError names its knobs in full."""
+    with building("augment", cfg.augment):
+        return instantiate(cfg.augment)(source)
 
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
@@ -163,11 +187,9 @@ def images_at_once(cfg: DictConfig, trainer: pl.Trainer) -> int:
 
 def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
-    with qualified("augment", map(str, cfg.augment)):
-        augment = instantiate(cfg.augment)(source)
     data = Batches(
         source,
-        augment,
+        build_augment(cfg, source),
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         workers=cfg.workers,

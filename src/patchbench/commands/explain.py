@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.commands.build import build_net, build_source
+from patchbench.commands.build import build_augment, build_net, build_source
 from patchbench.config.errors import refusing
 from patchbench.config.names import command_line, embedding_name, title
 from patchbench.config.options import CONF
 from patchbench.config.origin import origin_of, restored
-from patchbench.data.batches import Batches, Chosen, Reader
+from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import train_draws
+from patchbench.data.order import Chosen
 from patchbench.data.source import Source
 from patchbench.machine import whole_file
 from patchbench.measure import places
@@ -66,7 +67,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             net.load_state_dict(state, strict=weight <= HEAVY)
         data: Any = Batches(
             source,
-            instantiate(cfg.augment)(source),
+            build_augment(cfg, source),
             batch_size=cfg.batch_size,
             seed=cfg.seed,
             workers=0,

@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from patchbench.commands.build import build_source, check_workers
 from patchbench.config.errors import refusing
+from patchbench.data.cache_format import PREPARE
+from patchbench.data.cache_verify import verify
 from patchbench.data.cache_writer import prepare as write_cache
-from patchbench.data.cache_writer import verify
-from patchbench.data.sets.cached import PREPARE
 from patchbench.machine import cores
 from patchbench.track.terminal import say, spell_list, spell_size
 

@@ -1,7 +1,5 @@
-"""From a source to batches on the device: the order is a function of (seed, epoch), never of history."""
+"""Batches of a source, read by loaders and brought to the device."""
 
-import math
-from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import pytorch_lightning as pl
@@ -10,96 +8,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from patchbench.data.augment.chain import Augment
-from patchbench.data.draws import train_draws
+from patchbench.data.order import Chosen, EvalOrder, TrainOrder
 from patchbench.data.source import Batch, Crop, InMemory, Source, Split, Whole
 from patchbench.machine import cores
 
 
-class Chosen(NamedTuple):
-    """The images of one batch; for training, each with its draw."""
-
-    indices: list[int]
-    draws: Tensor | None = None
-
-
-class TrainOrder(Sampler[Chosen]):
-    """The batches of one rank, epoch after epoch.
-
-    Epoch e visits the images in the permutation drawn from (seed, e), in steps of `batch_size` images; each step is cut
-    into `accumulate` micro-batches, and each of those among the ranks. The last images that do not fill a step are left
-    to other epochs. With `repeats`, as many showings of one image follow each other, of fewer images (Hoffer et al.,
-    2020). `position()` is the number of micro-batches taken since the start of training: from it alone follow
-    epoch and place, so that training resumes in the middle of an epoch with no other state, and any number of ranks,
-    micro-batches and workers sees the same steps.
-    """
-
-    def __init__(
-        self,
-        num_images: int,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int,
-        world_size: int,
-        accumulate: int,
-        repeats: int,
-        limit: int | None,
-        position: Callable[[], int],
-    ) -> None:
-        parts = world_size * accumulate
-        if batch_size % parts:
-            raise ValueError(
-                f"batch_size={batch_size} does not divide among {world_size} devices times "
-                f"trainer.accumulate={accumulate}: use a multiple of {parts}"
-            )
-        if batch_size > num_images:
-            raise ValueError(
-                f"batch_size={batch_size} exceeds the {num_images} training images: use no more than these"
-            )
-        self.num_images, self.batch_size, self.seed, self.position = num_images, batch_size, seed, position
-        self.rank, self.world_size, self.micro = rank, world_size, batch_size // parts
-        self.repeats = repeats
-        steps = num_images // batch_size
-        self.length = accumulate * (steps if limit is None else min(steps, limit))
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Chosen]:
-        epoch, start = divmod(self.position(), self.length)
-        generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
-        order = torch.randperm(self.num_images, generator=generator)
-        for batch in range(start, self.length):
-            first = (batch * self.world_size + self.rank) * self.micro
-            places = torch.arange(first, first + self.micro)
-            yield Chosen(order[places // self.repeats].tolist(), train_draws(self.seed, epoch, places))
-
-
-class EvalOrder(Sampler[Chosen]):
-    """Every image once, in order, strided over the ranks: none is padded, none counted twice.
-
-    Shares differ by one image at most, and all ranks have as many batches, since those of a sharded network wait for
-    each other in every batch. So where one rank needs a batch more, the others halve their last.
-    """
-
-    def __init__(self, num_images: int, *, batch_size: int, rank: int, world_size: int, limit: int | None) -> None:
-        mine = list(range(rank, num_images, world_size))
-        if world_size > 1:
-            batch_size = max(2, batch_size)  # one image cannot be halved
-        batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-        if len(batches) < math.ceil(math.ceil(num_images / world_size) / batch_size):
-            batches[-1:] = [batches[-1][: batch_size // 2], batches[-1][batch_size // 2 :]]
-        self.batches = [Chosen(batch) for batch in batches[:limit]]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Chosen]:
-        return iter(self.batches)
-
-
 class Reader(Dataset):
-    """What a loader, in its process, makes of the images chosen: uint8 images, labels and, for training, draws."""
+    """Dataset of a loader: reads the chosen images in the loader's process.
+
+    A batch is uint8 images, labels and, in training, draws.
+    """
 
     def __init__(self, split: Split, crop: Crop | None) -> None:
         self.split, self.crop = split, crop if split.crops else None
@@ -111,7 +29,7 @@ class Reader(Dataset):
 
 
 class Picked(NamedTuple):
-    """A batch of a split that lives on the device, where it is still to be gathered."""
+    """Indices and draws of a batch whose split lives on the device; the images are gathered there."""
 
     split: str
     indices: Tensor
@@ -119,7 +37,7 @@ class Picked(NamedTuple):
 
 
 class Picker(Dataset):
-    """What a loader has to do for a split that lives on the device."""
+    """Dataset of a loader for a split that lives on the device: passes the indices on and reads nothing."""
 
     def __init__(self, split: str) -> None:
         self.split = split
@@ -131,10 +49,11 @@ class Picker(Dataset):
 class Batches(pl.LightningDataModule):
     """Batches of (images, labels): uint8 up to the device, there as floats of mean 0 and standard deviation 1.
 
-    batch_size: images per optimizer step, over all devices and micro-batches together. workers: processes per rank that
-    load images; "auto" gives none to a set in memory, else one per core of this rank, at most 8. room: bytes of the
-    device; a set in memory that takes no more lives there as uint8, each rank has all of it, and loaders only say which
-    images come next.
+    batch_size: images per optimizer step, over all devices and micro-batches together.
+    workers: processes per rank that load images; "auto" gives none to a set in memory, else one per core of this rank,
+    at most 8.
+    room: bytes of the device. A set in memory that takes no more lives there as uint8, whole on each rank, and loaders
+    only say which images come next.
     """
 
     def __init__(
@@ -156,7 +75,7 @@ class Batches(pl.LightningDataModule):
         self.scale: Tensor | None = None
 
     def prepare_data(self) -> None:
-        """On one process per node: downloads, so that `setup` finds everything."""
+        """Download, on one process per node, so that `setup` has all files."""
         self.setup("")
 
     def setup(self, stage: str) -> None:
@@ -182,7 +101,7 @@ class Batches(pl.LightningDataModule):
         )
 
     def steps_per_epoch(self) -> int:
-        """Optimizer steps."""
+        """Number of optimizer steps in an epoch."""
         return len(self.train_order()) // self.attached().accumulate_grad_batches
 
     def train_dataloader(self) -> DataLoader:
@@ -206,7 +125,7 @@ class Batches(pl.LightningDataModule):
         return self.loader(split, order)
 
     def on_device(self) -> dict[str, InMemory]:
-        """The splits that are tensors, moved once, where there is room for all of them together; else none."""
+        """Splits that are tensors, moved once, if there is room for all of them together; else none."""
         if self.resident is None:
             device = self.attached().strategy.root_device
             whole = {n: split for n, split in self.splits.items() if not split.crops and isinstance(split, Whole)}
@@ -236,7 +155,7 @@ class Batches(pl.LightningDataModule):
         )
 
     def transfer_batch_to_device(self, batch: Batch | Picked, device: torch.device, dataloader_idx: int) -> Batch:
-        """Draws stay: what follows from them is decided on the host, without a wait for the device."""
+        """Move images and labels. Draws stay on the host: it decides all randomness, without a wait for the device."""
         if isinstance(batch, Picked):
             indices = super().transfer_batch_to_device(batch.indices, device, dataloader_idx)
             return *self.on_device()[batch.split].read(indices), *batch.draws
@@ -257,7 +176,7 @@ class Batches(pl.LightningDataModule):
         return (images - mean) / std
 
     def sample(self, count: int) -> Tensor:
-        """`count` training images, evenly spaced over the split, or all of a smaller one, as the network sees them."""
+        """`count` training images, evenly spaced over the split (all of a smaller split), normalised."""
         split = self.splits["train"]
         count = min(count, len(split))
         images, _ = split.read([i * len(split) // count for i in range(count)])

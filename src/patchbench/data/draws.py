@@ -1,10 +1,11 @@
 """Random numbers as a function of counters (Salmon et al., 2011), the same on any device, rank or worker.
 
-A *draw* is an integer that stands for one showing of one image. Whatever is random about that showing, its noise, its
-crop, its flip, follows from the draw alone: not from the batch it came in, nor from what was drawn before.
+A *draw* is an integer that stands for one showing of one image. All randomness of that showing (noise, crop, flip)
+follows from the draw alone, and neither from the batch around it nor from earlier draws. `Images` keeps the draws of
+fixed images apart, `Purpose` the random numbers of one draw.
 """
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import torch
 from jaxtyping import Float, Int
@@ -13,8 +14,37 @@ from torch import Tensor
 STEP = -7046029254386353131  # 2^64 / golden ratio, as SplitMix64 steps (Steele et al., 2014); int64 wraps as needed
 
 
+@unique
+class Images(IntEnum):
+    """Sets of images that are fixed, whatever the seed of the run: for `eval_draws`."""
+
+    TRAIN = 0  # of a generated set, when they are read without draws of training
+    VAL = 1
+    TEST = 2
+    CANVAS = 101  # the test images, placed on a larger canvas
+    SHUFFLE = 102  # the test images, their patches shuffled
+
+
+@unique
+class Purpose(IntEnum):
+    """Uses of the random numbers of a draw: for `uniform` and `normal`."""
+
+    VIEW = 0  # of a test image: its place on a canvas, the order of its patches
+    LABEL = 64  # of a generated image
+    SCENE = 65  # of a generated image: what is drawn, and where
+    PIXEL_NOISE = 66  # of a generated image
+    CROP = 101
+    FLIP = 102
+    RANDAUGMENT = 103
+    THREE_AUGMENT = 104
+    JITTER = 105
+    ERASE = 106
+    ERASE_NOISE = 107
+    MIX = 108
+
+
 def hashed(x: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """SplitMix64's finaliser: a bijection of 64-bit integers in which each bit of `x` moves half of the result's."""
+    """SplitMix64's finaliser: a bijection of 64-bit integers; a change of any bit of `x` changes half of the result."""
     x = (x ^ ((x >> 30) & (2**34 - 1))) * -4658895280553007687
     x = (x ^ ((x >> 27) & (2**37 - 1))) * -7723592293110705685
     return x ^ ((x >> 31) & (2**33 - 1))
@@ -26,35 +56,24 @@ def keyed(key: Int[Tensor, "*n"], counter: Int[Tensor, "*m"] | int) -> Int[Tenso
 
 
 def train_draws(seed: int, epoch: int, places: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """Of the images at `places` of an epoch's order. Never negative: `eval_draws` are."""
+    """Draws of the images at `places` of an epoch's order; never negative, as all of `eval_draws` are."""
     return hashed(keyed(keyed(torch.tensor(seed), epoch), places)) & (2**63 - 1)
 
 
-def eval_draws(split: int, indices: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """Of the fixed images of a split, whatever the seed of the run."""
-    return hashed(keyed(torch.tensor(split), indices)) | torch.iinfo(torch.int64).min
+def eval_draws(images: Images, indices: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """Draws of the fixed images with these indices."""
+    return hashed(keyed(torch.tensor(int(images)), indices)) | torch.iinfo(torch.int64).min
 
 
-def uniform(draws: Int[Tensor, " b"], count: int, purpose: int = 0) -> Float[Tensor, "b {count}"]:
+def uniform(draws: Int[Tensor, " b"], count: int, purpose: Purpose) -> Float[Tensor, "b {count}"]:
     """`count` numbers in [0, 1) for each draw; independent for different purposes."""
     counters = torch.arange(count, device=draws.device)
-    bits = hashed(keyed(keyed(draws, purpose)[:, None], counters))
+    bits = hashed(keyed(keyed(draws, int(purpose))[:, None], counters))
     return ((bits >> 40) & (2**24 - 1)).float() * 2.0**-24
 
 
-def normal(draws: Int[Tensor, " b"], count: int, purpose: int = 0) -> Float[Tensor, "b {count}"]:
+def normal(draws: Int[Tensor, " b"], count: int, purpose: Purpose) -> Float[Tensor, "b {count}"]:
     """`count` numbers of mean 0 and standard deviation 1 for each draw: of 65,536 values, four from each hash."""
     counters = torch.arange(-(-count // 4), device=draws.device)
-    bits = hashed(keyed(keyed(draws, purpose)[:, None], counters)).view(torch.int16)[:, :count]
+    bits = hashed(keyed(keyed(draws, int(purpose))[:, None], counters)).view(torch.int16)[:, :count]
     return torch.erfinv((bits.float() + 0.5) * 2.0**-15) * 2**0.5
-
-
-class Purpose(IntEnum):
-    CROP = 101
-    FLIP = 102
-    RANDAUGMENT = 103
-    THREE = 104
-    JITTER = 105
-    ERASE = 106
-    NOISE = 107
-    MIX = 108

@@ -1,10 +1,10 @@
-"""A split as pictures in files, rows or archives: decoded, turned upright, cut and scaled when asked for."""
+"""A split as pictures in files, rows or archives: decoded, turned upright, cropped and scaled when they are read."""
 
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -17,12 +17,13 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
-from patchbench.checks import Size, one_of, positive
+from patchbench.checks import Size
 from patchbench.data.source import Crop
 
 Box = tuple[int, int, int, int]  # top, left, height, width
+ON_ERROR = ("raise", "skip")
 
-# What Pillow's readers raise at files that are not what they seem.
+# Exceptions of Pillow's readers at damaged or mislabelled files.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -39,11 +40,14 @@ UNREADABLE = (
 
 
 class BadImage(ValueError):
-    """An image that does not decode, by name. Of the text in which a loader's process wraps it, the message alone."""
+    """An image that does not decode, by name.
 
-    def __init__(self, said: str) -> None:
-        said = said.rpartition(f"{BadImage.__name__}: ")[2].strip()
-        super().__init__(said.encode("utf-8", "backslashreplace").decode())  # a file's name need not be text
+    A loader's process wraps the message into a traceback; the message alone is taken out again.
+    """
+
+    def __init__(self, text: str) -> None:
+        message = text.rpartition(f"{BadImage.__name__}: ")[2].strip()
+        super().__init__(message.encode("utf-8", "backslashreplace").decode())  # a file's name need not be text
 
 
 @runtime_checkable
@@ -53,7 +57,7 @@ class Album(Protocol):
     def __len__(self) -> int: ...
 
     def open(self, index: int) -> Image.Image:
-        """May raise what Pillow raises."""
+        """Open a picture; any exception of UNREADABLE says that it does not decode."""
         ...
 
     def name(self, index: int) -> str: ...
@@ -79,9 +83,10 @@ class Paths:
 class Reading:
     """How pictures are read.
 
-    crop_pct: share of the shorter side that is seen where no crop is drawn. on_error: `raise` ends with the name of
-    the first picture that does not decode. `skip` counts it: in training the next one of the split that does decode
-    takes its place, label and all; elsewhere it is left out, so that a batch may be smaller than was asked for.
+    crop_pct: share of the shorter side that the centre crop covers, for images that are read without a crop of
+    training. on_error: `raise` stops at the first picture that does not decode and names it. `skip` counts it: in
+    training the next picture of the split that decodes takes its place, with its label; elsewhere it is left out, so
+    that a batch may be smaller.
     """
 
     img_size: Size
@@ -89,13 +94,9 @@ class Reading:
     crop_pct: float
     on_error: str
 
-    def __post_init__(self) -> None:
-        positive("data.crop_pct", self.crop_pct)
-        one_of("data.on_error", self.on_error, ("raise", "skip"))
-
 
 class Pictures:
-    """Some pictures of an album. `bad` tells, in all processes that read, which of them turned out not to decode."""
+    """Some pictures of an album. `bad`, shared by all processes that read, marks the pictures that do not decode."""
 
     slow = True
     crops = True
@@ -114,7 +115,7 @@ class Pictures:
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "k c H W"], Int[Tensor, " k"]]:
-        """ValueError (BadImage): one does not decode and none is to be skipped, or all that could be are."""
+        """BadImage: a picture does not decode and on_error is `raise`, or no picture of the split decodes."""
         images, read = [torch.empty(0, self.reading.in_chans, *self.reading.img_size, dtype=torch.uint8)], []
         for place, index in enumerate(indices):
             draw = None if draws is None else draws[place : place + 1]
@@ -143,21 +144,11 @@ class Pictures:
         )
 
 
-def pictured(
-    albums: Mapping[str, Album],
-    labels: Mapping[str, Sequence[int]],
-    chosen: Mapping[str, tuple[str, list[int]]],
-    reading: Reading,
-) -> dict[str, Pictures]:
-    """The splits of a set, each the pictures `chosen` for it from one of the albums, as `parts` says."""
-    return {name: Pictures(albums[given], labels[given], images, reading) for name, (given, images) in chosen.items()}
-
-
 def seen(
     file: Image.Image, reading: Reading, draw: Int[Tensor, " 1"] | None, crop: Crop | None
 ) -> UInt8[Tensor, "c H W"]:
-    """What the network is to see of a picture: of all of it without a crop, as much as `crop_pct` says."""
-    draft = file.format in ("JPEG", "MPO")  # these alone can be decoded at a half, a quarter, an eighth of their size
+    """Crop and scale a picture for the network: by the crop of training for this draw, or else the centre."""
+    draft = file.format in ("JPEG", "MPO")  # only these decode at a half, a quarter, an eighth of their size
     if not draft:
         file = upright(file)
     turned = file.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
@@ -181,14 +172,14 @@ def seen(
 
 
 def centre(image_size: Size, img_size: Size, crop_pct: float) -> Box:
-    """The box in the middle, shaped as `img_size`, that covers `crop_pct` of one side and at most of the other."""
+    """Box in the middle, shaped as `img_size`, that covers `crop_pct` of one side and at most that of the other."""
     scale = max(crop / crop_pct / side for crop, side in zip(img_size, image_size, strict=True))
     height, width = (min(side, max(1, round(crop / scale))) for crop, side in zip(img_size, image_size, strict=True))
     return (image_size[0] - height) // 2, (image_size[1] - width) // 2, height, width
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The first frame, decoded and turned as its EXIF data say."""
+    """First frame, decoded and turned as its EXIF data say."""
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
         return image
@@ -196,7 +187,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def flat(image: Image.Image, in_chans: int) -> Image.Image:
-    """Grey or RGB of 8 bits, what is transparent on white. ValueError where pixels have no fixed range."""
+    """Grey or RGB of 8 bits; transparent pixels become white. ValueError if pixels have no fixed range."""
     if image.mode.startswith("I;16"):  # Pillow's own conversion turns all above 255 white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -208,7 +199,7 @@ def flat(image: Image.Image, in_chans: int) -> Image.Image:
 
 
 def channels(album: Album) -> int:
-    """1 where pictures are grey, else 3: by the headers of some, evenly spaced."""
+    """Number of channels: 1 if pictures are grey, else 3; told from the headers of some, evenly spaced."""
     count = min(32, len(album))
     modes = set()
     for i in range(count):
@@ -216,5 +207,5 @@ def channels(album: Album) -> int:
             with warnings.catch_warnings(action="ignore"), album.open(i * len(album) // count) as file:
                 modes.add(file.mode)
         except UNREADABLE:
-            continue  # is named when it is read
+            continue  # it is named when it is read
     return 1 if modes and all(mode in ("1", "L", "LA") or mode.startswith("I;16") for mode in modes) else 3

@@ -1,4 +1,17 @@
-"""What a set of images must offer, and how one split of it is held in memory."""
+"""What a set of images must offer, and a split in memory.
+
+A new set is a class that offers `Source`, built by a YAML in conf/data. Its constructor takes the knobs of that YAML:
+
+    img_size   required: a set is also built at other sizes than its own
+    others     as the set needs them; these have a fixed meaning if a set has them
+        root                        where the files lie; a command that says data_root=... sets it
+        crop_pct                    share of the shorter side that the centre crop covers
+        val_size, test_size         images held out for validation and test (see `splits.make_splits`)
+        train_fraction, train_size  train on fewer images: their share or their number (see `splits.subsample`)
+
+A set made of pictures in files inherits these knobs: see files.py. A set in memory is shortest: see sets/digits.py.
+Refusals name a knob as the YAML does, `val_size=0.9`; whoever builds the set puts `data.` before it.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
@@ -11,16 +24,16 @@ from torch import Tensor
 from patchbench.checks import Size
 
 Crop = Callable[[Int[Tensor, " b"], Int[Tensor, "b 2"]], Int[Tensor, "b 4"]]
-"""From draws and image sizes (h, w) to boxes (top, left, height, width): which part of an image training sees."""
+"""Boxes (top, left, height, width) of the parts that training sees, from draws and image sizes (h, w)."""
 
 
 @runtime_checkable
 class Split(Protocol):
-    """Images and labels by number. Asked for a whole batch at once, a set in memory is gathered and not looped over.
+    """Images and labels by number, read a whole batch at once.
 
-    slow: reading takes long enough for processes of its own.
-    crops: `read` cuts the training crop itself, since it holds images that are larger than what it gives; elsewhere the
-    crop is cut out of what it gives.
+    slow: reading takes long enough to need processes of its own.
+    crops: `read` makes the training crop itself, because its images are larger than `img_size`; else the crop is made
+    of the images that `read` returns.
     """
 
     slow: bool
@@ -31,36 +44,39 @@ class Split(Protocol):
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
-        """draws, crop: of a training batch (see draws.py); without, each image is the same whenever it is read."""
+        """Read images and their labels.
+
+        draws, crop: in training, see draws.py. Without them each image is the same whenever it is read.
+        """
         ...
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A data set. Building one reads no image: the facts below are known, or refused, before training."""
+    """A data set. Its constructor may download; it reads labels, and no pixels of files."""
 
     img_size: Size
     in_chans: int
     num_classes: int
     mirrors: bool  # an image and its mirror image have the same label
-    mean: Sequence[float]  # per channel, of pixels in 0 ... 1; known once `splits` was called
+    mean: Sequence[float]  # per channel, of pixels in 0 ... 1; may be measured by `splits`
     std: Sequence[float]
 
     def splits(self) -> dict[str, Split]:
-        """Read `train`, `val` and `test`: disjoint, and the same for every seed. May download."""
+        """`train`, `val` and `test`: disjoint, and the same for every seed."""
         ...
 
 
 @runtime_checkable
 class Whole(Protocol):
-    """A split that is two tensors and no more, wherever they are, so that it may as well live on the device."""
+    """A split that is two tensors and no more, so that it may live on the device."""
 
     images: Tensor
     labels: Tensor
 
 
 Groups = Callable[[Size], dict[str, Bool[Tensor, " n"]]]
-"""From a patch size to parts of a split, by name, whose figures are worth telling apart."""
+"""Parts of a split, by name, from a patch size: each part gets metrics of its own."""
 
 
 class InMemory:
@@ -83,37 +99,41 @@ class InMemory:
         draws: Int[Tensor, " b"] | None = None,
         crop: Crop | None = None,
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
-        chosen = torch.as_tensor(indices)  # no list, where the images are on a GPU: to copy one makes it wait
+        chosen = torch.as_tensor(indices)  # no list: to copy one to a GPU makes it wait
         return self.images.index_select(0, chosen), self.labels[chosen]  # whole images: 17 times as fast as [chosen]
 
 
 def unreadable(split: Split) -> Bool[Tensor, " n"]:
-    """Which of its images this process and its loaders found not to decode."""
+    """Mask of the images that turned out not to decode, in this process or its loaders."""
     bad = getattr(split, "bad", None)
     return torch.zeros(len(split), dtype=torch.bool) if bad is None else bad
 
 
 def resize(images: UInt8[Tensor, "n c h w"], img_size: Size) -> UInt8[Tensor, "n c H W"]:
-    """Bicubic, antialiased where it shrinks; nothing is done to images that have the size."""
+    """Images scaled to `img_size`: bicubic, antialiased if they shrink; unchanged if they have the size."""
     if images.shape[2:] == img_size:
         return images
     scaled = torch.empty(*images.shape[:2], *img_size, dtype=torch.uint8)
-    for few, out in zip(images.split(1024), scaled.split(1024), strict=True):  # as floats, all would not fit
-        out[:] = F.interpolate(few.float(), img_size, mode="bicubic", antialias=True).round_().clamp_(0, 255)
+    for some, out in zip(images.split(1024), scaled.split(1024), strict=True):  # as floats, all would not fit
+        out[:] = F.interpolate(some.float(), img_size, mode="bicubic", antialias=True).round_().clamp_(0, 255)
     return scaled
 
 
 def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[list[int], list[int]]:
-    """Split 0 ... n-1 into what stays and what is held out, every class in proportion; the same split each time.
+    """Divide 0 ... n-1 into those that stay and those held out, every class in proportion; the same each time.
 
-    count: images, or their share. ValueError names `option` where the classes cannot be served.
+    count: images, or their share. ValueError names `option` if that cannot be done.
     """
     from sklearn.model_selection import train_test_split
 
     try:
         stay, out = train_test_split(range(len(labels)), test_size=count, stratify=labels, random_state=0)
     except ValueError as error:
-        raise ValueError(f"{option}={count} cannot be held out of {len(labels)} images: {error}") from error
+        classes = len(set(labels))
+        raise ValueError(
+            f"{option}={count} cannot be held out of {len(labels)} images in {classes} classes: use a share between 0 "
+            f"and 1, or {classes} to {len(labels) - classes} images, with two images or more in each class"
+        ) from error
     return sorted(stay), sorted(out)
 
 

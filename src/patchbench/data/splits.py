@@ -1,4 +1,4 @@
-"""Which images train, choose and judge a network: the same for every seed."""
+"""Division of a data set into the images that train, choose and judge a network: the same for every seed."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,53 +8,57 @@ import torch
 
 from patchbench.data.source import held_out
 
+Chosen = dict[str, tuple[str, list[int]]]
+"""For `train`, `val` and `test`: the split of the data set to take it from, and the numbers of its images there."""
 
-def parts(
+
+def make_splits(
     labels: Mapping[str, Sequence[int]],
     *,
     val_size: int | float,
     test_size: int | float | None,
     train_fraction: float | None,
     train_size: int | None,
-) -> dict[str, tuple[str, list[int]]]:
-    """For train, val and test: the split of the data set to take it from, and the numbers of its images there.
+) -> Chosen:
+    """Choose the images of each split.
 
-    labels: of the splits that the set has, `train` and perhaps `val` and `test`. Where both are there, `val` chooses
-    and `test` judges. Where one is, it judges, and `val_size` of `train` is held out to choose by; where none is,
-    `test_size` of `train` first. Of what then is left of `train`, a part may be taken: see `few`.
+    labels: of the splits that the set has, `train` and perhaps `val` and `test`. If it has `val` and `test`, these are
+    taken. If it has one of them, that one is the test split, and `val_size` images of `train` (or their share) are held
+    out for validation. If it has neither, `test_size` images of `train` are held out first. The rest of `train` may be
+    thinned: see `subsample`.
     """
     train = list(range(len(labels["train"])))
 
     def hold_out(size: int | float | None, option: str) -> tuple[str, list[int]]:
         nonlocal train
-        assert size is not None
+        assert size is not None, f"a set without a test split needs the knob {option}"
         stay, out = held_out([labels["train"][i] for i in train], size, option)
-        held, train = [train[i] for i in out], [train[i] for i in stay]
-        return "train", held
+        chosen, train = [train[i] for i in out], [train[i] for i in stay]
+        return "train", chosen
 
     def whole(name: str) -> tuple[str, list[int]]:
         return name, list(range(len(labels[name])))
 
     judges = next((name for name in ("test", "val") if name in labels), None)
-    test = whole(judges) if judges else hold_out(test_size, "data.test_size")
-    val = whole("val") if judges == "test" and "val" in labels else hold_out(val_size, "data.val_size")
-    kept = few([labels["train"][i] for i in train], train_fraction, train_size)
-    return {"train": ("train", [train[i] for i in kept]), "val": val, "test": test}
+    test = whole(judges) if judges else hold_out(test_size, "test_size")
+    val = whole("val") if judges == "test" and "val" in labels else hold_out(val_size, "val_size")
+    rest = subsample([labels["train"][i] for i in train], train_fraction, train_size)
+    return {"train": ("train", [train[i] for i in rest]), "val": val, "test": test}
 
 
-def few(labels: Sequence[int], fraction: float | None, size: int | None) -> list[int]:
-    """The numbers of `size` images, or of a share of them: all classes in proportion, a smaller choice in a larger one.
+def subsample(labels: Sequence[int], fraction: float | None, size: int | None) -> list[int]:
+    """Numbers of `size` images, or of a share of them: all classes in proportion, a smaller choice within a larger one.
 
-    The images of a class stand in a fixed random order; they are taken where the r-th of a class of n comes at r / n.
-    So each class has its share, rounded up or down, and one image at least.
-    ValueError: both are given, or no such number of images can be taken.
+    The images of each class stand in a fixed random order. The r-th image of a class of n is taken at r / n, so that
+    each class has its share, rounded up or down, and one image at least.
+    ValueError: both are given, or that number of images cannot be taken.
     """
     count = len(labels)
     if fraction is None and size is None:
         return list(range(count))
     if fraction is not None and size is not None:
-        raise ValueError(f"data.train_fraction={fraction} and data.train_size={size} say the same thing: give one")
-    option, value = ("data.train_fraction", fraction) if size is None else ("data.train_size", size)
+        raise ValueError(f"train_fraction={fraction} and train_size={size} mean the same: give one of them")
+    option, value = ("train_fraction", fraction) if size is None else ("train_size", size)
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"{option}={value} must be above 0 and at most 1")
     wanted = round(fraction * count) if fraction is not None else size
@@ -75,23 +79,23 @@ def few(labels: Sequence[int], fraction: float | None, size: int | None) -> list
 def numbered(
     labels: Mapping[str, Sequence[Any]], classes: Sequence[Any] | None, where: Callable[[str, int], str]
 ) -> tuple[list[Any], dict[str, list[int]]]:
-    """The classes, and the labels as numbers of these.
+    """Classes, and the labels of each split as numbers of classes.
 
-    classes: those of the training images, sorted, where None. A split without any label, as the test split of a
-    contest has none, is left out. where: names an image by split and number, for the ValueError that any other label
-    of no class raises.
+    classes: None takes those of the training images, sorted. A split without any label, such as the test split of a
+    contest, is left out. where: names an image by split and number, for the ValueError at any other label that is no
+    class.
     """
     known = sorted({label for label in labels["train"] if is_class(label)}) if classes is None else list(classes)
     numbers = {label: number for number, label in enumerate(known)}
-    told = {split: given for split, given in labels.items() if split == "train" or not set(given) <= {None, -1}}
-    for split, given in told.items():
+    labelled = {split: given for split, given in labels.items() if split == "train" or not set(given) <= {None, -1}}
+    for split, given in labelled.items():
         for i, label in enumerate(given):
             if label not in numbers:
                 raise ValueError(
                     f"{where(split, i)} has the label {label!r}, which is none of the {len(known)} classes"
                     f"{' of the training images' if classes is None else ''}: mend or remove it"
                 )
-    return known, {split: [numbers[label] for label in given] for split, given in told.items()}
+    return known, {split: [numbers[label] for label in given] for split, given in labelled.items()}
 
 
 def is_class(label: object) -> bool:

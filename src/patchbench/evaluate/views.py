@@ -8,11 +8,10 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from patchbench.checks import Size, spell
-from patchbench.data.draws import eval_draws, uniform
+from patchbench.data.draws import Images, Purpose, eval_draws, uniform
 from patchbench.data.source import Crop, Split, unreadable
 from patchbench.layout import cover
 
-CANVAS, SHUFFLE = 101, 102  # beside the numbers of splits, so that no draw is shared
 Change = Callable[[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]], UInt8[Tensor, "b c h w"]]
 """From images and their numbers in the split to images."""
 
@@ -68,7 +67,7 @@ def on_canvas(img_size: Size) -> Change:
             )
         rim = torch.cat([images[:, :, [0, -1]].flatten(2), images[:, :, :, [0, -1]].flatten(2)], 2)
         canvas = rim.median(2).values[..., None, None].expand(b, c, *img_size).clone()
-        place = (uniform(eval_draws(CANVAS, numbers), 2) * (room + 1)).long()
+        place = (uniform(eval_draws(Images.CANVAS, numbers), 2, Purpose.VIEW) * (room + 1)).long()
         rows, cols = (place[:, i, None] + torch.arange(old[i]) for i in (0, 1))
         canvas[torch.arange(b)[:, None, None], :, rows[:, :, None], cols[:, None]] = images.permute(0, 2, 3, 1)
         return canvas
@@ -82,7 +81,7 @@ def shuffled(patch_size: Size) -> Change:
     def change(images: UInt8[Tensor, "b c H W"], numbers: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
         (h, w), _ = cover(images.shape[2:], patch_size, pad=False)
         patches = rearrange(images, "b c (h p) (w q) -> b (h w) c p q", h=h, w=w)
-        order = uniform(eval_draws(SHUFFLE, numbers), h * w).argsort(1)
+        order = uniform(eval_draws(Images.SHUFFLE, numbers), h * w, Purpose.VIEW).argsort(1)
         patches = patches[torch.arange(len(images))[:, None], order]
         return rearrange(patches, "b (h w) c p q -> b c (h p) (w q)", h=h)
 

@@ -8,12 +8,10 @@ import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from patchbench.checks import qualified
-from patchbench.commands.build import check_run
+from patchbench.commands.build import build_source, check_run
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused, explain, refuse_added_options, refuse_lists_of_options, refusing
 from patchbench.config.names import register
@@ -84,8 +82,6 @@ def check_cell(composed: Composed) -> Facts | str:
 @functools.cache
 def source(data: str) -> Source:
     """Build a source that reads its images once for all cells that this process checks."""
-    cfg = json.loads(data)
-    with qualified("data", cfg):
-        shared: Source = instantiate(cfg)
+    shared = build_source(OmegaConf.create({"data": json.loads(data)}))
     setattr(shared, "splits", functools.cache(shared.splits))  # noqa: B010  mypy allows no assignment to a method
     return shared

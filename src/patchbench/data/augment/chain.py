@@ -1,4 +1,4 @@
-"""What training does to an image before the network sees it: on the device, each image by its own draw."""
+"""Augmentation of training images: on the device, each image by its own draw."""
 
 from functools import partial
 from typing import Literal
@@ -8,12 +8,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from patchbench.checks import share
-from patchbench.data.augment.crop import Padded, Resized
+from patchbench.data.augment.crop import RandomResizedCrop, RandomShift
 from patchbench.data.augment.erase import Erase
 from patchbench.data.augment.jitter import Jitter
 from patchbench.data.augment.mix import Mix
 from patchbench.data.augment.randaugment import RandAugment
-from patchbench.data.augment.three import Three
+from patchbench.data.augment.three import ThreeAugment
 from patchbench.data.draws import Purpose, uniform
 from patchbench.data.source import Crop, Source
 
@@ -21,20 +21,20 @@ from patchbench.data.source import Crop, Source
 class Augment:
     """Crop, flip, RandAugment, three-augment, colours, then, after the normalisation, erasing and mixing.
 
-    hflip: probability to mirror an image; "auto": 0.5 where the source says that the label stays the same, else 0.
-    repeats: showings of an image that follow each other (repeated augmentation).
-    What the parts do is decided on the host from the draws, which may therefore stay there, and done on the device that
-    holds the images: nothing waits for the device. ValueError for what the channels of the source do not allow.
+    hflip: probability to mirror an image; "auto": 0.5 if the source says that labels stay the same, else 0.
+    repeats: times that an image is shown in a row (repeated augmentation).
+    The host decides from the draws, and the device that holds the images computes, so that nothing waits for the
+    device. ValueError if a part cannot work on the channels of the source.
     """
 
     def __init__(
         self,
         source: Source,
         *,
-        crop: Resized | Padded | None,
+        crop: RandomResizedCrop | RandomShift | None,
         hflip: float | Literal["auto"],
         randaugment: RandAugment,
-        three: Three,
+        three: ThreeAugment,
         jitter: Jitter,
         erase: Erase,
         mix: Mix,
@@ -42,9 +42,9 @@ class Augment:
     ) -> None:
         self.source, self.cropping, self.randaugment, self.three = source, crop, randaugment, three
         self.jitter, self.erase, self.mix, self.repeats = jitter, erase, mix, repeats
-        self.hflip = 0.5 * source.mirrors if hflip == "auto" else share("augment.hflip", hflip)
+        self.hflip = 0.5 * source.mirrors if hflip == "auto" else share("hflip", hflip)
         if repeats < 1:
-            raise ValueError(f"augment.repeats={repeats} must be at least 1, which shows each image once an epoch")
+            raise ValueError(f"repeats={repeats} must be at least 1, which shows each image once an epoch")
         coloured = {
             f"augment.randaugment.prob={randaugment.prob}": randaugment.prob,
             f"augment.three.prob={three.prob}": three.prob,
@@ -59,19 +59,19 @@ class Augment:
 
     @property
     def crop(self) -> Crop | None:
-        """For whoever reads images that are larger than the network's."""
+        """Crop for a split that reads images larger than the network's."""
         return None if self.cropping is None else partial(self.cropping.of_file, img_size=self.source.img_size)
 
     @property
     def on(self) -> bool:
-        """Whether the network is shown anything but the images themselves."""
+        """True unless the network is shown the images themselves."""
         parts = (self.hflip, self.randaugment.prob, self.three.prob, self.jitter.strength, self.erase.prob)
         return self.cropping is not None or any(parts) or self.mix.on
 
     def images(
         self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"], *, cropped: bool
     ) -> UInt8[Tensor, "b c H W"]:
-        """cropped: they were when they were read."""
+        """Augment pixels. cropped: the images were cropped when they were read."""
         draws = draws.cpu()
         flips = uniform(draws, 1, Purpose.FLIP)[:, 0] < self.hflip
         if self.cropping and not cropped:
@@ -85,6 +85,6 @@ class Augment:
     def mixed(
         self, images: Float[Tensor, "b c H W"], labels: Int[Tensor, " b"], draws: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b c H W"], Int[Tensor, " b"] | Float[Tensor, "b classes"]]:
-        """Normalised images, erased and mixed, with their labels, or with the share of each class in each."""
+        """Erase and mix normalised images; labels are classes, or the share of each class in each image."""
         draws = draws.cpu()
         return self.mix(self.erase(images, draws), labels, draws, self.source.num_classes)

@@ -1,4 +1,4 @@
-"""Which part of an image is shown: a part of any size (Szegedy et al., 2015), or the whole, moved (He et al., 2016)."""
+"""Crops: a part of the image of any size (Szegedy et al., 2015), or the whole image, shifted (He et al., 2016)."""
 
 import math
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ TRIALS = 10  # as torchvision and timm have it
 FILLS = ("zeros", "reflect")
 
 
-class Resized:
+class RandomResizedCrop:
     """A part of the image, scaled to the size of the whole: torchvision's RandomResizedCrop.
 
-    scale: of areas, part to whole; ratio: of width to height, drawn evenly on a logarithmic axis.
+    scale: smallest and largest area, as a share of the image. ratio: smallest and largest ratio of width to height,
+    drawn evenly on a logarithmic axis.
     """
 
     def __init__(self, *, scale: Sequence[float], ratio: Sequence[float]) -> None:
@@ -26,7 +27,7 @@ class Resized:
         self.ratio = interval("augment.crop.ratio", ratio)
 
     def of_file(self, draws: Int[Tensor, " b"], sizes: Int[Tensor, "b 2"], img_size: Size) -> Int[Tensor, "b 4"]:
-        """Boxes inside of images of any size."""
+        """Boxes inside images of any size."""
         u = uniform(draws, 2 * TRIALS + 2, Purpose.CROP)
         trials = rectangles(u[:, :TRIALS], u[:, TRIALS:-2], sizes, self.scale, self.ratio)
         fits = (trials > 0).all(2) & (trials <= sizes[:, None]).all(2)
@@ -42,15 +43,15 @@ class Resized:
     def __call__(
         self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"], flips: Bool[Tensor, " b"]
     ) -> UInt8[Tensor, "b c H W"]:
-        """Of images that have the network's size already; mirrored where `flips`."""
+        """Crop images that have the network's size already; mirror those in `flips`."""
         sizes = torch.tensor(images.shape[2:]).expand(len(images), 2)
         return cut(images, self.of_file(draws, sizes, (images.shape[2], images.shape[3])), flips)
 
 
-class Padded:
-    """The whole image, moved by up to `pad` of each side; the room is filled with zeros, or with what it mirrors.
+class RandomShift:
+    """The whole image, shifted by up to `pad` of each side; the room is filled with zeros, or by reflection.
 
-    A file has more to show than that: of the largest box of the network's shape, the same share is taken, anywhere.
+    A larger image is cropped instead: a box of the network's shape, smaller than the largest one by the same share.
     """
 
     def __init__(self, *, pad: float, fill: str) -> None:
@@ -61,7 +62,7 @@ class Padded:
         self.pad, self.fill = pad, fill
 
     def of_file(self, draws: Int[Tensor, " b"], sizes: Int[Tensor, "b 2"], img_size: Size) -> Int[Tensor, "b 4"]:
-        """Boxes inside of images of any size."""
+        """Boxes inside images of any size."""
         shape = torch.tensor(img_size)
         scale = (sizes / shape).amin(1, keepdim=True) / (1 + 2 * self.pad)
         box = (shape * scale).round().long().clamp_(min=1)
@@ -71,7 +72,7 @@ class Padded:
     def __call__(
         self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"], flips: Bool[Tensor, " b"]
     ) -> UInt8[Tensor, "b c H W"]:
-        """Of images that have the network's size already; mirrored where `flips`."""
+        """Crop images that have the network's size already; mirror those in `flips`."""
         size = torch.tensor(images.shape[2:])
         most = (size * self.pad).round().long()
         shift = (uniform(draws, 2, Purpose.CROP) * (2 * most + 1)).long() - most
@@ -93,14 +94,14 @@ def rectangles(
 
 
 def first_of(trials: Int[Tensor, "b t 2"], fits: Bool[Tensor, "b t"]) -> Int[Tensor, "b 2"]:
-    """The first trial that fits; the first of all where none does."""
+    """First trial that fits; the first of all if none does."""
     return trials[torch.arange(len(trials)), fits.int().argmax(1)]
 
 
 def moved(
     images: UInt8[Tensor, "b c H W"], shift: Int[Tensor, "b 2"], flips: Bool[Tensor, " b"], fill: str
 ) -> UInt8[Tensor, "b c H W"]:
-    """What is seen of each image from `shift` (down, right) on, mirrored where `flips`."""
+    """Each image seen from `shift` (down, right) on; mirrored if in `flips`."""
     b, c, tall, wide = images.shape
     rows = torch.arange(tall) + shift[:, :1]
     cols = torch.arange(wide) + shift[:, 1:]
@@ -116,7 +117,7 @@ def moved(
 
 
 def mirrored(places: Int[Tensor, "b n"], count: int) -> Int[Tensor, "b n"]:
-    """Places of 0 ... count - 1, from beyond the first and the last the way back."""
+    """Places within 0 ... count - 1; those beyond the first or the last are reflected."""
     last = count - 1
     return (last - (last - places.abs()).abs()).clamp(min=0)
 
@@ -124,7 +125,7 @@ def mirrored(places: Int[Tensor, "b n"], count: int) -> Int[Tensor, "b n"]:
 def cut(
     images: UInt8[Tensor, "b c H W"], boxes: Int[Tensor, "b 4"], flips: Bool[Tensor, " b"]
 ) -> UInt8[Tensor, "b c H W"]:
-    """Each image's box (top, left, height, width), scaled to the size of the image and mirrored where `flips`."""
+    """Each image's box (top, left, height, width), scaled to the size of the image; mirrored if in `flips`."""
     size = torch.tensor(images.shape[2:])
     corner, box = boxes[:, :2], boxes[:, 2:]
     scale, middle = box / size, (2 * corner + box) / size - 1

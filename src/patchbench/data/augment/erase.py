@@ -12,9 +12,9 @@ from patchbench.data.draws import Purpose, normal, uniform
 
 
 class Erase:
-    """prob: share of the images that lose a rectangle; area: its share of the image; ratio: its height to its width.
+    """prob: probability that an image loses a rectangle. area: its share of the image. ratio: its height to its width.
 
-    The noise is normal, as the images are after normalisation: of mean 0 and standard deviation 1.
+    The noise is normal, of mean 0 and standard deviation 1, as normalised images have.
     """
 
     def __init__(self, *, prob: float, area: Sequence[float], ratio: Sequence[float]) -> None:
@@ -31,12 +31,12 @@ class Erase:
             return images
         there, draws, boxes = (t.to(images.device, non_blocking=True) for t in (chosen, draws[chosen], boxes[chosen]))
         shape = images.shape[1:]
-        noise = normal(draws, shape.numel(), Purpose.NOISE).unflatten(1, shape).to(images.dtype)
+        noise = normal(draws, shape.numel(), Purpose.ERASE_NOISE).unflatten(1, shape).to(images.dtype)
         inside = within(boxes, (shape[1], shape[2]))
         return images.index_copy(0, there, torch.where(inside, noise, images[there]))
 
     def boxes(self, draws: Int[Tensor, " b"], img_size: Size) -> Int[Tensor, "b 4"]:
-        """(top, left, height, width); of height and width 0 where nothing is erased."""
+        """(top, left, height, width); of height and width 0 if nothing is erased."""
         u = uniform(draws, 2 * TRIALS + 3, Purpose.ERASE)
         size = torch.tensor(img_size).expand(len(draws), 2)
         wide_to_tall = (1 / self.ratio[1], 1 / self.ratio[0])
@@ -49,7 +49,7 @@ class Erase:
 
 
 def within(boxes: Int[Tensor, "b 4"], img_size: Size) -> Bool[Tensor, "b 1 H W"]:
-    """Which pixels lie in each image's box."""
+    """Mask of the pixels in each image's box."""
     top, left, height, width = boxes.T[..., None]
     rows, cols = (torch.arange(n, device=boxes.device) for n in img_size)
     tall, wide = (rows >= top) & (rows < top + height), (cols >= left) & (cols < left + width)

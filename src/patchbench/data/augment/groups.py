@@ -1,4 +1,4 @@
-"""Different images, different operations: those of a batch that undergo the same one are treated together."""
+"""Operations that differ from image to image: the images of a batch with the same operation are treated together."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
 Operation = Callable[[UInt8[Tensor, "k c H W"], Float[Tensor, " k"]], UInt8[Tensor, "k c H W"]]
-"""Images, and to each a number that says how strongly."""
+"""Images, and the strength of the operation for each of them."""
 
 
 def grouped(
@@ -17,7 +17,7 @@ def grouped(
     strengths: Float[Tensor, " b"],
     operations: Sequence[Operation],
 ) -> UInt8[Tensor, "b c H W"]:
-    """Operation number kinds[i] on image i; nothing where that is -1. kinds, strengths: on the host."""
+    """Operation number kinds[i] on image i; none if that is -1. kinds, strengths: on the host."""
     order = kinds.argsort(stable=True)
     idle, *counts = torch.bincount(kinds + 1, minlength=len(operations) + 1).tolist()
     if idle == len(images):

@@ -1,4 +1,4 @@
-"""Brightness, contrast and saturation changed a little, in an order of the image's own (Howard, 2013)."""
+"""Brightness, contrast and saturation, changed a little in an order drawn for each image (Howard, 2013)."""
 
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -8,7 +8,7 @@ from patchbench.data.draws import Purpose, uniform
 
 
 class Jitter:
-    """Each by a factor drawn evenly from 1 - strength ... 1 + strength."""
+    """Changes each of the three by a factor drawn evenly from 1 - strength ... 1 + strength."""
 
     def __init__(self, *, strength: float) -> None:
         if not 0 <= strength <= 1:

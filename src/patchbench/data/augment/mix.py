@@ -12,12 +12,12 @@ from patchbench.data.draws import Purpose, uniform
 
 
 class Mix:
-    """mixup, cutmix: parameter of the Beta distribution that each image's own share follows, 0 to do without.
+    """mixup, cutmix: parameter of the Beta distribution of each image's own share; 0 turns one off.
 
-    prob: share of the images that are mixed; switch: of these, the share of CutMix, where both are on.
-    An image meets the one as far from the end of its micro-batch as it is from the start: of several showings that
-    follow each other hardly two meet. An odd batch leaves the middle as it is. So the partner, and it alone, is another
-    where the same step is shared out to other ranks or micro-batches.
+    prob: probability that an image is mixed. switch: share of CutMix among the mixed images, if both are on.
+    The first image of a micro-batch is mixed with the last, the second with the last but one, and so on, because
+    showings of one image follow each other; the middle of an odd batch stays as it is. Only the partner therefore
+    depends on how a step is cut among ranks and micro-batches.
     """
 
     def __init__(self, *, mixup: float, cutmix: float, prob: float, switch: float) -> None:
@@ -45,7 +45,7 @@ class Mix:
         return torch.lerp(images.flip(0), images, weights), torch.lerp(soft.flip(0), soft, own[:, None])
 
     def shares(self, draws: Int[Tensor, " b"], img_size: Size) -> tuple[Float[Tensor, " b"], Int[Tensor, "b 4"]]:
-        """What each image keeps of itself outside of a box (top, left, height, width), in which it keeps nothing."""
+        """Share that each image keeps outside a box (top, left, height, width); inside the box it keeps nothing."""
         whether, which, how_much, down, right = uniform(draws, 5, Purpose.MIX).T
         mixed, cut = whether < self.prob, which < self.switch
         alpha = torch.where(cut, self.cutmix, self.mixup).double()

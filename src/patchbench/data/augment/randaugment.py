@@ -1,7 +1,7 @@
 """A few operations chosen at random, all about equally strong (Cubuk et al., 2020), as timm trains with them.
 
-The operations, how strong each is at a magnitude, and the colour of what comes in from outside the image are those of
-timm's "rand-m9-mstd0.5-inc1"; interpolation is bilinear, where timm draws between that and bicubic.
+The operations, their strength at a magnitude, and the colour of pixels from outside the image are those of timm's
+"rand-m9-mstd0.5-inc1"; interpolation is bilinear, while timm draws between bilinear and bicubic.
 """
 
 import math
@@ -26,9 +26,9 @@ OPERATIONS = (*GEOMETRY, *VALUES, *COLOURS)
 
 
 class RandAugment:
-    """prob: with which each of `num_ops` operations, drawn with replacement, is done.
+    """prob: probability of each of `num_ops` operations, which are drawn with replacement.
 
-    magnitude: 0 to 10, the mean of a normal distribution of standard deviation `std`; bounded to 0 ... 10.
+    magnitude: 0 to 10, the mean of a normal distribution of standard deviation `std`, bounded to 0 ... 10.
     """
 
     def __init__(self, *, prob: float, num_ops: int, magnitude: float, std: float) -> None:
@@ -44,7 +44,7 @@ class RandAugment:
     def __call__(
         self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"], mean: Sequence[float]
     ) -> UInt8[Tensor, "b c H W"]:
-        """mean: per channel in 0 ... 1, the colour outside of the image."""
+        """Apply the operations. mean: per channel in 0 ... 1, the colour of pixels from outside the image."""
         if self.prob == 0:
             return images
         numbers = uniform(draws, 4 * self.num_ops, Purpose.RANDAUGMENT).unflatten(1, (self.num_ops, 4))
@@ -60,7 +60,7 @@ class RandAugment:
 def applied(
     images: UInt8[Tensor, "b c H W"], names: Int[Tensor, " b"], levels: Float[Tensor, " b"], mean: Sequence[float]
 ) -> UInt8[Tensor, "b c H W"]:
-    """Operation OPERATIONS[names[i]] on image i, none for -1. levels: -1 ... 1; the sign counts where there are two."""
+    """Operation OPERATIONS[names[i]] on image i, none for -1. levels: -1 ... 1; some operations use the sign."""
     kinds = torch.where(names < 0, -1, (names - len(GEOMETRY) + 1).clamp(min=0))  # one map does all of the geometry
     maps = matrices(names, levels, images.shape[2] / images.shape[3])
     strengths = torch.zeros_like(levels)
@@ -91,7 +91,7 @@ def applied(
 
 
 def matrices(names: Int[Tensor, " b"], levels: Float[Tensor, " b"], tall_to_wide: float) -> Float[Tensor, "b 2 3"]:
-    """From the result to the image in coordinates of -1 ... 1, as Pillow counts angles and shears."""
+    """Maps from the result to the image, in coordinates of -1 ... 1, with the angles and shears of Pillow."""
     angle, shear, shift = (levels * most for most in (math.radians(30), 0.3, 0.45))
     one, zero = torch.ones_like(levels), torch.zeros_like(levels)
     each = {

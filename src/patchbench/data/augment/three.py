@@ -12,8 +12,8 @@ from patchbench.data.augment import groups
 from patchbench.data.draws import Purpose, uniform
 
 
-class Three:
-    """prob: share of the images that undergo one of them. blur: least and most standard deviation, in pixels."""
+class ThreeAugment:
+    """prob: probability that an image undergoes one of the three. blur: range of the standard deviation, in pixels."""
 
     def __init__(self, *, prob: float, blur: Sequence[float]) -> None:
         self.prob, self.blur = share("augment.three.prob", prob), interval("augment.three.blur", blur)
@@ -21,7 +21,7 @@ class Three:
     def __call__(self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"]) -> UInt8[Tensor, "b c H W"]:
         if self.prob == 0:
             return images
-        whether, which, how_much = uniform(draws, 3, Purpose.THREE).T
+        whether, which, how_much = uniform(draws, 3, Purpose.THREE_AUGMENT).T
         kinds = torch.where(whether < self.prob, (3 * which).long(), -1)
         low, high = self.blur
         strengths = torch.where(kinds == 0, 0.0, torch.where(kinds == 1, 128.0, low + (high - low) * how_much))
@@ -29,7 +29,7 @@ class Three:
 
 
 def blurred(images: UInt8[Tensor, "k c H W"], sigmas: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
-    """By a Gaussian each, of the given standard deviation in pixels; edges go on as they are."""
+    """Blur each image by a Gaussian of its own standard deviation, in pixels; edges are repeated."""
     radius = 6  # three times the largest that is usual
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     weights = torch.softmax(-((offsets / sigmas[:, None]) ** 2) / 2, 1)[:, :, None, None, None]

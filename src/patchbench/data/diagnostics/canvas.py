@@ -1,4 +1,4 @@
-"""What the scenes are drawn with: cells of a grid, tiles that fill one, and random choices."""
+"""Tools to draw scenes: cells of a grid, tiles that fill a cell, and random choices."""
 
 import torch
 from jaxtyping import Float, Int
@@ -7,11 +7,10 @@ from torch import Tensor
 from patchbench.checks import Size, spell
 
 GREY = 128  # mean of every picture, in levels
-LABEL, CHOICE, NOISE = 64, 65, 66  # purposes of draws; augment/purpose.py holds those of augmentation
 
 
 def visible(contrast: float, noise: float) -> None:
-    """ValueError where noise four standard deviations away would leave the 256 grey levels, on top of the contrast."""
+    """ValueError if contrast and noise, out to four standard deviations, exceed the 256 grey levels."""
     if not (contrast > 0 and noise > 0):
         raise ValueError(f"data.scene.contrast={contrast} and data.scene.noise={noise} must be numbers above 0")
     if contrast + 4 * noise > 127:
@@ -22,7 +21,7 @@ def visible(contrast: float, noise: float) -> None:
 
 
 def grid(img_size: Size, cell: int, multiple: Size = (1, 1), at_least: Size = (1, 1)) -> Size:
-    """Rows and columns of cells. ValueError unless they are whole, multiples of `multiple`, and enough."""
+    """Rows and columns of cells. ValueError unless they are whole, multiples of `multiple`, and at least `at_least`."""
     if cell < 2 or cell % 2:
         raise ValueError(f"data.scene.cell={cell} must be an even number of pixels, such as 4")
     steps = cell * multiple[0], cell * multiple[1]
@@ -30,15 +29,15 @@ def grid(img_size: Size, cell: int, multiple: Size = (1, 1), at_least: Size = (1
     if any(n % step or n < low for n, step, low in zip(img_size, steps, least, strict=True)):
         near = [max(low, n // step * step) for n, step, low in zip(img_size, steps, least, strict=True)]
         raise ValueError(
-            f"data.img_size={spell(img_size)} is no grid of data.scene.cell={cell} that holds the scene: use "
+            f"img_size={spell(img_size)} is no grid of data.scene.cell={cell} that holds the scene: use "
             f"multiples of {spell((steps[0], steps[1]))} from {spell((least[0], least[1]))} on, "
-            f"such as data.img_size={spell((near[0], near[1]))}"
+            f"such as img_size={spell((near[0], near[1]))}"
         )
     return img_size[0] // cell, img_size[1] // cell
 
 
 def pick(uniform: Float[Tensor, "*n"], count: int) -> Int[Tensor, "*n"]:
-    """One of 0 ... count-1, from a number in [0, 1)."""
+    """Whole number in 0 ... count-1, from a number in [0, 1)."""
     return (uniform * count).long()
 
 

@@ -1,4 +1,4 @@
-"""What do the channels say together? Red and green that go together or against each other; two hues, equally bright."""
+"""Scenes of colour: red and green that go together or against each other; two hues, equally bright."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,8 +6,8 @@ from scipy.stats import binom, f
 from torch import Tensor
 
 from patchbench.checks import Size
-from patchbench.data.diagnostics.canvas import CHOICE, grid, visible
-from patchbench.data.draws import normal, uniform
+from patchbench.data.diagnostics.canvas import grid, visible
+from patchbench.data.draws import Purpose, normal, uniform
 
 HUE = (15.0, -9.0, 7.0)  # the shortest whole colour of no luminance: 0.299 R + 0.587 G + 0.114 B = 0 (ITU-R BT.601)
 
@@ -40,7 +40,7 @@ class CorrelatedChannels:
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 3 {img_size[0]} {img_size[1]}"]:
         height, width = grid(img_size, self.cell)
-        red, blue = normal(draws, 2 * height * width, CHOICE).view(-1, 2, height, width).unbind(1)
+        red, blue = normal(draws, 2 * height * width, Purpose.SCENE).view(-1, 2, height, width).unbind(1)
         values = torch.stack([red, red * (2 * labels - 1)[:, None, None], blue], 1) * self.contrast
         return values.repeat_interleave(self.cell, 2).repeat_interleave(self.cell, 3)
 
@@ -73,6 +73,6 @@ class Isoluminant:
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 3 {img_size[0]} {img_size[1]}"]:
-        most = uniform(draws, img_size[0] * img_size[1], CHOICE) < self.majority
+        most = uniform(draws, img_size[0] * img_size[1], Purpose.SCENE) < self.majority
         sign = torch.where(most.view(-1, 1, *img_size), 1.0, -1.0) * (2 * labels - 1)[:, None, None, None]
         return sign * torch.tensor(HUE)[:, None, None]

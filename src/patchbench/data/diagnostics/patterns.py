@@ -1,4 +1,4 @@
-"""How do the parts relate? Four tiles and their order; two glyphs far apart, same or different."""
+"""Scenes of relation: four tiles and their order; two glyphs far apart, same or different."""
 
 from itertools import permutations
 
@@ -8,17 +8,17 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size, one_of
-from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, tiles, visible
-from patchbench.data.draws import uniform
+from patchbench.data.diagnostics.canvas import blank, grid, merged, pick, tiles, visible
+from patchbench.data.draws import Purpose, uniform
 
 
 class Arrangement:
     """How are four distinct tiles, in a 2x2 block anywhere on the grid, arranged?
 
     Position relative to each other: each tile is at each corner as often in both classes. orders: "ring", the tiles
-    follow each other clockwise (0) or the other way round (1), which two neighbours tell; "all", all permutations, even
-    (0) or odd (1): where any two tiles are, the label may be either, and a network must relate all four at once.
-    ceiling: of one who is told all but which two tiles, if any, changed places.
+    follow each other clockwise (0) or the other way round (1), which two neighbours reveal; "all", all permutations,
+    even (0) or odd (1): two tiles do not reveal the label, and a network must relate all four at once.
+    ceiling: of an observer who knows all but which two tiles, if any, changed places.
     """
 
     num_classes = 2
@@ -49,7 +49,7 @@ class Arrangement:
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
         height, width = grid(img_size, self.cell)
-        u = uniform(draws, 3, CHOICE)
+        u = uniform(draws, 3, Purpose.SCENE)
         top, left, order = (
             pick(u[:, 0], height - 1),
             pick(u[:, 1], width - 1),
@@ -66,7 +66,7 @@ class SameDifferent:
 
     Two tokens must meet, wherever they are: no position is needed. Each glyph by itself is as frequent in both classes.
     distance: pixels from glyph to glyph; None: they lie at the left and the right edge, and move apart on a larger
-    canvas. ceiling: of one who is told the places, the left glyph, and what the other one is if it is different.
+    canvas. ceiling: of an observer who knows the places, the left glyph, and the other glyph if it is different.
     """
 
     num_classes = 2
@@ -94,7 +94,7 @@ class SameDifferent:
         height, width = grid(img_size, self.cell)
         apart = width - 1 if self.distance is None else self.distance // self.cell
         left = (width - 1 - apart) // 2
-        u = uniform(draws, 4, CHOICE)
+        u = uniform(draws, 4, Purpose.SCENE)
         one = pick(u[:, 0], 4)
         other = (one + labels * (1 + pick(u[:, 1], 3))) % 4
         cells, images = blank(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))

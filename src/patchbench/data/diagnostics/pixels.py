@@ -1,4 +1,4 @@
-"""What is lost inside a patch? A diagonal of three pixels, and the signs of two."""
+"""Scenes of detail below the patch: a diagonal of three pixels, and the signs of two."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -6,14 +6,14 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size, spell
-from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, visible
-from patchbench.data.draws import uniform
+from patchbench.data.diagnostics.canvas import blank, grid, merged, pick, visible
+from patchbench.data.draws import Purpose, uniform
 
 
 class Motif:
     """Does a diagonal of 3x3 pixels, at any pixel of the image, fall (0, as a backslash) or rise (1, as a slash)?
 
-    Detail below the patch, wherever the borders of patches lie. ceiling: of one who is told the place.
+    Detail below the patch, wherever the borders of patches lie. ceiling: of an observer who knows the place.
     """
 
     num_classes = 2
@@ -27,9 +27,7 @@ class Motif:
 
     def fits(self, img_size: Size) -> None:
         if min(img_size) < 3:
-            raise ValueError(
-                f"data.img_size={spell(img_size)} does not hold a motif of 3x3: use data.img_size=3 or more"
-            )
+            raise ValueError(f"img_size={spell(img_size)} does not hold a motif of 3x3: use img_size=3 or more")
 
     def ceiling(self, img_size: Size) -> float:
         return float(norm.cdf(self.contrast / self.noise))
@@ -45,7 +43,7 @@ class Motif:
 
     def place(self, draws: Int[Tensor, " b"], img_size: Size) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
         """Row and column of the motif's upper left pixel."""
-        u = uniform(draws, 2, CHOICE)
+        u = uniform(draws, 2, Purpose.SCENE)
         return pick(u[:, 0], img_size[0] - 2), pick(u[:, 1], img_size[1] - 2)
 
     def groups(
@@ -63,8 +61,8 @@ class Motif:
 class PixelXor:
     """Of two pixels of one cell, are the signs equal (0) or opposite (1)?
 
-    The cell is any of the grid, the pixels any two of its: D numbers for a patch can tell only if they keep every pixel
-    of it. ceiling: of one who is told the two pixels.
+    The cell is any of the grid, the pixels any two of that cell: an embedding can tell only if it keeps every pixel
+    of a patch. ceiling: of an observer who knows the two pixels.
     """
 
     num_classes = 2
@@ -87,7 +85,7 @@ class PixelXor:
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
         height, width = grid(img_size, self.cell)
-        u = uniform(draws, 5, CHOICE)
+        u = uniform(draws, 5, Purpose.SCENE)
         row, col, sign = pick(u[:, 0], height), pick(u[:, 1], width), pick(u[:, 2], 2) * 2 - 1
         one = pick(u[:, 3], self.cell**2)
         other = (one + 1 + pick(u[:, 4], self.cell**2 - 1)) % self.cell**2

@@ -1,4 +1,4 @@
-"""Where is it? A bright square in a quadrant of the image; a red and a green one, beside each other."""
+"""Scenes of place: a bright square in a quadrant of the image; a red and a green square beside each other."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,14 +6,14 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size
-from patchbench.data.diagnostics.canvas import CHOICE, blank, grid, merged, pick, visible
-from patchbench.data.draws import uniform
+from patchbench.data.diagnostics.canvas import blank, grid, merged, pick, visible
+from patchbench.data.draws import Purpose, uniform
 
 
 class Quadrant:
     """Which quadrant of the canvas holds the square? Absolute position: the label is relative to the canvas.
 
-    ceiling: of one who is told a cell in each quadrant, the right one among them.
+    ceiling: of an observer who knows one cell in each quadrant, the right one among them.
     """
 
     num_classes = 4
@@ -36,7 +36,7 @@ class Quadrant:
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
         height, width = grid(img_size, self.cell)
-        u = uniform(draws, 2, CHOICE)
+        u = uniform(draws, 2, Purpose.SCENE)
         row = labels // 2 * (height // 2) + pick(u[:, 0], height // 2)
         col = labels % 2 * (width // 2) + pick(u[:, 1], width // 2)
         cells = blank(len(draws), 1, (height, width), self.cell)
@@ -47,8 +47,8 @@ class Quadrant:
 class LeftOf:
     """Is the red square (1) left of the green one, or right of it (0)? They lie in distinct columns, in any rows.
 
-    Position relative to each other: both classes have the same patches. ceiling: of one who is told where the two
-    squares are, but not which is which.
+    Position relative to each other: both classes have the same patches. ceiling: of an observer who knows where the
+    two squares are, but not which is which.
     """
 
     num_classes = 2
@@ -70,7 +70,7 @@ class LeftOf:
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 3 {img_size[0]} {img_size[1]}"]:
         height, width = grid(img_size, self.cell)
-        u = uniform(draws, 3, CHOICE)
+        u = uniform(draws, 3, Purpose.SCENE)
         pairs = torch.combinations(torch.arange(width))[pick(u[:, 0], width * (width - 1) // 2)]
         red, green = torch.where(labels[:, None] == 1, pairs, pairs.flip(1)).unbind(1)
         cells, images = blank(len(draws), 3, (height, width), self.cell), torch.arange(len(draws))

@@ -9,21 +9,20 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from patchbench.checks import Size, one_of, positive, size, spell
-from patchbench.data.diagnostics.canvas import GREY, LABEL, NOISE, pick
-from patchbench.data.draws import eval_draws, normal, uniform
+from patchbench.data.diagnostics.canvas import GREY, pick
+from patchbench.data.draws import Images, Purpose, eval_draws, normal, uniform
 from patchbench.data.source import Crop, InMemory, Split
 
-TRAIN, VAL, TEST = range(3)
 CHUNK = 2**22  # pixels made at once of a fixed split
 
 
 @runtime_checkable
 class Scene(Protocol):
-    """What is to be seen, and what is asked about it.
+    """Content of generated images, and the question about it.
 
-    mirrors: an image and its mirror image have the same label. chance: the accuracy that a blind guess has, and whoever
-    lacks what the set isolates. noise: standard deviation in grey levels, for each pixel by itself; noise_chans: 1, the
-    same in all three channels, or 3.
+    mirrors: an image and its mirror image have the same label. chance: accuracy of a blind guess, and of a network that
+    lacks the ability which the set isolates. noise: standard deviation in grey levels, independent for each pixel.
+    noise_chans: 1, the same noise in all three channels, or 3.
     """
 
     num_classes: int
@@ -37,11 +36,11 @@ class Scene(Protocol):
         ...
 
     def ceiling(self, img_size: Size) -> float:
-        """An accuracy that no classifier exceeds in the long run."""
+        """Accuracy that no classifier exceeds in the long run."""
         ...
 
     def draw(self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size) -> Float[Tensor, "b c H W"]:
-        """Images of the labels asked for, in grey levels above the mean grey; c is 1 or 3."""
+        """Images with these labels, in grey levels above the mean grey; c is 1 or 3."""
         ...
 
 
@@ -50,9 +49,9 @@ class Diagnostic:
 
     Labels are drawn with equal probability in training, and equally frequent, in turn, in val and test.
 
-    unit: what the network sees is pixels in 0 ... 1, less the mean grey, divided by it. It sets how large patches are
-    beside positions that are learnt from a small start, and so how soon these are found.
-    ValueError where the scene does not fit the images.
+    unit: inputs are (pixel - mean grey) / unit, with pixels in 0 ... 1. It sets how large patches are beside positions,
+    which start small and are learnt, and so how soon these are learnt.
+    ValueError if the scene does not fit the images.
     """
 
     in_chans = 3
@@ -67,30 +66,30 @@ class Diagnostic:
         val_size: int,
         test_size: int,
     ) -> None:
-        self.scene, self.img_size = scene, size("data.img_size", img_size)
+        self.scene, self.img_size = scene, size("img_size", img_size)
         self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
         scene.fits(self.img_size)
         self.num_classes, self.mirrors, self.chance = scene.num_classes, scene.mirrors, scene.chance
         self.ceiling = scene.ceiling(self.img_size)
-        positive("data.unit", unit)
+        positive("unit", unit)
         self.mean, self.std = [GREY / 255] * 3, [float(unit)] * 3
 
     def splits(self) -> dict[str, Split]:
         fixed = partial(self.fixed, img_size=self.img_size, scale=1)
         train = Stream(self.train_size, self.num_classes, partial(self.photograph, img_size=self.img_size, scale=1))
-        return {"train": train, "val": fixed(VAL, self.val_size), "test": fixed(TEST, self.test_size)}
+        return {"train": train, "val": fixed(Images.VAL, self.val_size), "test": fixed(Images.TEST, self.test_size)}
 
     def test_at(self, img_size: int | Sequence[int], shift: str) -> InMemory:
-        """The test split at another size: on a larger (or smaller) canvas, or with all that is drawn scaled along.
+        """Test split at another size: on a larger (or smaller) canvas, or with the scene scaled along.
 
-        shift: canvas, the scene has more room and every length in pixels stays; scale, every length grows by the same
-        whole factor as the image, while noise stays fine. ValueError where that cannot be.
+        shift: `canvas`, the scene has more room and every length in pixels stays; `scale`, every length grows by the
+        same whole factor as the image, while noise stays as fine as it was. ValueError if that cannot be done.
         """
         one_of("shift", shift, ("canvas", "scale"))
         new = size("img_size", img_size)
         if shift == "canvas":
             self.scene.fits(new)
-            return self.fixed(TEST, self.test_size, new, scale=1)
+            return self.fixed(Images.TEST, self.test_size, new, scale=1)
         scale = max(1, new[0] // self.img_size[0])
         whole = self.img_size[0] * scale, self.img_size[1] * scale
         if new != whole:
@@ -98,9 +97,9 @@ class Diagnostic:
                 f"img_size={spell(new)} is no whole multiple of data.img_size={spell(self.img_size)}, as shift=scale "
                 f"needs: use {spell(whole)}, or shift=canvas"
             )
-        return self.fixed(TEST, self.test_size, self.img_size, scale)
+        return self.fixed(Images.TEST, self.test_size, self.img_size, scale)
 
-    def fixed(self, split: int, count: int, img_size: Size, scale: int) -> InMemory:
+    def fixed(self, split: Images, count: int, img_size: Size, scale: int) -> InMemory:
         indices = torch.arange(count)
         draws, labels = eval_draws(split, indices), indices % self.num_classes
         step = max(1, CHUNK // (img_size[0] * img_size[1] * scale**2))
@@ -118,14 +117,15 @@ class Diagnostic:
         if scale > 1:
             drawn = drawn.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
         chans, (height, width) = self.scene.noise_chans, drawn.shape[2:]
-        noise = normal(draws, chans * height * width, NOISE).view(-1, chans, height, width) * self.scene.noise
+        noise = normal(draws, chans * height * width, Purpose.PIXEL_NOISE).view(-1, chans, height, width)
+        noise *= self.scene.noise
         # Rounded apart: the noise of a pixel is then the same whatever is drawn there, and tells nothing of it.
         pixels = noise.round_() + (drawn + GREY).round_()
         return pixels.clamp_(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
 
 
 class Stream:
-    """A split that makes its images when they are asked for: those of training by their draws, so that none returns."""
+    """A split that makes its images when they are read: those of training by their draws, so that none returns."""
 
     slow = False
     crops = False
@@ -141,6 +141,6 @@ class Stream:
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
-        draws = eval_draws(TRAIN, torch.as_tensor(indices)) if draws is None else draws
-        labels = pick(uniform(draws, 1, LABEL)[:, 0], self.num_classes)
+        draws = eval_draws(Images.TRAIN, torch.as_tensor(indices)) if draws is None else draws
+        labels = pick(uniform(draws, 1, Purpose.LABEL)[:, 0], self.num_classes)
         return self.make(draws, labels), labels

@@ -1,4 +1,4 @@
-"""Which way does it run? A grating of four orientations, and the finest stripes that there are."""
+"""Scenes of frequency: a grating of four orientations, and the finest stripes of all."""
 
 import math
 
@@ -8,14 +8,14 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size, positive, spell
-from patchbench.data.diagnostics.canvas import CHOICE, pick, visible
-from patchbench.data.draws import uniform
+from patchbench.data.diagnostics.canvas import pick, visible
+from patchbench.data.draws import Purpose, uniform
 
 
 class Texture:
     """Which of four orientations has the sine grating, of any phase? Position is of no use: the negative control.
 
-    ceiling: of one who is told the phase of each grating, were it there, all taken as orthogonal.
+    ceiling: of an observer who knows the phase that each grating would have, all taken as orthogonal.
     """
 
     num_classes = 4
@@ -32,8 +32,8 @@ class Texture:
         if min(img_size) < 2 * self.wavelength:
             least = math.ceil(2 * self.wavelength)
             raise ValueError(
-                f"data.img_size={spell(img_size)} must hold two waves of data.scene.wavelength={self.wavelength}: "
-                f"use data.img_size={least} or more"
+                f"img_size={spell(img_size)} must hold two waves of data.scene.wavelength={self.wavelength}: "
+                f"use img_size={least} or more"
             )
 
     def ceiling(self, img_size: Size) -> float:
@@ -43,7 +43,7 @@ class Texture:
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
-        phase = uniform(draws, 1, CHOICE)[..., None] * 2 * math.pi
+        phase = uniform(draws, 1, Purpose.SCENE)[..., None] * 2 * math.pi
         angle = torch.arange(4) * math.pi / 4
         frequency = torch.stack([angle.sin(), angle.cos()], 1) * 2 * math.pi / self.wavelength
         y, x = (torch.arange(n, dtype=torch.float32) for n in img_size)
@@ -70,8 +70,8 @@ class Stripes:
     def fits(self, img_size: Size) -> None:
         if img_size[0] % 2 or img_size[1] % 2:
             raise ValueError(
-                f"data.img_size={spell(img_size)} must be even, or one colour of stripes covers more than the other: "
-                f"use data.img_size={spell((img_size[0] + img_size[0] % 2, img_size[1] + img_size[1] % 2))}"
+                f"img_size={spell(img_size)} must be even, or one colour of stripes covers more than the other: "
+                f"use img_size={spell((img_size[0] + img_size[0] % 2, img_size[1] + img_size[1] % 2))}"
             )
 
     def ceiling(self, img_size: Size) -> float:
@@ -81,7 +81,7 @@ class Stripes:
     def draw(
         self, draws: Int[Tensor, " b"], labels: Int[Tensor, " b"], img_size: Size
     ) -> Float[Tensor, "b 1 {img_size[0]} {img_size[1]}"]:
-        sign = pick(uniform(draws, 1, CHOICE), 2) * 2 - 1
+        sign = pick(uniform(draws, 1, Purpose.SCENE), 2) * 2 - 1
         down, across = (1 - 2 * (torch.arange(n) % 2).float() for n in (img_size[1], img_size[0]))
         both = torch.stack([down.expand(img_size), across[:, None].expand(img_size)])
         return (both[labels] * sign[..., None])[:, None] * self.contrast

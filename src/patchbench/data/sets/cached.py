@@ -1,12 +1,6 @@
-"""A set kept as raw pixels: one memory-mapped array of uint8 a split, so that reading an image is copying it.
+"""A cache of raw pixels: one memory-mapped array of uint8 per split, so that reading an image is copying it."""
 
-On the disk: <split>.images.npy (n c H W) and <split>.labels.npy (n), as numpy.load reads them, and meta.json,
-written last.
-"""
-
-import json
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +11,15 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from patchbench.checks import Size, one_of, size, spell
+from patchbench.data.cache_format import META, PREPARE, images_file, labels_file, read_meta
 from patchbench.data.source import Crop
-from patchbench.data.splits import few
-
-FORMAT = 1  # of the folder; another one is refused
-META, PLAN = "meta.json", "plan.json"  # of a finished cache, and of one that is being made
-PREPARE = "python scripts/prepare_data.py"
+from patchbench.data.splits import subsample
 
 
 class Cached:
-    """The splits under `root`. FileNotFoundError, ValueError: none there, unfinished, of another format, or cut short.
+    """Splits of the cache in `root`. Of images larger than `img_size`, evaluation sees the centre.
 
-    Of images that are larger than `img_size`, evaluation sees the centre.
+    FileNotFoundError, ValueError: there is no cache, or it is unfinished, of another format, or cut short.
     """
 
     def __init__(
@@ -40,32 +31,32 @@ class Cached:
         train_size: int | None,
         normalise: str,
     ) -> None:
-        one_of("data.normalise", normalise, ("source", "measured"))
+        one_of("normalise", normalise, ("source", "measured"))
         self.root = Path(root).expanduser()
-        meta = read_meta(self.root)
-        kept: Size = tuple(meta["img_size"])
-        self.img_size = kept if img_size is None else size("data.img_size", img_size)
-        if self.img_size[0] > kept[0] or self.img_size[1] > kept[1]:
+        meta = read_meta(self.root, "root")
+        largest: Size = tuple(meta["img_size"])
+        self.img_size = largest if img_size is None else size("img_size", img_size)
+        if self.img_size[0] > largest[0] or self.img_size[1] > largest[1]:
             raise ValueError(
-                f"data.img_size={spell(self.img_size)} is larger than the images of data.root={root}: use "
-                f"data.img_size={spell(kept)} or less, or prepare the set anew with a larger size"
+                f"img_size={spell(self.img_size)} is larger than the images of root={root}: use "
+                f"img_size={spell(largest)} or less, or prepare the set anew with a larger size"
             )
         self.in_chans, self.num_classes, self.mirrors = meta["in_chans"], meta["num_classes"], meta["mirrors"]
         self.classes = meta["classes"]
         self.mean, self.std = (meta[normalise][name] for name in ("mean", "std"))
-        self.found = {
-            name: Mapped(self.root, name, self.img_size, (split["rows"], self.in_chans, *kept), split["chunks"])
+        self.mapped = {
+            name: Mapped(self.root, name, self.img_size, (split["rows"], self.in_chans, *largest), split["chunks"])
             for name, split in meta["splits"].items()
         }
-        train = self.found["train"]
-        train.keep(few(train.labels.tolist(), train_fraction, train_size))
+        train = self.mapped["train"]
+        train.restrict(subsample(train.labels.tolist(), train_fraction, train_size))
 
     def splits(self) -> dict[str, "Mapped"]:
-        return self.found
+        return self.mapped
 
 
 class Mapped:
-    """A split as a file that each process maps for itself. ValueError unless its array has `shape`, n c H W.
+    """A split as a file that each process maps into its memory. ValueError unless its array has `shape`, n c H W.
 
     chunks: first and last row, exclusive, of each part of the file that holds images.
     """
@@ -87,8 +78,8 @@ class Mapped:
         self.labels = torch.from_numpy(labels[self.rows])
         self.crops = shape[2:] != img_size or len(self.rows) < len(labels)
 
-    def keep(self, indices: Sequence[int]) -> None:
-        """Be a split of these images only."""
+    def restrict(self, indices: Sequence[int]) -> None:
+        """Leave out all other images."""
         if len(indices) < len(self):
             self.rows, self.labels, self.crops = self.rows[list(indices)], self.labels[list(indices)], True
 
@@ -100,25 +91,25 @@ class Mapped:
 
     @property
     def pixels(self) -> np.ndarray:
-        """n c H W, as kept."""
+        """All images as they lie on the disk, n c H W."""
         if self.mapped is None:
             self.mapped = np.asarray(load(self.path))  # a plain array: slices of a memmap are slow to make
         return self.mapped
 
     @property
     def images(self) -> UInt8[Tensor, "n c H W"]:
-        """The whole file, none of it read yet; not to be written to."""
+        """All images as a tensor, not read before they are used; not to be written to."""
         return torch.from_numpy(self.pixels)
 
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
         pixels, (height, width) = self.pixels, self.img_size
-        kept = pixels.shape[2:]
+        full = pixels.shape[2:]
         if draws is None or crop is None:
-            boxes = [[(kept[0] - height) // 2, (kept[1] - width) // 2, height, width]] * len(indices)
+            boxes = [[(full[0] - height) // 2, (full[1] - width) // 2, height, width]] * len(indices)
         else:
-            boxes = crop(draws, torch.tensor(kept).expand(len(indices), 2)).tolist()
+            boxes = crop(draws, torch.tensor(full).expand(len(indices), 2)).tolist()
         images = np.empty((len(indices), pixels.shape[1], height, width), np.uint8)
         for image, row, (top, left, h, w) in zip(images, self.rows[list(indices)], boxes, strict=True):
             part = pixels[row, :, top : top + h, left : left + w]
@@ -127,21 +118,13 @@ class Mapped:
 
 
 def scaled(part: np.ndarray, img_size: Size) -> np.ndarray:
-    """As imagefolder scales."""
+    """Part of an image, scaled as pictures in files are."""
     resized = v2.functional.resize(torch.from_numpy(part), list(img_size), v2.InterpolationMode.BICUBIC, antialias=True)
     return resized.numpy()
 
 
-def images_file(folder: Path, split: str) -> Path:
-    return folder / f"{split}.images.npy"
-
-
-def labels_file(folder: Path, split: str) -> Path:
-    return folder / f"{split}.labels.npy"
-
-
 def load(path: Path) -> np.memmap:
-    """Mapped privately, since PyTorch takes no array that is read-only. ValueError where it is not whole."""
+    """Map an array into memory, privately, since PyTorch takes no read-only array. ValueError if it is not whole."""
     try:
         array = np.load(path, mmap_mode="c")
         if path.stat().st_size == array.offset + array.nbytes:
@@ -150,33 +133,3 @@ def load(path: Path) -> np.memmap:
     except (OSError, ValueError, EOFError) as error:
         why = " ".join(str(error).split())
     raise ValueError(f"{path} is damaged or missing ({why}): remove {path.parent} and run {PREPARE} again")
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """meta.json of a finished cache. FileNotFoundError, ValueError where there is none that can be read."""
-    path = folder / META
-    if not path.is_file() and (folder / PLAN).is_file():
-        command = json.loads((folder / PLAN).read_text(encoding="utf-8"))["command"]
-        raise FileNotFoundError(f"data.root={folder} is a cache that is not finished: complete it by {command}")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"data.root={folder} is no cache, it has no {META}: make one by {PREPARE} data=... out={folder}"
-        )
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        version = meta["format"]
-        if version == FORMAT and meta.pop("crc32") != crc32(meta):
-            raise ValueError("its own checksum differs")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove {folder} and run {PREPARE} again") from error
-    if version != FORMAT:
-        raise ValueError(
-            f"data.root={folder} is a cache of format {version}, this version reads format {FORMAT}: remove it and "
-            f"run {PREPARE} again, or use the version that made it"
-        )
-    return meta
-
-
-def crc32(meta: Mapping[str, Any]) -> int:
-    """Of meta.json without its checksum."""
-    return zlib.crc32(json.dumps(meta).encode())

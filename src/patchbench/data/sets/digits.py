@@ -1,14 +1,16 @@
 """Handwritten digits that come with scikit-learn (Alpaydin & Kaynak, 1998): real images without a download."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache
 
 import numpy as np
 import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
 
 from patchbench.checks import size
 from patchbench.data.source import InMemory, resize
-from patchbench.data.splits import parts
+from patchbench.data.splits import make_splits
 
 
 class Digits:
@@ -29,17 +31,26 @@ class Digits:
         train_fraction: float | None,
         train_size: int | None,
     ) -> None:
-        self.img_size = size("data.img_size", img_size)
-        self.choose = partial(
-            parts, val_size=val_size, test_size=test_size, train_fraction=train_fraction, train_size=train_size
+        self.img_size = size("img_size", img_size)
+        self.chosen = make_splits(
+            {"train": digits()[1].tolist()},
+            val_size=val_size,
+            test_size=test_size,
+            train_fraction=train_fraction,
+            train_size=train_size,
         )
 
     def splits(self) -> dict[str, InMemory]:
-        from sklearn.datasets import load_digits
+        grey, labels = digits()
+        images = resize(grey, self.img_size).repeat(1, self.in_chans, 1, 1)
+        return {name: InMemory(images[indices], labels[indices]) for name, (_, indices) in self.chosen.items()}
 
-        digits = load_digits()
-        grey = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))
-        images = resize(grey[:, None], self.img_size).repeat(1, self.in_chans, 1, 1)
-        labels = torch.from_numpy(digits.target)
-        chosen = self.choose({"train": labels.tolist()})
-        return {name: InMemory(images[indices], labels[indices]) for name, (_, indices) in chosen.items()}
+
+@cache
+def digits() -> tuple[UInt8[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
+    """Images and labels, read once by each process."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = np.rint(found.images * (255 / 16)).astype(np.uint8)
+    return torch.from_numpy(images)[:, None], torch.from_numpy(found.target)

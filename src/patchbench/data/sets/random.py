@@ -16,7 +16,7 @@ class Random:
     def __init__(
         self, *, img_size: int | Sequence[int], in_chans: int, num_classes: int, train_size: int, eval_size: int
     ) -> None:
-        self.img_size, self.in_chans, self.num_classes = size("data.img_size", img_size), in_chans, num_classes
+        self.img_size, self.in_chans, self.num_classes = size("img_size", img_size), in_chans, num_classes
         self.mean, self.std = [0.5] * in_chans, [12**-0.5] * in_chans
         self.sizes = {"train": train_size, "val": eval_size, "test": eval_size}
 

@@ -7,18 +7,18 @@ import os
 import re
 import tarfile
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
 from PIL import Image
 
-from patchbench.checks import size
-from patchbench.data.pictures import Pictures, Reading, channels, pictured
+from patchbench.data.files import Contents, FileSet
+from patchbench.data.fingerprint import INDEX_SUFFIX
 from patchbench.data.sets.imagefolder import SUFFIXES
-from patchbench.data.splits import numbered, parts
-from patchbench.data.statistics import statistics
+from patchbench.data.splits import numbered
+from patchbench.machine import whole_file
 
 SPLITS = {"train": {"train"}, "val": {"val", "valid", "validation"}, "test": {"test"}}
 VERSION = 1
@@ -33,53 +33,29 @@ class Member(NamedTuple):
     label: int | str
 
 
-class Shards:
-    """Archives under `root`, a folder or a URL that fsspec knows; the word train, val or test in their path says whose.
+@dataclass(kw_only=True, eq=False)
+class Shards(FileSet):
+    """Archives under `root`, a folder or a URL of fsspec; the word train, val or test in a path tells the split.
 
-    Read once for an index, which is kept in `index_dir`, then each image by its place: so any order of images can be
-    had, and training goes on in the middle of an epoch, where a stream of archives would have to start again.
-    label_key: of the label in `<key>.json`, where there is no `<key>.cls`.
+    Each archive is read once for an index, stored in `index_dir`; after that, each image is read by its place. Images
+    can so be read in any order, and training resumes in the middle of an epoch; a stream of archives allows neither.
+    label_key: key of the label in `<key>.json`, for images without `<key>.cls`.
     OSError, ValueError: there are no archives, one is cut short or compressed, or an image has no label.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str,
-        index_dir: str,
-        label_key: str,
-        img_size: int | Sequence[int],
-        crop_pct: float,
-        val_size: int | float,
-        test_size: int | float,
-        train_fraction: float | None,
-        train_size: int | None,
-        mirrors: bool,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        on_error: str,
-    ) -> None:
-        self.img_size, self.mirrors = size("data.img_size", img_size), mirrors
-        self.choose = partial(
-            parts, val_size=val_size, test_size=test_size, train_fraction=train_fraction, train_size=train_size
-        )
-        self.mean, self.std = mean or [], std or []  # what is not given is measured by `splits`
-        paths = archives(root)
-        self.albums = {
-            split: Members([(path, member) for path in found for member in indexed(path, Path(index_dir), label_key)])
-            for split, found in paths.items()
-        }
-        labels = {split: [member.label for _, member in album.members] for split, album in self.albums.items()}
-        self.classes, self.labels = numbered(labels, None, lambda split, i: self.albums[split].name(i))
-        self.num_classes = len(self.classes)
-        self.in_chans = channels(self.albums["train"])
-        self.reading = Reading(self.img_size, self.in_chans, crop_pct, on_error)
+    root: str
+    index_dir: str
+    label_key: str
 
-    def splits(self) -> dict[str, Pictures]:
-        chosen = self.choose(self.labels)
-        splits = pictured(self.albums, self.labels, chosen, self.reading)
-        self.mean, self.std = statistics(splits["train"], self.in_chans, self.mean, self.std)
-        return splits
+    def open(self) -> Contents:
+        folder = Path(self.index_dir).expanduser()
+        albums = {
+            split: Members([(url, member) for url in urls for member in indexed(url, folder, self.label_key)])
+            for split, urls in archives(self.root).items()
+        }
+        given = {split: [member.label for _, member in album.members] for split, album in albums.items()}
+        classes, labels = numbered(given, None, lambda split, i: albums[split].name(i))
+        return Contents(albums, labels, classes)
 
 
 class Members:
@@ -93,7 +69,7 @@ class Members:
 
     def open(self, index: int) -> Image.Image:
         url, member = self.members[index]
-        files, path = fsspec.url_to_fs(url)  # anew: a connection does not outlive a fork; where it does, it is kept
+        files, path = fsspec.url_to_fs(url)  # anew: a connection does not outlive a fork; fsspec caches it in a process
         return Image.open(io.BytesIO(files.cat_file(path, member.offset, member.offset + member.size)))
 
     def name(self, index: int) -> str:
@@ -102,7 +78,7 @@ class Members:
 
 
 def archives(root: str) -> dict[str, list[str]]:
-    """URLs of archives by split, sorted. FileNotFoundError where none is to train on."""
+    """URLs of archives by split, sorted. FileNotFoundError if there are none to train on."""
     files, folder = fsspec.url_to_fs(os.path.expanduser(root))
     found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for path in sorted(files.find(folder)):
@@ -112,32 +88,31 @@ def archives(root: str) -> dict[str, list[str]]:
                 found[split].append(files.unstrip_protocol(path))
     if not found["train"]:
         raise FileNotFoundError(
-            f"data.root={root}: no archives to train on: expected train-*.tar, and val-*.tar, test-*.tar if there are "
-            "such splits, below it; point data.root at the folder that holds them"
+            f"root={root}: no archives to train on: expected train-*.tar, and val-*.tar, test-*.tar if there are "
+            "such splits, below it; give root=<folder that holds them>"
         )
     return {split: urls for split, urls in found.items() if urls}
 
 
 def indexed(url: str, index_dir: Path, label_key: str) -> list[Member]:
-    """The images of an archive: read from its headers, unless that was done before and it is the same as then."""
+    """Images of an archive: from its index if the archive has not changed since, else from its headers."""
     files, path = fsspec.url_to_fs(url)
     state = [VERSION, label_key, files.size(path), str(files.ukey(path))]
-    kept = index_dir.expanduser() / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
+    index = index_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}{INDEX_SUFFIX}"
     try:
-        held = json.loads(kept.read_text())
-        if held["state"] == state:
-            return [Member(*member) for member in held["members"]]
-    except (OSError, ValueError, KeyError, TypeError):  # none, of another version, or cut short: made anew
+        content = json.loads(index.read_text())
+        if content["state"] == state:
+            return [Member(*member) for member in content["members"]]
+    except (OSError, ValueError, KeyError, TypeError):  # no index, of another version, or cut short: made anew
         pass
     members = scanned(url, label_key)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    written = kept.with_suffix(f".{os.getpid()}")
-    written.write_text(json.dumps({"state": state, "members": members}))
-    written.replace(kept)
+    with whole_file(index) as file:
+        json.dump({"state": state, "members": members}, file)
     return members
 
 
 def scanned(url: str, label_key: str) -> list[Member]:
+    """Images of an archive, from its headers. OSError, ValueError in one line."""
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int | str] = {}
     try:
@@ -151,11 +126,13 @@ def scanned(url: str, label_key: str) -> list[Member]:
                 if f".{suffix.lower()}" in SUFFIXES:
                     images[key] = entry.name, entry.offset_data, entry.size
                 elif suffix in ("cls", "json"):
-                    said: Any = archive.extractfile(entry)
-                    if (label := label_in(said.read(), suffix, label_key)) is None:
-                        raise ValueError(f"{url}: {entry.name} tells no label: mend it, or set data.label_key")
+                    member: Any = archive.extractfile(entry)
+                    if (label := label_in(member.read(), suffix, label_key)) is None:
+                        raise ValueError(
+                            f"{url}: {entry.name} tells no label: mend it, or set label_key=<key of the label>"
+                        )
                     labels[key] = label
-            file.seek(archive.offset)  # where tarfile stopped, be it at an end or at what is no header
+            file.seek(archive.offset)  # where tarfile stopped: at the end, or at bytes that are no header
             if (end := file.read(tarfile.BLOCKSIZE)) != bytes(tarfile.BLOCKSIZE):
                 raise EOFError(f"it breaks off after {archive.offset + len(end):,} bytes")
     except (tarfile.TarError, EOFError) as error:
@@ -168,13 +145,13 @@ def scanned(url: str, label_key: str) -> list[Member]:
     return [Member(*image, labels[key]) for key, image in images.items()]
 
 
-def label_in(said: bytes, suffix: str, label_key: str) -> int | str | None:
-    """A whole number, a word, or None where it says neither."""
+def label_in(content: bytes, suffix: str, label_key: str) -> int | str | None:
+    """Label in a .cls or .json file: a whole number or a word; None if it is neither."""
     try:
         if suffix == "json":
-            label = json.loads(said).get(label_key)
+            label = json.loads(content).get(label_key)
         else:
-            word = said.decode().strip()
+            word = content.decode().strip()
             label = int(word) if re.fullmatch(r"-?\d+", word) else word
     except (ValueError, AttributeError):
         return None

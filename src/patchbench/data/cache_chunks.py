@@ -1,0 +1,55 @@
+"""Chunks of a cache, worked on in parallel: each is written, checked and, if it is cut off, lost as one."""
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader, Dataset
+
+
+class Chunk(NamedTuple):
+    """Images `start` to `stop`, exclusive, of a split."""
+
+    split: str
+    start: int
+    stop: int
+
+
+def in_parallel(
+    task: Dataset, chunks: Sequence[Chunk], done: Mapping[Chunk, Any], workers: int, what: str
+) -> Iterator[tuple[Chunk, dict[str, Any]]]:
+    """Results of `task` for each chunk that is not done, in order. A bar, on a terminal, counts images.
+
+    A result with the key `error` is raised: as an OSError if it has an `errno`, else as a ValueError.
+    """
+    missing = [chunk for chunk in chunks if chunk not in done]
+    loader: Iterable = DataLoader(task, sampler=missing, batch_size=None, num_workers=min(workers, len(missing)))
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    total, left = (sum(c.stop - c.start for c in some) for some in (chunks, missing))
+    with bar:
+        row = bar.add_task("", total=total, completed=total - left)
+        for chunk, result in loader:
+            if "errno" in result:
+                raise OSError(result["errno"], result["error"])
+            if "error" in result:
+                raise ValueError(result["error"])
+            bar.advance(row, chunk.stop - chunk.start)
+            yield chunk, result
+
+
+def checksum(images: np.ndarray, labels: np.ndarray) -> int:
+    return zlib.crc32(labels.data, zlib.crc32(images.data))

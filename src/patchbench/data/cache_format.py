@@ -1,0 +1,56 @@
+"""A cache on the disk: <split>.images.npy (n c H W), <split>.labels.npy (n), as numpy.load reads them, and meta.json.
+
+meta.json is written last. While a cache is made, plan.json and done.jsonl stand in its place. `FORMAT` is the version
+of all of them; another version is refused.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+META, PLAN, DONE = "meta.json", "plan.json", "done.jsonl"
+PREPARE = "python scripts/prepare_data.py"
+
+
+def images_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}.images.npy"
+
+
+def labels_file(folder: Path, split: str) -> Path:
+    return folder / f"{split}.labels.npy"
+
+
+def read_meta(folder: Path, option: str) -> dict[str, Any]:
+    """Content of the meta.json of a finished cache. FileNotFoundError, ValueError if there is none that can be read.
+
+    option: the option that names the folder, for messages.
+    """
+    path = folder / META
+    if not path.is_file() and (folder / PLAN).is_file():
+        command = json.loads((folder / PLAN).read_text(encoding="utf-8"))["command"]
+        raise FileNotFoundError(f"{option}={folder} is a cache that is not finished: complete it by {command}")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{option}={folder} is no cache, it has no {META}: make one by {PREPARE} data=... out={folder}"
+        )
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        version = meta["format"]
+        if version == FORMAT and meta.pop("crc32") != crc32(meta):
+            raise ValueError("its own checksum differs")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove {folder} and run {PREPARE} again") from error
+    if version != FORMAT:
+        raise ValueError(
+            f"{option}={folder} is a cache of format {version}, this version reads format {FORMAT}: remove it and "
+            f"run {PREPARE} again, or use the version that made it"
+        )
+    return meta
+
+
+def crc32(meta: Mapping[str, Any]) -> int:
+    """Checksum of the content of meta.json without its checksum."""
+    return zlib.crc32(json.dumps(meta).encode())

@@ -1,0 +1,39 @@
+"""Verification of a cache: all of it is read and compared with its checksums."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from patchbench.data.cache_chunks import Chunk, checksum, in_parallel
+from patchbench.data.cache_format import images_file, labels_file, read_meta
+from patchbench.data.sets.cached import load
+
+
+def verify(folder: Path, *, workers: int) -> int:
+    """Read all of a cache and return the number of its images. ValueError names the first that have changed."""
+    splits = read_meta(folder, "out")["splits"]
+    expected = {Chunk(name, *span): crc for name in splits for *span, crc in splits[name]["chunks"]}
+    for chunk, result in in_parallel(Checker(folder), list(expected), {}, workers, "verifying"):
+        if result["crc32"] != expected[chunk]:
+            raise ValueError(
+                f"{images_file(folder, chunk.split)} or its labels: {chunk.start} to {chunk.stop - 1} are not as they "
+                f"were written: remove {folder} and prepare it again"
+            )
+    return sum(chunk.stop - chunk.start for chunk in expected)
+
+
+class Checker(Dataset):
+    """Computes the checksum of a chunk as it lies on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, chunk: Chunk) -> tuple[Chunk, dict[str, Any]]:
+        files = images_file(self.folder, chunk.split), labels_file(self.folder, chunk.split)
+        try:
+            images, labels = (np.asarray(load(file))[chunk.start : chunk.stop] for file in files)
+        except ValueError as error:
+            return chunk, {"error": str(error)}
+        return chunk, {"crc32": checksum(images, labels)}
