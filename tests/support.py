@@ -2,10 +2,12 @@
 
 import functools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +15,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
+from warm_command import run_script
 
 from patchbench.commands.train import train
 from patchbench.config.compose import composed
@@ -22,6 +25,9 @@ from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.signals import StopOnSignal
 
 ROOT = CONF.parent
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["patchbench.sweep.warm"])
+TIMEOUT = 300  # seconds of a command
 MICRO = ["model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=4", "log_every=2", "trainer=cpu"]
 NOISY = "model.drop_path=0.5"  # so that the network's own randomness shows
 
@@ -49,8 +55,17 @@ def command_in(folder: Path, script: str, *arguments: str, **env: str) -> subpro
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
     home = folder / "home"
     kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
-    line = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.run(line, cwd=folder, env=kept, capture_output=True, text=True, timeout=300, check=False)
+    with tempfile.TemporaryDirectory() as outputs:
+        files = [Path(outputs, name) for name in ("stdout", "stderr")]
+        job = (str(ROOT / script), arguments, kept, str(folder), [str(file) for file in files])
+        process = WARM.Process(target=run_script, args=job)
+        process.start()
+        process.join(TIMEOUT)
+        if process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(script, TIMEOUT)
+        printed, errors = (file.read_text() for file in files)
+    return subprocess.CompletedProcess([script, *arguments], process.exitcode, printed, errors)
 
 
 def record(folder: Path) -> dict:

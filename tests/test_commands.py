@@ -22,7 +22,7 @@ def test_a_run_keeps_the_same_figures_in_wandb_csv_and_record(command, micro, tm
     assert f"{kept['result']['test/acc']:.2%}" in done.stdout
 
     assert sent["exit_code"] == 0
-    assert sent["display_name"] == "linear/4 learned+rope digits s0"
+    assert sent["display_name"] == "micro linear/4 learned+rope digits s0"
     assert sent["project"] == "patchbench"
     levels = {"embed": "linear", "patch": 4, "pos": "learned+rope", "data": "digits", "model": "micro", "seed": 0}
     assert {factor: sent["config"][factor] for factor in levels} == levels

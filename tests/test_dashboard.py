@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import configure
+from support import configure, train_in
 
-from patchbench.commands.train import train
 from patchbench.pages.dashboard.curves import POINTS, curves, thin
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.dashboard.page import write
@@ -32,7 +31,7 @@ def trained(tmp_path_factory) -> Path:
     quick = ["model=micro", "data.img_size=16", "patch=4", "epochs=3", "limit_batches=4", "log_every=1"]
     for i, pos in enumerate(("none", "learned")):
         cfg = configure(*quick, f"pos={pos}", "trainer=cpu", "logger=csv")
-        train(cfg, {"embed": "conv", "model": "micro", "data": "digits"}, root / f"conv-4_{pos}_digits_s0_{i:08x}")
+        train_in(cfg, root / f"conv-4_{pos}_digits_s0_{i:08x}")
     return root
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import configure
+from support import configure
 
 from patchbench.config.identity import factors_of
 from patchbench.pages.dashboard.columns import describe, describe_curves

@@ -272,8 +272,8 @@ def test_patch_is_read_by_way_of_the_embedding_alone():
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        ("model=micro", "conv/16 learned digits s0"),
-        ("model=micro embed=overlap pos=none", "overlap none digits s0"),
+        ("model=micro", "micro conv/16 learned digits s0"),
+        ("model=micro embed=overlap pos=none", "micro overlap none digits s0"),
         ("model=resnet embed=linear", "resnet digits s0"),
         ("model=timm model.name=resnet34", "timm-resnet34 digits s0"),
         ("model=convnext data=quadrant seed=3", "convnext quadrant s3"),

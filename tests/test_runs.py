@@ -5,9 +5,8 @@ import time
 
 import pandas as pd
 import pytest
-from support import configure, record
+from support import configure, record, train_in
 
-from patchbench.commands.train import train
 from patchbench.runs import browse as runs
 from patchbench.runs import records
 from patchbench.runs.lock import locked
@@ -18,7 +17,7 @@ def folder(tmp_path_factory):
     """One real run, its record copied to others with other factors and figures."""
     root = tmp_path_factory.mktemp("runs")
     quick = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
-    train(configure(*quick), {"embed": "conv", "model": "micro", "data": "digits"}, root / "real_00000000")
+    train_in(configure(*quick), root / "real_00000000")
     done = record(root)
     for i in range(12):
         done["factors"] |= {"embed": ["conv", "overlap"][i % 2], "patch": [4, None][i % 2], "seed": i // 2}

@@ -79,7 +79,7 @@ def test_logged_in_all_of_a_run_arrives_and_nothing_that_is_private(command, ser
     [(name, run)] = server.runs.items()
     assert done.stderr.splitlines()[0] == f"W&B: {server.url}/someone/patchbench/runs/{name}"
     assert arrived(server, name) == pytest.approx(written(tmp_path))
-    assert (run["displayName"], run["jobType"], run["exit_code"]) == ("conv/4 learned digits s0", "train", 0)
+    assert (run["displayName"], run["jobType"], run["exit_code"]) == ("micro conv/4 learned digits s0", "train", 0)
     assert {"embed=conv", "patch=4", "pos=learned", "data=digits", "seed=0"} <= set(run["tags"])
     assert run["config"]["epochs"] == 2
     assert run["config"]["environment"]["versions"]["torch"]
