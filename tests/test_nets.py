@@ -19,7 +19,6 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.explain import explain
 from patchbench.commands.export import export
 from patchbench.commands.reopen import Machine
-from patchbench.commands.train import train
 from patchbench.config.errors import Refused
 from patchbench.config.identity import compared, factors_of, reads
 from patchbench.config.names import display_name as called
@@ -531,11 +530,8 @@ def test_a_size_that_the_network_cannot_take_is_refused_before_it_is_asked(tmp_p
 def test_only_who_relates_places_far_apart_tells_whether_two_glyphs_are_the_same(tmp_path, arm, solves):
     """They lie 20 pixels apart, left edge to left edge."""
     data = ["data=same_different", "data.img_size=[8,24]", "data.scene.noise=8.0"]
-    train(
-        configure(*data, *arm.split(), "patch=4", "epochs=6", "optim.lr=3e-3", "trainer=cpu", "logger=csv"),
-        {},
-        tmp_path,
-    )
+    knobs = ["patch=4", "epochs=6", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
+    train_in(configure(*data, *arm.split(), *knobs), tmp_path)
     result = record(tmp_path)["result"]
     if solves:
         assert result["test/acc"] > 0.95
