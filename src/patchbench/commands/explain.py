@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.commands.build import build_augment, build_net, build_source
+from patchbench.commands.build import Draft, build_augment, build_net, draft
 from patchbench.config.errors import refusing
 from patchbench.config.names import command_line, embedding_name, title
 from patchbench.config.options import CONF
@@ -18,9 +18,10 @@ from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import train_draws
 from patchbench.data.order import Chosen
 from patchbench.data.source import Source
+from patchbench.layout import PLACES
 from patchbench.machine import whole_file
 from patchbench.measure import places
-from patchbench.nets.cost import cost, memory
+from patchbench.nets.cost import memory
 from patchbench.pages.explain.augmented import AugmentedSamples
 from patchbench.pages.explain.breakdown import CostBreakdown, break_down
 from patchbench.pages.explain.explanation import Explanation
@@ -49,20 +50,20 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             cfg = restored(origin, cfg.data_root)
         else:
             origin = origin_of(cfg, choices)
-        levels, source = origin["factors"], build_source(cfg)
+        levels, plan = origin["factors"], draft(cfg)
         if levels["pos"] is None:
             raise ValueError(
                 f"model={levels['model']} reads no position, and this page walks through a ViT: use model=tiny, or "
                 "another of those that do"
             )
-        schemes = who_fills(cfg)
-        on_meta, this = count(cfg, source, embedding_name(levels))
-        breakdowns = [this, *standard(cfg, source, this)]
-        shapes = places.shapes(on_meta)
-        weight = sum(tensor.nbytes for tensor in position(on_meta))
+        source, schemes = plan.source, scheme_of_places(cfg)
+        this = cost_of(embedding_name(levels), plan)
+        breakdowns = [this, *standard(plan, this)]
+        shapes = places.shapes(plan.net)
+        weight = sum(tensor.nbytes for tensor in position(plan.net))
         pixels, label = one_image(source, image)
         torch.manual_seed(cfg.seed)
-        net = build_net(cfg if weight <= HEAVY else without_position(cfg), source)
+        net = build_net(cfg if weight <= HEAVY else with_model(cfg, "pos", {}), source)
         if state is not None:
             net.load_state_dict(state, strict=weight <= HEAVY)
         data: Any = Batches(
@@ -92,7 +93,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         walk=way,
         steps=rows,
         breakdowns=breakdowns,
-        schemes={place: schemes[place] for place in places.filled(on_meta)},
+        schemes={place: schemes[place] for place in places.filled(plan.net)},
         net=net,
         augmented=augmented,
         left_out=""
@@ -132,7 +133,7 @@ def one_image(source: Source, index: int) -> tuple[torch.Tensor, int]:
 
 
 def augmented_samples(data: Batches) -> AugmentedSamples:
-    """Some training images, evenly spaced over the split, and for each what its next showings would be."""
+    """Training images, evenly spaced over the split, each as training would show it next and the times after that."""
     source, split = data.source, data.splits["train"]
     rows = min(IMAGES, len(split))
     indices = [i * len(split) // rows for i in range(rows)]
@@ -143,58 +144,49 @@ def augmented_samples(data: Batches) -> AugmentedSamples:
     pixels, labels = [], []
     for showing in range(SHOWINGS + 1):
         draws = train_draws(data.seed, showing, torch.arange(rows)) if showing else None
-        images, said = data.on_after_batch_transfer(reader[Chosen(indices, draws)], 0)
+        images, label = data.on_after_batch_transfer(reader[Chosen(indices, draws)], 0)
         pixels.append((images * std + mean).clamp(0, 1))
-        labels.append(said if said.ndim == 2 else F.one_hot(said, source.num_classes).float())
+        labels.append(label if label.ndim == 2 else F.one_hot(label, source.num_classes).float())
     names = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]
     return AugmentedSamples(torch.stack(pixels, 1), torch.stack(labels, 1), names)
 
 
-def who_fills(cfg: DictConfig) -> dict[str, str]:
-    """The scheme of each place that is filled."""
+def scheme_of_places(cfg: DictConfig) -> dict[str, str]:
+    """The scheme in each place that is filled, by place."""
     return {
         place: name
         for name, scheme in instantiate(cfg.pos, _convert_="all").items()
         for place, build in vars(scheme).items()
-        if build is not None and place in places.PLACES
+        if build is not None and place in PLACES
     }
 
 
-def count(cfg: DictConfig, source: Source, name: str) -> tuple[Any, CostBreakdown]:
-    """The network on the meta device, where it takes neither memory nor time, and what it costs."""
-    with torch.device("meta"):
-        net = build_net(cfg, source).eval()
-    of = (net, net.layout, source.in_chans, source.img_size)
-    return net, break_down(name, net, cost(*of), memory(*of, bf16=False), (source.in_chans, *source.img_size))
+def cost_of(name: str, plan: Draft) -> CostBreakdown:
+    """Break down the cost of a network by its parts. name: of its embedding."""
+    net, source = plan.net.eval(), plan.source
+    needed = memory(net, net.layout, source.in_chans, source.img_size, bf16=False)
+    return break_down(name, net, plan.cost, needed, (source.in_chans, *source.img_size))
 
 
-def standard(cfg: DictConfig, source: Source, this: CostBreakdown) -> list[CostBreakdown]:
-    """The same with the standard embedding, patches of 16 by convolution; none where that cannot be or is the same."""
-    other = resolved(cfg)
-    conv = OmegaConf.load(CONF / "embed" / "conv.yaml")
-    other.model.embed = OmegaConf.merge(conv, {"patch_size": 16, "pad": True})
+def standard(plan: Draft, this: CostBreakdown) -> list[CostBreakdown]:
+    """The cost with the standard embedding, patches of 16 by convolution; none where it cannot be, or is the same."""
+    conv = OmegaConf.merge(OmegaConf.load(CONF / "embed" / "conv.yaml"), {"patch_size": 16, "pad": True})
     try:
-        _, found = count(other, source, "conv/16")
+        other = cost_of("conv/16", draft(with_model(plan.cfg, "embed", conv), plan.source))
     except ValueError:  # the scheme does not fit that grid
         return []
-    return [] if this.name == found.name and this.cost == found.cost else [found]
+    return [] if this.name == other.name and this.cost == other.cost else [other]
 
 
-def without_position(cfg: DictConfig) -> DictConfig:
-    other = resolved(cfg)
-    other.model.pos = {}
-    return other
-
-
-def resolved(cfg: DictConfig) -> DictConfig:
-    """A copy that may be changed without a change elsewhere."""
-    copy = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    assert isinstance(copy, DictConfig)
+def with_model(cfg: DictConfig, part: str, value: Any) -> DictConfig:
+    """A copy of the configuration in which the network has another part."""
+    copy: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    copy.model[part] = value
     return copy
 
 
 def position(net: Any) -> Iterator[torch.Tensor]:
-    """All that schemes hold."""
+    """Parameters and buffers of the schemes of a network."""
     for place in places.filled(net):
         for module in places.modules(net, place):
             yield from (*module.parameters(), *module.buffers())
