@@ -131,8 +131,8 @@ def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[li
     except ValueError as error:
         classes = len(set(labels))
         raise ValueError(
-            f"{option}={count} cannot be held out of {len(labels)} images in {classes} classes: use a share between 0 and "
-            f"1, or {classes} to {len(labels) - classes} images, with two images or more in each class"
+            f"{option}={count} cannot be held out of {len(labels)} images in {classes} classes: use a share between 0 "
+            f"and 1, or {classes} to {len(labels) - classes} images, with two images or more in each class"
         ) from error
     return sorted(stay), sorted(out)
 
