@@ -1,4 +1,4 @@
-"""Content of a data set in eight digits, wherever it lies, so that equal paths with other data are told apart."""
+"""Content of a data set in eight digits, wherever it lies, so that another set at the same path is noticed."""
 
 import hashlib
 import json
@@ -90,14 +90,14 @@ def remote(url: str) -> Iterable[tuple[str, Any]]:
 
     try:
         files, folder = fsspec.url_to_fs(url)
-        found = files.find(folder, detail=True)
+        sizes = files.find(folder, detail=True)
     except OSError:
         raise
     except Exception as error:  # of the packages behind fsspec, missing ones among them
         raise OSError(f"{type(error).__name__}: {error}") from error
-    if not found:
+    if not sizes:
         raise FileNotFoundError("no files there")
-    content = [(path[len(folder.rstrip("/")) :].lstrip("/"), facts.get("size")) for path, facts in found.items()]
+    content = [(path[len(folder.rstrip("/")) :].lstrip("/"), facts.get("size")) for path, facts in sizes.items()]
     return sorted(
         (name, size)
         for name, size in content

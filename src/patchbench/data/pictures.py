@@ -199,7 +199,7 @@ def flat(image: Image.Image, in_chans: int) -> Image.Image:
 
 
 def channels(album: Album) -> int:
-    """Number of channels: 1 if pictures are grey, else 3; told from the headers of some, evenly spaced."""
+    """Number of channels: 1 if pictures are grey, else 3; by the headers of some, evenly spaced."""
     count = min(32, len(album))
     modes = set()
     for i in range(count):

@@ -36,11 +36,11 @@ class Mix:
     ) -> tuple[Float[Tensor, "b c H W"], Int[Tensor, " b"] | Float[Tensor, "b {num_classes}"]]:
         if not self.on:
             return images, labels
-        kept, boxes = self.shares(draws, (images.shape[2], images.shape[3]))
+        outside, boxes = self.shares(draws, (images.shape[2], images.shape[3]))
         pixels = images.shape[2] * images.shape[3]
-        own = kept * (1 - boxes[:, 2:].prod(1) / pixels)
-        kept, boxes, own = (t.to(images.device, non_blocking=True) for t in (kept, boxes, own))
-        weights = kept[:, None, None, None] * ~within(boxes, (images.shape[2], images.shape[3]))
+        own = outside * (1 - boxes[:, 2:].prod(1) / pixels)
+        outside, boxes, own = (t.to(images.device, non_blocking=True) for t in (outside, boxes, own))
+        weights = outside[:, None, None, None] * ~within(boxes, (images.shape[2], images.shape[3]))
         soft = F.one_hot(labels, num_classes).float()
         return torch.lerp(images.flip(0), images, weights), torch.lerp(soft.flip(0), soft, own[:, None])
 
@@ -49,11 +49,11 @@ class Mix:
         whether, which, how_much, down, right = uniform(draws, 5, Purpose.MIX).T
         mixed, cut = whether < self.prob, which < self.switch
         alpha = torch.where(cut, self.cutmix, self.mixup).double()
-        kept = torch.from_numpy(betaincinv(alpha.numpy(), alpha.numpy(), how_much.double().numpy())).float()
+        outside = torch.from_numpy(betaincinv(alpha.numpy(), alpha.numpy(), how_much.double().numpy())).float()
         size = torch.tensor(img_size)
-        side = (size * (1 - kept[:, None]).sqrt()).long()
+        side = (size * (1 - outside[:, None]).sqrt()).long()
         middle = (torch.stack([down, right], 1) * size).long()
         start = (middle - side // 2).clamp(min=0)
         end = torch.minimum(middle + (side + 1) // 2, size)
         box = torch.cat([start, end - start], 1) * (mixed & cut)[:, None]
-        return torch.where(mixed & ~cut, kept, 1.0), box
+        return torch.where(mixed & ~cut, outside, 1.0), box

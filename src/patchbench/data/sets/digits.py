@@ -51,6 +51,6 @@ def digits() -> tuple[UInt8[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
     """Images and labels, read once by each process."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.rint(found.images * (255 / 16)).astype(np.uint8)
-    return torch.from_numpy(images)[:, None], torch.from_numpy(found.target)
+    bunch = load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    return torch.from_numpy(images)[:, None], torch.from_numpy(bunch.target)

@@ -80,18 +80,18 @@ class Members:
 def archives(root: str) -> dict[str, list[str]]:
     """URLs of archives by split, sorted. FileNotFoundError if there are none to train on."""
     files, folder = fsspec.url_to_fs(os.path.expanduser(root))
-    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    urls: dict[str, list[str]] = {split: [] for split in SPLITS}
     for path in sorted(files.find(folder)):
         words = set(re.split(r"[^a-z]+", path[len(folder) :].lower()))
         for split, names in SPLITS.items():
             if path.endswith(".tar") and words & names:
-                found[split].append(files.unstrip_protocol(path))
-    if not found["train"]:
+                urls[split].append(files.unstrip_protocol(path))
+    if not urls["train"]:
         raise FileNotFoundError(
             f"root={root}: no archives to train on: expected train-*.tar, and val-*.tar, test-*.tar if there are "
             "such splits, below it; give root=<folder that holds them>"
         )
-    return {split: urls for split, urls in found.items() if urls}
+    return {split: paths for split, paths in urls.items() if paths}
 
 
 def indexed(url: str, index_dir: Path, label_key: str) -> list[Member]:

@@ -47,7 +47,7 @@ class TorchVision(FileSet):
         kind = by_name(self.name)
         self.mirrors = kind.__name__ not in HANDED if self.mirrors == "auto" else self.mirrors
         sets = opened(kind, Path(self.root), dict(self.options or {}))
-        given = {split: labels_of(found, kind.__name__) for split, found in sets.items()}
+        given = {split: labels_of(dataset, kind.__name__) for split, dataset in sets.items()}
         classes, labels = numbered(given, None, lambda split, i: f"name={kind.__name__}: {split} image {i}")
         albums: dict[str, Any] = {}
         for split in labels:
@@ -59,19 +59,19 @@ class TorchVision(FileSet):
 class Items:
     """Pictures of a set that reads them one by one."""
 
-    def __init__(self, found: Any, what: str) -> None:
-        self.found, self.what = found, what
+    def __init__(self, dataset: Any, what: str) -> None:
+        self.dataset, self.what = dataset, what
 
     def __len__(self) -> int:
-        return len(self.found)
+        return len(self.dataset)
 
     def open(self, index: int) -> Image.Image:
-        item = self.found[index][0]
+        item = self.dataset[index][0]
         return item if isinstance(item, Image.Image) else Image.open(item)
 
     def name(self, index: int) -> str:
         try:
-            item = self.found[index][0]
+            item = self.dataset[index][0]
         except Exception:  # a name is asked for because the picture cannot be read
             item = None
         return str(item) if isinstance(item, Path) else f"{self.what} image {index}"
@@ -80,8 +80,8 @@ class Items:
 def by_name(name: str) -> Any:
     """Class of torchvision by its name, in any case. ValueError names the nearest."""
     known = {kind.lower(): kind for kind in datasets.__all__}
-    if found := known.get(str(name).lower()):
-        return getattr(datasets, found)
+    if exact := known.get(str(name).lower()):
+        return getattr(datasets, exact)
     close = get_close_matches(str(name).lower(), known, 1)
     hint = f"did you mean {known[close[0]]}?" if close else "its documentation lists them, such as SVHN or Flowers102"
     raise ValueError(f"name={name} is no data set of torchvision: {hint}")
@@ -145,25 +145,25 @@ def open_or_download(kind: Any, root: Path, arguments: dict[str, Any], takes: se
     ) from missing
 
 
-def pixels(found: Any) -> UInt8[Tensor, "n c h w"] | None:
+def pixels(dataset: Any) -> UInt8[Tensor, "n c h w"] | None:
     """All images of a set that holds them in one array, else None."""
-    data = getattr(found, "data", None)
+    data = getattr(dataset, "data", None)
     array = torch.from_numpy(data) if isinstance(data, np.ndarray) and data.dtype == np.uint8 else data
-    if not isinstance(array, Tensor) or array.dtype != torch.uint8 or len(array) != len(found):
+    if not isinstance(array, Tensor) or array.dtype != torch.uint8 or len(array) != len(dataset):
         return None
     if array.ndim == 3:
         return array[:, None]
     return array if array.shape[1] in (1, 3) else array.movedim(3, 1)
 
 
-def labels_of(found: Any, name: str) -> list[Any]:
+def labels_of(dataset: Any, name: str) -> list[Any]:
     """Labels of all images. ValueError unless they are one whole number for each."""
-    lists = (getattr(found, attribute, None) for attribute in ("targets", "labels", "_labels", "y"))
-    given: Any = next((labels for labels in lists if labels is not None and len(labels) == len(found)), None)
+    lists = (getattr(dataset, attribute, None) for attribute in ("targets", "labels", "_labels", "y"))
+    given: Any = next((labels for labels in lists if labels is not None and len(labels) == len(dataset)), None)
     if given is not None:
         given = given.tolist() if isinstance(given, Tensor | np.ndarray) else list(given)
     if not given or not (given[0] is None or isinstance(given[0], int | np.integer)):
-        given = (found[i][1] for i in range(len(found)))  # some sets compute labels when they are read
+        given = (dataset[i][1] for i in range(len(dataset)))  # some sets compute labels when they are read
     labels = []
     for label in given:
         label = label.item() if isinstance(label, Tensor | np.generic) and np.ndim(label) == 0 else label
