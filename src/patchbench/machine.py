@@ -29,3 +29,9 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of text, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text)

@@ -25,6 +25,7 @@ from patchbench.data.source import Source
 from patchbench.evaluate.robustness import Views, check_views, evaluate_views
 from patchbench.evaluate.views import Some
 from patchbench.html import png
+from patchbench.machine import write_whole
 from patchbench.measure.network import MOST_BYTES, measure
 from patchbench.measure.places import spread
 from patchbench.pages.analyze.figures import pictures
@@ -125,8 +126,8 @@ def look(
         paths[name].write_bytes(picture)
     text = page(title(origin["factors"]), command_line(origin["factors"]), measures, numbers, drawn, left_out)
     found = Found(numbers, paths, left_out, out / "analysis.html")
-    (folder / "numbers.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    found.page.write_text(text, encoding="utf-8")
+    for path, content in ((folder / "numbers.json", json.dumps(numbers, indent=2) + "\n"), (found.page, text)):
+        write_whole(path, content)
     print(f"{len(paths)} pictures and {len(numbers)} numbers of the input stage: {found.page}", flush=True)
     for line in left_out:
         print(f"  left out: {line}", flush=True)

@@ -19,7 +19,7 @@ from patchbench.data.draws import train_draws
 from patchbench.data.order import Chosen
 from patchbench.data.source import Source
 from patchbench.layout import PLACES
-from patchbench.machine import whole_file
+from patchbench.machine import write_whole
 from patchbench.measure import places
 from patchbench.nets.cost import memory
 from patchbench.pages.explain.augmented import AugmentedSamples
@@ -104,8 +104,8 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
     trained = "_trained" if state is not None else ""
     path = runs_dir / "explain" / f"{stem}_{levels['model']}_{origin['identity']}{trained}_image{image}.html"
     html = page(explanation)
-    with refusing(), whole_file(path) as file:
-        file.write(html)
+    with refusing():
+        write_whole(path, html)
     print_walk(explanation.title, rows, breakdowns, path)
     return path
 

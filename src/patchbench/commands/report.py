@@ -10,6 +10,7 @@ import pandas as pd
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
 from patchbench.config.tuning import FILE, best, read_tuned
+from patchbench.machine import write_whole
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import curves, load
 from patchbench.study import pages
@@ -163,7 +164,7 @@ def report_all(experiments: Path = EXPERIMENTS) -> Path:
         if not written:
             rows.append((study, None, {"protocol": f"{name}/README.md"}))
     path = experiments / "README.md"
-    path.write_text(pages.index(rows), encoding="utf-8")
+    write_whole(path, pages.index(rows))
     return path
 
 
@@ -196,8 +197,8 @@ def write(report: Report, folder: Path) -> Path:
     for old in folder.glob("*.svg"):
         old.unlink()
     for name, drawn in report.pictures.items():
-        (folder / name).write_text(drawn, encoding="utf-8")
-    (folder / "report.md").write_text(text, encoding="utf-8")
+        write_whole(folder / name, drawn)
+    write_whole(folder / "report.md", text)
     path = folder / "report.html"
-    path.write_text(pages.page(report, text), encoding="utf-8")
+    write_whole(path, pages.page(report, text))
     return path

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from patchbench.checks import nearest
 from patchbench.config.compose import composed, without_hydra
 from patchbench.config.options import CONF, GROUPS
 
@@ -26,16 +26,16 @@ TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not
 
 
 class Refused(Exception):
-    """The configuration cannot run; the message says why, and what would."""
+    """Raised where the configuration cannot run; the message says why, and what would."""
 
 
 class CellFailed(Exception):
-    """A cell of a sweep failed; all is said of it already."""
+    """Raised where a cell of a sweep failed and its error was already printed."""
 
 
 @contextmanager
 def refusing(*objections: type[Exception]) -> Iterator[None]:
-    """Such exceptions are refusals; by default whatever parts object to while they are built, before training."""
+    """Turn exceptions of these classes into refusals; by default those that parts raise while they are built."""
     parts_object = (ValueError, TypeError, OSError, CompactHydraException, OmegaConfBaseException)
     try:
         yield
@@ -63,13 +63,13 @@ def refuse_lists_of_options(overrides: Iterable[str]) -> None:
 
 
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a Hydra main twice, inside and outside of `hydra.main`: for what the job refuses, and what Hydra does."""
+    """Wrap a main function of Hydra's: inside of `hydra.main` for refusals of the job, outside for those of Hydra."""
 
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
         inside = HydraConfig.initialized()
         if not TRACEBACK:
-            # To the ranks that this process starts: what the next line says was not asked for.
+            # Tells ranks that this process starts that HYDRA_FULL_ERROR was set here, not by the user.
             os.environ["PATCHBENCH_RANKS"] = "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it would otherwise print
         try:
@@ -94,7 +94,7 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def explain(error: Exception) -> str:
-    """What Hydra says in a paragraph, in a line."""
+    """Say in one line what Hydra says in a paragraph."""
     said = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return f"cannot read the argument {error.override!r}: write group=option, knob=value, or 'knob=[a,b]' in quotes"
@@ -104,7 +104,7 @@ def explain(error: Exception) -> str:
             extra = EXTRAS[option]
             return f"{group}={extra} needs packages that are not installed: pip install -e '.[{extra}]'"
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        close = get_close_matches(option, options, 1)
+        close = nearest(option, options)
         hint = f"did you mean {group}={close[0]}? " if close else ""
         return f"{group}={option} is no option: {hint}{group} may be {', '.join(options)}"
     if found := re.search(r"Could not override '(.+?)'", said):
@@ -117,7 +117,7 @@ def explain(error: Exception) -> str:
 
 
 def did_you_mean(key: str) -> str:
-    """The nearest key of the configuration that the other arguments make."""
+    """Name the nearest key of the configuration that the other arguments make."""
 
     def paths(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
         for name, value in node.items():
@@ -131,7 +131,7 @@ def did_you_mean(key: str) -> str:
     except (CompactHydraException, OmegaConfBaseException):
         return "check its spelling"
     keys = list(paths(tree))  # type: ignore[arg-type]
-    if close := get_close_matches(key, keys, 1, 0.6):
+    if close := nearest(key, keys):
         return f"did you mean {close[0]}?"
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent]

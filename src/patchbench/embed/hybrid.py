@@ -1,7 +1,6 @@
 """Embedding by a convolutional network: the places of its feature map are the tokens (Dosovitskiy et al., 2021)."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size
+from patchbench.checks import Size, nearest
 
 
 class HybridEmbed(nn.Module):
@@ -25,7 +24,7 @@ class HybridEmbed(nn.Module):
     ) -> None:
         super().__init__()
         if not timm.is_model(backbone):
-            close = get_close_matches(backbone, timm.list_models(), 3)
+            close = nearest(backbone, timm.list_models(), 3)
             hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() names those it knows"
             raise ValueError(f"backbone={backbone} is not a model of timm: {hint}")
 

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
+from patchbench.checks import nearest
 from patchbench.data.files import Contents, FileSet
 from patchbench.data.splits import numbered
 
@@ -82,7 +82,7 @@ def by_name(name: str) -> Any:
     known = {kind.lower(): kind for kind in datasets.__all__}
     if exact := known.get(str(name).lower()):
         return getattr(datasets, exact)
-    close = get_close_matches(str(name).lower(), known, 1)
+    close = nearest(str(name).lower(), known)
     hint = f"did you mean {known[close[0]]}?" if close else "its documentation lists them, such as SVHN or Flowers102"
     raise ValueError(f"name={name} is no data set of torchvision: {hint}")
 
