@@ -52,7 +52,7 @@ def parameter(override: Override, method: str) -> dict[str, Any]:
         group = override.get_key_element()
         return {"values": axis.filter(sorted(path.stem for path in (CONF / group).glob("*.yaml")))}
     assert isinstance(axis, ChoiceSweep)
-    return {"values": [spell(value) for value in axis.list]}
+    return {"values": [as_value(value) for value in axis.list]}
 
 
 def interval(override: Override, axis: IntervalSweep, method: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def interval(override: Override, axis: IntervalSweep, method: str) -> dict[str, 
     return {"distribution": "int_uniform" if whole else "uniform", "min": axis.start, "max": axis.end}
 
 
-def spell(value: Any) -> Any:
+def as_value(value: Any) -> Any:
     """A number as it is, all else as Hydra would read it back."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
