@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,12 +19,14 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from warm_command import run_script
 
+from patchbench.commands.build import build_task
 from patchbench.commands.train import train
 from patchbench.config.compose import composed
 from patchbench.config.names import register
 from patchbench.config.options import CONF
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.signals import StopOnSignal
+from patchbench.train.task import Classify
 
 ROOT = CONF.parent
 WARM = multiprocessing.get_context("forkserver")
@@ -77,6 +81,13 @@ def record(folder: Path) -> dict:
 def train_in(cfg: DictConfig, out_dir: Path) -> float:
     """Train in this process. cfg: as `configure` returns it."""
     return train(cfg, cfg.hydra.runtime.choices, out_dir)
+
+
+def task_for(net: torch.nn.Module, num_classes: int, steps: int, *overrides: str) -> Classify:
+    """The task that trains `net`, as commands build it: a new argument of the task has its value in conf/."""
+    data: Any = SimpleNamespace(source=SimpleNamespace(num_classes=num_classes))
+    duration: Any = SimpleNamespace(steps=lambda trainer: steps)
+    return build_task(configure(*overrides), net, data, duration)
 
 
 def run(out_dir: Path, *overrides: str) -> dict:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import ks_2samp, kstest
-from support import configure, options, train_in
+from support import configure, options, task_for, train_in
 from timm.data import auto_augment
 from timm.data.mixup import mixup_target
 from torchvision.transforms import v2
@@ -22,8 +22,6 @@ from patchbench.data.augment.three import blurred
 from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import Purpose, normal, train_draws
 from patchbench.data.order import Chosen
-from patchbench.train.schedule import warmup_cosine
-from patchbench.train.task import Classify
 
 SIZE = (24, 32)
 
@@ -363,10 +361,7 @@ def test_evaluation_sees_the_images_as_they_are():
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_hit_in_training_is_what_an_image_is_most(precision):
     def step(labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        task = Classify(
-            torch.nn.Flatten(), torch.optim.SGD, warmup_cosine, num_classes=3, label_smoothing=0.0, clip_grad=None,
-            seed=0, total_steps=lambda trainer: 1,
-        )  # fmt: skip
+        task = task_for(torch.nn.Flatten(), 3, 1, "optim.label_smoothing=0", "optim.clip_grad=null")
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             return task.training_step([images.to(precision), labels], 0)
 

@@ -9,12 +9,12 @@ from subprocess import PIPE
 import pytest
 import pytorch_lightning as pl
 import torch
+from support import task_for
 from torch.utils.data import DataLoader
 
 from patchbench.nets.cost import Cost
 from patchbench.track.device import GIB, peak_resident_bytes, reset_peak_memory
 from patchbench.track.meter import WARM_UP, Meter
-from patchbench.train.task import Classify
 
 LOAD_S, STEP_S, BATCH = 0.02, 0.03, 8
 
@@ -51,16 +51,7 @@ class SlowToValidate(pl.Callback):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Meter:
     meter = Meter(4, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1_000_000))
-    task = Classify(
-        Slow(),
-        lambda groups: torch.optim.SGD(groups, lr=0.1),
-        lambda optimizer, steps: torch.optim.lr_scheduler.ConstantLR(optimizer),
-        num_classes=10,
-        label_smoothing=0.0,
-        clip_grad=None,
-        seed=0,
-        total_steps=lambda trainer: 24,
-    )
+    task = task_for(Slow(), 10, 24, "optim.label_smoothing=0", "optim.clip_grad=null")
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=2,

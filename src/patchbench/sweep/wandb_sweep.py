@@ -49,7 +49,7 @@ def parameter(override: Override, method: str) -> dict[str, Any]:
         group = override.get_key_element()
         return {"values": axis.filter(sorted(path.stem for path in (CONF / group).glob("*.yaml")))}
     assert isinstance(axis, ChoiceSweep)
-    return {"values": [spell(value) for value in axis.list]}
+    return {"values": [as_value(value) for value in axis.list]}
 
 
 def interval(override: Override, axis: IntervalSweep, method: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def interval(override: Override, axis: IntervalSweep, method: str) -> dict[str, 
     return {"distribution": "int_uniform" if whole else "uniform", "min": axis.start, "max": axis.end}
 
 
-def spell(value: Any) -> Any:
+def as_value(value: Any) -> Any:
     """Return a number as it is, and any other value as text that Hydra reads as the same value."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
