@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -19,11 +18,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from warm_command import run_script
 
-from patchbench.commands.build import build_task
+from patchbench.commands.build import build_augment, build_source, build_task
 from patchbench.commands.train import train
 from patchbench.config.compose import composed
 from patchbench.config.names import register
 from patchbench.config.options import CONF
+from patchbench.data.batches import Batches
+from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.signals import StopOnSignal
 from patchbench.train.task import Classify
@@ -85,9 +86,13 @@ def train_in(cfg: DictConfig, out_dir: Path) -> float:
 
 def task_for(net: torch.nn.Module, num_classes: int, steps: int, *overrides: str) -> Classify:
     """The task that trains `net`, as commands build it: a new argument of the task has its value in conf/."""
-    data: Any = SimpleNamespace(source=SimpleNamespace(num_classes=num_classes))
-    duration: Any = SimpleNamespace(steps=lambda trainer: steps)
-    return build_task(configure(*overrides), net, data, duration)
+    cfg = configure("data=random", f"data.num_classes={num_classes}", *overrides)
+    source = build_source(cfg)
+    shape: Any = {"batch_size": 1, "seed": 0, "workers": 0, "limit": None, "room": 0}
+    data = Batches(source, build_augment(cfg, source), **shape)
+    duration = Duration(lambda pace: steps, data, 0)
+    duration.total = steps
+    return build_task(cfg, net, data, duration)
 
 
 def run(out_dir: Path, *overrides: str) -> dict:

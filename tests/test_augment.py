@@ -361,7 +361,7 @@ def test_evaluation_sees_the_images_as_they_are():
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_hit_in_training_is_what_an_image_is_most(precision):
     def step(labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        task = task_for(torch.nn.Flatten(), 3, 1, "optim.label_smoothing=0", "optim.clip_grad=null")
+        task = task_for(torch.nn.Flatten(), 3, 1, "optim.label_smoothing=0.0", "optim.clip_grad=null")
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             return task.training_step([images.to(precision), labels], 0)
 

@@ -51,7 +51,7 @@ class SlowToValidate(pl.Callback):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Meter:
     meter = Meter(4, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1_000_000))
-    task = task_for(Slow(), 10, 24, "optim.label_smoothing=0", "optim.clip_grad=null")
+    task = task_for(Slow(), 10, 24, "optim.label_smoothing=0.0", "optim.clip_grad=null")
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=2,
