@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from patchbench.config.arguments import errors_in_one_line, read
 from patchbench.machine import whole_file
@@ -27,14 +28,16 @@ def main_job(record: dict) -> str:
 
 def generated(records: Iterable[dict]) -> str:
     """Return a table with a row for each generated set, with its best arm by validation."""
-    from hydra.utils import instantiate
+    from patchbench.commands.build import build_source
+    from patchbench.config.origin import restored
 
     best: dict[str, dict] = {}
     for record in sorted(records, key=lambda r: r["result"]["val/acc_best"]):
         best[record["factors"]["data"]] = record
     lines = ["| set | chance | ceiling | best arm tried | test accuracy | wall time |", "|---|---|---|---|---|---|"]
     for name, record in sorted(best.items()):
-        source, result, levels = instantiate(record["config"]["data"]), record["result"], record["factors"]
+        source: Any = build_source(restored(record))
+        result, levels = record["result"], record["factors"]
         arm = f"{levels['embed']}/{levels['patch']} {levels['pos']}"
         lines.append(
             f"| `{name}` | {source.chance:.0%} | {source.ceiling:.1%} | {arm} | {result['test/acc']:.1%} "
