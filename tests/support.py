@@ -148,3 +148,12 @@ def wandb_file(folder: Path) -> dict:
         elif entry["type"] == "exit":
             found["exit_code"] = body.get("exit_code", 0)
     return found
+
+
+def shuffle_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
+    """Patches of each image in a random order, the same for all images."""
+    patches = images.unfold(2, patch, patch).unfold(3, patch, patch)
+    rows, cols = patches.shape[2:4]
+    order = torch.randperm(rows * cols)
+    patches = patches.flatten(2, 3)[:, :, order].unflatten(2, (rows, cols))
+    return patches.transpose(3, 4).flatten(4, 5).flatten(2, 3)

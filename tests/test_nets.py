@@ -9,8 +9,7 @@ import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
-from support import configure, cut_at, options, record, train_in
-from test_options import shuffle_patches
+from support import configure, cut_at, options, record, shuffle_patches, train_in
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from support import CONF, composed_once, configure, options
+from support import CONF, composed_once, configure, options, shuffle_patches
 from timm.layers import apply_rot_embed_cat
 
 from patchbench.commands.build import build_net, build_source
@@ -102,14 +102,6 @@ def enlarge_position(net: torch.nn.Module) -> None:
             p.add_(torch.randn_like(p))
         elif "qkv" in name:
             p.mul_(10)
-
-
-def shuffle_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
-    patches = images.unfold(2, patch, patch).unfold(3, patch, patch)
-    rows, cols = patches.shape[2:4]
-    order = torch.randperm(rows * cols)
-    patches = patches.flatten(2, 3)[:, :, order].unflatten(2, (rows, cols))
-    return patches.transpose(3, 4).flatten(4, 5).flatten(2, 3)
 
 
 def sees_the_order_of_patches(net: torch.nn.Module) -> bool:

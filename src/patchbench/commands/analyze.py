@@ -13,7 +13,8 @@ import torch
 from omegaconf import DictConfig
 
 from patchbench.checks import Size, size
-from patchbench.commands.build import Draft, build_net
+from patchbench.commands.build import build_net
+from patchbench.commands.draft import Draft
 from patchbench.commands.reopen import Machine, reopen
 from patchbench.config.errors import refusing
 from patchbench.config.identity import plain, reads

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,67 +9,19 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from patchbench.checks import Size, qualified
-from patchbench.config.identity import plain, reads
+from patchbench.checks import qualified
+from patchbench.config.identity import reads
 from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
-from patchbench.data.source import Source, Split
-from patchbench.evaluate.robustness import Views, check_views, read_views
-from patchbench.nets.cost import Cost, Memory, cost, memory
+from patchbench.data.source import Source
 from patchbench.track.device import free_memory
 from patchbench.train.budget import Duration
-from patchbench.train.checkpoint import read_checkpoint
-from patchbench.train.memory import MicroBatches, accumulation, refuse_what_cannot_fit
 from patchbench.train.task import Classify
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A run before it takes memory: its data set, its network on the meta device, the cost of an image."""
-
-    cfg: DictConfig
-    source: Source
-    net: Any
-    cost: Cost
-
-    def views(self) -> Views:
-        """Views of the test images that the options `eval.*` ask for, checked against the network."""
-        options: Any = OmegaConf.to_container(self.cfg.eval, resolve=True)
-        views = read_views(**options, run_patch=plain(self.cfg.patch))
-        check_views(views, self.net, self.source)
-        return views
-
-    def test_at(self, img_size: Size) -> Split:
-        """The test split of the same data set at another image size."""
-        resized: Any = OmegaConf.merge(self.cfg, {"data": {"img_size": list(img_size)}})
-        return build_source(resized).splits()["test"]
-
-    def macs_at(self, img_size: Size) -> int:
-        """Multiply-accumulates of an image of another size."""
-        return cost(self.net, self.net.layout, self.source.in_chans, img_size).macs
-
-    def memory(self, trainer: pl.Trainer) -> Memory:
-        """Estimate a training step at the precision of the trainer, without computing anything."""
-        source, bf16 = self.source, "bf16" in str(trainer.precision)
-        estimate = memory(self.net, self.net.layout, source.in_chans, source.img_size, bf16=bf16)
-        sharded = self.cfg.trainer.strategy == "fsdp"
-        return replace(estimate, weights=estimate.weights // trainer.world_size) if sharded else estimate
-
-
-def draft(cfg: DictConfig, source: Source | None = None) -> Draft:
-    """Draft a run. ValueError, OSError and the like where a part cannot be built.
-
-    source: the data set of `cfg`, where it is there already.
-    """
-    source = build_source(cfg) if source is None else source
-    with torch.device("meta"):
-        net = build_net(cfg, source)
-    return Draft(cfg, source, net, cost(net, net.layout, source.in_chans, source.img_size))
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -150,41 +101,6 @@ def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], 
     return instantiate(cfg.trainer)(max_epochs=epochs, out_dir=out_dir, callbacks=callbacks)
 
 
-def split_batch(draft: Draft, trainer: pl.Trainer, ckpt: Path | None) -> tuple[MicroBatches, Memory]:
-    """Micro-batches that fit, and what a step takes. ValueError, without allow_cost, where nothing would fit."""
-    cfg, source = draft.cfg, draft.source
-    trainer.accumulate_grad_batches = accumulation(
-        accumulate=cfg.trainer.accumulate,
-        micro_batch=cfg.trainer.micro_batch,
-        batch_size=cfg.batch_size,
-        world_size=trainer.world_size,
-    )
-    auto = cfg.trainer.micro_batch == "auto"
-    if ckpt:  # its place in the data is counted in its own micro-batches
-        state = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
-        auto, trainer.accumulate_grad_batches = False, state["accumulate"]
-    needed = draft.memory(trainer)
-    if not cfg.allow_cost:
-        device = trainer.strategy.root_device
-        refuse_what_cannot_fit(
-            draft.cost,
-            needed,
-            images=1 if auto else images_at_once(cfg, trainer),
-            free=free_memory(device, trainer.num_devices),
-            device=device.type.upper(),
-            max_gmacs=cfg.max_gmacs,
-            img_size=source.img_size,
-            reads_patch=reads(cfg, "patch"),
-        )
-    split = MicroBatches(auto, needed, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
-    return split, needed
-
-
-def images_at_once(cfg: DictConfig, trainer: pl.Trainer) -> int:
-    """Images of a micro-batch on one device."""
-    return max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
-
-
 def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
     data = Batches(
@@ -214,14 +130,6 @@ def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
     embed: Any = getattr(task.net, "embed", None)
     if stage == "fit" and (count := getattr(embed, "fit_images", 0)):
         embed.fit(data.datamodule.sample(count))
-
-
-def build_duration(draft: Draft, data: Batches) -> Duration:
-    """ValueError if the budget does not hold a step; where the data are not read yet, that shows later."""
-    duration = Duration(instantiate(draft.cfg.budget), data, draft.cost.train_flops)
-    if data.splits:
-        duration.check()
-    return duration
 
 
 def build_task(cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration) -> Classify:
@@ -263,15 +171,3 @@ def compile_blocks(net: Any) -> None:
     """Compile each block by itself: as fast as the whole network, and compiled once for all blocks."""
     for block in net.blocks:
         block.compile()
-
-
-def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
-    """Refuse what training would refuse, without the memory, the weights and the checkpoint that it takes."""
-    check_options(cfg)
-    run = draft(cfg, source)
-    run.views()
-    trainer = build_trainer(cfg, out_dir, [], epochs=cfg.epochs)
-    split_batch(run, trainer, None)
-    data = prepare_data(cfg, source, trainer)
-    build_task(cfg, run.net, data, build_duration(run, data))
-    return run.cost

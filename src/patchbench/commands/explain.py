@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.commands.build import Draft, build_augment, build_net, draft
+from patchbench.commands.build import build_augment, build_net
+from patchbench.commands.draft import Draft, draft
 from patchbench.config.errors import refusing
 from patchbench.config.names import command_line, embedding_name, title
 from patchbench.config.options import CONF

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from patchbench.commands.build import Draft
+from patchbench.commands.draft import Draft
 from patchbench.config.errors import refusing
 from patchbench.data.batches import Batches
 from patchbench.data.pictures import BadImage

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.commands.build import Draft, build_duration, build_net, build_task, check_workers, draft, prepare_data
+from patchbench.commands.build import build_net, build_task, check_workers, prepare_data
+from patchbench.commands.draft import Draft, build_duration, draft
 from patchbench.config.origin import restored
 from patchbench.data.batches import Batches
 from patchbench.train.checkpoint import read_checkpoint

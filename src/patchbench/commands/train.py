@@ -13,20 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 
 from patchbench.commands.build import (
-    Draft,
-    build_duration,
     build_net,
     build_task,
     build_trainer,
     check_options,
     compile_blocks,
-    draft,
     fit_embedding,
-    images_at_once,
     prepare_data,
     share_batch_norms,
-    split_batch,
 )
+from patchbench.commands.draft import Draft, build_duration, draft, images_at_once, split_batch
 from patchbench.commands.folder import (
     alone_in,
     checkpoint_to_resume,

@@ -11,7 +11,8 @@ from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from patchbench.commands.build import build_source, check_run
+from patchbench.commands.build import build_source
+from patchbench.commands.draft import check_run
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused, explain, refuse_added_options, refuse_lists_of_options, refusing
 from patchbench.config.names import register
