@@ -35,6 +35,33 @@ WARM.set_forkserver_preload(["patchbench.sweep.warm"])
 TIMEOUT = 300  # seconds of a command
 MICRO = ["model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=4", "log_every=2", "trainer=cpu"]
 NOISY = "model.drop_path=0.5"  # so that the network's own randomness shows
+STUDY = {
+    "question": "Do positions help, at 16 pixels and after eight steps?",
+    "quote": "Positions help.",
+    "source": "nowhere",
+    "expect": "supported",
+    "means": {"supported": "They do.", "refuted": "They do not."},
+    "overrides": [
+        "model=micro",
+        "data.img_size=16",
+        "patch=4",
+        "epochs=2",
+        "batch_size=32",
+        "limit_batches=4",
+        "logger=csv",
+    ],
+    "scales": {"smoke": {"seeds": [0, 1], "overrides": ["epochs=1"]}, "cpu": {"seeds": "0-2"}},
+    "factors": {"pos": ["none", "learned"]},
+    "parts": {
+        "digits": {
+            "chance": 0.1,
+            "comparisons": [
+                {"says": "Learned is better.", "that": "learned - none", "above": 0.0, "expect": "supported"}
+            ],
+        }
+    },
+    "published": [{"source": "A paper", "figures": {"none": 61.4, "learned": 64.2}}],
+}
 
 
 def options(group: str) -> list[str]:

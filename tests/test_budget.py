@@ -215,7 +215,7 @@ if __name__ == "__main__":
 
 
 def test_a_run_goes_on_in_the_micro_batches_it_was_cut_off_in(tmp_path, micro, monkeypatch):
-    from test_run import Cut, cut_at, weights
+    from support import Cut, cut_at, weights
 
     def run(name: str, *overrides: str) -> None:
         train_in(configure(*micro, "trainer=cpu", "logger=none", *overrides), tmp_path / name)

@@ -108,7 +108,7 @@ def groups(checkpoint: dict) -> list[tuple]:
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_a_sharded_network_leaves_the_checkpoint_of_a_whole_one_and_goes_on_from_it(tmp_path, monkeypatch, prefix):
-    from test_run import Cut, cut_at
+    from support import Cut, cut_at
 
     run = [*RUN, f"model.num_prefix_tokens={prefix}"]
     whole = tmp_path / "whole"

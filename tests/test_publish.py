@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import MICRO, command_in
+from support import MICRO, STUDY, command_in
 from wandb_server import Server
 
 SECTIONS = ["accuracy", "throughput", "memory", "accuracy against speed and memory", "factors", "runs compared"]
@@ -62,7 +62,7 @@ def anonymous(node):
 
 
 def logged(folder: Path) -> tuple[set[str], set[str]]:
-    from test_commands import wandb_file
+    from support import wandb_file
 
     sent = wandb_file(next(folder.glob("runs/wandb/offline-run-*")))
     return {name for row in sent["rows"] for name in row}, set(sent["config"])
@@ -138,7 +138,6 @@ def test_a_report_of_a_sweep_says_what_its_page_says_and_links_to_its_runs(folde
 
 
 def test_a_report_of_a_study_has_its_claim_and_its_verdict(folder):
-    from test_report import STUDY
 
     from patchbench.commands.publish import publish_study
 

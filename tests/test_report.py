@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
-from support import ROOT, configure, options
+from support import ROOT, STUDY, configure, options
 
 from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
@@ -22,33 +22,20 @@ from patchbench.runs.records import load
 from patchbench.study.numbers import pareto
 from patchbench.study.stats import t_estimate
 
-MICRO = ["model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=32", "limit_batches=4", "logger=csv"]
-STUDY = {
-    "question": "Do positions help, at 16 pixels and after eight steps?",
-    "quote": "Positions help.",
-    "source": "nowhere",
-    "expect": "supported",
-    "means": {"supported": "They do.", "refuted": "They do not."},
-    "overrides": MICRO,
-    "scales": {"smoke": {"seeds": [0, 1], "overrides": ["epochs=1"]}, "cpu": {"seeds": "0-2"}},
-    "factors": {"pos": ["none", "learned"]},
-    "parts": {
-        "digits": {
-            "chance": 0.1,
-            "comparisons": [
-                {"says": "Learned is better.", "that": "learned - none", "above": 0.0, "expect": "supported"}
-            ],
-        }
-    },
-    "published": [{"source": "A paper", "figures": {"none": 61.4, "learned": 64.2}}],
-}
-
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> Path:
     """A sweep of real runs: two schemes, three seeds."""
     folder = tmp_path_factory.mktemp("sweep")
-    line = [sys.executable, str(ROOT / "train.py"), "-m", *MICRO, "trainer=cpu", "pos=none,learned", "seed=0,1,2"]
+    line = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "-m",
+        *STUDY["overrides"],
+        "trainer=cpu",
+        "pos=none,learned",
+        "seed=0,1,2",
+    ]
     subprocess.run(line, cwd=folder, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return folder / "runs"
 
