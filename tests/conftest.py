@@ -1,3 +1,4 @@
+import gc
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,7 @@ from support import command_in, configure
 from patchbench.commands.build import build_net, build_source
 from patchbench.train.trainer import quiet
 
+gc.freeze()  # imported modules stay: a collection, which statsmodels asks for in every call, need not go through them
 torch.set_num_threads(1)  # tests run side by side
 quiet()
 
