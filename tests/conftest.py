@@ -21,6 +21,10 @@ torch.set_num_threads(1)  # tests run side by side
 quiet()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="write tests/golden/ anew: see tests/test_golden.py")
 
