@@ -10,7 +10,8 @@ from omegaconf import open_dict
 from support import configure, options, record
 from torch import nn
 
-from patchbench.commands.build import build_net, build_source, network_cost
+from patchbench.commands.build import build_net, build_source
+from patchbench.commands.draft import draft
 from patchbench.commands.explain import explain as explain_command
 from patchbench.config.errors import Refused
 from patchbench.layout import Layout
@@ -54,7 +55,7 @@ def check_page(page: str) -> None:
 def test_every_embedding_has_a_page_with_its_own_numbers(explain, embed):
     done = explain(f"embed={embed}", *MICRO, "pos=none", "model.num_prefix_tokens=2")
     check_page(done.page)
-    cost = network_cost(done.cfg, build_source(done.cfg))
+    cost = draft(done.cfg).cost
     for said in (done.words, done.printed):
         assert f"{cost.num_tokens:,}" in said
         assert f"{cost.params:,}" in said
