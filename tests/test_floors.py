@@ -1,6 +1,7 @@
-"""Imports point downwards; Hydra and Lightning stay where they belong."""
+"""Imports point downwards; Hydra and Lightning stay where they belong; docstrings are sentences."""
 
 import ast
+import re
 from pathlib import Path
 
 import patchbench
@@ -60,3 +61,16 @@ def test_hydra_lives_on_the_upper_floors_and_lightning_above_the_network():
 def test_shape_checks_are_not_blinded():
     for path in MODULES:
         assert "from __future__ import annotations" not in path.read_text(), path
+
+
+FRAGMENT = re.compile(
+    r"(Of|By|In|On|At|To|From|For|With|Without|Beside|Before|After|Where|What|Whether|Which|That|Until|Into|As|Who|How)\b"
+)
+
+
+def test_docstrings_are_sentences_that_begin_with_a_verb_or_a_noun():
+    """A scene of data/diagnostics may begin with the question that its label answers."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+                assert not FRAGMENT.match(text) or "?" in text, f"{path}: {text.splitlines()[0]}"

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores, and files that are written whole or not at all."""
+"""The machine as this process may use it: cores, and files that are written whole or not at all."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From a checkpoint to pictures, a page and numbers of what its input stage learned."""
+"""Analyse what the input stage of a trained network learned: pictures, a page and numbers."""
 
 import json
 import math

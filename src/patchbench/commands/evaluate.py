@@ -1,4 +1,4 @@
-"""From a checkpoint to the metrics of its test split, and of other views of the test images."""
+"""Evaluate a checkpoint on its test split, and on other views of the test images."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""From a configuration to a page that explains its input stage with one image."""
+"""Explain an input stage with one image: a table in the terminal, and a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

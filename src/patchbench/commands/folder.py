@@ -48,7 +48,7 @@ def alone_in(out_dir: Path) -> AbstractContextManager[None]:
 
 
 def starts_anew(cfg: DictConfig) -> bool:
-    """Whether rerun=true holds: a SLURM job that was queued again goes on with what it has."""
+    """True if rerun=true holds: a SLURM job that was queued again goes on with its checkpoint instead."""
     return bool(cfg.rerun) and "SLURM_RESTART_COUNT" not in os.environ
 
 

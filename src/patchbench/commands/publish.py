@@ -1,4 +1,4 @@
-"""What W&B shows: the workspace of the project, and a report for each study or folder of runs."""
+"""Publish the workspace of a project to W&B, and a report for each study or folder of runs."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def publish_study(
     tuned: bool,
     experiments: Path = EXPERIMENTS,
 ) -> str:
-    """Of the runs that are there; without any, of the report that was written from them."""
+    """Publish the report of a study, made anew if there are runs; else the report that was written before."""
     try:
         folder = report_study(name, runs_dir, scale, tuned=tuned, experiments=experiments).parent
     except (ValueError, FileNotFoundError):
@@ -55,7 +55,7 @@ def publish_sweep(
 
 
 def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity: str | None, out: Path) -> str:
-    """Of the report.md, runs.csv and figures of a folder."""
+    """Publish report.md, runs.csv and the figures of a folder."""
     online = publish.logged_in()
     entity, table = publish.entity_or_default(entity, online), read_runs(folder / "runs.csv")
     made = report(
@@ -73,7 +73,7 @@ def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity
 
 
 def links(table: pd.DataFrame, runs_dir: Path, url: str | None) -> dict[str, list[str]]:
-    """By arm, the seeds of the runs that W&B knows, as links where it is known where they are."""
+    """Seeds of the runs that W&B has, by arm; as links if the address of the project is known."""
     found: dict[str, list[str]] = {}
     for row in table[table["status"] == "done"].to_dict("records"):
         path = runs_dir / str(row["run"]) / ID_FILE

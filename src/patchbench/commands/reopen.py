@@ -19,7 +19,7 @@ from patchbench.train.task import Classify
 
 @dataclass(frozen=True)
 class Machine:
-    """How a checkpoint is evaluated here: options of conf/trainer, loaders, memory for data, where the data lie."""
+    """Settings for the evaluation of a checkpoint: trainer, loaders, memory for data, and where the data lie."""
 
     trainer: DictConfig
     workers: int | str

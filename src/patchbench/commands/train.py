@@ -1,4 +1,4 @@
-"""From a configuration to a finished run."""
+"""Train a network, test it, and write the record of the run."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How train.py and evaluate.py become commands of Hydra. Imports little, so that --help and refusals are quick."""
+"""Make train.py, evaluate.py and scripts commands of Hydra. Imports little, so that --help and refusals are quick."""
 
 import functools
 import os

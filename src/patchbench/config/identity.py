@@ -86,7 +86,7 @@ def identity_of(cfg: DictConfig, choices: Mapping[str, str]) -> str:
 
 
 def reads(cfg: DictConfig, option: str) -> bool:
-    """Whether the YAML of a group names it that may read this option, and is itself read.
+    """True if a group that may read this option names it in its YAML, and is itself read.
 
     cfg: as it was composed, with its interpolations.
     """
@@ -121,13 +121,13 @@ def root_of_data(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
 
 
 def answered(record: Mapping[str, Any], cfg: DictConfig) -> bool:
-    """Whether the record of a run has the answers to `cfg.eval`, which asks for nothing or what was asked before."""
+    """True if the record of a run has all figures that the options `eval.*` ask for."""
     wanted: Any = OmegaConf.to_container(cfg.eval, resolve=True)
     return wanted == record["eval"] or not any(wanted[name] for name in ("img_size", "shuffle", "move"))
 
 
 def analysed(record: Mapping[str, Any], cfg: DictConfig) -> bool:
-    """Whether the record of a run has the numbers that `analyze=true` asks for."""
+    """True if the record of a run has the numbers that `analyze=true` asks for."""
     return not cfg.analyze or any(name.startswith("analysis/") for name in record["result"])
 
 
@@ -170,7 +170,7 @@ def plain(value: Any) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values of a knob are equal; 0 is no false."""
+    """True if two values of a knob are equal; 0 and false are not."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 

@@ -53,7 +53,7 @@ class HowItIsRun:
 
 @dataclass
 class Asked:
-    """What else the record is to say; it can be asked later as well, of the same run."""
+    """A change here adds figures to the record, at the end of training or later; the run stays the same."""
 
     eval: Any = MISSING
     analyze: bool = MISSING
@@ -66,7 +66,7 @@ class Options(HowItIsRun, Asked, Compared):  # a dataclass lists the fields of i
 
 @dataclass
 class ExplainOptions(Options):
-    """What scripts/explain.py takes beside the options of train.py."""
+    """Options of scripts/explain.py beside those of train.py."""
 
     image: int = MISSING
     data_root: str | None = MISSING

@@ -65,7 +65,7 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
 
 
 def is_interpolated(cfg: DictConfig, path: str) -> bool:
-    """Whether a value, or a mapping around it, is an interpolation."""
+    """True if a value, or a mapping around it, is an interpolation."""
     node: Any = cfg
     for key in path.split("."):
         if not OmegaConf.is_dict(node) or key not in node:

@@ -46,7 +46,7 @@ def studies(experiments: Path = EXPERIMENTS) -> list[str]:
 
 
 def folder_of(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
-    """Where what a study found is kept: with the study, but for smoke, which shows nothing."""
+    """Folder of the results of a study: experiments/<name>; below runs_dir at scale smoke, which shows nothing."""
     places = {"cpu": experiments / name, "smoke": runs_dir / "reports" / f"{name}-smoke"}
     return places.get(scale, experiments / name / scale)
 
@@ -58,7 +58,7 @@ def parts_at(study: Study, scale: str) -> list[Part]:
 
 
 def overrides(study: Study, scale: str, part: Part, arm: str) -> tuple[str, ...]:
-    """Of an arm, the later ones winning: of the study, the scale, the part, the part at this scale, the arm."""
+    """Overrides of an arm: of the study, the scale, the part, the part at this scale, the arm; the last one wins."""
     at_scale = study.scales[scale].overrides, part.overrides, part.scales.get(scale, ())
     return (*study.overrides, *(o for some in at_scale for o in some), *part.arms[arm])
 
@@ -74,7 +74,7 @@ def cells(study: Study, scale: str) -> list[Cell]:
 
 
 def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
-    """Of the record that each run leaves. Arms are composed once, which takes 0.1 s: seeds differ in nothing else.
+    """Identities of the planned runs. Arms are composed once, which takes 0.1 s: seeds differ in nothing else.
 
     ValueError if Hydra does not take the overrides.
     """

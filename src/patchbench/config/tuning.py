@@ -16,7 +16,7 @@ TUNINGS = ("none", "grid", "best")
 
 
 def settings(study: Study) -> list[str]:
-    """Of the grid, each as overrides with a space between: `optim.lr=0.001 optim.weight_decay=0.05`."""
+    """Points of the grid as overrides, as in `optim.lr=0.001 optim.weight_decay=0.05`."""
     return [
         " ".join(f"{knob}={value:g}" for knob, value in zip(study.grid, values, strict=True))
         for values in product(*study.grid.values())
@@ -40,7 +40,7 @@ def grid(study: Study, scale: str) -> Study:
 
 
 def choose(table: pd.DataFrame) -> pd.DataFrame:
-    """What FILE holds, from the rows of the grid: part, arm as `grid` names them, val/acc_best.
+    """The rows of FILE, from those of the grid: part, arm as `grid` names it, val/acc_best.
 
     Of equals the first is chosen; a run without a result counts as the worst.
     """

@@ -81,7 +81,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are read.
+    """Settings for reading pictures.
 
     crop_pct: share of the shorter side that the centre crop covers, for images that are read without a crop of
     training. on_error: `raise` stops at the first picture that does not decode and names it. `skip` counts it: in

@@ -1,4 +1,4 @@
-"""What a set of images must offer, and a split in memory.
+"""The interface of a set of images, and a split in memory.
 
 A new set is a class that offers `Source`, built by a YAML in conf/data. Its constructor takes the knobs of that YAML:
 

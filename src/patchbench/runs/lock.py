@@ -39,7 +39,7 @@ def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process trains there now."""
+    """True if a process trains there now."""
     try:
         file = os.open(folder / ".lock", os.O_RDWR)
     except FileNotFoundError:

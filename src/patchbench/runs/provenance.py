@@ -105,7 +105,7 @@ def module_of(target: str) -> str | None:
 
 @functools.cache
 def is_own(package: str) -> bool:
-    """Whether a top-level package is this one, or lies outside of what is installed."""
+    """True for this package, and for top-level packages that lie outside of what is installed."""
     if package == __package__.partition(".")[0]:
         return True
     spec = importlib.util.find_spec(package) if package else None

@@ -37,7 +37,7 @@ def load(runs_dir: Path) -> pd.DataFrame:
 
 
 def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the table says of a run, and the leaves of its configuration."""
+    """The row of a run, and its options and knobs by path."""
     name = os.path.basename(folder)
     match = RUN.match(name)
     row: dict[str, Any] = {"run": name, "identity": match[1] if match else None}
@@ -57,7 +57,7 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def how_it_ended(folder: Path) -> str:
-    """Of a run without a record, by the end of its log.txt if it has one."""
+    """Status of a run without a record, by the end of its log.txt if it has one."""
     log = folder / "log.txt"
     said = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log.exists() else ""
     if "Diverged" in said:
@@ -71,7 +71,7 @@ def device(machine: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """What can be compared and counted: a list becomes text, as on the command line."""
+    """A value that can be compared and counted: a list becomes text, as on the command line."""
     return json.dumps(value, separators=(",", ":")) if isinstance(value, list | dict) else value
 
 

@@ -75,7 +75,7 @@ def sum_of_arms(terms: Terms) -> str:
 
 
 def is_level(finding: Finding) -> bool:
-    """Whether the statement is about the value of an arm, not about a difference."""
+    """True if the statement is about the value of an arm, not about a difference."""
     differs = " - " in finding.comparison.metric
     return not differs and all(sum(sign for sign, _ in terms) == 1 for terms in finding.comparison.sums)
 
@@ -152,7 +152,7 @@ def differing(table: pd.DataFrame) -> list[str]:
 
 
 def pareto(cost: Sequence[float], gain: Sequence[float], *, more_is_better: bool) -> list[bool]:
-    """Which points are on the front: no other is at least as good in both and better in one."""
+    """Mark the points on the front: no other is at least as good in both and better in one."""
     price = [-c if more_is_better else c for c in cost]
     points = list(zip(price, gain, strict=True))
     return [not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points) for p in points]

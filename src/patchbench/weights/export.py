@@ -91,7 +91,7 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
 
 
 def added(tokens: nn.Module, grid_size: Size, embed_dim: int) -> Tensor:
-    """What a scheme adds to every image's tokens. ValueError if that is not the same for all."""
+    """The vectors that a scheme adds to every image's tokens. ValueError if that is not the same for all."""
     with torch.no_grad():
         table, probe = tokens(torch.zeros(1, *grid_size, embed_dim)), torch.randn(1, *grid_size, embed_dim)
         if not torch.allclose(tokens(probe) - probe, table, atol=1e-5):

@@ -42,8 +42,9 @@ class Weights:
 
 
 def read(init_from: str, grid_size: Size) -> Weights:
-    """From the hub or from a file. grid_size: taken for the file's own where that is not square and does not say.
+    """Read weights from the hub or from a file.
 
+    grid_size: taken for that of the file, where the file does not say and its table is not square.
     ValueError if there is nothing, or nothing of this kind, under that name.
     """
     path = Path(init_from)

@@ -53,5 +53,5 @@ def solarize(images: UInt8[Tensor, "k c H W"], thresholds: Float[Tensor, " k"]) 
 def blended(
     nothing: UInt8[Tensor, "k c H W"], images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]
 ) -> UInt8[Tensor, "k c H W"]:
-    """From `nothing`, at factor 0, through the image, at 1, and beyond (Haeberli, 1994); as Pillow, rounded down."""
+    """Blend `nothing` (factor 0) with the image (factor 1), and beyond (Haeberli, 1994); rounded down as in Pillow."""
     return torch.lerp(nothing.float(), images.float(), factors[:, None, None, None]).clamp_(0, 255).to(torch.uint8)
