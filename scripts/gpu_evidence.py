@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
         import torch  # seconds of imports, not needed for --help
 
         from patchbench.machine import whole_file
-        from patchbench.runs.record import environment
+        from patchbench.runs.provenance import environment
 
         if kind == "cuda" and not torch.cuda.is_available():
             raise ValueError("torch sees no CUDA GPU here: use device=cpu to see that this command runs")
