@@ -223,12 +223,12 @@ def test_a_peak_is_that_of_the_device_and_not_of_one_with_a_longer_name():
 
 
 def test_memory_of_weights_is_shared_where_the_network_is(tmp_path, micro):
-    from patchbench.commands.build import build_source, instantiate, network_memory
+    from patchbench.commands.build import build_trainer
+    from patchbench.commands.draft import draft
 
     taken = {}
     for trainer in ("ddp", "fsdp"):
         cfg = configure(*micro, f"trainer={trainer}", *TWO)
-        made = instantiate(cfg.trainer)(max_epochs=1, out_dir=tmp_path, callbacks=[])
-        taken[trainer] = network_memory(cfg, build_source(cfg), made)
+        taken[trainer] = draft(cfg).memory(build_trainer(cfg, tmp_path, [], epochs=1))
     assert taken["fsdp"].weights == taken["ddp"].weights // 2
     assert taken["fsdp"].per_image == taken["ddp"].per_image
