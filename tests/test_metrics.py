@@ -159,4 +159,5 @@ def test_every_metric_of_a_curve_has_a_panel_of_its_own_in_the_workspace():
 
 
 def test_the_factors_of_a_record_are_the_factors_by_which_runs_are_compared():
-    assert tuple(factors_of(configure("model=micro"), {"embed": "conv", "model": "micro"})) == FACTORS
+    cfg = configure("model=micro")
+    assert tuple(factors_of(cfg, cfg.hydra.runtime.choices)) == FACTORS

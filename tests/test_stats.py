@@ -1,5 +1,6 @@
 """What is said of seeds: known cases by enumeration, rates by simulation, and one rule that decides."""
 
+import gc
 import math
 
 import numpy as np
@@ -263,6 +264,13 @@ OPEN = {"that": "a - b", "above": 0.1}
 )
 def test_a_claim_stands_by_all_its_statements_and_falls_by_one(comparisons, expected):
     assert verdict.judge(study(*comparisons), cells(a=A, b=B)).verdict == expected
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _light_collections() -> None:
+    """statsmodels collects garbage in every call: let it not go through what earlier tests left."""
+    gc.collect()
+    gc.freeze()
 
 
 def rate(samples: int, effect: float, n: int, comparison: dict, said: str) -> float:

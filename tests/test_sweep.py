@@ -101,7 +101,7 @@ def test_a_sweep_runs_each_cell_once_and_again_only_what_it_lacks(command: Comma
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
     assert len(kept) == 4
     assert first.stderr == ""
-    [one] = tmp_path.glob("runs/conv-4*/")
+    [one] = tmp_path.glob("runs/*conv-4*/")
     assert "train acc" in (one / "log.txt").read_text()
     assert sorted(p.name for p in one.iterdir()) == ["best.ckpt", "last.ckpt", "log.txt", "metrics.csv", "run.json"]
     wider = command("train.py", "-m", *BRIEF, "embed=conv", "patch=4,8", "seed=0,1")

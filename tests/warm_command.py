@@ -1,14 +1,12 @@
 """A script in a process of its own, forked from one that has imported everything: seconds less than a cold start."""
 
 import atexit
-import multiprocessing
 import os
 import runpy
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def run_script(script: str, arguments: Sequence[str], env: dict[str, str], folder: str, files: Sequence[str]) -> None:
@@ -22,9 +20,10 @@ def run_script(script: str, arguments: Sequence[str], env: dict[str, str], folde
             os.dup2(file.fileno(), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
-    server.__init__()  # its workers and cells come from a server of its own
-    server.set_forkserver_preload([])
+    from patchbench.sweep.warm import own_fork_server, own_media_folder  # in the server: imported there already
+
+    own_fork_server()
+    own_media_folder()
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).parent)
     try:

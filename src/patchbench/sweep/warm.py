@@ -24,6 +24,7 @@ import sklearn.model_selection
 import torch
 import wandb
 from hydra.core.plugins import Plugins
+from wandb.sdk.data_types._private import MEDIA_TMP
 
 import patchbench.commands.train
 import patchbench.data.augment
@@ -58,6 +59,7 @@ def run_cell(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, leave)  # before and after training, end by way of `finally`
     own_fork_server()
+    own_media_folder()
     threading.Thread(target=end_with_parent, args=(grace_s,), daemon=True).start()
     if threads:
         torch.set_num_threads(threads)
@@ -88,6 +90,12 @@ def own_fork_server() -> None:
     server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
     server.__init__()
     server.set_forkserver_preload([])
+
+
+def own_media_folder() -> None:
+    """Give this cell a folder of its own for the media of W&B: one for all is removed by the first cell that exits."""
+    MEDIA_TMP._finalizer.detach()  # type: ignore[attr-defined]
+    MEDIA_TMP.__init__("wandb-media")  # type: ignore[misc]
 
 
 def end_with_parent(grace_s: float) -> None:
