@@ -57,6 +57,7 @@ def test_evaluation_from_the_checkpoint_alone(command, micro, tmp_path):
 
 def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path):
     sweep = ["-m", *micro, "embed=conv,linear", "patch=4,8", "pos=none,learned", "epochs=1", "trainer=cpu"]
+    sweep.append("logger.tables=true")  # with pictures: each cell keeps them in a folder of its own
     done = command("train.py", *sweep)
     assert done.returncode == 0, done.stderr
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
