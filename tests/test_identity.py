@@ -18,8 +18,8 @@ from patchbench.config.compose import composed
 from patchbench.config.errors import Refused
 from patchbench.config.identity import BASELINE, BUILDING, GROUPS, baseline, compared, identity_of, leaves
 from patchbench.config.names import run_name
-from patchbench.config.origin import origin_of, restored
-from patchbench.runs import provenance
+from patchbench.config.origin import changes, origin_of, restored
+from patchbench.runs import provenance, records
 
 GOLDEN = Path(__file__).parent / "golden" / "identities.txt"
 
@@ -147,6 +147,46 @@ def test_a_default_that_changes_makes_other_runs_and_the_old_value_the_old_ones(
     assert identified("embed=overlap", "embed.stride=2") != name
 
 
+def changed_by(house: Path, option: str, old: str, new: str, *overrides: str) -> list[str]:
+    """The changes that an edit of an option makes in the origin of a run; empty where the identity changes too."""
+
+    def origin() -> dict:
+        forget()
+        cfg = configure(*overrides)
+        return origin_of(cfg, cfg.hydra.runtime.choices)
+
+    before = origin()
+    edit(house / option, old, new)
+    after = origin()
+    assert after["identity"] == before["identity"]
+    return changes(before, after)
+
+
+def test_what_changes_behind_an_equal_identity_is_listed(house):
+    knob = house / "optim/adamw.yaml"
+    knob.write_text(knob.read_text() + "eps: 1.0e-8\n")
+    assert changed_by(house, "optim/adamw.yaml", "eps: 1.0e-8", "eps: 0.1") == ["optim.eps=1e-08 then, 0.1 now"]
+    adam = changed_by(house, "optim/adamw.yaml", "torch.optim.AdamW", "torch.optim.Adam")
+    assert adam == ["optim.optimizer._target_=torch.optim.AdamW then, torch.optim.Adam now"]
+
+
+def test_interpolations_of_an_own_option_count_by_their_values(house, monkeypatch):
+    own = house / "optim" / "mine.yaml"
+    own.write_text((house / "optim" / "adamw.yaml").read_text().replace("lr: 5e-4", "lr: ${oc.decode:${oc.env:LR}}"))
+    found = []
+    for rate in ("0.1", "0.9"):
+        monkeypatch.setenv("LR", rate)
+        found.append(identified("optim=mine"))
+    assert found[0] != found[1]
+
+
+def test_a_file_of_weights_counts_by_its_content(tmp_path):
+    one, other, copy = (tmp_path / name for name in ("one.ckpt", "other.ckpt", "copy.ckpt"))
+    one.write_bytes(b"1"), other.write_bytes(b"2"), copy.write_bytes(b"1")
+    assert identified(f"model.init_from={one}") == identified(f"model.init_from={copy}")
+    assert identified(f"model.init_from={one}") != identified(f"model.init_from={other}")
+
+
 def test_an_own_option_is_another_run_when_its_values_change_and_the_same_with_a_knob_that_is_off(house):
     own = house / "embed" / "mine.yaml"
     shutil.copy(house / "embed" / "overlap.yaml", own)
@@ -215,6 +255,15 @@ def test_where_data_lie_is_no_part_of_a_run_and_two_folders_are_two_levels(tmp_p
     assert folder(one)[1] == "imagefolder-pets"
     assert folder(other) != folder(one)
     assert folder(other)[1] == "imagefolder-wild"
+    link = tmp_path / "link"
+    link.symlink_to(one)
+    assert folder(link) == folder(one), "called by the folder that it leads to"
+    runs = tmp_path / "runs"
+    renamed = one.rename(tmp_path / "a" / "animals")
+    (runs / f"earlier_name_{folder(renamed)[0]}").mkdir(parents=True)
+    cfg = configure("data=imagefolder", f"data.root='{renamed}'", "patch=8", f"runs_dir={runs}")
+    assert run_name(_root_=cfg).startswith("earlier_name_"), "a run keeps its folder when its data get another name"
+    renamed.rename(one)
     (copy / "train" / "cat" / "0.png").rename(copy / "train" / "dog" / "zero.png")
     assert folder(copy)[0] != folder(one)[0], "an image has another label"
 
@@ -278,6 +327,16 @@ def test_digests_of_code_ignore_comments_docstrings_and_imports_and_follow_impor
     assert provenance.changed(first, provenance.code(["mine_outer.Mine"])) == []
     (tmp_path / "mine_inner.py").write_text("def scale(x):\n    return 3 * x\n")
     assert provenance.changed(first, provenance.code(["mine_outer.Mine"])) == ["mine_inner"]
+    mine.write_text(MINE.replace("import torch", "from torch import relu"))
+    assert "mine_outer" in provenance.changed(first, provenance.code(["mine_outer.Mine"])), "another function"
+
+
+def test_relative_imports_and_folders_without_init_are_followed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_folder").mkdir()
+    (tmp_path / "mine_folder" / "inner.py").write_text("SCALE = 2\n")
+    (tmp_path / "mine_folder" / "outer.py").write_text("from .inner import SCALE\nclass Mine:\n    pass\n")
+    assert set(provenance.code(["mine_folder.outer.Mine"])) == {"mine_folder.outer", "mine_folder.inner"}
 
 
 def test_the_code_of_a_run_is_its_options_and_its_trunk():
@@ -314,6 +373,39 @@ def test_a_folder_that_holds_another_run_is_refused_with_the_difference(tmp_path
         run(tmp_path / "run", *MICRO, "epochs=1", "optim.lr=1e-2")
 
 
+def test_another_run_is_not_replaced_and_a_record_that_cannot_be_read_is_named(tmp_path):
+    run(tmp_path / "run", *MICRO, "epochs=1")
+    with pytest.raises(Refused, match="holds another run"):
+        run(tmp_path / "run", *MICRO, "epochs=1", "optim.lr=1e-2", "rerun=true")
+    path = tmp_path / "run" / "run.json"
+    whole = path.read_text()
+    for text, said in ((whole[:100], "is damaged"), ("[]", "it lacks all of it"), ("{}", "it lacks code")):
+        path.write_text(text)
+        with pytest.raises(Refused, match=said):
+            run(tmp_path / "run", *MICRO, "epochs=1")
+    assert run(tmp_path / "run", *MICRO, "epochs=1", "rerun=true")["result"]["test/loss"]
+
+
+def test_two_cells_of_a_sweep_in_one_folder_are_refused(command):
+    small = [*MICRO, "epochs=1", "logger=none", "hydra.sweep.subdir=same"]
+    done = command("train.py", "-m", *small, "embed=conv,linear")
+    assert done.returncode == 2
+    assert "hydra.sweep.subdir gives it the folder of another cell" in done.stdout + done.stderr
+
+
+def test_folders_of_one_name_are_told_apart_in_tables(tmp_path):
+    done = run(tmp_path / "runs" / "one_00000001", *MICRO, "epochs=1")
+    for i, content in enumerate(("aaaaaaaa", "bbbbbbbb")):
+        done["factors"]["data"], done["compared"]["data.content"] = "imagefolder-pets", content
+        folder = tmp_path / "runs" / f"two_0000000{i + 2}"
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps(done))
+    table = records.load(tmp_path / "runs")
+    assert table["data"].tolist() == ["digits", "imagefolder-pets@aaaa", "imagefolder-pets@bbbb"]
+    (folder / "run.json").write_text("{")
+    assert records.load(tmp_path / "runs")["status"].tolist() == ["done", "done", "damaged"]
+
+
 def test_the_record_says_how_it_was_made(tmp_path):
     done = run(tmp_path / "run", *MICRO, "epochs=1")
     execution = done["execution"]
@@ -348,7 +440,7 @@ def test_a_list_of_options_is_refused(command):
     done = command("train.py", "embed=[conv,linear]")
     assert done.returncode == 2
     assert done.stderr.startswith(
-        "error: embed=[conv,linear] names several options, and embed takes one: to sweep, use -m embed="
+        "error: embed=[conv,linear] names several options, and embed takes one: to sweep, train.py -m embed="
     )
 
 

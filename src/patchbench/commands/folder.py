@@ -1,6 +1,5 @@
 """The folder of a run, as an earlier start may have left it: a finished run, one cut off, or one that is on now."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,10 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.config.errors import Refused
 from patchbench.config.identity import analysed, answered
+from patchbench.config.origin import changes
 from patchbench.runs.lock import locked
-from patchbench.runs.provenance import changed, commit
+from patchbench.runs.provenance import commit
+from patchbench.runs.record import read_record
 from patchbench.track.terminal import print_result, say
 from patchbench.track.wandb_run import ID_FILE
 from patchbench.train.checkpoint import read_checkpoint
@@ -52,18 +53,33 @@ def starts_anew(cfg: DictConfig) -> bool:
     return bool(cfg.rerun) and "SLURM_RESTART_COUNT" not in os.environ
 
 
-def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path) -> float:
-    """Show the record of a finished run, completed by what is asked of it now; its best validation accuracy.
+def record_in(out_dir: Path, origin: dict[str, Any], *, anew: bool) -> dict[str, Any] | None:
+    """The record of this run in its folder, or None. Refused where the folder holds another run, or a damaged record.
 
-    Refused where the folder holds another run than `origin`.
+    anew: the run is to be trained again, whatever its record is.
     """
-    done = json.loads((out_dir / "run.json").read_text())
+    recover(out_dir)
+    path = out_dir / "run.json"
+    if not path.exists():
+        return None
+    try:
+        done = read_record(path)
+    except ValueError as error:
+        if anew:
+            return None
+        raise Refused(str(error)) from error
     if done["identity"] != origin["identity"]:
         raise Refused(
             f"{out_dir} holds another run ({differences(origin, done)}): give hydra.run.dir a folder of its own, or "
             "leave it out"
         )
-    other_code = changed(done["code"], origin["code"])
+    return done
+
+
+def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[str, Any]) -> float:
+    """Show the record of a finished run, completed by what is asked of it now; its best validation accuracy."""
+    drop_earlier(out_dir)
+    other_code = changes(done, origin)
     if other_code:
         then, now = done["environment"]["commit"], commit()
         say(
@@ -107,6 +123,15 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
 
 
 @rank_zero_only
+def recover(out_dir: Path) -> None:
+    """Move a finished run back that was being set aside when its process was killed: its record is moved last."""
+    earlier = out_dir / EARLIER
+    if earlier.is_dir() and not (earlier / "run.json").exists() and (out_dir / "run.json").exists():
+        move(earlier, out_dir)
+        earlier.rmdir()
+
+
+@rank_zero_only
 def drop_earlier(out_dir: Path) -> None:
     """Remove the run that was set aside."""
     shutil.rmtree(out_dir / EARLIER, ignore_errors=True)
@@ -134,18 +159,19 @@ def checkpoint_to_resume(
 
     ValueError if the checkpoint belongs to another run.
     """
-    own = out_dir / "last.ckpt"
+    own, cure = out_dir / "last.ckpt", "give hydra.run.dir a folder of its own, or leave it out"
+    if cfg.ckpt:
+        cure = "give the options it was trained with, or leave ckpt out to train anew"
     path = Path(cfg.ckpt) if cfg.ckpt else own if own.exists() and not anew else None
     if path is None:
         return None, []
     there = read_checkpoint(path)["patchbench"]
     if there["identity"] != origin["identity"]:
         raise ValueError(
-            f"ckpt={path} is of another run ({differences(origin, there)}): give the options it was trained with, or "
-            "leave ckpt out to train anew"
+            f"{'ckpt=' if cfg.ckpt else ''}{path} is of another run ({differences(origin, there)}): {cure}"
         )
     remarks = [f"resuming from {path} (rerun=true starts afresh)"]
-    if other_code := changed(there["code"], origin["code"]):
+    if other_code := changes(there, origin):
         remarks.append(f"the code has changed since that checkpoint: {', '.join(other_code)}")
     return path, remarks
 

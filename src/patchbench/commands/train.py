@@ -28,6 +28,7 @@ from patchbench.commands.folder import (
     checkpoint_to_resume,
     drop_earlier,
     finished,
+    record_in,
     set_aside,
     starts_anew,
 )
@@ -63,8 +64,9 @@ def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_swee
         with refusing():
             origin = origin_of(cfg, choices)
         anew = starts_anew(cfg)
-        if not anew and (out_dir / "run.json").exists():
-            return finished(cfg, origin, out_dir)
+        done = record_in(out_dir, origin, anew=anew)
+        if done and not anew:
+            return finished(cfg, origin, out_dir, done)
         with refusing():
             ready = prepare(cfg, origin, out_dir, anew=anew, in_sweep=in_sweep)
         say(f"{title(origin['factors'])}: {ready.headline}")

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from patchbench.checks import nearest
 from patchbench.config.compose import composed, without_hydra
-from patchbench.config.options import CONF, GROUPS
+from patchbench.config.options import CONF
 
 EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # options of Hydra's plugins: the extra that brings them
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
@@ -58,8 +58,8 @@ def refuse_lists_of_options(overrides: Iterable[str]) -> None:
     """Hydra merges a list of options into one of them; only schemes of position fill places side by side."""
     for override in overrides:
         group, _, options = override.partition("=")
-        if group in GROUPS and group != "pos" and options.startswith("["):
-            raise Refused(f"{override} names several options, and {group} takes one: to sweep, use -m {group}=a,b")
+        if group != "pos" and "[" in options and (CONF / group).is_dir():
+            raise Refused(f"{override} names several options, and {group} takes one: to sweep, train.py -m {group}=a,b")
 
 
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:

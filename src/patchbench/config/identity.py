@@ -6,6 +6,7 @@ Neither the layout of the code, nor where data lie, nor how a run is executed. C
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from patchbench.runs.metrics import FACTORS
 READERS = {"embed": ["model"], "pos": ["model"], "patch": ["model", "embed"], "epochs": ["budget"]}  # by option
 BUILDING = ("_target_", "_partial_", "_convert_")  # keys by which Hydra builds a part
 PLACES = ("data.root", "data.index_dir")  # knobs that say where data lie
+SIZES = ("patch", "data.img_size")  # S and [S,S] are one size
 OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 BASELINE = Path(__file__).with_name("baseline.json")
 
@@ -37,10 +39,11 @@ def baseline() -> dict[str, dict[str, Any]]:
 def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """Options and knobs that the result of this run depends on, by path: `embed`, `embed.pad`, `optim.lr`.
 
-    choices: the option taken in each group. An interpolation counts by its value; one that its option brings along
-    counts where it points to. A `_target_` counts where it is not that of the option. Options that are not read drop
-    out, `epochs` by the budget, the input stage by the network, so that two cells of a sweep that differ only there
-    are the same run. `data.content` is the fingerprint of a folder of data, wherever it lies.
+    choices: the option taken in each group. An interpolation counts by its value, unless an option of the baseline
+    brings it along: then the value counts where it points to. A `_target_` counts where it is not that of the option.
+    Options that are not read drop out, `epochs` by the budget, the input stage by the network, so that two cells of a
+    sweep that differ only there are the same run. `data.content` is the fingerprint of a folder of data, wherever it
+    lies; a file of weights counts by its content as well.
     """
     tree: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
     own = defaults(cfg, choices)
@@ -54,16 +57,28 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
             if path in PLACES or (path.rpartition(".")[2] in BUILDING and value == own.get(path)):
                 continue
             if "${" in str(value):
-                if value == own.get(path) == listed(path, choices).get(path, value):
+                known = listed(path, choices)
+                if known and value == known.get(path, own.get(path)):
                     continue
                 value = plain(OmegaConf.select(cfg, path))
-            found[path] = value
+            found[path] = square(value) if path in SIZES else value
     if root := root_of_data(cfg, choices):
+        if found.get("data.name") == root:
+            del found["data.name"]
         try:
             found["data.content"] = fingerprint(root)
         except OSError as error:  # refused, with its cure, by whoever reads the data
             found["data.content"] = type(error).__name__
+    if (weights := found.get("model.init_from")) and (file := Path(str(weights)).expanduser()).is_file():
+        found["model.init_from"] = f"file {digest(file, file.stat().st_mtime_ns, file.stat().st_size)}"
     return found
+
+
+@functools.cache
+def digest(path: Path, modified: int, size: int) -> str:
+    """Eight hexadecimal digits of the content of a file; read again when it was modified."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 def identity_of(cfg: DictConfig, choices: Mapping[str, str]) -> str:
@@ -100,23 +115,29 @@ def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     A data set is called by its folder or name as well. None where the network does not read the factor.
     """
     groups = {name: choices[name] for name in ("embed", "model", "data", "augment", "optim")}
-    name = root_of_data(cfg, choices) or OmegaConf.select(cfg, "data.name", throw_on_missing=False)
-    if name:
+    root = root_of_data(cfg, choices)
+    if root and "://" not in root:
+        root = os.path.realpath(os.path.expanduser(root))  # a link and `.` are called by the folder that they lead to
+    if name := root or OmegaConf.select(cfg, "data.name", throw_on_missing=False):
         short = str(name).rstrip("/").rpartition("/")[2]
         groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]
     network = OmegaConf.select(cfg, "model.name", throw_on_missing=False)  # of timm
     if network and not network.startswith(groups["model"]):
         groups["model"] = f"{groups['model']}-{network}"
-    levels = groups | {"patch": plain(cfg.patch), "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
+    levels = groups | {"patch": square(plain(cfg.patch)), "pos": "+".join(sorted(cfg.pos)) or "none", "seed": cfg.seed}
     levels |= {option: None for option in ("embed", "patch", "pos") if not reads(cfg, option)}
     return {name: levels[name] for name in FACTORS}
 
 
 def root_of_data(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
     """Folder or URL that a data set is read from; None for a set that is known by its name wherever it lies."""
-    if "${" in str(defaults(cfg, choices).get("data.root")):  # downloaded by name into data_dir
+    own = defaults(cfg, choices)
+    if own.get("data.root") == "${data_dir}" or "data.root" not in own:  # downloaded by name into data_dir, or made
         return None
     root = OmegaConf.select(cfg, "data.root", throw_on_missing=False)
+    name = OmegaConf.select(cfg, "data.name", throw_on_missing=False)
+    if root is None and name and os.path.isdir(os.path.expanduser(str(name))):
+        root = name
     return None if root is None else str(root)
 
 
@@ -167,6 +188,11 @@ def leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 def plain(value: Any) -> Any:
     """A list or mapping of OmegaConf's as one of Python's; any other value as it is."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def square(value: Any) -> Any:
+    """S in place of [S,S]."""
+    return value[0] if isinstance(value, list) and len(value) == 2 and value[0] == value[1] else value
 
 
 def same(one: Any, other: Any) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -58,10 +59,16 @@ def command_line(levels: Mapping[str, Any]) -> str:
 
 
 def run_name(*, _root_: DictConfig) -> str:
-    """Name the folder of a run, as in conv-16_learned_digits_s0_1a2b3c4d: for people, and the identity."""
+    """Name the folder of a run, as in conv-16_learned_digits_s0_1a2b3c4d: for people, and the identity.
+
+    A run that is there under another name keeps it, as after its data have moved to a folder of another name.
+    """
     choices = _root_.hydra.runtime.choices
+    identity = identity_of(_root_, choices)
+    if earlier := sorted(Path(_root_.runs_dir).glob(f"*_{identity}")):
+        return earlier[0].name
     levels = display_name(factors_of(_root_, choices))
-    return f"{levels.replace('/', '-').replace(' ', '_')}_{identity_of(_root_, choices)}"
+    return f"{levels.replace('/', '-').replace(' ', '_')}_{identity}"
 
 
 def sweep_name() -> str | None:

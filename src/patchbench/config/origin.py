@@ -9,9 +9,15 @@ from patchbench.config.compose import composed, without_hydra
 from patchbench.config.identity import BUILDING, compared, factors_of, identity_of, leaves, listed, same
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
-from patchbench.runs.provenance import code
+from patchbench.runs.provenance import changed, code, module_of
 
-TRUNK = ("patchbench.train.task.Classify", "patchbench.data.batches.Batches")  # beside what the options name
+TRUNK = (  # beside the parts that the options name
+    "patchbench.train.task.Classify",
+    "patchbench.train.trainer.make_trainer",
+    "patchbench.data.batches.Batches",
+    "patchbench.evaluate.test.test",
+    "patchbench.weights.load.load",
+)
 
 
 def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
@@ -26,15 +32,34 @@ def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         "factors": levels,
         "options": {group: choices[group] for group in GROUPS if group != "pos"} | {"pos": sorted(cfg.pos)},
         "compared": compared(cfg, choices),
-        "code": code([*targets(cfg), *TRUNK]),
+        "targets": {path: name if module_of(name) is None else name.rpartition(".")[2] for path, name in targets(cfg)},
+        "code": code([*(name for _, name in targets(cfg)), *TRUNK]),
         "config": OmegaConf.to_container(without_hydra(cfg), resolve=True),
     }
 
 
-def targets(cfg: DictConfig) -> Iterator[str]:
-    """Names of the classes and functions that the options of a run are built from."""
+def targets(cfg: DictConfig) -> Iterator[tuple[str, str]]:
+    """Paths and names of the classes and functions that the options of a run are built from."""
     tree = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(GROUPS)), resolve=False)
-    return (str(value) for path, value in leaves(tree, "") if path.endswith("._target_"))
+    return ((path[1:], str(value)) for path, value in leaves(tree, "") if path.endswith("._target_"))
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """List the modules, parts and defaults that have changed between two origins of equal identity.
+
+    A knob that only one of them knows changes nothing.
+    """
+    knobs = [
+        f"{path}={value} then, {now['compared'][path]} now"
+        for path, value in then["compared"].items()
+        if path in now["compared"] and now["compared"][path] != value
+    ]
+    parts = [
+        f"{path}={then['targets'][path]} then, {name} now"
+        for path, name in now["targets"].items()
+        if then["targets"].get(path, name) != name
+    ]
+    return [*changed(then["code"], now["code"]), *parts, *knobs]
 
 
 def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictConfig:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -75,17 +75,21 @@ def code(targets: Iterable[str]) -> dict[str, str]:
     while waiting:
         name = waiting.pop()
         if name not in digests and (path := source_of(name)):
-            digests[name], more = parsed(path, path.stat().st_mtime_ns)
+            digests[name], more = parsed(name, path, path.stat().st_mtime_ns)
             waiting += more
     return dict(sorted(digests.items()))
 
 
 @functools.cache
-def parsed(path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
+def parsed(name: str, path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
     """Digest of a module's file, and the modules of our own that it imports; read again when it was modified."""
     text = path.read_text(encoding="utf-8")
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(text)
-    return hashlib.sha256(essence(text, tree).encode()).hexdigest()[:8], tuple(imported(tree))
+    found = {node: imported(node, package) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
+    own = [node for node, modules in found.items() if modules]
+    modules = tuple(module for modules in found.values() for module in modules)
+    return hashlib.sha256(essence(text, tree, own).encode()).hexdigest()[:8], modules
 
 
 def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -109,20 +113,23 @@ def is_own(package: str) -> bool:
     if package == __package__.partition(".")[0]:
         return True
     spec = importlib.util.find_spec(package) if package else None
-    if spec is None or spec.origin is None or spec.origin in ("built-in", "frozen"):
+    if spec is None:
+        return False
+    place: str | None = spec.origin or next(iter(spec.submodule_search_locations or ()), None)  # no __init__.py
+    if place is None or place in ("built-in", "frozen"):
         return False
     installed = [sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")]
-    return not any(Path(spec.origin).is_relative_to(folder) for folder in installed)
+    return not any(Path(place).is_relative_to(folder) for folder in installed)
 
 
 def source_of(module: str) -> Path | None:
     """The file of a module that is written in Python, or None; nothing is imported to find it."""
     top, *inner = module.split(".")
     spec = importlib.util.find_spec(top)
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+    if spec is None:
         return None
     if not inner:
-        return Path(spec.origin)
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
     for folder in spec.submodule_search_locations or ():
         path = Path(folder, *inner)
         for file in (path.with_suffix(".py"), path / "__init__.py"):
@@ -131,34 +138,34 @@ def source_of(module: str) -> Path | None:
     return None
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Modules of our own that a module imports."""
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        yield from (module for name in names if (module := module_of(name)))
+def imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
+    """Modules of our own that an import statement names. package: of the module that it stands in."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+        module = ".".join([*above, node.module] if node.module else above)
+        names = [f"{module}.{alias.name}" for alias in node.names]
+    return [own for name in names if (own := module_of(name))]
 
 
-def essence(text: str, tree: ast.Module) -> str:
-    """The text of a module without comments, docstrings, imports and blank lines."""
-    lines = text.splitlines()
+def essence(text: str, tree: ast.Module, silent: Iterable[ast.stmt]) -> str:
+    """The text of a module without comments, docstrings, blank lines, and the statements in `silent`."""
+    lines = text.encode().splitlines()
+    spans = [(node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) for node in silent]
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
+            column = len(token.line[: token.start[1]].encode())
+            spans.append((token.start[0], column, token.start[0], len(lines[token.start[0] - 1])))
     for node in ast.walk(tree):
-        silent: ast.stmt | None = None
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            silent = node
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            silent = node.body[0]
-        if silent:
-            end = silent.end_lineno or silent.lineno
-            lines[silent.lineno - 1 : end] = [""] * (end - silent.lineno + 1)
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            spans.append((first.lineno, first.col_offset, first.end_lineno, first.end_col_offset))
+    for row, column, last, end in sorted(spans, reverse=True, key=lambda span: span[:2]):
+        assert last is not None
+        rest = lines[last - 1][end:]
+        lines[row - 1 : last] = [lines[row - 1][:column] + rest, *[b""] * (last - row)]
+    return b"\n".join(line.rstrip() for line in lines if line.strip()).decode()
 
 
 def driver() -> str | None:

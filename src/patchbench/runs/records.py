@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from patchbench.runs.record import read_record
+
 RUN = re.compile(r".+_([0-9a-f]{8})$")  # <name>_<identity>
 KEYS = ["run", "identity", "status"]  # what every run has
 TAIL = 20_000  # characters of a log that are searched for how it ended
@@ -17,7 +19,7 @@ TAIL = 20_000  # characters of a log that are searched for how it ended
 def load(runs_dir: Path) -> pd.DataFrame:
     """One row for each run, by name.
 
-    Columns: run, identity, status (done, diverged, failed, unfinished); the factors by name; the leaves of the
+    Columns: run, identity, status (done, diverged, failed, unfinished, damaged); the factors by name; the leaves of the
     configuration that take more than one value, by path, as in optim.lr; the figures of the result by name, as in
     test/acc; commit, device, and the versions by package. FileNotFoundError where there is no such folder.
     """
@@ -30,10 +32,22 @@ def load(runs_dir: Path) -> pd.DataFrame:
         row, leaf = read(path)
         rows.append(row)
         leaves.append(leaf)
+    tell_apart(rows, leaves)
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=KEYS)
     varied = [name for name, values in distinct(leaves).items() if len(values) > 1 and name not in frame]
     settings = pd.DataFrame({name: [leaf.get(name) for leaf in leaves] for name in varied}, index=frame.index)
     return pd.concat([frame, settings], axis=1)
+
+
+def tell_apart(rows: list[dict[str, Any]], leaves: list[dict[str, Any]]) -> None:
+    """Add the content to the level of data sets that lie in folders of one name and are not the same."""
+    contents: dict[str, set[str]] = {}
+    for row, leaf in zip(rows, leaves, strict=True):
+        if content := leaf.get("data.content"):
+            contents.setdefault(row["data"], set()).add(content)
+    for row, leaf in zip(rows, leaves, strict=True):
+        if len(contents.get(row.get("data", ""), ())) > 1:
+            row["data"] = f"{row['data']}@{leaf['data.content'][:4]}"
 
 
 def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -42,10 +56,12 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
     match = RUN.match(name)
     row: dict[str, Any] = {"run": name, "identity": match[1] if match else None}
     try:
-        with open(os.path.join(folder, "run.json"), encoding="utf-8") as file:
-            record = json.load(file)
+        record = read_record(Path(folder, "run.json"))
     except FileNotFoundError:
         return row | {"status": how_it_ended(Path(folder))}, {}
+    except ValueError:  # one such record must not cost the table of the others
+        return row | {"status": "damaged"}, {}
+    row["identity"] = record["identity"]
     environment = record["environment"]
     machine = environment["machine"]
     row |= {"status": "done"} | {name: plain(level) for name, level in record["factors"].items()} | record["result"]

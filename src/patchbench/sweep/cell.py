@@ -20,7 +20,7 @@ class Composed:
     cfg: DictConfig
     options: Mapping[str, str]  # the one taken in each group
     identity: str
-    code: Mapping[str, str]  # digests of the modules that compute the run
+    origin: Mapping[str, Any]  # see config/origin.py
     folder: Path
     rerun: bool
     accelerator: str

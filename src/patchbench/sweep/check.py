@@ -54,7 +54,7 @@ def compose_cell(overrides: list[str]) -> Composed | str:
         cfg=cfg,
         options=choices,
         identity=origin["identity"],
-        code=origin["code"],
+        origin=origin,
         folder=folder,
         rerun=cfg.rerun,
         accelerator=cfg.trainer.accelerator,

@@ -16,8 +16,9 @@ from patchbench.config import errors
 from patchbench.config.errors import Refused, refusing
 from patchbench.config.identity import analysed, answered
 from patchbench.config.names import SWEEP, name_sweep, sweep_name
+from patchbench.config.origin import changes
 from patchbench.machine import cores
-from patchbench.runs.provenance import changed
+from patchbench.runs.record import read_record
 from patchbench.sweep.cell import Cell, Composed, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
@@ -177,15 +178,26 @@ def accept(cell: Cell, outcome: Composed | Facts | str) -> None:
 
 
 def mark_known(cells: list[Cell]) -> None:
-    """Mark the cells that have a record, and the cells that are the same run as an earlier cell."""
-    first: dict[str, Cell] = {}
+    """Mark the cells that have a record, and the cells that are the same run as an earlier cell.
+
+    Two runs in one folder are refused: the second would be taken for the first.
+    """
+    runs: dict[str, Cell] = {}
+    folders: dict[str, Cell] = {}
     for cell in cells:
         if not cell.composed:
             continue
-        cell.same_as = first.get(str(cell.folder))
-        first.setdefault(str(cell.folder), cell)
+        cell.same_as = runs.get(cell.composed.identity)
+        runs.setdefault(cell.composed.identity, cell)
+        other = folders.setdefault(str(cell.folder), cell)
         if cell.same_as:
             cell.state = "same"
+        elif other is not cell:
+            cell.state = "invalid"
+            cell.error = (
+                f"hydra.sweep.subdir gives it the folder of another cell, {cell.folder}: leave hydra.sweep.subdir out, "
+                "or let it name every cell differently"
+            )
         elif not cell.composed.rerun and has_all(cell):
             cell.state = "skipped"
             learn(cell)
@@ -194,13 +206,13 @@ def mark_known(cells: list[Cell]) -> None:
 def has_all(cell: Cell) -> bool:
     """True if the record of a cell exists, with all that this sweep asks for; notes where it is of other code."""
     try:
-        record = json.loads(cell.record.read_text())
-    except FileNotFoundError:
+        record = read_record(cell.record)
+    except (FileNotFoundError, ValueError):  # the latter for the cell itself to refuse
         return False
     assert cell.composed
     if record["identity"] != cell.composed.identity:  # for the cell itself to refuse
         return False
-    cell.other_code = bool(changed(record["code"], cell.composed.code))
+    cell.other_code = bool(changes(record, cell.composed.origin))
     return answered(record, cell.composed.cfg) and analysed(record, cell.composed.cfg)
 
 

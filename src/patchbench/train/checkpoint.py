@@ -51,7 +51,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise ValueError(f"ckpt={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if "patchbench" not in checkpoint:
         raise ValueError(f"ckpt={path} was not written by train.py: its configuration is missing")
-    if "options" not in checkpoint["patchbench"]:
+    if not {"identity", "name", "factors", "options", "compared", "targets", "code"} <= checkpoint["patchbench"].keys():
         raise ValueError(f"ckpt={path} was written by an earlier version, which kept no options: train the run again")
     return checkpoint
 

@@ -15,6 +15,7 @@ from patchbench.pages.dashboard.columns import describe_columns, describe_curves
 from patchbench.pages.dashboard.curves import curves
 from patchbench.pages.dashboard.plain import redact_paths
 from patchbench.runs.metrics import FACTORS
+from patchbench.runs.record import read_record
 from patchbench.runs.records import flat, load
 
 LOG = 6_000  # characters of the end of a log
@@ -72,8 +73,8 @@ def details(runs_dir: Path, row: Mapping[str, Any], redact: Callable[[str], str]
     folder = runs_dir / row["run"]
     found: dict[str, Any] = {"config": {}, "result": {}, "log": None, **curves(folder)}
     path = folder / "run.json"
-    if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
+    if row["status"] == "done":
+        record = read_record(path)
         leaves = {name: value for name, value in flat(record["config"]) if not name.startswith(TWICE)}
         found["config"] = {name: redact(spell(value)) for name, value in leaves.items()}
         found["result"] = {name: redact(spell(value)) for name, value in record["result"].items()}
