@@ -45,7 +45,7 @@ FEWEST, LOOKED_AT = 16, 512  # test images: of robustness at least, of everythin
 
 
 @dataclass(frozen=True)
-class Found:
+class Analysis:
     """Numbers by the names of the record, `analysis/...`; on other ranks than the first, nothing."""
 
     numbers: dict[str, float]
@@ -54,7 +54,7 @@ class Found:
     page: Path
 
 
-def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> Found:
+def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> Analysis:
     """Analyse the network of a checkpoint, see `analysis`. Refused where it or its data cannot be read."""
     with refusing():
         if images is not None and images < FEWEST:
@@ -67,8 +67,8 @@ def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> F
 def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Add the analysis to a finished run that was trained without it."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
-    found = analyze(out_dir / "best.ckpt", out_dir, machine, images=None)
-    done |= {"result": done["result"] | found.numbers}
+    result = analyze(out_dir / "best.ckpt", out_dir, machine, images=None)
+    done |= {"result": done["result"] | result.numbers}
     write_record(out_dir / "run.json", done)
     return done
 
@@ -82,7 +82,7 @@ def analysis(
     out: Path,
     *,
     images: int | None = None,
-) -> Found:
+) -> Analysis:
     """Write analysis.html and the folder analysis/ with each picture and the numbers into `out`.
 
     task: with the weights of `ckpt`, for robustness, which all ranks measure together; the rest is left to the first.
@@ -91,11 +91,11 @@ def analysis(
     if not data.splits:
         data.setup("")
     robust, left_out = robustness(draft, trainer, task, data, images)
-    found = Found({}, {}, [], out / "analysis.html")
+    result = Analysis({}, {}, [], out / "analysis.html")
     if trainer.is_global_zero:
-        found = look(draft, ckpt, data, out, robust, left_out, trainer.strategy.root_device)
+        result = look(draft, ckpt, data, out, robust, left_out, trainer.strategy.root_device)
     trainer.strategy.barrier()
-    return found
+    return result
 
 
 def look(
@@ -106,7 +106,7 @@ def look(
     robust: dict[str, float],
     left_out: list[str],
     device: torch.device,
-) -> Found:
+) -> Analysis:
     """Measure, draw and write."""
     checkpoint, source = read_checkpoint(ckpt), data.source
     net = build_net(restored(checkpoint["patchbench"]), source)
@@ -126,13 +126,13 @@ def look(
         paths[name] = folder / f"{name}.png"
         paths[name].write_bytes(picture)
     text = page(title(origin["factors"]), command_line(origin["factors"]), measures, numbers, drawn, left_out)
-    found = Found(numbers, paths, left_out, out / "analysis.html")
-    for path, content in ((folder / "numbers.json", json.dumps(numbers, indent=2) + "\n"), (found.page, text)):
+    result = Analysis(numbers, paths, left_out, out / "analysis.html")
+    for path, content in ((folder / "numbers.json", json.dumps(numbers, indent=2) + "\n"), (result.page, text)):
         write_whole(path, content)
-    print(f"{len(paths)} pictures and {len(numbers)} numbers of the input stage: {found.page}", flush=True)
+    print(f"{len(paths)} pictures and {len(numbers)} numbers of the input stage: {result.page}", flush=True)
     for line in left_out:
         print(f"  left out: {line}", flush=True)
-    return found
+    return result
 
 
 def robustness(

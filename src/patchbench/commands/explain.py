@@ -114,9 +114,9 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
 def checkpoint_alone(ckpt: str, given: Sequence[str]) -> dict[str, Any]:
     """ValueError if options were given that the checkpoint decides."""
     keys = [argument.lstrip("+~").split("=")[0] for argument in given]
-    if odd := [argument for argument, key in zip(given, keys, strict=True) if key not in BESIDE_CKPT]:
+    if surplus := [argument for argument, key in zip(given, keys, strict=True) if key not in BESIDE_CKPT]:
         raise ValueError(
-            f"ckpt={ckpt} brings the configuration that it was trained with: leave out {' '.join(odd)}, "
+            f"ckpt={ckpt} brings the configuration that it was trained with: leave out {' '.join(surplus)}, "
             f"or leave out ckpt; with it go only {', '.join(BESIDE_CKPT[1:])}"
         )
     return read_checkpoint(ckpt)

@@ -179,6 +179,6 @@ def checkpoint_to_resume(
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     """Options and knobs that two runs differ in, four at most."""
     ours, theirs = here["compared"], there["compared"]
-    odd = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
-    listed = ", ".join(f"{path}={theirs.get(path)} there, {ours.get(path)} here" for path in odd[:4])
-    return listed + ", ..." * (len(odd) > 4)
+    differing = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
+    listed = ", ".join(f"{path}={theirs.get(path)} there, {ours.get(path)} here" for path in differing[:4])
+    return listed + ", ..." * (len(differing) > 4)

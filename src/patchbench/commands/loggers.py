@@ -79,10 +79,10 @@ def log_analysis(
     from patchbench.commands.analyze import analysis  # with what draws and fits, which few runs need
 
     with refusing(BadImage):
-        found = analysis(draft, trainer, task, data, out_dir / "best.ckpt", out_dir)
-    meter.write(trainer, found.numbers)
+        result = analysis(draft, trainer, task, data, out_dir / "best.ckpt", out_dir)
+    meter.write(trainer, result.numbers)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            for name, path in found.pictures.items():
+            for name, path in result.pictures.items():
                 logger.log_image(f"analysis/{name}", [str(path)], step=trainer.global_step)
-    return found.numbers
+    return result.numbers

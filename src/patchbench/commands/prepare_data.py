@@ -33,9 +33,9 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
         made_from: Any = OmegaConf.to_container(wanted.data, resolve=True)
         command = f"{PREPARE} {shlex.join(given)}"
         meta = write_cache(build_source(wanted), out, made_from=made_from, command=command, workers=workers)
-    kept = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
-    counts = ", ".join(f"{count:,} {name}" for name, count in kept.items())
-    left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(kept.values())
+    images = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
+    counts = ", ".join(f"{count:,} {name}" for name, count in images.items())
+    left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(images.values())
     bad = f"; {left_out:,} that do not decode were left out" if left_out else ""
     say(f"{out} holds {counts} images of {spell_size(meta['img_size'])} pixels{bad}")
     for whose in ("source", "measured"):

@@ -95,11 +95,11 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
 
 def explain(error: Exception) -> str:
     """Say in one line what Hydra says in a paragraph."""
-    said = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return f"cannot read the argument {error.override!r}: write group=option, knob=value, or 'knob=[a,b]' in quotes"
-    if found := re.search(r"Could not (?:find|load) '(.+)/(\S+)'", said):
-        group, option = found.groups()
+    if match := re.search(r"Could not (?:find|load) '(.+)/(\S+)'", text):
+        group, option = match.groups()
         if option in EXTRAS:
             extra = EXTRAS[option]
             return f"{group}={extra} needs packages that are not installed: pip install -e '.[{extra}]'"
@@ -107,13 +107,13 @@ def explain(error: Exception) -> str:
         close = nearest(option, options)
         hint = f"did you mean {group}={close[0]}? " if close else ""
         return f"{group}={option} is no option: {hint}{group} may be {', '.join(options)}"
-    if found := re.search(r"Could not override '(.+?)'", said):
-        return f"no option {found[1]!r}: {did_you_mean(found[1])}; python train.py --help lists all"
-    if found := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+).*full_key: (\S+)", said):
-        return f"{found[3]}={found[1]} must be of type {found[2]}; python train.py --help shows its default"
-    if found := re.search(r"Missing mandatory value: (\S+)", said):
-        return f"{found[1]} must be given: {found[1]}=<value>"
-    return said
+    if match := re.search(r"Could not override '(.+?)'", text):
+        return f"no option {match[1]!r}: {did_you_mean(match[1])}; python train.py --help lists all"
+    if match := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+).*full_key: (\S+)", text):
+        return f"{match[3]}={match[1]} must be of type {match[2]}; python train.py --help shows its default"
+    if match := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{match[1]} must be given: {match[1]}=<value>"
+    return text
 
 
 def did_you_mean(key: str) -> str:

@@ -75,8 +75,10 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
         *(f"{group}={option}" for group, option in options.items()),
     ]
     cfg = without_hydra(composed(chosen))
-    kept = {name: part for name, part in origin["config"].items() if name not in ("trainer", "logger", "eval")}
-    values = [(path.lstrip("."), value) for path, value in leaves(kept, "") if path.rpartition(".")[2] not in BUILDING]
+    stored = {name: part for name, part in origin["config"].items() if name not in ("trainer", "logger", "eval")}
+    values = [
+        (path.lstrip("."), value) for path, value in leaves(stored, "") if path.rpartition(".")[2] not in BUILDING
+    ]
     values += [(path, value) for path, value in origin["compared"].items() if path.endswith("._target_")]
     for follows in (False, True):  # first what others point to; after that, only what does not follow from it
         for path, value in values:

@@ -45,10 +45,10 @@ def choose(table: pd.DataFrame) -> pd.DataFrame:
     Of equals the first is chosen; a run without a result counts as the worst.
     """
     named = table["arm"].str.split(" | ", n=1, expand=True, regex=False)
-    found = table[["part"]].assign(arm=named[0], setting=named[1])
-    found["val/acc_best"] = pd.to_numeric(table.get("val/acc_best", pd.Series(index=table.index))).fillna(-1.0)
-    best = found.groupby(["part", "arm"])["val/acc_best"].transform("idxmax")
-    return found.assign(chosen=found.index == best)
+    tuned = table[["part"]].assign(arm=named[0], setting=named[1])
+    tuned["val/acc_best"] = pd.to_numeric(table.get("val/acc_best", pd.Series(index=table.index))).fillna(-1.0)
+    best = tuned.groupby(["part", "arm"])["val/acc_best"].transform("idxmax")
+    return tuned.assign(chosen=tuned.index == best)
 
 
 def best(study: Study, scale: str, folder: Path) -> Study:

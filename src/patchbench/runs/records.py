@@ -75,10 +75,10 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def how_it_ended(folder: Path) -> str:
     """Status of a run without a record, by the end of its log.txt if it has one."""
     log = folder / "log.txt"
-    said = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log.exists() else ""
-    if "Diverged" in said:
+    ending = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log.exists() else ""
+    if "Diverged" in ending:
         return "diverged"
-    return "failed" if "Error" in said or "error:" in said else "unfinished"
+    return "failed" if "Error" in ending or "error:" in ending else "unfinished"
 
 
 def device(machine: Mapping[str, Any]) -> str:

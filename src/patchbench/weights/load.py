@@ -45,18 +45,18 @@ def load(net: ViT, init_from: str) -> str:
 
     head = state.get("head.weight")
     if head is None or head.shape != own["head.weight"].shape:
-        held = "none" if head is None else f"{len(head)} classes"
-        remarks.append(f"the head is new: {held} there, {len(own['head.weight'])} here")
+        classes = "none" if head is None else f"{len(head)} classes"
+        remarks.append(f"the head is new: {classes} there, {len(own['head.weight'])} here")
         state |= {name: own[name] for name in ("head.weight", "head.bias")}
     if weights.pool != net.pool:
         remarks.append(f"the head reads model.pool={net.pool}, in training it read {weights.pool}")
 
-    odd = [name for name in sorted({*state, *own}) if name not in state or name not in own]
-    if odd:
+    differing = [name for name in sorted({*state, *own}) if name not in state or name not in own]
+    if differing:
         raise ValueError(
             f"model.init_from={init_from} is another architecture: "
-            + ", ".join(f"{name} is only {'there' if name in state else 'here'}" for name in odd[:4])
-            + (", ..." if len(odd) > 4 else "")
+            + ", ".join(f"{name} is only {'there' if name in state else 'here'}" for name in differing[:4])
+            + (", ..." if len(differing) > 4 else "")
             + ": choose a plain Vision Transformer of timm's, or the options this checkpoint was trained with"
         )
     unequal = [name for name in own if state[name].shape != own[name].shape]
@@ -91,10 +91,10 @@ def refuse_another_shape(net: ViT, weights: Weights, init_from: str) -> None:
         "num_prefix_tokens": layout.num_prefix_tokens,
         "num_heads": layout.num_heads,
     }
-    odd = [knob for knob, value in there.items() if value != here[knob]]
-    if odd:
-        found = " ".join(f"model.{knob}={here[knob]:g}" for knob in odd)
-        cure = " ".join(f"model.{knob}={there[knob]:g}" for knob in odd)
+    differing = [knob for knob, value in there.items() if value != here[knob]]
+    if differing:
+        found = " ".join(f"model.{knob}={here[knob]:g}" for knob in differing)
+        cure = " ".join(f"model.{knob}={there[knob]:g}" for knob in differing)
         raise ValueError(f"model.init_from={init_from} was trained otherwise than {found}: use {cure}")
     if weights.patches != isinstance(net.embed, ConvEmbed | LinearEmbed):
         raise ValueError(
