@@ -106,8 +106,6 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             load_weights(task, read_checkpoint(out_dir / "best.ckpt")["state_dict"])
             result |= test(trainer, task, data)
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
-        if cfg.logger.tables:
-            log_predictions(trainer, task, data, out_dir)
         left_out = skipped(trainer, data)
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
@@ -118,8 +116,10 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             "environment": environment(),
             "execution": execution(),
         }
-        write_record(record, done)
+        write_record(record, done)  # before anything that may still fail
         drop_earlier(out_dir)
+        if cfg.logger.tables:
+            log_predictions(trainer, task, data, out_dir)
         if cfg.analyze:
             result |= log_analysis(ready.draft, trainer, task, data, meter, out_dir)
             write_record(record, done)
