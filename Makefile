@@ -24,10 +24,10 @@ dashboard: $(READY) ## a page over all runs on disk, for a browser, without a se
 	$(RUN) scripts/dashboard.py $(ARGS)
 
 test: $(READY) ## set up, then run the tests
-	$(RUN) -m pytest -n auto --maxprocesses 8 $(ARGS)
+	$(RUN) -m pytest -n auto $(ARGS)
 
 test-all: $(READY) ## the slow ones as well
-	$(RUN) -m pytest -n auto --maxprocesses 8 -m '' $(ARGS)
+	$(RUN) -m pytest -n auto -m '' $(ARGS)
 
 check: $(READY) ## lint, format, types
 	$(RUN) -m ruff check

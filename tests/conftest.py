@@ -14,11 +14,17 @@ import torchmetrics.classification  # noqa: F401
 from support import command_in, configure
 
 from patchbench.commands.build import build_net, build_source
+from patchbench.machine import cores
 from patchbench.train.trainer import quiet
 
 gc.freeze()  # imported modules stay: a collection, which statsmodels asks for in every call, need not go through them
 torch.set_num_threads(1)  # tests run side by side
 quiet()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores, since tests also wait: for servers, time limits, networks that are not."""
+    return min(8, cores() + 1)
 
 
 def pytest_unconfigure() -> None:
