@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from support import CONF, MICRO, ROOT, composed_once, configure, options, record, run, train_in
 
+from patchbench.commands import folder
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config import identity
@@ -365,6 +366,28 @@ def test_a_run_of_other_code_says_so_and_a_refused_rerun_removes_nothing(tmp_pat
     assert anew["code"] == done["code"]
     assert anew["result"]["test/loss"] == done["result"]["test/loss"]
     assert not (tmp_path / "run" / "earlier").exists()
+
+
+def test_a_process_killed_while_it_drops_the_earlier_run_leaves_the_new_one_as_it_is(tmp_path, monkeypatch):
+    run(tmp_path / "run", *MICRO, "epochs=1")
+    removed = []
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == folder.EARLIER and removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        path.unlink_(missing_ok)
+
+    monkeypatch.setattr(Path, "unlink_", Path.unlink, raising=False)
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(tmp_path / "run", *MICRO, "epochs=1", "rerun=true")
+    monkeypatch.undo()
+    assert (tmp_path / "run" / folder.EARLIER / "run.json").exists(), "the record goes last"
+    new = (tmp_path / "run" / "best.ckpt").read_bytes()
+    run(tmp_path / "run", *MICRO, "epochs=1")
+    assert (tmp_path / "run" / "best.ckpt").read_bytes() == new
+    assert not (tmp_path / "run" / folder.EARLIER).exists()
 
 
 def test_a_folder_that_holds_another_run_is_refused_with_the_difference(tmp_path):

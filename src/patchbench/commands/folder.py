@@ -108,7 +108,7 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
     here, there = out_dir, out_dir / EARLIER
     first = anew and rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if first and (here / "run.json").exists():
-        shutil.rmtree(there, ignore_errors=True)
+        drop_earlier(out_dir)
         move(here, there)
     elif first:
         remove(here)  # of a run that was cut off
@@ -134,7 +134,9 @@ def recover(out_dir: Path) -> None:
 @rank_zero_only
 def drop_earlier(out_dir: Path) -> None:
     """Remove the run that was set aside."""
-    shutil.rmtree(out_dir / EARLIER, ignore_errors=True)
+    if (earlier := out_dir / EARLIER).is_dir():
+        remove(earlier)
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def move(source: Path, target: Path) -> None:
@@ -146,8 +148,8 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the files of a run."""
-    for name in FILES:
+    """Remove the files of a run, its record last: without it, `recover` takes the rest for a run being set aside."""
+    for name in reversed(FILES):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -88,6 +88,11 @@ def identity_of(cfg: DictConfig, choices: Mapping[str, str]) -> str:
     default: in an option of the baseline whatever that is, in other options where it is off (null, false, 0, empty).
     So an option may get a new knob, with a default that changes nothing, and every run stays the run that it is.
     """
+    return identify(compared(cfg, choices), cfg, choices)
+
+
+def identify(found: Mapping[str, Any], cfg: DictConfig, choices: Mapping[str, str]) -> str:
+    """Identity of the options and knobs that `compared` found; see `identity_of`."""
     own = defaults(cfg, choices)
 
     def counts(path: str, value: Any) -> bool:
@@ -96,7 +101,7 @@ def identity_of(cfg: DictConfig, choices: Mapping[str, str]) -> str:
         known = listed(path, choices)
         return not same(value, known.get(path, own[path])) or (not known and own[path] not in OFF)
 
-    counted = {path: whole(value) for path, value in compared(cfg, choices).items() if counts(path, value)}
+    counted = {path: whole(value) for path, value in found.items() if counts(path, value)}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
 
 

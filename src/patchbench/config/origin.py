@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config.compose import composed, without_hydra
-from patchbench.config.identity import BUILDING, compared, factors_of, identity_of, leaves, listed, same
+from patchbench.config.identity import BUILDING, compared, factors_of, identify, leaves, listed, same
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
 from patchbench.runs.provenance import changed, code, module_of
@@ -25,15 +25,15 @@ def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
 
     choices: the option taken in each group.
     """
-    levels = factors_of(cfg, choices)
+    levels, found, parts = factors_of(cfg, choices), compared(cfg, choices), dict(targets(cfg))
     return {
-        "identity": identity_of(cfg, choices),
+        "identity": identify(found, cfg, choices),
         "name": display_name(levels),
         "factors": levels,
         "options": {group: choices[group] for group in GROUPS if group != "pos"} | {"pos": sorted(cfg.pos)},
-        "compared": compared(cfg, choices),
-        "targets": {path: name if module_of(name) is None else name.rpartition(".")[2] for path, name in targets(cfg)},
-        "code": code([*(name for _, name in targets(cfg)), *TRUNK]),
+        "compared": found,
+        "targets": {path: name if module_of(name) is None else name.rpartition(".")[2] for path, name in parts.items()},
+        "code": code([*parts.values(), *TRUNK]),
         "config": OmegaConf.to_container(without_hydra(cfg), resolve=True),
     }
 

@@ -18,8 +18,6 @@ class Composed:
     """The properties of a cell that follow from its configuration."""
 
     cfg: DictConfig
-    options: Mapping[str, str]  # the one taken in each group
-    identity: str
     origin: Mapping[str, Any]  # see config/origin.py
     folder: Path
     rerun: bool
@@ -79,7 +77,7 @@ class Cell:
         if not (self.composed and self.facts):
             return None
         budget = self.composed.cfg.budget.value
-        return self.composed.setting, work(self.composed.options["budget"], budget, self.facts.gmacs)
+        return self.composed.setting, work(self.composed.origin["options"]["budget"], budget, self.facts.gmacs)
 
 
 def work(unit: str, budget: float, gmacs: float) -> float:

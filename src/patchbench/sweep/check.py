@@ -52,8 +52,6 @@ def compose_cell(overrides: list[str]) -> Composed | str:
     alike = {key: value for key, value in config.items() if key not in ("seed", "runs_dir", "rerun", "ckpt")}
     return Composed(
         cfg=cfg,
-        options=choices,
-        identity=origin["identity"],
         origin=origin,
         folder=folder,
         rerun=cfg.rerun,

@@ -187,8 +187,9 @@ def mark_known(cells: list[Cell]) -> None:
     for cell in cells:
         if not cell.composed:
             continue
-        cell.same_as = runs.get(cell.composed.identity)
-        runs.setdefault(cell.composed.identity, cell)
+        identity = cell.composed.origin["identity"]
+        cell.same_as = runs.get(identity)
+        runs.setdefault(identity, cell)
         other = folders.setdefault(str(cell.folder), cell)
         if cell.same_as:
             cell.state = "same"
@@ -210,7 +211,7 @@ def has_all(cell: Cell) -> bool:
     except (FileNotFoundError, ValueError):  # the latter for the cell itself to refuse
         return False
     assert cell.composed
-    if record["identity"] != cell.composed.identity:  # for the cell itself to refuse
+    if record["identity"] != cell.composed.origin["identity"]:  # for the cell itself to refuse
         return False
     cell.other_code = bool(changes(record, cell.composed.origin))
     return answered(record, cell.composed.cfg) and analysed(record, cell.composed.cfg)

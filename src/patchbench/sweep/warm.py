@@ -58,19 +58,26 @@ def run_cell(
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, leave)  # before and after training, end by way of `finally`
-    own_fork_server()
-    own_media_folder()
     threading.Thread(target=end_with_parent, args=(grace_s,), daemon=True).start()
     if threads:
         torch.set_num_threads(threads)
+    try:
+        run_as_main(script, arguments)
+    finally:
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+
+
+def run_as_main(script: str, arguments: Sequence[str]) -> None:
+    """Run a script in this fork, which gets a fork server and a media folder of its own."""
+    own_fork_server()
+    own_media_folder()
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).parent)
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # multiprocessing does not call them at the end of a fork
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
 
 
 def follow_parent() -> None:
