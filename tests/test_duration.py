@@ -8,6 +8,8 @@ import pytest
 import torch
 from support import NOISY, configure, cut_at, metrics, run, weights
 
+from patchbench.commands.build import build_trainer, prepare_data
+from patchbench.commands.draft import build_duration, draft
 from patchbench.config.errors import Refused
 from patchbench.config.identity import identity_of
 
@@ -33,6 +35,22 @@ def test_a_budget_of_flops_buys_fewer_steps_where_one_costs_more(tmp_path, micro
         spent[patch] = steps
         assert steps * each <= 2e9 < (steps + 1) * each
     assert spent[4] < spent[8]
+
+
+def test_a_budget_of_flops_counts_once_what_is_computed_once_a_step(tmp_path, micro):
+    """A kernel that is resampled for each batch costs an image more only by its share."""
+
+    def steps(*overrides: str) -> int:
+        cfg = configure(
+            *micro, "trainer=cpu", "data.img_size=32", "patch=8", "budget=flops", "budget.value=2e10", *overrides
+        )
+        run = draft(cfg)
+        data = prepare_data(cfg, run.source, build_trainer(cfg, tmp_path, [], epochs=1))
+        return build_duration(run, data).spent(lambda: 1.0)
+
+    conv = steps("embed=conv")
+    assert 0.9 * conv < steps("embed=flexi") < conv
+    assert 0.9 * conv < steps("embed=conv", "pos=relbias_mlp") < conv
 
 
 def test_a_budget_of_seconds_is_about_used_up(tmp_path, micro):

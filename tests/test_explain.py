@@ -60,6 +60,8 @@ def test_every_embedding_has_a_page_with_its_own_numbers(explain, embed):
         assert f"{cost.num_tokens:,}" in said
         assert f"{cost.params:,}" in said
         assert f"{cost.macs / 1e9:.4g}" in said
+        assert ("once a step" in said) == (cost.macs_per_step > 0)
+        assert f"{cost.macs_per_step / 1e9:.4g}" in said
         assert "×".join(map(str, cost.grid_size)) in said
     assert "no place is filled" in done.words
 

@@ -50,7 +50,7 @@ class SlowToValidate(pl.Callback):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Meter:
-    meter = Meter(4, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1_000_000))
+    meter = Meter(4, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1_000_000, macs_per_step=4_000_000))
     task = task_for(Slow(), 10, 24, "optim.label_smoothing=0.0", "optim.clip_grad=null")
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -84,7 +84,10 @@ def test_waiting_for_data_is_its_share(measured):
 def test_tokens_and_flops_follow_from_images(measured):
     final = measured.summary()
     assert final["final/tokens_per_s"] == pytest.approx(5 * final["final/images_per_s"])
-    assert final["final/tflops_per_gpu"] == pytest.approx(6e6 * final["final/images_per_s"] / 1e12)
+    per_image = 6 * (1e6 + 4e6 / BATCH)
+    assert final["final/tflops_per_gpu"] == pytest.approx(per_image * final["final/images_per_s"] / 1e12)
+    latest = measured.latest
+    assert latest["throughput/tflops_per_gpu"] == pytest.approx(per_image * latest["throughput/images_per_s"] / 1e12)
     assert "final/mfu" not in final, "no peak is known for a CPU"
 
 

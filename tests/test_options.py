@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from support import CONF, composed_once, configure, options, shuffle_patches
 from timm.layers import apply_rot_embed_cat
+from torch.utils.flop_counter import FlopCounterMode
 
 from patchbench.commands.build import build_net, build_source
 from patchbench.config.identity import reads
@@ -330,6 +331,19 @@ def test_cost_of_an_embedding_is_counted_without_computing_it(embed):
     assert counted.macs > 0
     assert net.training
     assert net.embed(torch.empty(2, 3, 32, 48, device="meta")).shape[1:3] == counted.grid_size
+
+
+@pytest.mark.parametrize("embed", options("embed"))
+def test_a_batch_costs_what_its_images_cost_and_what_is_computed_once_a_step(embed):
+    for pos in options("pos"):
+        with torch.device("meta"):
+            net = network(embed, pos, "patch=8", "model=micro", "data.img_size=[32,48]")
+        counted = cost(net, net.layout, 3, (32, 48))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net.eval()(torch.empty(32, 3, 32, 48, device="meta"))
+        assert 2 * (32 * counted.macs + counted.macs_per_step) == counter.get_total_flops(), pos
+        once = embed == "flexi" or pos in ("relbias_mlp", "fourier")
+        assert (counted.macs_per_step > 0) == once == ("model/gmacs_per_step" in counted.facts()), pos
 
 
 def test_combinations_are_free_where_places_differ_and_refused_where_they_do_not():

@@ -19,7 +19,7 @@ from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
 from patchbench.config.plan import cells, identities, overrides, parts_at, read_study, studies
 from patchbench.runs.records import load
-from patchbench.study.numbers import pareto
+from patchbench.study.numbers import pareto, train_gflops
 from patchbench.study.stats import t_estimate
 
 
@@ -212,6 +212,12 @@ def test_the_table_of_all_studies_needs_no_runs(runs, experiments):
     text = (experiments / "positions" / "report.md").read_text()
     [said] = [table for table in tables(text) if "true if" in table[0]]
     assert said[0]["measured"] in row["effect, 95 % interval"]
+
+
+def test_training_computation_has_the_share_of_an_image_in_what_a_step_computes_once():
+    cells = pd.DataFrame({"model/gmacs": [1.0, 2.0], "model/gmacs_per_step": [None, 8.0], "batch_size": [2, 4]})
+    assert train_gflops(cells).tolist() == [6.0, 24.0]
+    assert train_gflops(cells[["model/gmacs", "batch_size"]]).tolist() == [6.0, 12.0], "no run has such a part"
 
 
 def test_the_pareto_front_has_what_nothing_beats():

@@ -103,7 +103,7 @@ def images_at_once(cfg: DictConfig, trainer: pl.Trainer) -> int:
 
 def build_duration(draft: Draft, data: Batches) -> Duration:
     """ValueError if the budget does not hold a step; where the data are not read yet, that shows later."""
-    duration = Duration(instantiate(draft.cfg.budget), data, draft.cost.train_flops)
+    duration = Duration(instantiate(draft.cfg.budget), data, draft.cost.train_flops(draft.cfg.batch_size))
     if data.splits:
         duration.check()
     return duration

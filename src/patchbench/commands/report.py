@@ -15,7 +15,7 @@ from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import curves, load
 from patchbench.study import pages
 from patchbench.study.claim import Comparison, Part, Study
-from patchbench.study.numbers import Report
+from patchbench.study.numbers import Report, train_gflops
 from patchbench.study.verdict import Judgement, judge
 
 VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # factors of arms; `data` makes the parts
@@ -171,7 +171,7 @@ def report_all(experiments: Path = EXPERIMENTS) -> Path:
 def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
     """Validation accuracy after each epoch of every finished run, and the cost up to that epoch."""
     tables = []
-    for row in table[table["status"] == "done"].to_dict("records"):
+    for row in table.assign(gflops=train_gflops(table))[table["status"] == "done"].to_dict("records"):
         score = curves(runs_dir / row["run"], "val/acc")
         images = score.index.to_numpy(dtype=float) * row["batch_size"]
         tables.append(
@@ -182,7 +182,7 @@ def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
                     "seed": row["seed"],
                     "step": score.index,
                     "epoch": np.arange(1, len(score) + 1),
-                    "gflops": images * 6 * row["model/gmacs"],
+                    "gflops": images * row["gflops"],
                     "s": images / row["final/images_per_s"],
                     "score": score.to_numpy(),
                 }

@@ -163,10 +163,11 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
         compile_blocks(net)
     images, costs = images_at_once(cfg, trainer), plan.cost
+    per_step = f" and {costs.macs_per_step / 1e9:.3g} a step" if costs.macs_per_step else ""
     tokens = f", {spell_size(costs.grid_size)} patches, {costs.num_tokens:,} tokens" if costs.grid_size else ""
     headline = (
         f"{spell_size(plan.source.img_size)} pixels{tokens}; "
-        f"{costs.params:,} parameters, {costs.macs / 1e9:.3g} GMACs an image, "
+        f"{costs.params:,} parameters, {costs.macs / 1e9:.3g} GMACs an image{per_step}, "
         f"about {needed.step(images) / GIB:.2g} GiB for {images} images at a time"
     )
     return Ready(origin, trainer, task, data, meter, stop, plan, views, ckpt, headline, remarks)

@@ -118,6 +118,7 @@ METRICS = {
     "params": Metric("parameters", "", LESS),
     "params_m": Metric("parameters", "million", LESS),
     "gmacs": Metric("multiply-accumulates per image", "GMAC", LESS),
+    "gmacs_per_step": Metric("multiply-accumulates per step beside those of images", "GMAC", LESS),
     "gflops_fwd": Metric("forward computation per image", "GFLOP", LESS),
     "gflops_train": Metric("training computation per image", "GFLOP", LESS),
     "wall_s": Metric("wall time", "s", LESS, main="time"),

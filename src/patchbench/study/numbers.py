@@ -122,6 +122,13 @@ def mean(cells: pd.DataFrame, name: str) -> float:
     return float(pd.to_numeric(cells[name]).mean()) if name in cells else math.nan
 
 
+def train_gflops(cells: pd.DataFrame) -> pd.Series:
+    """Training computation of an image in each run, with its share of what the network computes once a step."""
+    names = ["model/gmacs", "model/gmacs_per_step", "batch_size"]
+    per_image, per_step, images = (pd.to_numeric(cells.reindex(columns=names)[name]) for name in names)
+    return 6 * (per_image + (per_step / images).fillna(0))
+
+
 def memory(cells: pd.DataFrame) -> float:
     """Peak memory of the GPU, or of the host where there is no GPU."""
     of_gpu = mean(cells, "final/gpu_peak_allocated_gib")
@@ -140,7 +147,7 @@ def cost_table(report: Report, part: Part) -> pd.DataFrame:
                 "final/images_per_s": mean(cells, "final/images_per_s"),
                 "memory": memory(cells),
                 "model/tokens": mean(cells, "model/tokens"),
-                "model/gflops_train": 6 * mean(cells, "model/gmacs"),
+                "model/gflops_train": float(train_gflops(cells).mean()),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -10,7 +10,7 @@ throughput/tokens_per_s          the same in tokens of the trunk, prefix include
 throughput/images_per_s_per_gpu   per device, of whatever kind
 throughput/step_ms               mean time of an optimizer step, slowest rank
 throughput/data_wait_ms, _frac   host time from the end of a batch to the start of the next, slowest rank
-throughput/tflops_per_gpu        6 x forward multiply-accumulates per image x images/s; nothing recomputed is counted
+throughput/tflops_per_gpu        6 x forward multiply-accumulates of images and steps / s; nothing recomputed is counted
 throughput/mfu                   the same over the dense bf16 peak, where the precision is bf16 and the peak known
 memory/gpu_peak_allocated_gib    most that tensors took in the window, largest over ranks
 memory/gpu_peak_reserved_gib     most that the allocator held, largest over ranks
@@ -44,7 +44,7 @@ class Meter(pl.Callback):
         self.every, self.cost = every, cost
         self.latest: dict[str, float] = {}
         self.step_s = array("d")
-        self.images = self.seconds = self.waited = 0.0  # over the whole run, steady steps only
+        self.images = self.seconds = self.waited = self.flops = 0.0  # over the whole run, steady steps only
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.warm = False
@@ -168,6 +168,8 @@ class Meter(pl.Callback):
             slowest = trainer.strategy.reduce(slowest, reduce_op="max")
         seconds, wait = slowest.tolist()
         self.images, self.seconds, self.waited = self.images + images, self.seconds + seconds, self.waited + wait
+        flops = self.cost.train_flops(images, self.window_steps)
+        self.flops += flops
         rate = images / seconds
         row = {
             "throughput/images_per_s": rate,
@@ -175,12 +177,12 @@ class Meter(pl.Callback):
             "throughput/step_ms": 1000 * seconds / self.window_steps,
             "throughput/data_wait_ms": 1000 * wait / self.window_steps,
             "throughput/data_wait_frac": wait / seconds,
-            "throughput/tflops_per_gpu": self.cost.train_flops * rate / world / 1e12,
+            "throughput/tflops_per_gpu": flops / seconds / world / 1e12,
         }
         if self.cost.num_tokens:
             row["throughput/tokens_per_s"] = rate * self.cost.num_tokens
         if self.peak:
-            row["throughput/mfu"] = self.cost.train_flops * rate / world / self.peak
+            row["throughput/mfu"] = flops / seconds / world / self.peak
         return row
 
     def memory(self, trainer: pl.Trainer) -> dict[str, float]:
@@ -219,7 +221,7 @@ class Meter(pl.Callback):
                 "final/step_ms_median": 1000 * statistics.median(self.step_s),
                 "final/step_ms_p95": 1000 * sorted(self.step_s)[int(0.95 * len(self.step_s))],
                 "final/data_wait_frac": self.waited / self.seconds,
-                "final/tflops_per_gpu": self.cost.train_flops * rate * share / 1e12,
+                "final/tflops_per_gpu": self.flops / self.seconds * share / 1e12,
             }
             if self.cost.num_tokens:
                 final["final/tokens_per_s"] = rate * self.cost.num_tokens

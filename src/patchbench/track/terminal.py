@@ -25,6 +25,7 @@ ROWS = (
     ("GPU memory, peak", "{final/gpu_peak_allocated_gib}, {final/gpu_peak_reserved_gib} reserved"),
     ("memory, peak", "{final/cpu_rss_gib} resident"),
     ("network", "{model/params} parameters, {model/gmacs} per image"),
+    ("network", "{model/params} parameters, {model/gmacs} per image and {model/gmacs_per_step} per step"),
     ("input stage", "{model/grid} patches, {model/tokens} tokens"),
     ("wall time", "{time/wall_s}"),
 )

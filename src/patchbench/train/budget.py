@@ -57,8 +57,8 @@ class Duration(pl.Callback):
     A checkpoint stores the number of steps, so that a resumed training has the same end and the same learning rates.
     """
 
-    def __init__(self, budget: Budget, data: Batches, flops_per_image: int) -> None:
-        self.budget, self.data, self.flops_per_image = budget, data, flops_per_image
+    def __init__(self, budget: Budget, data: Batches, flops_per_step: int) -> None:
+        self.budget, self.data, self.flops_per_step = budget, data, flops_per_step
         self.total: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,8 +79,7 @@ class Duration(pl.Callback):
 
     def spent(self, seconds_per_step: Callable[[], float]) -> int:
         """Number of steps that spend the budget."""
-        flops_per_step = self.data.batch_size * self.flops_per_image
-        return self.budget(Pace(self.data.steps_per_epoch(), flops_per_step, seconds_per_step))
+        return self.budget(Pace(self.data.steps_per_epoch(), self.flops_per_step, seconds_per_step))
 
     def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         each = self.data.steps_per_epoch()

@@ -2,27 +2,27 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from patchbench.measure.places import PLACES
-from patchbench.nets.cost import Cost, Memory
+from patchbench.nets.cost import Cost, Memory, macs_by_module
 
 
 @dataclass(frozen=True)
 class CostBreakdown:
-    """Parameters and multiply-accumulates for one image: of the network, and of the parts of its input stage.
+    """Parameters and multiply-accumulates: of the network, and of the parts of its input stage. The trunk is the rest.
 
-    The trunk is the rest.
+    macs: for each image. macs_per_step: for a batch, whatever the number of its images.
     """
 
     name: str
     cost: Cost
     embed_params: int
     embed_macs: int
+    embed_macs_per_step: int
     position_params: int
     position_macs: int
+    position_macs_per_step: int
     activations: int  # bytes that training stores for one image, by estimate
 
     @property
@@ -39,20 +39,23 @@ def break_down(name: str, net: nn.Module, cost: Cost, memory: Memory, shape: tup
 
     shape: channels, height and width of an image.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(torch.empty(1, *shape, device="meta"))
-    flops = counter.get_flop_counts()
+    in_chans, *img_size = shape
+    counted = [macs_by_module(net, images, in_chans, (img_size[0], img_size[1])) for images in (1, 2)]
 
-    def macs(*parts: str) -> int:
-        """A module that serves several blocks counts once for each use."""
+    def macs(*parts: str) -> tuple[int, int]:
+        """MACs for each image, and for each step. A module that serves several blocks counts once for each use."""
         keys = []
         for part in parts:
             module = getattr(net, part)
             several = isinstance(module, nn.ModuleList | nn.ModuleDict)
             keys += [f"{part}.{i}" for i, _ in module.named_children()] if several else [part]
-        return sum(sum(flops.get(f"{type(net).__name__}.{key}", {}).values()) for key in keys) // 2
+        names = [f"{type(net).__name__}.{key}" for key in keys]
+        one, two = (sum(sum(found.get(name, {}).values()) for name in names) for found in counted)
+        return two - one, 2 * one - two
 
     def params(*parts: str) -> int:
         return sum(p.numel() for n, p in net.named_parameters() if n.split(".")[0] in parts)
 
-    return CostBreakdown(name, cost, params("embed"), macs("embed"), params(*PLACES), macs(*PLACES), memory.per_image)
+    return CostBreakdown(
+        name, cost, params("embed"), *macs("embed"), params(*PLACES), *macs(*PLACES), activations=memory.per_image
+    )

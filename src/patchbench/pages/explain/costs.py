@@ -10,6 +10,10 @@ from patchbench.pages.explain.explanation import Explanation
 
 def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]]:
     """Rows of the table of costs: a name, and a cell for each network."""
+    per_step = [
+        ("GMACs once a step: embedding", [giga(b.embed_macs_per_step) for b in breakdowns]),
+        ("GMACs once a step: position", [giga(b.position_macs_per_step) for b in breakdowns]),
+    ]
     return [
         ("grid", ["×".join(map(str, b.cost.grid_size or ())) for b in breakdowns]),
         ("tokens", [f"{b.cost.num_tokens:,}" for b in breakdowns]),
@@ -21,6 +25,7 @@ def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]
         ("GMACs: position", [giga(b.position_macs) for b in breakdowns]),
         ("GMACs: trunk", [giga(b.trunk_macs) for b in breakdowns]),
         ("GMACs: all", [giga(b.cost.macs) for b in breakdowns]),
+        *(row for row in per_step if set(row[1]) != {"0"}),
         ("activations in training, MiB", [f"{b.activations / 2**20:,.1f}" for b in breakdowns]),
     ]
 
