@@ -232,6 +232,27 @@ def test_alibi_is_the_distance_times_the_slopes_of_the_paper():
         assert bias[head, i, j].item() == pytest.approx(-math.dist(places[i], places[j]) / 2 ** (head + 1))
 
 
+# Of get_slopes in the code of Press et al. (attention_with_linear_biases) and of Fuller et al. (CROMA): -log2 of each.
+POWERS_OF_TWO = {
+    1: [8],
+    2: [4, 8],
+    4: [2, 4, 6, 8],
+    8: [1, 2, 3, 4, 5, 6, 7, 8],
+    16: [0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8],
+}
+OTHERS = {3: [2], 5: [1], 6: [1, 3], 7: [1, 3, 5], 9: [0.5], 10: [0.5, 1.5], 11: [0.5, 1.5, 2.5]}
+OTHERS |= {12: [0.5, 1.5, 2.5, 3.5], 13: [0.5, 1.5, 2.5, 3.5, 4.5], 14: [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]}
+OTHERS |= {15: [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5]}
+
+
+@pytest.mark.parametrize("heads", range(1, 17))
+def test_the_slopes_of_alibi_are_those_of_the_published_code(heads):
+    below = max(n for n in POWERS_OF_TWO if n <= heads)
+    expected = POWERS_OF_TWO[below] + OTHERS.get(heads, [])
+    bias = Alibi2d(Layout((1, 2), 4 * heads, heads), resize="extrapolate")((1, 2))
+    assert (-(-bias[:, 0, 1]).log2()).tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("grid_size", GRIDS)
 def test_peg_is_timms(grid_size):
     scheme, theirs = PEG(Layout(grid_size, 8, 1), kernel_size=3, padding="zeros"), PosConv(8, 8)

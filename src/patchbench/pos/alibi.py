@@ -1,5 +1,7 @@
 """Attention that fades with distance on the grid (Press et al., 2022; in two dimensions Fuller et al., 2023, CROMA)."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from patchbench.pos.grid import RESIZE, coordinates
 
 
 class Alibi2d(nn.Module):
-    """bias[head, i, j] = -slope[head] * |place(i) - place(j)|, slopes falling geometrically to 1/256 in the last head.
+    """bias[head, i, j] = -slope[head] * |place(i) - place(j)|, with the slopes of `slopes`.
 
     resize="extrapolate" measures distance in patches on every grid, the purpose of ALiBi; "interpolate" in patches of
     the grid that the scheme was built for. The bias takes heads * n * n numbers for n patches, once for all layers, and
@@ -29,11 +31,21 @@ class Alibi2d(nn.Module):
         rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
         by_row, by_col = (x[:, None] - x for x in (rows, cols))
         distance = torch.hypot(by_row[:, None, :, None], by_col[None, :, None, :]).flatten(2, 3).flatten(0, 1)
-        heads = self.layout.num_heads
-        slopes = 2.0 ** (-8 / heads * torch.arange(1, heads + 1, device=device))
-        return -slopes[:, None, None] * distance
+        return -torch.tensor(slopes(self.layout.num_heads), device=device)[:, None, None] * distance
 
     def forward(self, grid_size: Size) -> Float[Tensor, "heads n n"]:
         if grid_size == self.layout.grid_size:
             return self.table
         return self.compute(grid_size, self.table.device).to(self.table)
+
+
+def slopes(num_heads: int) -> list[float]:
+    """List the slope of each head, as the code of Press et al. and of Fuller et al. has them.
+
+    For a power of two they fall geometrically to 1/256 in the last head, as in the paper. Otherwise those of the power
+    of two below come first, then every second of the power of two above.
+    """
+    power = 2 ** int(math.log2(num_heads))
+    if power == num_heads:
+        return [2 ** (-8 * head / num_heads) for head in range(1, num_heads + 1)]
+    return slopes(power) + slopes(2 * power)[::2][: num_heads - power]
