@@ -28,6 +28,13 @@ def test_the_kernel_is_that_of_timm(base, patch, interpolation, antialias):
     torch.testing.assert_close(embed(images), conv(images), atol=1e-4, rtol=1e-4)
 
 
+def test_the_default_is_the_published_resize(build):
+    """tf.image.resize in the code of Beyer et al.: bilinear, no antialiasing."""
+    embed = build("embed=flexi", "model=micro", "data.img_size=32", "patch=8").embed
+    expected = resample_patch_embed(embed.proj.weight.detach(), [8, 8], "bilinear", antialias=False)
+    torch.testing.assert_close(embed.kernel((8, 8)), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_at_its_own_size_the_kernel_is_the_one_that_is_learned():
     embed = flexi(8, 8)
     torch.testing.assert_close(embed.kernel((8, 8)), embed.proj.weight)

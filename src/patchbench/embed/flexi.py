@@ -15,6 +15,9 @@ class FlexiEmbed(nn.Module):
     """Learn kernels of `base_patch` pixels, and resample them to the patch size in every forward pass.
 
     The resampled kernel maps a resized patch to nearly the same token as the learned kernel maps the original patch.
+    interpolation, antialias: of that resizing; bilinear and false are those of Beyer et al., bicubic and true timm's.
+    Kernels start with variance 1 / fan-in at `base_patch`, as published: tokens of other patches start larger or
+    smaller.
     train_patches: each training batch draws one of these sizes; evaluation, and an empty list, use `patch_size`.
     ValueError if patches of one of these sizes do not cover the image, unless `pad`.
     """
