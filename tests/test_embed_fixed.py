@@ -93,6 +93,43 @@ def test_a_fit_repeats_to_the_bit_and_survives_patches_that_hardly_differ():
     assert one.coefficients(grey).abs().max() < 100, "what three equal channels cannot show is not blown up"
 
 
+@pytest.mark.parametrize("eps", [0.0, 1e-5])
+@pytest.mark.parametrize("level", [0.0, 1.7])
+@pytest.mark.parametrize("varying", [0, 5, 24])
+def test_whitening_leaves_out_what_does_not_vary(eps, level, varying):
+    """Borders of digits are black in every image, and images may be constant."""
+    images = torch.full((200, 3, 16, 24), level)
+    images[..., :varying] = torch.randn(200, 3, 16, varying)
+    embed = fixed("whitened", eps=eps, patch=[16, 24])
+    embed.fit(images)
+    seen = embed.coefficients(images).flatten(0, 2)
+    assert embed.basis.isfinite().all()
+    rank = min(3 * 16 * varying, 199)
+    if eps == 0:
+        torch.testing.assert_close(seen.std(0, correction=0)[:rank], torch.ones(rank), atol=1e-2, rtol=0)
+        assert not embed.basis[rank:].any()
+    assert seen.std(0)[rank:].max() < 1e-2
+
+
+def test_coefficients_are_computed_in_full_float32_and_nothing_else_is(monkeypatch):
+    embed, seen = fixed("dct"), []
+    linear = torch.nn.functional.linear
+
+    def recorded(*arguments):
+        seen.append(torch.get_float32_matmul_precision())
+        return linear(*arguments)
+
+    monkeypatch.setattr("torch.nn.functional.linear", recorded)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as the trainer does on a GPU
+    try:
+        embed(torch.randn(2, 3, 16, 24))
+        assert seen == ["highest", "high"], "the basis, then the projection"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_before_its_fit_a_fitted_basis_gives_no_number_and_a_checkpoint_brings_it():
     images = torch.randn(50, 3, 16, 24)
     fitted, loaded = fixed("pca"), fixed("pca")

@@ -111,6 +111,21 @@ def test_a_step_in_bf16_is_that_of_float32_on_a_cpu(device, embed, pos, traceabl
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_a_whitened_basis_is_not_rounded_where_products_are(build, device):
+    """TF32, which a trainer allows on a GPU, keeps 10 bits: whitening would blow its rounding up."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        embed = build("embed=fixed", "embed.basis=whitened", "model=micro", "data.img_size=32", "patch=8").embed
+        images = torch.randn(64, 3, 32, 32).cumsum(3)
+        embed.fit(images)
+        exact = (embed.patches(images.double()) - embed.mean.double()) @ embed.basis.double().T
+        assert away(embed.to(device).coefficients(images.to(device)).double().cpu(), exact) < 1e-5
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 def test_a_run_on_this_device_tells_its_speed_and_its_memory(tmp_path, micro, device):
     accelerator = "gpu" if device == "cuda" else "cpu"
     train_in(configure(*micro, f"trainer.accelerator={accelerator}", "logger=csv"), tmp_path)

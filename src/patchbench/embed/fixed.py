@@ -1,6 +1,7 @@
 """Patch embedding through a given basis: coefficients of each patch, then a learned projection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -87,9 +88,11 @@ class FixedEmbed(nn.Module):
         return self.proj(self.coefficients(images))
 
     def coefficients(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w k"]:
-        """Compute the input of the projection in float32: whitening would amplify the rounding of bfloat16."""
+        """Compute the input of the projection in full float32: whitening would amplify the rounding of other types."""
         device = images.device.type
-        with torch.autocast("cpu" if device == "meta" else device, enabled=False):  # there is no autocast for meta
+        autocast = torch.autocast("cpu" if device == "meta" else device, enabled=False)  # there is none for meta
+        # A compiled graph has the precision that was set when it was compiled.
+        with autocast, nullcontext() if torch.compiler.is_compiling() else full_float32():
             return F.linear(self.patches(images.float()) - self.mean, self.basis)
 
     def patches(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w v"]:
@@ -119,14 +122,31 @@ class FixedEmbed(nn.Module):
         rows *= np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(1)])[:, None]
         if self.whiten:
             # Directions in which patches hardly differ would become noise: eps, a share of the largest variance,
-            # limits their amplification (Coates et al., 2011).
-            rows /= np.sqrt(variance + self.eps * variance[0] + np.finfo(float).tiny)[:, None]
+            # limits their amplification. (Coates et al., 2011, add 0.1, whatever the variances.) Where no more than
+            # rounding is left to divide by, as of constant images, the coefficient is 0.
+            variance = variance + self.eps * variance[0]
+            rounding = values * np.finfo(float).eps * np.trace(square) / count
+            rows /= np.sqrt(np.where(variance > rounding, variance, np.inf))[:, None]
         self.basis.copy_(torch.from_numpy(rows))
         self.mean.copy_(torch.from_numpy(mean))
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute products of float32 matrices without TF32. Elsewhere the trainer allows it, which is faster."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def plane_basis(rows: Float[Tensor, "p p"], cols: Float[Tensor, "q q"]) -> Float[Tensor, "n n"]:
-    """Combine bases of the two axes, both in order of frequency, to a basis of the plane, low frequencies first."""
+    """Combine bases of the two axes, both in order of frequency, to a basis of the plane, low frequencies first.
+
+    The order is by distance from frequency 0, rows before columns where it ties; it is not the zigzag of JPEG.
+    """
     p, q = len(rows), len(cols)
     by_frequency = sorted(((u / p) ** 2 + (v / q) ** 2, u, v) for u in range(p) for v in range(q))
     order = torch.tensor([u * q + v for _, u, v in by_frequency], device=rows.device)
