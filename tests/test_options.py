@@ -322,6 +322,25 @@ def test_embedding_accepts_larger_images_than_it_was_built_for(embed):
     assert tokens.shape[1:3] == net.embed.grid_size
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("pos", options("pos"))
+def test_a_scheme_has_the_type_of_its_network_on_every_grid(pos, dtype):
+    net = network("conv", pos, "patch=8", "model=micro", "data.img_size=32").to(dtype)
+    for img_size in ((32, 32), (24, 40)):
+        logits = net(torch.randn(2, 3, *img_size, dtype=dtype))
+        assert logits.dtype == dtype
+        assert logits.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore")  # that a trace is for one size, and that torch has something newer
+@pytest.mark.parametrize("embed", options("embed"))
+def test_an_embedding_can_be_traced(embed):
+    """Counters of FLOPs and exporters that are older than torch.export trace a network."""
+    net = network(embed, "none", "patch=8", "model=micro", "data.img_size=32").eval()
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(torch.jit.trace(net, images)(images), net(images))
+
+
 @pytest.mark.parametrize("embed", options("embed"))
 def test_cost_of_an_embedding_is_counted_without_computing_it(embed):
     with torch.device("meta"):

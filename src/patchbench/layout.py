@@ -55,5 +55,10 @@ def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: b
 
 def padded(images: Float[Tensor, "b c H W"], patch_size: Size, pad: bool) -> Float[Tensor, "b c H2 W2"]:
     """Add rows and columns of zeros at the bottom and right, up to whole patches. ValueError if any, unless `pad`."""
-    _, (bottom, right) = cover(images.shape[2:], patch_size, pad)
+    _, (bottom, right) = cover(img_size_of(images), patch_size, pad)
     return F.pad(images, (0, right, 0, bottom))
+
+
+def img_size_of(images: Float[Tensor, "b c H W"]) -> Size:
+    """Read the size of images as whole numbers: while torch traces a network, a shape consists of tensors."""
+    return int(images.shape[2]), int(images.shape[3])

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchbench.checks import Size, size, spell
-from patchbench.layout import cover
+from patchbench.layout import cover, img_size_of
 
 
 class OverlapEmbed(nn.Module):
@@ -74,7 +74,7 @@ class OverlapPatchEmbed(nn.Module):
 
     The number of tokens is that of `conv`. The window is centred on its patch; pixels outside the image are zero. A
     window as wide as the patch gives `conv`. The published window is centred on the first pixel of the patch, so that
-    narrower windows would miss the last pixels.
+    narrower windows would miss the last pixels; and there a LayerNorm follows the convolution, which is not here.
     ValueError for a kernel smaller than the patch, and if the patches do not cover the image, unless `pad`.
     """
 
@@ -102,7 +102,7 @@ class OverlapPatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        _, (bottom, right) = cover(images.shape[2:], self.patch_size, self.pad)
+        _, (bottom, right) = cover(img_size_of(images), self.patch_size, self.pad)
         y, x = self.around
         padding = (x // 2, x - x // 2 + right, y // 2, y - y // 2 + bottom)
         return self.proj(F.pad(images, padding)).permute(0, 2, 3, 1)

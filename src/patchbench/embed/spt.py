@@ -15,6 +15,7 @@ from patchbench.layout import cover, padded
 class ShiftedPatchEmbed(nn.Module):
     """Stack the image and four copies, shifted diagonally by half a patch; cut, normalise and project.
 
+    The order of the copies is that of the paper, up-left first; the authors' code starts with down-right.
     A token sees 5 * in_chans * P * P values from a window of twice the patch; pixels outside the image are zero.
     ValueError if a side of the patch is 1, or if the patches do not cover the image, unless `pad`.
     """
@@ -37,6 +38,6 @@ class ShiftedPatchEmbed(nn.Module):
         images = padded(images, self.patch_size, self.pad)
         p, q = self.patch_size
         dy, dx = p // 2, q // 2
-        shifts = [F.pad(images, (x, -x, y, -y)) for y in (-dy, dy) for x in (-dx, dx)]  # up-left first, as published
+        shifts = [F.pad(images, (x, -x, y, -y)) for y in (-dy, dy) for x in (-dx, dx)]
         patches = rearrange(torch.cat([images, *shifts], 1), "b c (h p) (w q) -> b h w (c p q)", p=p, q=q)
         return self.proj(self.norm(patches))

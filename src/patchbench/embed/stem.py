@@ -17,7 +17,8 @@ class OverlapStackEmbed(nn.Module):
     """Repeat `Conv2d(kernel_size=5, stride=2)` down to the grid of the patch: overlapping, with the tokens of `conv`.
 
     The width doubles up to embed_dim. Norm and activation stand between two convolutions; the last convolution is the
-    projection. Patch 2 has one convolution. ValueError unless the patch is a power of two from 2 on.
+    projection. Patch 2 has one convolution. As of every padded stride, the window of a token is centred half a patch
+    less half a pixel before the middle of its patch. ValueError unless the patch is a power of two from 2 on.
     """
 
     def __init__(
@@ -57,8 +58,11 @@ class OverlapStackEmbed(nn.Module):
 class StemEmbed(nn.Module):
     """Apply early convolutions (Xiao et al., 2021): 3x3 of stride 2 with norm and activation, then a 1x1 projection.
 
-    The width doubles up to embed_dim. The authors remove one block of the trunk to compensate the cost; `model.depth`
-    does that. ValueError unless the patch is a power of two from 2 on.
+    The width doubles up to embed_dim: at patch 16 the authors' stem for widths of 192 and 384 (1GF, 4GF). For 768 and
+    1024 (18GF, 36GF) theirs has seven convolutions, of widths 64, 128, 128, 256, 256, 512 and embed_dim, and takes
+    fewer parameters. The authors remove one block of the trunk to compensate the cost; `model.depth` does that.
+    The window of a token is centred half a patch less half a pixel before the middle of its patch.
+    ValueError unless the patch is a power of two from 2 on.
     """
 
     def __init__(

@@ -74,7 +74,8 @@ class ViT(nn.Module):
     The first prefix token is the class token, the others are registers (Darcet et al., 2024); no prefix token has a
     place on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens.
     residual: dtype of the residual stream under autocast, `float32` or `bfloat16`.
-    With a class token and without position, the network is timm's `VisionTransformer`, parameter by parameter.
+    With a class token and without position, the network is timm's `VisionTransformer`, parameter by parameter; only
+    prefix tokens start elsewhere, with a standard deviation of 0.02, and there with 1e-6.
     """
 
     def __init__(

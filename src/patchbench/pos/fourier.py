@@ -48,7 +48,7 @@ class Fourier(nn.Module):
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
         grid_size, rows, cols = (x.shape[1], x.shape[2]), self.rows, self.cols
         if grid_size != self.grid_size:
-            rows, cols = coordinates(grid_size, self.grid_size, self.resize, rows.device)
+            rows, cols = (x.to(rows) for x in coordinates(grid_size, self.grid_size, self.resize, rows.device))
         # No matrix product: autocast would round it.
         angles = rows[:, None, None] * self.freqs[0] + cols[:, None] * self.freqs[1]
         features = torch.cat([angles.cos(), angles.sin()], dim=-1) * self.fc1.in_features**-0.5

@@ -32,7 +32,8 @@ def relative_index(grid_size: Size, table_for: Size, device: torch.device | None
 class RelBias(nn.Module):
     """Look up the bias of each displacement in a learned table, one for each head.
 
-    resize="interpolate" resamples the table to the displacements of a new grid (as TinyViT does, Wu et al., 2022);
+    resize="interpolate" resamples the table to the displacements of a new grid, as TinyViT does (Wu et al., 2022; its
+    code without the antialiasing of ours);
     "extrapolate" keeps the table, and displacements beyond it count as its largest (Shaw et al., 2018).
     For n patches the bias takes heads * n * n numbers per layer and the index 8 n * n bytes. The bias excludes flash
     attention.
@@ -98,7 +99,8 @@ class RelBiasMlp(nn.Module):
     def forward(self, grid_size: Size) -> Float[Tensor, "heads n n"]:
         places, index = self.places, self.index
         if grid_size != self.grid_size:
-            places, index = self.log_spaced(grid_size, index.device), relative_index(grid_size, grid_size, index.device)
+            places = self.log_spaced(grid_size, index.device).to(places)
+            index = relative_index(grid_size, grid_size, index.device)
         # Swin v2 does not subtract 0.5: a softmax over patches alone ignores a constant. But the bias of prefix tokens
         # is zero, and every patch would start with an advantage of gain / 2 over them.
         table = self.gain * (self.fc2(F.relu(self.fc1(places))).sigmoid() - 0.5)

@@ -30,6 +30,8 @@ def check_rope(option: str, layout: Layout, temperature: float, resize: str) -> 
 class AxialRope(nn.Module):
     """Rotate half of a head's channels by the row, half by the column: attention sees displacement, not position.
 
+    Frequencies are temperature ** -(i / n), i from 0 to n - 1. The first half of the channels turns by the row, as in
+    EVA-02; in the code of Heo et al. by the column.
     resize="extrapolate" continues the rotation beyond the grid that the scheme was built for (Heo et al., 2024);
     "interpolate" scales a new grid to it (Fang et al., 2023, EVA-02). ValueError unless 4 divides head_dim.
     """
@@ -57,7 +59,8 @@ class AxialRope(nn.Module):
 class MixedRope(nn.Module):
     """Learn the frequencies along x and along y for each pair of channels of each head, so also along diagonals.
 
-    Frequencies fall from 1 to 1 / temperature in two orthogonal directions, drawn at random for each head.
+    Initial frequencies are temperature ** -(i / n), i from 0 to n - 1, in two orthogonal directions, which are drawn at
+    random for each head.
     `resize` is that of `AxialRope`. ValueError unless 4 divides head_dim.
     """
 

@@ -19,7 +19,11 @@ def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch
 
 
 def sincos_2d(rows: Float[Tensor, " h"], cols: Float[Tensor, " w"], embed_dim: int, temperature: float) -> Tensor:
-    """Code rows and columns: h w d, a quarter of the channels each for sin(row), sin(col), cos(row), cos(col)."""
+    """Code rows and columns: h w d, a quarter of the channels each for sin(row), sin(col), cos(row), cos(col).
+
+    Frequencies are temperature ** -(i / n), i from 0 to n - 1, as in the code of Chen et al. (MoCo v3). Theirs has the
+    quarters in another order, sin(row), cos(row), sin(col), cos(col).
+    """
     quarter = embed_dim // 4
     omega = temperature ** -(torch.arange(quarter, device=rows.device) / quarter)
     angles = axial_angles(rows, cols, omega)
