@@ -1,22 +1,24 @@
-"""Evidence from a GPU in one file: the tests that need a GPU, and the speed and memory of training.
+"""Evidence from a GPU in one file: limits of the device, speed and memory of training, peers, and the tests.
 
-python scripts/gpu_evidence.py                  within 8 minutes, into benchmarks/<device>-<date>.json
+python scripts/gpu_evidence.py                  within 9 minutes, into benchmarks/<device>-<date>.json
+python scripts/gpu_evidence.py seconds=300      what there is time for; the goal's row comes first
 python scripts/gpu_evidence.py device=cpu       tiny networks on the CPU, to see that it runs; its figures mean nothing
 python scripts/gpu_evidence.py out=<folder>     the file into another folder
 
-Every row of the table is a run of train.py on random images, with the largest batch of a short list that fits.
+The file is written after every item, so whatever ends this early leaves what was measured.
 """
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,121 +26,110 @@ from patchbench.checks import one_of
 from patchbench.config.arguments import errors_in_one_line, read
 
 ROOT = Path(__file__).parents[1]
-LIMIT_S = 470.0  # of 8 minutes; the rest is for imports
-TABLE_S = 270.0  # of these, what the table may take
-STEPS = 23  # of which 3 warm up
-IMAGENET = "data=random data.img_size=224 patch=16"
-ROWS: dict[str, tuple[str, list[int]]] = {
-    "Ti/16": (f"model=tiny {IMAGENET}", [1024, 512, 256]),
-    "S/16": (f"model=small {IMAGENET}", [1024, 512, 256]),
-    "B/16": (f"model=base {IMAGENET}", [512, 256, 128, 64]),
-    "L/16": (f"model=large {IMAGENET}", [256, 128, 64, 32]),
-    "B/8": (f"model=base {IMAGENET} patch=8", [128, 64, 32, 16]),
-    "Ti, 5x5 stride 2, 32 px": ("model=tiny embed=overlap data=random data.img_size=32", [1024, 512, 256]),
-    "Ti, 5x5 stride 2, 224 px": (
-        "model=tiny embed=overlap data=random data.img_size=224 max_gmacs=1000",
-        [64, 32, 16, 8],
-    ),
-}
-REHEARSAL: dict[str, tuple[str, list[int]]] = {
-    "micro/8": ("model=micro data=random data.img_size=32 patch=8 max_gmacs=1e-6", [64, 16]),
-    "micro, 5x5 stride 2": ("model=micro embed=overlap data=random data.img_size=16 compile=false", [2**20, 16]),
-}
-FIGURES = ("images_per_s", "tokens_per_s", "step_ms_median", "step_ms_p95", "data_wait_frac", "tflops_per_gpu", "mfu")
-MEMORY = ("gpu_peak_allocated_gib", "gpu_peak_reserved_gib", "gpu_alloc_retries", "cpu_rss_gib")
+Item = tuple[str, float, Callable[[], Any]]  # a name, about how many seconds it takes, and what measures it
 
 
 def main(arguments: list[str]) -> None:
+    began = time.perf_counter()
     with errors_in_one_line():
-        options = read(__doc__, arguments, {"device": "cuda", "out": None}).options
+        options = read(__doc__, arguments, {"device": "cuda", "out": None, "seconds": "540"}).options
         kind, folder = options["device"], Path(options["out"] or ROOT / "benchmarks")
         one_of("device", kind, ("cuda", "cpu"))
+        if not options["seconds"].isdigit():
+            raise ValueError(f"seconds={options['seconds']} is no number of seconds: use seconds=300")
         import torch  # seconds of imports, not needed for --help
-
-        from patchbench.machine import whole_file
-        from patchbench.runs.provenance import environment
 
         if kind == "cuda" and not torch.cuda.is_available():
             raise ValueError("torch sees no CUDA GPU here: use device=cpu to see that this command runs")
-    started = time.perf_counter()
+    from patchbench.commands.bench_gpu import Evidence
+    from patchbench.config.names import register
+    from patchbench.runs.provenance import environment
+
+    register()
     date = datetime.now(UTC)
-    rehearsal = kind == "cpu"
-    rows = [
-        measure(name, command, sizes, kind, started + TABLE_S)
-        for name, (command, sizes) in (REHEARSAL if rehearsal else ROWS).items()
-    ]
-    tests = run_tests(kind, started + LIMIT_S)
-    evidence = {
+    facts = {
         "date": date.isoformat(timespec="seconds"),
-        "rehearsal": rehearsal,
+        "rehearsal": kind == "cpu",
         "device": device(kind),
         **environment(),
-        "rows": rows,
-        "tests": tests,
-        "wall_s": time.perf_counter() - started,
     }
-    name = re.sub(r"[^a-z0-9]+", "-", evidence["device"]["name"].lower()).strip("-")
-    path = folder / f"{name}-{date:%Y-%m-%d}.json"
-    with whole_file(path) as file:
-        file.write(json.dumps(evidence, indent=2) + "\n")
-    print(f"wrote {path}: {sum('images_per_s' in row for row in rows)} of {len(rows)} rows, {tests['counts']}")
+    name = re.sub(r"[^a-z0-9]+", "-", facts["device"]["name"].lower()).strip("-")
+    evidence = Evidence(folder / f"{name}-{date:%Y-%m-%d}.json", facts, began + float(options["seconds"]))
+    for item in items(kind, evidence):
+        evidence.add(*item)
+    evidence.facts["wall_s"] = time.perf_counter() - began
+    evidence.write()
+    done = [item for item in facts["items"].values() if not {"error", "left_out"} & set(map(str, item))]
+    print(f"wrote {evidence.path}: {len(done)} of {len(facts['items'])} items")
 
 
-def measure(name: str, arguments: str, sizes: list[int], device: str, deadline: float) -> dict[str, Any]:
-    """Return a row of the table: its figures, or the reason why there are none."""
-    row: dict[str, Any] = {"name": name, "arguments": arguments}
-    for size in sizes:
-        left = deadline - time.perf_counter()
-        if left < 5:
-            return row | {"left_out": "no time was left"}
-        more = [f"batch_size={size}", f"data.train_size={STEPS * size}", f"data.eval_size={min(size, 64)}"]
-        more += [
-            "epochs=1",
-            "log_every=10",
-            "logger=none",
-            f"trainer.accelerator={'gpu' if device == 'cuda' else device}",
-        ]
-        with tempfile.TemporaryDirectory() as folder:
-            line = [sys.executable, str(ROOT / "train.py"), *arguments.split(), *more, f"runs_dir={folder}"]
-            done = finished(line, left)
-            records = list(Path(folder).rglob("run.json"))
-            if records:
-                result = json.loads(records[0].read_text())["result"]
-                figures = {k: result[f"final/{k}"] for k in (*FIGURES, *MEMORY) if f"final/{k}" in result}
-                model = {k: result[f"model/{k}"] for k in ("tokens", "params_m", "gmacs")}
-                print(f"{name}: {figures['images_per_s']:,.0f} images/s at {size} images a step", flush=True)
-                return row | {"batch_size": size} | model | figures
-        if done is None:
-            return row | {"left_out": f"{size} images a step took longer than the {left:.0f} s that were left"}
-        row["larger"] = f"{size} images a step: {reason(done)}"
-    return row | {"left_out": "none of the batches fits"}
+def items(kind: str, evidence: Any) -> list[Item]:
+    """List what is measured, the most important first."""
+    import torch
+
+    from patchbench.commands import bench_gpu as bench
+
+    on, real = torch.device(kind), kind == "cuda"
+    base = f"model=base {bench.IMAGENET}" if real else "model=micro data=random data.img_size=32 patch=8"
+    size, steps = (256, 150) if real else (16, 12)
+
+    def run(more: str = "", of: str = base, batch: int = size, steps: int = 40) -> Callable[[], Any]:
+        short = steps if real else 12
+        return partial(bench.trained, f"{of} {more}", batch_size=batch if real else 16, steps=short, device=kind)
+
+    def model(name: str, patch: int = 16, img_size: int = 224) -> str:
+        shape = f"data=random data.num_classes=1000 data.img_size={img_size} patch={patch}"
+        return f"model={name} {shape}" if real else base
+
+    def alone(peer: str | None = None) -> Callable[[], Any]:
+        return partial(bench.bare, base, batch_size=size, steps=30 if real else 3, device=kind, peer=peer)
+
+    temporary = tempfile.mkdtemp()
+    return [
+        ("ceilings", 10, partial(bench.ceilings, on, 1 if real else 32)),
+        ("B/16", 30, run(steps=steps)),
+        ("B/16 profiled", 15, partial(bench.profiled, base, batch_size=size, device=kind)),
+        ("B/16 bare loop", 15, alone()),
+        ("B/16 timm, eager", 15, alone("vit_base_patch16_224" if real else "test_vit")),
+        ("B/16 residual=bfloat16", 20, run("residual=bfloat16")),
+        ("B/16 embed=linear", 20, run("embed=linear")),
+        ("B/16 pos=rope", 25, run("pos=rope")),
+        ("B/16 pos=relbias", 25, run("pos=relbias")),
+        ("B/16 pos=alibi", 25, run("pos=alibi")),
+        ("Ti/16", 20, run(of=model("tiny"), batch=1024)),
+        ("S/16", 20, run(of=model("small"), batch=512)),
+        ("L/16", 30, run(of=model("large"), batch=256)),
+        *((f"no reads, augment={a}", 6, partial(bench.reads, f"{SMALL} augment={a}", device=kind)) for a in AUGMENTS),
+        ("Ti/4 at 32 px, b128", 15, run(of=model("tiny", 4, 32), batch=128, steps=60)),
+        ("Ti/4 at 32 px, b1024", 15, run(of=model("tiny", 4, 32), batch=1024, steps=60)),
+        ("B/16 compile=false", 20, run("compile=false")),
+        (
+            "attention",
+            25,
+            partial(bench.attention, on, 64 if real else 2, 12, (64, 65, 196, 197, 784) if real else (9,)),
+        ),
+        ("Ti, 5x5 stride 2, 224 px", 25, run(of=f"{model('tiny')} embed=overlap max_gmacs=1000", batch=64, steps=10)),
+        ("processes", 60, partial(bench.runs_in_processes, ROOT, temporary, kind, 60.0)),
+        ("tests", 30, lambda: run_tests(kind, evidence.left() - 5)),
+    ]
 
 
-def finished(line: list[str], seconds: float) -> str | None:
-    """Return the output of a command on stdout and stderr; None if its time ran out."""
-    with suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
-        return done.stdout + done.stderr
-    return None
+SMALL = "model=micro data=random data.img_size=32 patch=8 compile=false"
+AUGMENTS = ("none", "light", "deit", "three")
 
 
-def reason(output: str) -> str:
-    """Return the last line of an output that names an error."""
-    lines = [line for line in output.splitlines() if re.search(r"error: |OutOfMemory|Error: ", line)]
-    return (lines or output.splitlines() or ["no output"])[-1][:300]
-
-
-def run_tests(device: str, deadline: float) -> dict[str, Any]:
-    """Run the tests marked `gpu`, as many as there is time for; on a CPU two tests of the same kind."""
-    chosen = ["-m", "gpu"] if device == "cuda" else ["-k", "step_in_bf16 and conv and rope", "-m", "not gpu"]
+def run_tests(device: str, seconds: float) -> dict[str, Any]:
+    """Run tests marked `gpu`: each scheme with one embedding, each embedding with one scheme; on a CPU two of them."""
+    chosen = ["-m", "gpu", "-k", "conv or learned or memory"]
+    if device == "cpu":
+        chosen = ["-k", "step_in_bf16 and conv and rope", "-m", "not gpu"]
     line = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--color=no", "tests/test_gpu.py", *chosen]
     workers = min(8, (os.cpu_count() or 1) // 2)
     if device == "cuda" and workers > 1 and importlib.util.find_spec("xdist"):
         line += ["-n", str(workers)]
     with tempfile.TemporaryFile("w+") as out:
         try:
-            left = max(1.0, deadline - time.perf_counter())
-            code = subprocess.run(line, cwd=ROOT, stdout=out, stderr=out, timeout=left, check=False).returncode
+            code = subprocess.run(line, cwd=ROOT, stdout=out, stderr=out, timeout=seconds, check=False).returncode
         except subprocess.TimeoutExpired:
             code = None
         out.seek(0)
@@ -160,17 +151,21 @@ def run_tests(device: str, deadline: float) -> dict[str, Any]:
 
 
 def device(kind: str) -> dict[str, Any]:
-    """Return name and software of the device."""
+    """Return name, software and clocks of the device, as it is before it works."""
     import torch
 
     if kind == "cpu":
         return {"name": "cpu"}
     properties = torch.cuda.get_device_properties(0)
-    facts = {"name": properties.name, "count": torch.cuda.device_count(), "memory_gib": properties.total_memory / 2**30}
+    facts: dict[str, Any] = {"name": properties.name, "count": torch.cuda.device_count()}
+    facts |= {"memory_gib": properties.total_memory / 2**30}
     facts |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    asked = ("driver_version", "clocks.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu")
     with suppress(OSError, subprocess.CalledProcessError):
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        facts["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        query = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
+        line = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        facts |= dict(zip(asked, map(str.strip, line.split(",")), strict=True))
+        facts["driver"] = facts.pop("driver_version")
     return facts
 
 

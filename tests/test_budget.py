@@ -81,7 +81,7 @@ import json, sys, psutil, torch
 from support import configure
 from patchbench.commands.build import build_net, build_source
 from patchbench.nets.cost import memory
-from patchbench.track.device import peak_resident_bytes, reset_peak_memory
+from patchbench.track.device import peak_resident_bytes, reset_peak_resident
 
 images, bf16 = int(sys.argv[1]), sys.argv[2] == "bf16"
 
@@ -100,7 +100,7 @@ step(build_net(cfg, source), 1)  # libraries load, thread pools start
 cfg = configure(*sys.argv[3:])
 source = build_source(cfg)
 before = psutil.Process().memory_info().rss
-reset_peak_memory(torch.device("cpu"))
+reset_peak_resident()
 net = build_net(cfg, source)
 step(net, images)
 taken = peak_resident_bytes() - before

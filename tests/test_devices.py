@@ -4,19 +4,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
 from support import ROOT, configure, options, record, train_in
 from timm.layers import convert_sync_batchnorm
 
+from patchbench.commands.build import build_augment, build_source
+from patchbench.commands.draft import check_run
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
+from patchbench.data.batches import Batches
 from patchbench.data.order import EvalOrder
 from patchbench.track.device import peak_of
 from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.trainer import chosen
 
 # 359 and 181 are odd, and no multiple of a batch
 RUN = [
@@ -214,12 +221,55 @@ def test_a_peak_is_that_of_the_device_and_not_of_one_with_a_longer_name():
         "NVIDIA A100-SXM4-80GB": 312e12,
         "NVIDIA L4": 121e12,
         "NVIDIA L40S": 362e12,
+        "NVIDIA A10G": 70e12,
+        "NVIDIA A10": 125e12,
+        "NVIDIA RTX 6000 Ada Generation": 364.2e12,
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb": None,
+        "AMD Instinct MI300X": 1307e12,
         "NVIDIA GeForce RTX 4090": 165.2e12,
         "NVIDIA RTX A1000 Laptop GPU": None,
         "Tesla T4": None,
         "NVIDIA T400": None,
     }
     assert {name: peak_of(name) for name in peaks} == peaks
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_bf16_is_chosen_only_where_the_gpu_computes_in_it(monkeypatch, native, precision):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
+    assert chosen(on_gpu=True) == precision
+    assert chosen(on_gpu=False) == "32-true"
+
+
+def test_a_check_puts_nothing_on_the_device(tmp_path, micro, monkeypatch):
+    resident = []
+    on_device = Batches.on_device
+    monkeypatch.setattr(Batches, "on_device", lambda self: resident.append(on_device(self)) or resident[-1])
+    cfg = configure(*micro, "trainer=cpu")
+    check_run(cfg, build_source(cfg), tmp_path)
+    assert resident
+    assert not any(resident)
+
+
+def test_the_tasks_of_srun_have_cores_of_their_own(micro, monkeypatch):
+    """Ranks that a launcher starts share the cores of the node."""
+    monkeypatch.setattr("patchbench.data.batches.cores", lambda: 2)
+    for name in ("NTASKS", "NTASKS_PER_NODE"):
+        monkeypatch.setenv(f"SLURM_{name}", "2")
+    for name in ("NODEID", "PROCID", "LOCALID"):
+        monkeypatch.setenv(f"SLURM_{name}", "0")
+    cfg = configure(*micro)
+    source = build_source(cfg)
+    workers = {}
+    for ranks in (SLURMEnvironment(auto_requeue=False), LightningEnvironment()):
+        shape: Any = {"batch_size": 4, "seed": 0, "workers": "auto", "limit": None, "room": 0}
+        data = Batches(source, build_augment(cfg, source), **shape)
+        data.trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", plugins=[ranks], logger=False)
+        data.setup("")
+        split = data.splits["train"]
+        monkeypatch.setattr(type(split), "slow", True)
+        workers[type(ranks)] = data.loader(split, data.train_order()).num_workers
+    assert workers == {SLURMEnvironment: 2, LightningEnvironment: 1}
 
 
 def test_memory_of_weights_is_shared_where_the_network_is(tmp_path, micro):

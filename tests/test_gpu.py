@@ -3,14 +3,24 @@
 On a CPU the same steps are taken in bf16 as they are, with every embedding and every scheme once.
 """
 
+import traceback
+
 import jaxtyping
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from support import configure, options, record, train_in
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from patchbench.commands.build import build_net, build_source, compile_blocks, instantiate
+from patchbench.commands.train import prepare
+from patchbench.config.origin import origin_of
+from patchbench.data.augment.crop import moved
+from patchbench.data.batches import Batches
 from patchbench.nets.vit import PLACES
 
 # torch.compile looks at what it is given
@@ -169,4 +179,116 @@ def test_blocks_share_their_graphs_however_deep_the_network(build, traceable, dr
     net(images).sum().backward()
     with torch.no_grad():
         net.eval()(images)
-    assert len(graphs) <= 4, "the first block drops nothing; and all of it again for evaluation"
+    assert len(graphs) == 2, "one for training, one for evaluation"
+
+
+def test_ddp_leaves_the_graph_of_a_block_whole(build, traceable, tmp_path, monkeypatch):
+    graphs = []
+    net = build("model=small", "model.depth=2")
+    as_it_is = torch.nn.Module.compile
+    backend = lambda graph, _: graphs.append(graph) or graph  # noqa: E731
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: as_it_is(self, backend=backend))
+    torch.compiler.reset()
+    compile_blocks(net)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", world_size=1, rank=0)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(net)
+        parallel(torch.randn(2, 3, 64, 64)).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("pos", [p for p in SCHEMES if p != "none"])
+def test_what_a_scheme_adds_to_a_block_is_one_graph_at_every_size(build, traceable, pos):
+    torch.compiler.reset()
+    graphs = []
+    net = build("model=micro", f"pos={pos}", "patch=16")
+    for part in (*net.rotation, *net.bias):
+        part.compile(backend=lambda graph, _: graphs.append(graph) or graph, fullgraph=True)
+    net.train()(torch.randn(2, 3, 64, 64)).sum().backward()
+    for size in ((64, 64), (96, 96), (48, 48), (64, 96)):
+        with torch.no_grad():
+            net.eval()(torch.randn(2, 3, *size))
+    assert len(graphs) <= 6 * bool(len(net.rotation) + len(net.bias)), "training, evaluation, other sizes, not square"
+
+
+class Device(TorchDispatchMode):
+    """Take batches and parameters for tensors of a device, and all that is made of them; list what reads them."""
+
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "bincount", "repeat_interleave")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = WeakTensorKeyDictionary()
+        self.reads: list[str] = []
+
+    def put(self, tensors: object) -> None:
+        for tensor in tree_leaves(tensors):
+            if isinstance(tensor, Tensor):
+                self.there[tensor] = True
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        there = any(isinstance(x, Tensor) and x in self.there for x in tree_leaves((args, kwargs)))
+        if there and func.overloadpacket.__name__ in self.READS:
+            calls = "".join(traceback.format_stack()[:-1])
+            if "F.one_hot" not in calls:  # it checks its labels on a CPU alone
+                self.reads.append(f"{func} in {calls}")
+        result = func(*args, **(kwargs or {}))
+        if there:
+            self.put(result)
+        return result
+
+
+@pytest.mark.parametrize("augment", options("augment"))
+def test_no_step_waits_for_the_device_at_a_terminal_either(tmp_path, micro, augment, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    device, steps = Device(), []
+    transfer, augmented = Batches.transfer_batch_to_device, Batches.on_after_batch_transfer
+
+    def arrives(self, batch, *rest):
+        arrived = transfer(self, batch, *rest)
+        device.put(arrived[:2])
+        return arrived
+
+    def ready(self, batch, index):
+        with device:
+            return augmented(self, batch, index)
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, task, *_):
+            if trainer.current_epoch == 1:
+                device.put([*task.parameters(), *task.buffers(), *trainer.callback_metrics.values()])
+                steps.append(device.__enter__())
+
+        def on_train_batch_end(self, trainer, task, *_):
+            if trainer.current_epoch == 1:
+                device.__exit__(None, None, None)
+
+    monkeypatch.setattr(Batches, "transfer_batch_to_device", arrives)
+    monkeypatch.setattr(Batches, "on_after_batch_transfer", ready)
+    command = [*micro, f"augment={augment}", "trainer=cpu", "logger=none", "limit_batches=6", "log_every=100"]
+    cfg = configure(*command)
+    made = prepare(cfg, origin_of(cfg, cfg.hydra.runtime.choices), tmp_path, anew=False, in_sweep=False)
+    made.trainer.callbacks.insert(0, Watch())
+    made.trainer.fit(made.task, made.data)
+    assert len(steps) == 6
+    assert device.reads == []
+
+
+def test_augmentation_sends_little_to_the_device():
+    """CUDA copies up to 64 KiB of memory that is not pinned without waiting for the device."""
+    sent = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor) and result.is_meta and args and not getattr(args[0], "is_meta", True):
+                sent.append(result.nbytes)
+            return result
+
+    images = torch.empty(1024, 3, 224, 224, dtype=torch.uint8, device="meta")
+    with Copies():
+        moved(images, torch.zeros(1024, 2, dtype=torch.int64), torch.zeros(1024, dtype=torch.bool), "reflect")
+    assert sent
+    assert max(sent) < 2**16

@@ -13,10 +13,10 @@ from support import task_for
 from torch.utils.data import DataLoader
 
 from patchbench.nets.cost import Cost
-from patchbench.track.device import GIB, peak_resident_bytes, reset_peak_memory
+from patchbench.track.device import GIB, peak_resident_bytes, reset_peak_resident
 from patchbench.track.meter import WARM_UP, Meter
 
-LOAD_S, STEP_S, BATCH = 0.02, 0.03, 8
+LOAD_S, STEP_S, WRITE_S, EVERY, BATCH = 0.02, 0.03, 0.1, 4, 8
 
 
 class Slow(torch.nn.Module):
@@ -48,9 +48,14 @@ class SlowToValidate(pl.Callback):
         time.sleep(0.5)
 
 
+class SlowToWrite(Meter):
+    def write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
+        time.sleep(WRITE_S)
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Meter:
-    meter = Meter(4, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1_000_000, macs_per_step=4_000_000))
+    meter = SlowToWrite(EVERY, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1_000_000, macs_per_step=4_000_000))
     task = task_for(Slow(), 10, 24, "optim.label_smoothing=0.0", "optim.clip_grad=null")
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -75,6 +80,14 @@ def test_a_step_is_its_loading_and_its_computing_and_nothing_of_validation(measu
     assert final["final/step_ms_p95"] >= final["final/step_ms_median"]
     assert final["final/images_per_s"] <= BATCH / step_s
     assert final["final/images_per_s"] >= 0.6 * BATCH / step_s, "half a second of validation per epoch would show"
+
+
+def test_pauses_between_windows_show_in_the_wall_rate_alone(measured):
+    final = measured.summary()
+    step_s = BATCH / final["final/images_per_s"]
+    expected = BATCH / (step_s + WRITE_S / EVERY)
+    assert final["final/images_per_s_wall"] == pytest.approx(expected, rel=0.15)
+    assert final["final/images_per_s_wall"] < 0.8 * final["final/images_per_s"]
 
 
 def test_waiting_for_data_is_its_share(measured):
@@ -109,10 +122,10 @@ def test_memory_of_a_process_is_that_of_its_children_but_not_of_other_ranks(rank
 
 
 def test_peak_memory_counts_what_was_freed_meanwhile_and_starts_again():
-    reset_peak_memory(torch.device("cpu"))
+    reset_peak_resident()
     before = peak_resident_bytes()
     block = torch.ones(GIB // 8)  # half a GiB of float32
     del block
     assert peak_resident_bytes() - before == pytest.approx(GIB / 2, rel=0.2)
-    reset_peak_memory(torch.device("cpu"))
+    reset_peak_resident()
     assert peak_resident_bytes() - before < GIB / 4

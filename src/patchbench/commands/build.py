@@ -101,8 +101,13 @@ def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], 
     return instantiate(cfg.trainer)(max_epochs=epochs, out_dir=out_dir, callbacks=callbacks)
 
 
-def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batches:
-    """Read the data now, on the first process of the node, so that what is wrong with it is said before training."""
+def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, room: int | None = None) -> Batches:
+    """Read the data now, on the first process of the node, so that what is wrong with it is said before training.
+
+    room: bytes of the device that a set held in memory may take; None: the share `resident` of what is free.
+    """
+    if room is None:
+        room = int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices))
     data = Batches(
         source,
         build_augment(cfg, source),
@@ -110,7 +115,7 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer) -> Batche
         seed=cfg.seed,
         workers=cfg.workers,
         limit=cfg.limit_batches,
-        room=int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices)),
+        room=room,
     )
     if trainer.local_rank == 0:
         data.trainer = trainer
@@ -168,6 +173,11 @@ def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[st
 
 
 def compile_blocks(net: Any) -> None:
-    """Compile each block by itself: as fast as the whole network, and compiled once for all blocks."""
-    for block in net.blocks:
-        block.compile()
+    """Compile each block by itself: as fast as the whole network, and compiled once for all blocks.
+
+    Modules that turn q and k, or shift the logits, are compiled as well: one takes up to 30 small operations a block.
+    """
+    torch._dynamo.config.optimize_ddp = False  # it would split the graph of a block, which is finer than DDP's buckets
+    for parts in ("blocks", "rotation", "bias"):
+        for part in getattr(net, parts, ()):
+            part.compile()

@@ -16,7 +16,7 @@ from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
 from patchbench.evaluate.robustness import Views, check_views, read_views
 from patchbench.nets.cost import Cost, Memory, cost, memory
-from patchbench.track.device import free_memory
+from patchbench.track.device import free_memory, free_memory_of_gpus
 from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.memory import MicroBatches, accumulation, refuse_what_cannot_fit
@@ -66,8 +66,13 @@ def draft(cfg: DictConfig, source: Source | None = None) -> Draft:
     return Draft(cfg, source, net, cost(net, net.layout, source.in_chans, source.img_size))
 
 
-def split_batch(draft: Draft, trainer: pl.Trainer, ckpt: Path | None) -> tuple[MicroBatches, Memory]:
-    """Micro-batches that fit, and what a step takes. ValueError, without allow_cost, where nothing would fit."""
+def split_batch(
+    draft: Draft, trainer: pl.Trainer, ckpt: Path | None, free: int | None = None
+) -> tuple[MicroBatches, Memory]:
+    """Micro-batches that fit, and what a step takes. ValueError, without allow_cost, where nothing would fit.
+
+    free: bytes of the device; None: what is free now, for which a GPU gives this process a context.
+    """
     cfg, source = draft.cfg, draft.source
     trainer.accumulate_grad_batches = accumulation(
         accumulate=cfg.trainer.accumulate,
@@ -86,7 +91,7 @@ def split_batch(draft: Draft, trainer: pl.Trainer, ckpt: Path | None) -> tuple[M
             draft.cost,
             needed,
             images=1 if auto else images_at_once(cfg, trainer),
-            free=free_memory(device, trainer.num_devices),
+            free=free_memory(device, trainer.num_devices) if free is None else free,
             device=device.type.upper(),
             max_gmacs=cfg.max_gmacs,
             img_size=source.img_size,
@@ -110,12 +115,16 @@ def build_duration(draft: Draft, data: Batches) -> Duration:
 
 
 def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
-    """Refuse what training would refuse, without the memory, the weights and the checkpoint that it takes."""
+    """Refuse what training would refuse, without the memory, the weights and the checkpoint that it takes.
+
+    Several processes may do this at once: on a GPU none of them takes memory, not even that of a context.
+    """
     check_options(cfg)
     run = draft(cfg, source)
     run.views()
     trainer = build_trainer(cfg, out_dir, [], epochs=cfg.epochs)
-    split_batch(run, trainer, None)
-    data = prepare_data(cfg, source, trainer)
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    split_batch(run, trainer, None, free=free_memory_of_gpus() if on_gpu else None)
+    data = prepare_data(cfg, source, trainer, room=0)
     build_task(cfg, run.net, data, build_duration(run, data))
     return run.cost

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -144,7 +145,8 @@ class Batches(pl.LightningDataModule):
         elif isinstance(self.workers, int):
             workers = self.workers
         else:
-            workers = min(8, max(1, cores() // trainer.num_devices)) if split.slow else 0
+            shared = 1 if isinstance(environment_of(trainer), SLURMEnvironment) else trainer.num_devices
+            workers = min(8, max(1, cores() // shared)) if split.slow else 0
         return DataLoader(
             Picker(picked) if picked else Reader(split, self.augment.crop),
             batch_size=None,  # the sampler gives whole batches of indices
@@ -181,6 +183,11 @@ class Batches(pl.LightningDataModule):
         count = min(count, len(split))
         images, _ = split.read([i * len(split) // count for i in range(count)])
         return self.normalised(images)
+
+
+def environment_of(trainer: pl.Trainer) -> ClusterEnvironment | None:
+    """Who starts the ranks. The tasks of srun have cores of their own; other ranks of a node share its cores."""
+    return getattr(trainer.strategy, "cluster_environment", None)
 
 
 class OneSplit(pl.LightningDataModule):

@@ -119,7 +119,7 @@ class ViT(nn.Module):
         )
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         for block, rate in zip(self.blocks, rates, strict=True):
-            if rate:
+            if drop_path:  # in the first block too, whose rate is 0: all blocks share one graph
                 block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = nn.Linear(embed_dim, num_classes)

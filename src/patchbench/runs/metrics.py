@@ -99,6 +99,7 @@ METRICS = {
     "lr-*": Metric("learning rate"),
     "images": Metric("images"),
     "images_per_s": Metric("training speed", "images/s", MORE, curves=("throughput",), main="final"),
+    "images_per_s_wall": Metric("training speed, pauses between steps included", "images/s", MORE),
     "images_per_s_per_gpu": Metric("training speed per device", "images/s", MORE),
     "tokens_per_s": Metric("training speed in tokens", "tokens/s", MORE, curves=("throughput",)),
     "ms_per_image": Metric("training time per image", "ms", LESS),

@@ -1,6 +1,9 @@
 """Peak speed, time and memory of a device."""
 
+import functools
 import re
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from itertools import pairwise
@@ -25,13 +28,23 @@ PEAKS = {
     "h100 pcie": 756e12,
     "h100": 989e12,
     "h20": 148e12,
+    "h800": 989e12,
     "a100": 312e12,
+    "a800": 312e12,
     "l40s": 362e12,
     "l40": 181e12,
     "l4": 121e12,
     "a10g": 70e12,
+    "a10": 125e12,
+    "a30": 165e12,
+    "a40": 149.7e12,
     "a6000": 154.8e12,
+    "rtx 6000 ada": 364.2e12,
+    "rtx 5090": 209.5e12,
     "rtx 4090": 165.2e12,
+    "rtx 3090": 71e12,
+    "mi300x": 1307e12,
+    "mi325x": 1307e12,
 }
 
 
@@ -68,14 +81,14 @@ def bf16_peak(device: torch.device) -> float | None:
 
 
 def peak_of(name: str) -> float | None:
-    """Look up a name by whole words: an RTX A1000 is no A100."""
+    """Look up a name by whole words: an RTX A1000 is no A100. A slice of a GPU (MIG) has no peak of its own here."""
+    if "mig" in name.lower().split():
+        return None
     return next((peak for model, peak in PEAKS.items() if re.search(rf"\b{model}\b", name.lower())), None)
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Start to measure the peak of memory from here."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+def reset_peak_resident() -> None:
+    """Start to measure the peak of the host's memory from here."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the high-water mark
 
@@ -96,6 +109,16 @@ def peak_resident_bytes() -> int:
             if child.environ().get("LOCAL_RANK") == rank:
                 own += child.memory_info().rss
     return own
+
+
+@functools.cache
+def free_memory_of_gpus() -> int:
+    """Bytes free on the emptiest GPU of this machine; asked of the driver's tool, so that no CUDA context is made."""
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    with suppress(OSError, subprocess.CalledProcessError, ValueError):
+        done = subprocess.run(query, capture_output=True, text=True, check=True)
+        return max(int(line) for line in done.stdout.split()) * 2**20
+    return sys.maxsize  # unknown: training itself will see
 
 
 def free_memory(device: torch.device, processes: int) -> int:

@@ -1,21 +1,22 @@
 """Loss, throughput and memory of a training run, read from the device once in many steps.
 
-Meaning of the names. Every rate and time is measured over steady training steps: without warm-up, validation,
-checkpoints and logging, with the time of waiting for data.
+Meaning of the names. Every rate and time but those named `wall` is measured over steady training steps: without
+warm-up, validation, checkpoints and logging, with the time of waiting for data.
 
 train/loss, train/acc            mean over the images of the window, as trained on
 train/grad_norm, lr-AdamW        of the last step of the window, before clipping
 throughput/images_per_s          images of all ranks / time of the slowest rank
+final/images_per_s_wall          the same over all time but validation's: what lies between the windows counts
 throughput/tokens_per_s          the same in tokens of the trunk, prefix included, where it has tokens
 throughput/images_per_s_per_gpu   per device, of whatever kind
 throughput/step_ms               mean time of an optimizer step, slowest rank
-throughput/data_wait_ms, _frac   host time from the end of a batch to the start of the next, slowest rank
+throughput/data_wait_ms, _frac   host time of waiting for the loader of training images, slowest rank
 throughput/tflops_per_gpu        6 x forward multiply-accumulates of images and steps / s; nothing recomputed is counted
 throughput/mfu                   the same over the dense bf16 peak, where the precision is bf16 and the peak known
 memory/gpu_peak_allocated_gib    most that tensors took in the window, largest over ranks
 memory/gpu_peak_reserved_gib     most that the allocator held, largest over ranks
 memory/gpu_alloc_retries         allocations that needed the cache freed; above 0 the speed is not representative
-memory/cpu_rss_gib               most that each process held resident in the window, and its loaders now, all summed
+memory/cpu_rss_gib               most that each process held resident in the epoch, and its loaders now, all summed
 """
 
 import statistics
@@ -25,12 +26,29 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.profilers import PassThroughProfiler
 
 from patchbench.data.source import Batch
 from patchbench.nets.cost import Cost
-from patchbench.track.device import GIB, Laps, bf16_peak, peak_resident_bytes, reset_peak_memory
+from patchbench.track.device import GIB, Laps, bf16_peak, peak_resident_bytes, reset_peak_resident
 
 WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start of the loaders
+
+
+class Waiting(PassThroughProfiler):
+    """Seconds in which training waited for the loader; Lightning tells a profiler when it asks for a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.asked = time.perf_counter()
+
+    def stop(self, action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            self.seconds += time.perf_counter() - self.asked
 
 
 class Diverged(FloatingPointError):
@@ -45,6 +63,8 @@ class Meter(pl.Callback):
         self.latest: dict[str, float] = {}
         self.step_s = array("d")
         self.images = self.seconds = self.waited = self.flops = 0.0  # over the whole run, steady steps only
+        self.wall_images = self.wall_seconds = 0.0  # over the whole run, from the first steady step on
+        self.wall_since: float | None = None
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.warm = False
@@ -64,20 +84,23 @@ class Meter(pl.Callback):
         self.device = trainer.strategy.root_device
         self.laps, self.running = Laps(self.device), False
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
+        self.waiting = Waiting()
+        trainer.profiler = self.waiting
+        reset_peak_resident()
         self.open()
 
     def open(self) -> None:
         """Start a window."""
         self.window_images = self.window_steps = self.window_batches = 0
-        self.window_wait = 0.0
+        self.waiting.seconds = 0.0
         self.step_laps: list[float] = []
         self.sums = torch.zeros(2, device=self.device)  # of loss and hits
-        reset_peak_memory(self.device)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def start_clock(self) -> None:
         """Count the time from here as training."""
         self.laps.mark()
-        self.batch_ended = time.perf_counter()
         self.running = True
 
     def stop_clock(self) -> None:
@@ -87,18 +110,20 @@ class Meter(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.start_clock()  # waiting for the first batch of an epoch counts too
+        self.wall_since = time.perf_counter() if self.warm else None
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
         if not self.running:  # resumed in the middle of an epoch
             self.start_clock()
-        self.window_wait += time.perf_counter() - self.batch_ended
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         images = len(batch[1])
         self.window_images += images
+        if self.wall_since is not None:
+            self.wall_images += images * trainer.world_size
         self.window_batches += 1
         self.sums = self.sums + outputs["sums"]
         if self.window_batches % trainer.accumulate_grad_batches == 0:
@@ -108,7 +133,6 @@ class Meter(pl.Callback):
                 self.close(trainer, task)
                 self.open()
                 self.start_clock()
-        self.batch_ended = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.stop_clock()
@@ -117,6 +141,9 @@ class Meter(pl.Callback):
         """Check loss and gradient for NaN before a checkpoint is written."""
         if trainer.state.fn == "fit":
             self.stop_clock()
+            if self.wall_since is not None:
+                self.wall_seconds += time.perf_counter() - self.wall_since
+                self.wall_since = None
             if self.window_steps:
                 self.read_losses(trainer, task)
 
@@ -125,7 +152,9 @@ class Meter(pl.Callback):
             validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
             best = max(validated["val/acc"], self.best.get("val/acc_best", 0.0))
             self.best = {"val/acc_best": best, "final/acc_best": best}
-            self.write(trainer, validated | {"epoch": trainer.current_epoch + 1} | self.summary())
+            self.latest |= validated
+            row = validated | self.resident(trainer) | {"epoch": trainer.current_epoch + 1}
+            self.write(trainer, row | self.summary())
 
     def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if self.window_steps:
@@ -154,7 +183,10 @@ class Meter(pl.Callback):
         row = self.read_losses(trainer, task)
         if self.warm:
             row |= self.speed(trainer, sum(self.step_laps)) | self.memory(trainer)
-            self.step_s.extend(self.step_laps)
+            restart = self.device.type == "cuda" and len(self.step_laps) > 1  # the first step finds the device idle
+            self.step_s.extend(self.step_laps[restart:])
+        elif self.wall_since is None:
+            self.wall_since = time.perf_counter()
         self.warm = True
         self.latest |= row
         self.write(trainer, row)
@@ -163,7 +195,7 @@ class Meter(pl.Callback):
         """Return the throughput of a window that took so many seconds."""
         world = trainer.world_size
         images = self.window_images * world
-        slowest = torch.tensor([seconds, self.window_wait], device=self.device, dtype=torch.float64)
+        slowest = torch.tensor([seconds, self.waiting.seconds], device=self.device, dtype=torch.float64)
         if world > 1:
             slowest = trainer.strategy.reduce(slowest, reduce_op="max")
         seconds, wait = slowest.tolist()
@@ -186,7 +218,7 @@ class Meter(pl.Callback):
         return row
 
     def memory(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Return the peaks of memory of the window."""
+        """Return the peaks of GPU memory of the window."""
         row, reduce = {}, trainer.strategy.reduce
         if self.device.type == "cuda":
             stats = torch.cuda.memory_stats(self.device)
@@ -196,13 +228,21 @@ class Meter(pl.Callback):
             row["memory/gpu_peak_allocated_gib"] = allocated / GIB
             row["memory/gpu_peak_reserved_gib"] = reserved / GIB
             row["memory/gpu_alloc_retries"] = retries
-        resident = torch.tensor(peak_resident_bytes(), device=self.device, dtype=torch.float64)
-        row["memory/cpu_rss_gib"] = (
-            float(reduce(resident, reduce_op="sum") if trainer.world_size > 1 else resident) / GIB
-        )
+        self.keep_peaks(row)
+        return row
+
+    def resident(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Return the peak of the host's memory in the epoch: to look at all processes of a node takes up to 50 ms."""
+        most = torch.tensor(peak_resident_bytes(), device=self.device, dtype=torch.float64)
+        total = trainer.strategy.reduce(most, reduce_op="sum") if trainer.world_size > 1 else most
+        reset_peak_resident()
+        row = {"memory/cpu_rss_gib": float(total) / GIB}
+        self.keep_peaks(row)
+        return row
+
+    def keep_peaks(self, row: dict[str, float]) -> None:
         for name, value in row.items():
             self.peaks[name] = max(value, self.peaks.get(name, 0.0))
-        return row
 
     def write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
         """Write a row to all loggers, under the number of steps. Lightning's own way takes longer than a small step."""
@@ -225,6 +265,8 @@ class Meter(pl.Callback):
             }
             if self.cost.num_tokens:
                 final["final/tokens_per_s"] = rate * self.cost.num_tokens
+            if self.wall_seconds:
+                final["final/images_per_s_wall"] = self.wall_images / self.wall_seconds
             if self.peak:
                 final["final/mfu"] = final["final/tflops_per_gpu"] * 1e12 / self.peak
         return final | self.best | {"time/wall_s": self.wall_s()}

@@ -47,27 +47,27 @@ class ProgressBar(pl.callbacks.ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if self.bar:
             epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self.bar.update(self.row, completed=trainer.global_step, epoch=epoch, figures=self.figures(trainer))
+            self.bar.update(self.row, completed=trainer.global_step, epoch=epoch, figures=self.figures())
 
         elif self.file and trainer.is_global_zero and time.monotonic() > self.file_due:
             self.file_due = time.monotonic() + FILE_EVERY_S
             total = trainer.estimated_stepping_batches
-            state = {"step": trainer.global_step, "total": total, "figures": self.figures(trainer)}
+            state = {"step": trainer.global_step, "total": total, "figures": self.figures()}
             with suppress(OSError):  # half a file does no harm: the view ignores it, and the next second brings another
                 self.file.write_text(json.dumps(state))
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.is_global_zero and not self.console.is_terminal:
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {self.figures(trainer)}", file=sys.stderr)
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {self.figures()}", file=sys.stderr)
 
-    def figures(self, trainer: pl.Trainer) -> str:
+    def figures(self) -> str:
         """The latest loss, accuracies and speed, as text."""
         row = self.meter.latest
         figures = []
         if "train/loss" in row:
             figures.append(f"loss {row['train/loss']:.3f}  train acc {row['train/acc']:.1%}")
-        if "val/acc" in trainer.callback_metrics:
-            figures.append(f"val acc {float(trainer.callback_metrics['val/acc']):.1%}")
+        if "val/acc" in row:
+            figures.append(f"val acc {row['val/acc']:.1%}")
         if "throughput/images_per_s" in row:
             figures.append(f"{row['throughput/images_per_s']:,.0f} images/s")
         return "  ".join(figures)

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from patchbench.data.batches import Batches
+from patchbench.train.memory import MicroBatches
 from patchbench.train.task import Classify
 
 TIMED, WARM_UP = 20, 5  # optimizer steps
@@ -95,6 +96,9 @@ class Duration(pl.Callback):
 def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:
     """Median time of some optimizer steps on training batches; their learning rate is 0, so they change no weights."""
     task: Any = trainer.lightning_module
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, MicroBatches):
+            callback.settle(trainer, task)
     parameters = [p for p in task.parameters() if p.requires_grad]
     before = [copy.deepcopy(buffer) for buffer in task.buffers()]  # running averages must not change
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)

@@ -99,6 +99,10 @@ class MicroBatches(pl.Callback):
         return {"accumulate": self.accumulate}
 
     def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.settle(trainer, task)
+
+    def settle(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Find the number of micro-batches, unless it is known."""
         if self.auto:
             each = self.batch_size // trainer.world_size
             sizes = [n for n in range(each, 0, -1) if each % n == 0]
@@ -117,6 +121,7 @@ class MicroBatches(pl.Callback):
             if images < each:
                 torch.compiler.reset()  # else blocks stay compiled for several sizes
                 announce(f"trainer.micro_batch=auto: {each // images} micro-batches of {images} images a step")
+            self.auto = False
         self.accumulate = trainer.accumulate_grad_batches
 
     def fits_everywhere(self, trainer: pl.Trainer, task: pl.LightningModule, images: int) -> bool:
@@ -125,6 +130,7 @@ class MicroBatches(pl.Callback):
         gc.collect()
         if fit.is_cuda:
             torch.cuda.empty_cache()
+            torch.cuda.reset_accumulated_memory_stats(fit.device)  # a failed trial is no retry of training
         return bool(trainer.strategy.reduce(fit, reduce_op="min") if trainer.world_size > 1 else fit)
 
     def fits(self, trainer: pl.Trainer, task: Any, images: int) -> bool:
@@ -134,6 +140,8 @@ class MicroBatches(pl.Callback):
         device = trainer.strategy.root_device
         try:
             averages = [torch.empty_like(p) for p in parameters for _ in range(2)]  # of AdamW
+            if device.type == "cuda":  # what training takes beside this, and what its allocator cannot use
+                averages.append(torch.empty(torch.cuda.mem_get_info(device)[1] // 20, dtype=torch.uint8, device=device))
             with trainer.precision_plugin.forward_context():
                 logits = task.net(torch.zeros(images, *self.shape, device=device))
                 loss = F.cross_entropy(logits, torch.zeros(images, dtype=torch.int64, device=device))

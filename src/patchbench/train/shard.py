@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 
@@ -34,6 +35,20 @@ def shard(net: Any, mesh: DeviceMesh) -> None:
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load whole weights into a module, sharded or not."""
     set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
+
+
+class Averaged(DDPStrategy):
+    """Lightning's strategy for DDP, with the settings that fit these networks.
+
+    Batch norms are shared among the devices, so buffers are equal and are not sent round; gradients are views of the
+    buckets. Lightning wraps the network on a stream of its own, of which torch warns at every start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+        return DistributedDataParallel(model, device_ids=self.determine_ddp_device_ids(), **self._ddp_kwargs)
 
 
 class Sharded(ModelParallelStrategy):

@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.environments import (
 )
 
 from patchbench.train.checkpoint import AtomicCheckpoint
-from patchbench.train.shard import Sharded
+from patchbench.train.shard import Averaged, Sharded
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 
@@ -37,8 +37,8 @@ def make_trainer(
 ) -> pl.Trainer:
     """Build the trainer. ValueError for devices that do not exist.
 
-    precision: auto is bf16-mixed on a GPU, 32-true on a CPU. micro_batch: only checked here; train/memory.py uses
-    it, with the batch size.
+    precision: auto is bf16-mixed on a GPU that computes in it, else 32-true. micro_batch: only checked here;
+    train/memory.py uses it, with the batch size.
     """
     if accelerator not in ("auto", "cpu", "gpu"):
         raise ValueError(f"trainer.accelerator={accelerator} is unknown: use auto, cpu or gpu")
@@ -77,8 +77,8 @@ def make_trainer(
         num_nodes=num_nodes,
         strategy=Sharded(num_nodes * (devices if isinstance(devices, int) else max(1, gpus * on_gpu)))
         if sharded
-        else strategy,
-        precision=("bf16-mixed" if on_gpu else "32-true") if precision == "auto" else precision,  # type: ignore[arg-type]
+        else (Averaged() if strategy == "ddp" else strategy),
+        precision=chosen(on_gpu) if precision == "auto" else precision,  # type: ignore[arg-type]
         accumulate_grad_batches=accumulate,
         max_epochs=max_epochs,
         default_root_dir=out_dir,
@@ -96,6 +96,11 @@ def make_trainer(
     if any(isinstance(starts_ranks, SLURMEnvironment) for starts_ranks in ranks):
         refuse_other_ranks_than_tasks(trainer)
     return trainer
+
+
+def chosen(on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
+    """The precision `auto`. A T4, a V100 and an RTX 20xx emulate bf16, more slowly than they compute in float32."""
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 def ranks_in_slurm() -> list[ClusterEnvironment]:

@@ -103,10 +103,10 @@ def moved(
 ) -> UInt8[Tensor, "b c H W"]:
     """Each image seen from `shift` (down, right) on; mirrored if in `flips`."""
     b, c, tall, wide = images.shape
-    rows = torch.arange(tall) + shift[:, :1]
-    cols = torch.arange(wide) + shift[:, 1:]
+    shift, flips = (t.to(images.device, non_blocking=True) for t in (shift, flips))  # small: CUDA does not wait
+    rows = torch.arange(tall, device=images.device) + shift[:, :1]
+    cols = torch.arange(wide, device=images.device) + shift[:, 1:]
     cols = torch.where(flips[:, None], cols.flip(1), cols)
-    rows, cols = (t.to(images.device, non_blocking=True) for t in (rows, cols))
     lines = torch.arange(b * c, device=images.device).view(b, c, 1) * tall + mirrored(rows, tall)[:, None]
     taken = images.reshape(-1, wide).index_select(0, lines.flatten()).view(b, c, tall, wide)
     taken = taken.gather(3, mirrored(cols, wide)[:, None, None].expand(b, c, tall, wide))
