@@ -186,7 +186,7 @@ class Batches(pl.LightningDataModule):
 
 
 def environment_of(trainer: pl.Trainer) -> ClusterEnvironment | None:
-    """Who starts the ranks. The tasks of srun have cores of their own; other ranks of a node share its cores."""
+    """The starter of the ranks. The tasks of srun have cores of their own; other ranks of a node share its cores."""
     return getattr(trainer.strategy, "cluster_environment", None)
 
 
