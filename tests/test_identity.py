@@ -1,6 +1,7 @@
 """What makes a run the run that it is, and what may change without making it another."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,11 +17,15 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config import identity
 from patchbench.config.compose import composed
-from patchbench.config.errors import Refused
+from patchbench.config.errors import Refused, refuse_lists_of_options
 from patchbench.config.identity import BASELINE, BUILDING, GROUPS, baseline, compared, identity_of, leaves
 from patchbench.config.names import run_name
 from patchbench.config.origin import changes, origin_of, restored
+from patchbench.config.unread import refuse_options_of_the_other_mode
 from patchbench.runs import provenance, records
+from patchbench.sweep.cell import Cell
+from patchbench.sweep.check import compose_cell
+from patchbench.sweep.launch import mark_known
 
 GOLDEN = Path(__file__).parent / "golden" / "identities.txt"
 
@@ -409,11 +414,46 @@ def test_another_run_is_not_replaced_and_a_record_that_cannot_be_read_is_named(t
     assert run(tmp_path / "run", *MICRO, "epochs=1", "rerun=true")["result"]["test/loss"]
 
 
-def test_two_cells_of_a_sweep_in_one_folder_are_refused(command):
-    small = [*MICRO, "epochs=1", "logger=none", "hydra.sweep.subdir=same"]
-    done = command("train.py", "-m", *small, "embed=conv,linear")
-    assert done.returncode == 2
-    assert "hydra.sweep.subdir gives it the folder of another cell" in done.stdout + done.stderr
+def test_cells_with_values_and_folders_of_their_own_run_and_two_in_one_folder_are_refused(command, tmp_path):
+    folders = ["hydra.sweep.subdir=p${patch}", "seed=${hydra:job.num}", "hydra.launcher.on_invalid=skip"]
+    done = command("train.py", "-m", *MICRO, "epochs=1", "logger=none", "patch=4,8", "embed=conv,linear", *folders)
+    assert done.returncode == 0, done.stderr
+    for patch in (4, 8):
+        cell = f"its folder runs/p{patch} is that of the cell patch={patch} embed=conv, which is another run"
+        assert cell in done.stderr
+    assert "4 cells: 2 done, 2 invalid" in done.stdout
+    made = {path.parent.name: json.loads(path.read_text())["factors"] for path in tmp_path.rglob("run.json")}
+    assert {name: (each["embed"], each["patch"], each["seed"]) for name, each in made.items()} == {
+        "p4": ("conv", 4, 0),
+        "p8": ("conv", 8, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("subdir", "folder"),
+    [
+        ("s${seed}", "runs/s3"),
+        ("${hydra.job.num}", "runs/7"),
+        ("${hydra:job.num}", "runs/7"),
+        ("${hydra.job.override_dirname}", "runs/embed=linear,seed=3"),
+    ],
+)
+def test_a_cell_has_the_folder_that_its_own_values_make(subdir, folder):
+    cell = compose_cell(["embed=linear", "seed=3", f"hydra.sweep.subdir={subdir}"], 7)
+    assert cell.folder == Path(folder)
+    assert cell.origin["identity"] == identified("embed=linear", "seed=3")
+
+
+def test_a_cell_refuses_a_folder_that_cannot_be_or_that_holds_another_run(tmp_path):
+    assert "has 300 bytes" in compose_cell([f"hydra.sweep.subdir={'x' * 300}"], 0)
+    run(tmp_path / "here", *MICRO, "epochs=1")
+    place = [f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=here"]
+    cells = [Cell([], "", number) for number in range(2)]
+    for cell, rate in zip(cells, ("5e-4", "1e-2"), strict=True):
+        cell.composed = compose_cell([*MICRO, "epochs=1", f"optim.lr={rate}", *place], cell.number)
+        mark_known([cell])
+    assert [cell.state for cell in cells] == ["skipped", "invalid"]
+    assert "holds another run (optim.lr=0.0005 there, 0.01 here)" in cells[1].error
 
 
 def test_folders_of_one_name_are_told_apart_in_tables(tmp_path):
@@ -459,12 +499,36 @@ def test_files_that_are_not_tracked_count_as_dirty(tmp_path, monkeypatch):
     assert provenance.commit() == f"{commit}-dirty"
 
 
-def test_a_list_of_options_is_refused(command):
-    done = command("train.py", "embed=[conv,linear]")
-    assert done.returncode == 2
-    assert done.stderr.startswith(
-        "error: embed=[conv,linear] names several options, and embed takes one: to sweep, train.py -m embed="
-    )
+@pytest.mark.parametrize("group", [group for group in sorted(GROUPS) if group != "pos"])
+def test_a_list_of_options_is_refused(group):
+    two = options(group)[:2]
+    given = f"{group}=[{','.join(two)}]"
+    with pytest.raises(Refused, match=re.escape(f"{given} names several options, and {group} takes one: to sweep")):
+        refuse_lists_of_options(["seed=1", given])
+    with pytest.raises(Refused, match=re.escape(f"train.py -m {group}={','.join(two)}")):
+        refuse_lists_of_options([f"{given},{two[0]}"])
+    refuse_lists_of_options([f"{group}={','.join(two)}", f"{group}=glob([{given[0]}*,{given[-2]}*])", "patch=[4,8],8"])
+    refuse_lists_of_options(["pos=[learned,rope]", "pos=none,[learned,rope]"])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "hydra/launcher=slurm seed=1",
+            "hydra/launcher=slurm is an option of sweeps, which a single run does not read",
+        ),
+        ("hydra.launcher.jobs=2", "add -m, or leave it out"),
+        ("hydra.sweep.subdir=a", "add -m, or leave it out"),
+        ("-m hydra.run.dir=here seed=1,2", "use hydra.sweep.dir=here for the folder of all runs, or leave it out"),
+    ],
+)
+def test_an_option_of_sweeps_in_a_single_run_is_refused_and_the_other_way_round(line, said):
+    with pytest.raises(Refused, match=re.escape(said)):
+        refuse_options_of_the_other_mode(line.split())
+    other = line.removeprefix("-m ") if line.startswith("-m") else f"{line} --multirun"
+    refuse_options_of_the_other_mode(other.split())
+    refuse_options_of_the_other_mode([*line.split(), "--cfg", "job"])
 
 
 def test_a_knob_that_is_no_more_is_refused_unless_it_changed_nothing(tmp_path):

@@ -18,6 +18,7 @@ from support import ROOT, STUDY, configure, options
 from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
 from patchbench.config.plan import cells, identities, overrides, parts_at, read_study, studies
+from patchbench.pages.dashboard.gather import gather
 from patchbench.runs.records import load
 from patchbench.study.numbers import pareto, train_gflops
 from patchbench.study.stats import t_estimate
@@ -90,6 +91,36 @@ def test_a_run_without_a_record_has_a_row_that_says_how_it_ended(runs):
     status = load(runs).set_index("identity")["status"]
     assert status[["aaaaaaaa", "bbbbbbbb", "cccccccc"]].tolist() == ["diverged", "failed", "unfinished"]
     assert (status == "done").sum() == 6
+
+
+def test_runs_in_folders_of_any_name_count_and_copies_count_once(runs, experiments):
+    """As hydra.run.dir makes them, or a person who renames a folder, puts it into another one, or copies it."""
+    first, second, third, *_ = load(runs)["run"]
+    (runs / "kept").mkdir()
+    (runs / first).rename(runs / "the best one")
+    (runs / second).rename(runs / "kept" / "nested")
+    shutil.copytree(runs / third, runs / f"copy of {third}")
+    (runs / "half").mkdir()
+    (runs / "half" / "metrics.csv").write_text("step,name,value\n1,train/loss,2.0\n")
+    shutil.copytree(runs / third, runs / "wandb" / "of another tool")
+    table = load(runs)
+    assert {"the best one", "kept/nested", "half", f"copy of {third}"} <= set(table["run"])
+    assert table["status"].tolist().count("done") == 7
+    assert table.set_index("run")["status"]["half"] == "unfinished"
+    report_study("positions", runs, experiments=experiments)
+    assert "6 of 6 planned runs have a result" in (experiments / "positions" / "report.md").read_text()
+    [arms] = [table for table in tables(report_sweep(runs, {}).with_suffix(".md").read_text()) if "seeds" in table[0]][
+        :1
+    ]
+    assert [row["seeds"] for row in arms] == ["3", "3"]
+    shown = {run["run"]: run for run in rows_of(gather(runs, runs / "dashboard.html"))}
+    assert shown["kept/nested"]["status"] == "done"
+
+
+def rows_of(page: dict) -> list[dict]:
+    """The rows of a dashboard by the names of its columns."""
+    names = [column["name"] for column in page["columns"]]
+    return [dict(zip(names, row, strict=True)) for row in page["rows"]]
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:

@@ -42,7 +42,7 @@ class ProcessLauncher(Launcher):
         """Return for each cell its best validation accuracy, NaN if it is invalid and skipped; or status FAILED."""
         from patchbench.sweep.launch import launch
 
-        cells = launch([list(overrides) for overrides in job_overrides], self.config, self.knobs)
+        cells = launch([list(overrides) for overrides in job_overrides], initial_job_idx, self.config, self.knobs)
         return [CellReturn.of(overrides, *cell) for overrides, cell in zip(job_overrides, cells, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.config.errors import Refused
 from patchbench.config.identity import analysed, answered
-from patchbench.config.origin import changes
+from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
 from patchbench.runs.record import read_record
@@ -69,10 +69,7 @@ def record_in(out_dir: Path, origin: dict[str, Any], *, anew: bool) -> dict[str,
             return None
         raise Refused(str(error)) from error
     if done["identity"] != origin["identity"]:
-        raise Refused(
-            f"{out_dir} holds another run ({differences(origin, done)}): give hydra.run.dir a folder of its own, or "
-            "leave it out"
-        )
+        raise Refused(another_run(out_dir, origin, done))
     return done
 
 
@@ -161,7 +158,7 @@ def checkpoint_to_resume(
 
     ValueError if the checkpoint belongs to another run.
     """
-    own, cure = out_dir / "last.ckpt", "give hydra.run.dir a folder of its own, or leave it out"
+    own, cure = out_dir / "last.ckpt", ELSEWHERE
     if cfg.ckpt:
         cure = "give the options it was trained with, or leave ckpt out to train anew"
     path = Path(cfg.ckpt) if cfg.ckpt else own if own.exists() and not anew else None
@@ -176,11 +173,3 @@ def checkpoint_to_resume(
     if other_code := changes(there, origin):
         remarks.append(f"the code has changed since that checkpoint: {', '.join(other_code)}")
     return path, remarks
-
-
-def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
-    """Options and knobs that two runs differ in, four at most."""
-    ours, theirs = here["compared"], there["compared"]
-    differing = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
-    listed = ", ".join(f"{path}={theirs.get(path)} there, {ours.get(path)} here" for path in differing[:4])
-    return listed + ", ..." * (len(differing) > 4)

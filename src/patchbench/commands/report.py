@@ -81,6 +81,8 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     are compared with.
     """
     records = load(runs_dir)
+    finished = records[records["status"] == "done"]
+    records = records.drop(finished.index[finished.duplicated("identity")])  # a copy of a folder is no evidence
     for name, value in where.items():
         if name not in records:
             raise ValueError(

@@ -14,6 +14,7 @@ from patchbench.config.compose import register_options
 from patchbench.config.errors import one_line_errors, refuse_added_options, refuse_lists_of_options
 from patchbench.config.names import SWEEP, register, sweep_name
 from patchbench.config.options import CONF
+from patchbench.config.unread import refuse_options_of_the_other_mode
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -25,7 +26,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
         @functools.wraps(task)
         def checked(cfg: DictConfig) -> Any:
-            refuse_added_options(HydraConfig.get().overrides.task)
+            given = HydraConfig.get().overrides.task
+            refuse_added_options(given)
+            refuse_lists_of_options(given)
             return task(cfg)
 
         if "--dry-run" in sys.argv:
@@ -37,6 +40,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @one_line_errors
         def start() -> Any:
             refuse_lists_of_options(sys.argv[1:])
+            refuse_options_of_the_other_mode(sys.argv[1:])
             if group := sweep_name():
                 os.environ[SWEEP] = group  # for the cells that run elsewhere
             return hydra_main()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import CompactHydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -58,8 +60,19 @@ def refuse_lists_of_options(overrides: Iterable[str]) -> None:
     """Hydra merges a list of options into one of them; only schemes of position fill places side by side."""
     for override in overrides:
         group, _, options = override.partition("=")
-        if group != "pos" and "[" in options and (CONF / group).is_dir():
-            raise Refused(f"{override} names several options, and {group} takes one: to sweep, train.py -m {group}=a,b")
+        if group == "pos" or "[" not in options or not (CONF / group).is_dir():
+            continue
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+        except OverrideParseException:  # for Hydra to refuse
+            continue
+        value = parsed.value()
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        if lists := [each for each in values if isinstance(each, list)]:
+            names = ",".join(map(str, lists[0])) or "<option>"
+            raise Refused(
+                f"{override} names several options, and {group} takes one: to sweep, train.py -m {group}={names}"
+            )
 
 
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """Origin of a run: what its record and its checkpoints keep of the configuration, and the way back from there."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +12,7 @@ from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
 from patchbench.runs.provenance import changed, code, module_of
 
+ELSEWHERE = "give hydra.run.dir (in a sweep, hydra.sweep.subdir) a folder of its own, or leave it out"
 TRUNK = (  # beside the parts that the options name
     "patchbench.train.task.Classify",
     "patchbench.train.trainer.make_trainer",
@@ -60,6 +62,19 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if then["targets"].get(path, name) != name
     ]
     return [*changed(then["code"], now["code"]), *parts, *knobs]
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """Options and knobs that two runs differ in, four at most."""
+    ours, theirs = here["compared"], there["compared"]
+    differing = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
+    listed = ", ".join(f"{path}={theirs.get(path)} there, {ours.get(path)} here" for path in differing[:4])
+    return listed + ", ..." * (len(differing) > 4)
+
+
+def another_run(folder: Path, here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """Say that a folder holds another run, what differs, and the cure."""
+    return f"{folder} holds another run ({differences(here, there)}): {ELSEWHERE}"
 
 
 def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictConfig:

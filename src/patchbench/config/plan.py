@@ -101,7 +101,8 @@ def plan_of(study: Study, scale: str, records: pd.DataFrame) -> pd.DataFrame:
         for cell, identity in zip(planned, identities(study, planned), strict=True)
     ]
     table = pd.DataFrame(rows, columns=["scale", "part", "arm", "seed", "identity"])
-    known = records.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
+    finished_last = records.sort_values("status", key=lambda status: status == "done", kind="stable")
+    known = finished_last.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
     found = table.merge(known, on="identity", how="left")
     found["status"] = found["status"].fillna("not run")
     return found.dropna(axis=1, how="all")

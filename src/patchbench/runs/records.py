@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +12,47 @@ import pandas as pd
 
 from patchbench.runs.record import read_record
 
-RUN = re.compile(r".+_([0-9a-f]{8})$")  # <name>_<identity>
+RUN = re.compile(r".+_([0-9a-f]{8})$")  # <name>_<identity>, unless it was renamed or hydra.run.dir names it
+MARKS = ("run.json", "last.ckpt", "metrics.csv")  # files that only a run leaves
+NO_RUNS = ("wandb", "slurm", "reports")  # folders of many files beside the runs
 KEYS = ["run", "identity", "status"]  # what every run has
 TAIL = 20_000  # characters of a log that are searched for how it ended
 
 
 def load(runs_dir: Path) -> pd.DataFrame:
-    """One row for each run, by name.
+    """One row for each run in the folder and in the folders in it, by path.
 
-    Columns: run, identity, status (done, diverged, failed, unfinished, damaged); the factors by name; the leaves of the
-    configuration that take more than one value, by path, as in optim.lr; the figures of the result by name, as in
-    test/acc; commit, device, and the versions by package. FileNotFoundError where there is no such folder.
+    Columns: run, the path of its folder; identity; status (done, diverged, failed, unfinished, damaged);
+    the factors by name; the leaves of the configuration that take more than one value, by path, as in optim.lr; the
+    figures of the result by name, as in test/acc; commit, device, and the versions by package. FileNotFoundError where
+    there is no such folder.
     """
     if not runs_dir.is_dir():
         raise FileNotFoundError(
             f"runs_dir={runs_dir} is no folder: give the one that holds the runs, runs_dir=<folder>"
         )
     rows, leaves = [], []
-    for path in sorted(entry.path for entry in os.scandir(runs_dir) if entry.is_dir() and RUN.match(entry.name)):
+    for path in run_folders(runs_dir):
         row, leaf = read(path)
-        rows.append(row)
+        rows.append({"run": os.path.relpath(path, runs_dir)} | row)
         leaves.append(leaf)
     tell_apart(rows, leaves)
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=KEYS)
     varied = [name for name, values in distinct(leaves).items() if len(values) > 1 and name not in frame]
     settings = pd.DataFrame({name: [leaf.get(name) for leaf in leaves] for name in varied}, index=frame.index)
     return pd.concat([frame, settings], axis=1)
+
+
+def run_folders(folder: str | Path) -> Iterator[str]:
+    """Paths of the runs in a folder, whatever they are called; a run is not searched for further runs."""
+    with suppress(PermissionError):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if not entry.is_dir() or entry.name.startswith(".") or entry.name in NO_RUNS:
+                continue
+            if RUN.match(entry.name) or any(os.path.exists(os.path.join(entry.path, name)) for name in MARKS):
+                yield entry.path
+            elif not entry.is_symlink():  # a link may lead back
+                yield from run_folders(entry.path)
 
 
 def tell_apart(rows: list[dict[str, Any]], leaves: list[dict[str, Any]]) -> None:
@@ -51,10 +67,9 @@ def tell_apart(rows: list[dict[str, Any]], leaves: list[dict[str, Any]]) -> None
 
 
 def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The row of a run, and its options and knobs by path."""
-    name = os.path.basename(folder)
-    match = RUN.match(name)
-    row: dict[str, Any] = {"run": name, "identity": match[1] if match else None}
+    """The row of a run without its name, and its options and knobs by path."""
+    match = RUN.match(os.path.basename(folder))
+    row: dict[str, Any] = {"identity": match[1] if match else None}
     try:
         record = read_record(Path(folder, "run.json"))
     except FileNotFoundError:

@@ -40,10 +40,11 @@ class Facts:
 
 @dataclass
 class Cell:
-    """One run of a sweep, with its state."""
+    """One run of a sweep, with its state. number: its place among all cells of the sweep, from 0."""
 
     overrides: list[str]
     title: str
+    number: int
     state: State = "waiting"
     error: str = ""  # the reason why it is invalid or failed
     composed: Composed | None = None

@@ -2,11 +2,13 @@
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +25,7 @@ from patchbench.runs.provenance import environment
 from patchbench.sweep.cell import Composed, Facts, setting
 from patchbench.train.trainer import quiet
 
+LONGEST_NAME = 255  # bytes
 machine = functools.cache(lambda: environment()["machine"])
 
 
@@ -31,21 +34,26 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def compose_cell(overrides: list[str]) -> Composed | str:
-    """Compose the configuration as `python train.py overrides` would, or return the reason why that fails."""
+def compose_cell(overrides: list[str], number: int) -> Composed | str:
+    """Compose the configuration as `python train.py overrides` would, or return the reason why that fails.
+
+    number: of the cell, hydra.job.num.
+    """
     if not GlobalHydra.instance().is_initialized():
         register()
         initialize_config_dir(str(CONF), version_base="1.3")
     try:
         refuse_added_options(overrides)
         refuse_lists_of_options(overrides)
-        cfg = composed(overrides)
+        cfg = composed([*overrides, f"hydra.job.num={number}"])
+        HydraConfig.instance().set_config(cfg)  # for interpolations such as ${hydra:job.num}
         choices = dict(cfg.hydra.runtime.choices)
         folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
         with open_dict(cfg):
             del cfg["hydra"]
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         origin = origin_of(cfg, choices)
+        refuse_long_names(folder)
     except (Refused, CompactHydraException, OmegaConfBaseException) as error:
         return explain(error)
     assert isinstance(config, dict)
@@ -61,6 +69,16 @@ def compose_cell(overrides: list[str]) -> Composed | str:
         data=json.dumps(config["data"], sort_keys=True),
         setting=setting(config, choices["budget"], machine()),
     )
+
+
+def refuse_long_names(folder: Path) -> None:
+    """Refuse a folder that no file system can make."""
+    for name in folder.parts:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise Refused(
+                f"hydra.sweep.subdir gives it a folder whose name has {len(os.fsencode(name))} bytes, {name[:40]}..., "
+                f"and {LONGEST_NAME} are possible: use a shorter one"
+            )
 
 
 def check_cell(composed: Composed) -> Facts | str:

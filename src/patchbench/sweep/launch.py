@@ -9,14 +9,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config import errors
 from patchbench.config.errors import Refused, refusing
 from patchbench.config.identity import analysed, answered
 from patchbench.config.names import SWEEP, name_sweep, sweep_name
-from patchbench.config.origin import changes
+from patchbench.config.origin import another_run, changes
 from patchbench.machine import cores
 from patchbench.runs.record import read_record
 from patchbench.sweep.cell import Cell, Composed, Facts
@@ -61,14 +63,18 @@ def ended_quietly() -> Iterator[None]:
 
 
 @environment_of_cells()
-def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list[Result]:
-    """Run all cells; return their results. Refused if cells are invalid, SystemExit after a signal or a dry run."""
+def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Knobs) -> list[Result]:
+    """Run all cells; return their results. Refused if cells are invalid, SystemExit after a signal or a dry run.
+
+    first: the number of the first cell; a search launches its cells a few at a time.
+    """
     with refusing():
         knobs.check()
-    settings = [o for o in config.hydra.overrides.hydra if not o.startswith(OF_THE_SWEEP)]
-    where = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.sweep.")]
-    fixed = set(config.hydra.overrides.task)
-    cells = [Cell(own, title) for own, title in zip(overrides, titles(overrides, fixed), strict=True)]
+    given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # each cell has values of its own
+    settings = [o for o in given["hydra"] if not o.startswith(OF_THE_SWEEP)]
+    where = [o for o in given["hydra"] if o.startswith("hydra.sweep.")]
+    names = titles(overrides, set(given["task"]))
+    cells = [Cell(own, title, n) for n, (own, title) in enumerate(zip(overrides, names, strict=True), first)]
     with ended_quietly():
         gpus = examine(cells, settings + where, knobs)
     invalid = [cell for cell in cells if cell.state == "invalid"]
@@ -90,7 +96,9 @@ def launch(overrides: list[list[str]], config: DictConfig, knobs: Knobs) -> list
         assert cell.composed
         # With rerun=true, the second attempt continues from the checkpoints of the first.
         resume = ["rerun=false"] if cell.composed.rerun and cell.attempts > 1 and not cell.record.exists() else []
-        return [*cell.overrides, *resume, *settings, "hydra.mode=RUN", f"hydra.run.dir='{cell.folder}'"]
+        folder = QuotedString(str(cell.folder), Quote.single).with_quotes()
+        own = ["hydra.mode=RUN", f"hydra.job.num={cell.number}", f"hydra.run.dir={folder}"]
+        return [*cell.overrides, *resume, *settings, *own]
 
     if len(cells) > 1:
         show_costs(cells, estimate.seconds, jobs)
@@ -143,7 +151,9 @@ def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
 def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, workers: Executor) -> list[str]:
     """`examine`, with these worker processes."""
     num_gpus = workers.submit(warm, "check:gpus")
-    composing = [workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings]) for cell in cells]
+    composing = [
+        workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings], cell.number) for cell in cells
+    ]
     for cell, future in zip(cells, composing, strict=True):
         accept(cell, future.result())
     gpus = name_gpus(num_gpus.result())
@@ -180,7 +190,8 @@ def accept(cell: Cell, outcome: Composed | Facts | str) -> None:
 def mark_known(cells: list[Cell]) -> None:
     """Mark the cells that have a record, and the cells that are the same run as an earlier cell.
 
-    Two runs in one folder are refused: the second would be taken for the first.
+    Two runs in one folder are refused, whether the other one is a cell or was there before: one would be taken for the
+    other.
     """
     runs: dict[str, Cell] = {}
     folders: dict[str, Cell] = {}
@@ -196,25 +207,24 @@ def mark_known(cells: list[Cell]) -> None:
         elif other is not cell:
             cell.state = "invalid"
             cell.error = (
-                f"hydra.sweep.subdir gives it the folder of another cell, {cell.folder}: leave hydra.sweep.subdir out, "
-                "or let it name every cell differently"
+                f"its folder {cell.folder} is that of the cell {other.title}, which is another run: leave "
+                "hydra.sweep.dir and hydra.sweep.subdir out, or let them name every cell differently"
             )
-        elif not cell.composed.rerun and has_all(cell):
-            cell.state = "skipped"
-            learn(cell)
+        else:
+            mark_by_record(cell, cell.composed)
 
 
-def has_all(cell: Cell) -> bool:
-    """True if the record of a cell exists, with all that this sweep asks for; notes where it is of other code."""
+def mark_by_record(cell: Cell, composed: Composed) -> None:
+    """Skip a cell whose record has all that this sweep asks for; refuse a folder that holds another run."""
     try:
         record = read_record(cell.record)
     except (FileNotFoundError, ValueError):  # the latter for the cell itself to refuse
-        return False
-    assert cell.composed
-    if record["identity"] != cell.composed.origin["identity"]:  # for the cell itself to refuse
-        return False
-    cell.other_code = bool(changes(record, cell.composed.origin))
-    return answered(record, cell.composed.cfg) and analysed(record, cell.composed.cfg)
+        return
+    if record["identity"] != composed.origin["identity"]:
+        cell.state, cell.error = "invalid", another_run(cell.folder, composed.origin, record)
+    elif not composed.rerun and answered(record, composed.cfg) and analysed(record, composed.cfg):
+        cell.state, cell.other_code = "skipped", bool(changes(record, composed.origin))
+        learn(cell)
 
 
 def learn(cell: Cell) -> None:
