@@ -1,7 +1,8 @@
-"""Digits with the labels of some training images replaced: an effect whose cause is known."""
+"""Effects whose cause is known: digits with wrong labels, and networks that use position or do not."""
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from patchbench.data.sets.digits import Digits
 from patchbench.data.source import InMemory
@@ -28,3 +29,31 @@ class Mislabelled:
 
 def mislabelled(**knobs: object) -> Mislabelled:
     return Mislabelled(Digits(**knobs))  # type: ignore[arg-type]
+
+
+class ReadsPlaces(nn.Module):
+    """Choose the class by the quarter of the image that is brightest: uses where patches are."""
+
+    layout = None
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.num_classes = num_classes
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b k"]:
+        quarters = nn.functional.adaptive_avg_pool2d(images.mean(1, keepdim=True), 2).flatten(1)
+        return self.scale * nn.functional.pad(quarters, (0, self.num_classes - 4), value=-1e3)
+
+
+class CountsPatches(ReadsPlaces):
+    """Choose the class by how many patches are bright: uses no position."""
+
+    def __init__(self, num_classes: int, patch: int) -> None:
+        super().__init__(num_classes)
+        self.patch = patch
+
+    def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b k"]:
+        bright = nn.functional.avg_pool2d(images.mean(1, keepdim=True), self.patch).flatten(1) > 0
+        count = bright.float().sum(1, keepdim=True)
+        return -self.scale * (count - torch.arange(self.num_classes)).abs()

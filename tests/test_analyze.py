@@ -3,20 +3,29 @@
 import json
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib as mpl
 import pytest
 import torch
-from support import configure, options, record, train_in
+from planted import CountsPatches, ReadsPlaces
+from support import configure, options, record, task_for, train_in
 from torch import nn
 
 from patchbench.commands.analyze import analyze
+from patchbench.commands.build import build_augment, build_trainer
 from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
-from patchbench.measure import attention, field, readout, spectrum
+from patchbench.data.batches import Batches
+from patchbench.data.source import InMemory
+from patchbench.evaluate.robustness import Views, evaluate_views
+from patchbench.measure import attention, field, readings, readout, spectrum
+from patchbench.measure.kernels import measure_kernels
 from patchbench.measure.network import measure
 from patchbench.measure.position import bias_by_distance, positions, turns
+from patchbench.measure.start import Starts
 from patchbench.measure.summary import Measures
 from patchbench.pages.analyze.figures import pictures
 from patchbench.pages.analyze.page import CAPTIONS, SECTIONS
@@ -305,3 +314,166 @@ def test_too_few_images_are_refused(run):
     done = run("logger=none")
     with pytest.raises(Refused, match="images=3 are too few"):
         analyze(done.dir / "best.ckpt", done.dir, Machine(done.cfg.trainer, 0, 0.0), images=3)
+
+
+# Sentences that read the measurements.
+
+
+def bright_quarters(patch: int, size: int = 16) -> InMemory:
+    """Images with one bright patch each, whose class is the quarter that it lies in."""
+    images = torch.zeros(64, 3, size, size, dtype=torch.uint8)
+    side = size // patch
+    for i in range(64):
+        row, col = divmod(i % side**2, side)
+        images[i, :, row * patch : (row + 1) * patch, col * patch : (col + 1) * patch] = 255
+    rows, cols = (torch.arange(64) % side**2).div(side, rounding_mode="floor"), torch.arange(64) % side
+    return InMemory(images, 2 * (rows >= side // 2).long() + (cols >= side // 2).long())
+
+
+def bright_counts(patch: int, size: int = 16) -> InMemory:
+    """Images with 1 to 4 bright patches at places that do not matter; the class is their number."""
+    side, generator = size // patch, torch.Generator().manual_seed(0)
+    labels = 1 + torch.arange(64) % 4
+    images = torch.zeros(64, 3, size, size, dtype=torch.uint8)
+    for image, number in zip(images, labels.tolist(), strict=True):
+        for place in torch.randperm(side**2, generator=generator)[:number].tolist():
+            row, col = divmod(place, side)
+            image[:, row * patch : (row + 1) * patch, col * patch : (col + 1) * patch] = 255
+    return InMemory(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("net", "split", "says"),
+    [
+        (ReadsPlaces(10), bright_quarters(4), "Shuffling patches costs accuracy"),
+        (CountsPatches(10, 4), bright_counts(4), "This network does not use position."),
+    ],
+)
+def test_a_network_made_to_use_position_is_told_from_one_made_not_to(net, split, says):
+    source = SimpleNamespace(
+        num_classes=10, in_chans=3, img_size=(16, 16), mean=[0.5] * 3, std=[0.5] * 3, mirrors=False,
+        splits=lambda: {"train": split, "val": split, "test": split},
+    )  # fmt: skip
+    cfg = configure("trainer=cpu")
+    data = Batches(source, build_augment(cfg, source), batch_size=32, seed=0, workers=0, limit=None, room=0)
+    data.setup("")
+    task = task_for(net, 10, 1)
+    trainer = data.trainer = build_trainer(cfg, Path(), [], epochs=0)
+    views = Views((), ("patches",), (0, 1), (4, 4))
+    seen = evaluate_views(trainer, task, data, views, lambda size: split)
+    robust = {name.removeprefix("test/"): value for name, value in seen.items()} | {"images": len(split)}
+    assert robust["moved0/acc"] == 1, "the network does what it was made for"
+    assert says in readings.robustness(robust, 10, overlapping=False)
+    assert ("windows" in readings.robustness(robust, 10, overlapping=True).lower()) == ("costs" in says)
+    guessing = robust | {"moved0/acc": 0.1}
+    assert "no more than guessing" in readings.robustness(guessing, 10, overlapping=False)
+
+
+def kernels_beside(start, now, other=None, trained=True):
+    """Kernels of a convolution that started from others. start, now, other: weights, d c P Q."""
+
+    def embedding(weights):
+        conv = nn.Conv2d(weights.shape[1], len(weights), weights.shape[2], stride=weights.shape[2], bias=False)
+        conv.weight = nn.Parameter(weights, requires_grad=trained)
+        return nn.Sequential(conv, Last())
+
+    starts = Starts(embedding(start), embedding(noise(*start.shape, seed=9) if other is None else other))
+    return measure_kernels(embedding(now), noise(2, start.shape[1], 32, 32), (4, 4), starts)
+
+
+class Last(nn.Module):
+    """b d h w -> b h w d"""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
+def test_noise_is_called_noise_and_what_training_made_is_not():
+    start = noise(48, 3, 8, 8)
+    orthogonal = noise(48, 3, 8, 8, seed=1)
+    hardly = kernels_beside(start, start + 0.16 * orthogonal)
+    assert hardly.change.difference == pytest.approx(0.16, abs=0.01)
+    assert hardly.change.cosine == pytest.approx(1 / math.hypot(1, 0.16), abs=0.01)
+    assert "hardly moved" in readings.kernels(hardly)
+    assert "16% of the length" in readings.kernels(hardly)
+    assert "the noise of the start" in readings.kernels(hardly)
+    other_noise = readings.kernels(kernels_beside(start, orthogonal))
+    assert "still look like noise" in other_noise
+    assert "look for" not in other_noise.lower()
+    smooth = torch.cos(torch.arange(8) * math.pi / 8)[None, None, None].expand(48, 3, 8, 8) * noise(48, 3, 1, 1)
+    assert "Look for edges, spots and colours." in readings.kernels(kernels_beside(start, smooth))
+    basis = kernels_beside(start, start + 0.01 * orthogonal, other=start)
+    assert "noise" not in readings.kernels(basis)
+    assert "not random" in readings.kernels(basis)
+    assert "no noise" in readings.start(basis.change)
+    assert "they are noise" in readings.start(hardly.change)
+    assert "Nothing in this embedding is trained" in readings.kernels(kernels_beside(start, start, trained=False))
+    assert "not known here" in readings.kernels(replace(hardly, change=None))
+
+
+def test_colour_is_told_from_brightness_and_grey_images_tell_nothing():
+    grey = noise(40, 1, 4, 4).expand(-1, 3, -1, -1).contiguous()
+    assert "brightness and hardly any colour" in readings.channels(kernels_beside(grey, grey), grey=False)
+    opponent = grey * torch.tensor([1.0, -1, 0])[:, None, None]
+    assert "colour more than brightness" in readings.channels(kernels_beside(opponent, opponent), grey=False)
+    slices = noise(400, 3, 4, 4)
+    assert "as good as unrelated" in readings.channels(kernels_beside(slices, slices), grey=False)
+    assert "channels of these images are equal" in readings.channels(kernels_beside(slices, slices), grey=True)
+
+
+@pytest.mark.parametrize(("pos", "shows"), [("sincos", True), ("learned", False)])
+def test_vectors_show_nearness_or_do_not(build, pos, shows):
+    net = build("model=micro", "data.img_size=32", "patch=4", f"pos={pos}")
+    said = readings.positions(positions(net)["tokens"])
+    assert ("do not show" in said) != shows
+    assert readings.nearness(math.nan, 0.0) == "There is one place, so there is nothing to compare."
+
+
+def test_rotation_and_bias_that_do_nothing_are_told_from_those_that_do(build):
+    alibi = bias_by_distance(build("model=micro", "data.img_size=32", "patch=4", "pos=alibi"), (32, 32))
+    assert "In 2 of 3 heads the bias falls with distance" in readings.bias(alibi), "the third falls by 0.04 in all"
+    flat = bias_by_distance(build("model=micro", "data.img_size=32", "patch=4", "pos=relbias"), (32, 32))
+    assert "hardly shifts attention" in readings.bias(flat)
+    assert "No head prefers near patches" in readings.bias(replace(alibi, means=-alibi.means, slopes=-alibi.slopes))
+    rope = turns(build("model=micro", "data.img_size=32", "patch=4", "pos=rope"))
+    assert "turns by 1 radians per patch, once around in 6 patches" in readings.rotation(rope, 8)
+    assert "position hardly enters" in readings.rotation(rope * 1e-3, 8)
+
+
+def test_attention_is_compared_with_uniform_attention_block_by_block():
+    even = torch.full((6, 4, 4), 1 / 16)
+
+    def said(*blocks):
+        return readings.distance(attention.Attention(torch.tensor(blocks)[:, None] * 32.0, 32.0, even))
+
+    assert "as wide as uniform attention in all 2 blocks" in said(1.0, 1.04)
+    assert "as wide as uniform attention in the only block" in said(1.0)
+    assert "nearer than uniform attention in 1 of 3 blocks" in said(1.0, 0.5, 1.0)
+    assert "block 1 looks nearest, 16.0 px" in said(1.0, 0.5, 1.0)
+    assert "farther than uniform attention in 1 of 2 blocks" in said(1.0, 1.2)
+    assert "all patches about alike" in readings.rollout(even)
+    one = even.clone()
+    one[0, 0, 0] *= 2
+    assert "some patches more than others" in readings.rollout(one)
+
+
+def test_what_a_token_sees_grows_from_its_window_to_the_image():
+    window = torch.zeros(32, 32)
+    window[8:16, 8:16] = 1
+    half = torch.zeros(32, 32)
+    half[:, :16] = 1
+    whole = torch.ones(32, 32)
+    assert "little but its own window" in readings.fields({"embedding": window, "network": window})
+    assert "more than its own window" in readings.fields({"embedding": window, "network": half})
+    assert "sees the whole image" in readings.fields({"embedding": window, "network": whole})
+    assert "a part of the image" in readings.fields({"network": half})
+
+
+def test_a_place_that_is_read_is_told_from_one_that_is_not():
+    depths = {"embedded": (0.0, 0.04), "placed": (0.99, 0.98), "block 0": (0.3, 0.3), "block 1": (0.2, 0.4)}
+    said = readings.readout(depths, (4, 4))
+    assert "after the embedding it cannot be read (R² 0.02)" in said
+    assert "after the scheme it can be read (R² 0.98)" in said
+    assert "after block 1 it can be read in part (R² 0.30)" in said
+    assert "(R² 0.04)" in readings.readout(depths, (1, 4)), "one row is no place"
+    assert "one token" in readings.readout(depths, (1, 1))

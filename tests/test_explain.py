@@ -3,20 +3,28 @@
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import open_dict
+from PIL import Image
 from support import configure, options, record
 from torch import nn
 
 from patchbench.commands.build import build_net, build_source
 from patchbench.commands.draft import draft
 from patchbench.commands.explain import explain as explain_command
+from patchbench.commands.explain import one_image
 from patchbench.config.errors import Refused
+from patchbench.data.photographs import is_grey
+from patchbench.data.source import InMemory
 from patchbench.layout import Layout
 from patchbench.measure import places
 from patchbench.measure.response import is_affine, kernels, shares, windows
+from patchbench.pages.explain.cutting import number_of_windows, pixels_lost, seams
+from patchbench.pages.explain.walk import Walk, walk
+from patchbench.words import count, listed
 
 MICRO = ("model=micro", "data.img_size=32", "patch=8")
 Explain = Callable[..., SimpleNamespace]
@@ -47,6 +55,12 @@ def check_page(page: str) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'(?:src|href)="(.*?)"', page))
     assert not re.search(r"https?://|@import|<script|<link", page)
     assert all(re.findall(r'<img alt="(.*?)"', page))
+    assert page.count("<img ") + page.count("<svg ") == page.count('<label class="zoom">'), (
+        "a tap enlarges every figure"
+    )
+    assert not re.search(
+        r"(?<![\d,.])1 (values|channels|patches|tokens|kernels|maps|weights|places|rows|columns)\b", page
+    )
     assert "{" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL), "a name is left unfilled"
     assert "nan" not in re.sub(r'"data:.*?"', "", page).split()
 
@@ -109,10 +123,88 @@ def test_a_page_shows_what_training_shows_where_that_is_anything_else(explain, a
 def test_q1_has_kernels_as_deep_as_the_image_and_their_sum_is_the_map(explain):
     done = explain("embed=overlap", "pos=sincos", *MICRO)
     assert "in truth a block of 5×5×3" in done.words
+    assert "⌊(32 − 5)/2⌋ + 1 = 14 each way" in done.words
+    assert "Row 31 and column 31 of the image are read by no window:" in done.words
+    assert "so 63 pixels of 1,024 never reach the network" in done.words
+    assert "Before training they are noise: another seed gives others" in done.words
     assert "3×32×32 → 48×14×14" in done.words
     assert "per-channel 2-D convolutions, computed one by one, plus the bias, equals the layer's output" in done.words
     [difference] = re.findall(r"Largest difference: (\S+),", done.words)
     assert float(difference) < 1e-4
+
+
+def walked(build: Callable[..., Any], *overrides: str) -> Walk:
+    net = build("model=micro", "pos=none", *overrides)
+    size = configure(*overrides).data.img_size
+    pixels = torch.randint(256, (3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return walk(net, pixels, "noise", torch.full((3, 1, 1), 0.5), torch.ones(3, 1, 1), None)
+
+
+@pytest.mark.parametrize("embed", options("embed"))
+def test_a_formula_is_given_only_where_it_gives_the_grid(build, embed):
+    """Where it is given, its numbers are worked out here."""
+    seen = walked(build, f"embed={embed}", "data.img_size=32", "patch=8")
+    formulas = re.findall(r"⌊\((\d+)(?: \+ 2·(\d+))? − (\d+)\)/(\d+)⌋ \+ 1 = (\d+)", number_of_windows(seen))
+    for n, pad, kernel, stride, grid in formulas:
+        assert (int(n) + 2 * int(pad or 0) - int(kernel)) // int(stride) + 1 == int(grid)
+        assert int(grid) in seen.layout.grid_size
+    if embed in ("conv", "overlap", "overlap_sum", "pixel"):
+        assert formulas
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rows", "words"),
+    [
+        (("embed=conv", "data.img_size=32", "patch=8"), [], ""),
+        (("embed=overlap", "data.img_size=32"), [31], "Row 31 and column 31 of the image are read by no window"),
+        (("embed=overlap", "data.img_size=33"), [], ""),
+        (("embed=overlap", "data.img_size=33", "embed.stride=4"), [], ""),
+        (("embed=overlap", "data.img_size=32", "embed.stride=5"), [30, 31], "Rows 30 to 31 and columns 30 to 31 of"),
+        (("embed=overlap", "data.img_size=32", "embed.stride=9"), [5, 6, 7, 8, 14, 15, 16, 17, 23, 24, 25, 26], "gaps"),
+    ],
+)
+def test_pixels_that_no_window_reads_are_named_and_change_no_token(build, overrides, rows, words):
+    seen = walked(build, *overrides)
+    assert seen.unread == (rows, rows)
+    assert words in pixels_lost(seen)
+    embed = build("model=micro", "pos=none", *overrides).embed.eval()
+    image = torch.randn(1, 3, *seen.pixels.shape[1:], generator=torch.Generator().manual_seed(1))
+    changed = image.clone()
+    changed[:, :, rows] += 1
+    changed[:, :, :, rows] += 1
+    torch.testing.assert_close(embed(changed), embed(image), rtol=0, atol=0)
+    if words:
+        assert not seen.overlaps or "among the pixels that are read" in seams(seen)
+    else:
+        assert not seen.overlaps or seams(seen).endswith("at a seam.")
+
+
+def test_the_image_is_in_colour_or_said_to_be_grey(explain, tmp_path):
+    grey = explain(*MICRO, "pos=none", "image=0")
+    assert "test image 0, class " in grey.words
+    assert "This image is grey: its 3 channels are equal" in grey.words
+    assert "The maps differ although the channels are equal" in grey.words
+    assert "'pos=[sincos,rope]'" in grey.page, "zsh reads brackets that are not quoted as a pattern"
+    source = build_source(grey.cfg)
+    name, pixels, subject = one_image(source, None, colour=True)
+    assert (name, subject) == ("flower", "the photograph flower, since test image 0 is grey (image=0 shows that one)")
+    assert pixels.shape == (3, 32, 32)
+    assert not is_grey(pixels)
+    assert one_image(source, None, colour=False)[0] == 0
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "mine.png")
+    mine = one_image(source, str(tmp_path / "mine.png"), colour=True)[1]
+    assert (mine == torch.tensor([255, 0, 0])[:, None, None]).all()
+
+
+def test_class_names_stand_in_place_of_numbers():
+    images = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    split = InMemory(images, torch.tensor([1, 0]))
+    source: Any = SimpleNamespace(splits=lambda: {"test": split}, classes=["cat", "owl"], num_classes=2, mirrors=True)
+    vars(source).update(img_size=(8, 8), in_chans=3, mean=[0.5] * 3, std=[0.5] * 3)
+    assert one_image(source, None, colour=True)[2] == "test image 0, class owl"
+    assert one_image(source, "1", colour=True)[2] == "test image 1, class cat"
+    del source.classes
+    assert one_image(source, "1", colour=True)[2] == "test image 1, class 0"
 
 
 def test_q1_at_224_pixels_counts_what_it_does_not_compute(explain):
@@ -201,6 +293,7 @@ def test_trained_weights_come_with_their_configuration(command, micro, explain, 
     [best] = tmp_path.rglob("best.ckpt")
     done = explain(f"ckpt={best}", "image=3")
     assert "the weights are those that the run learnt" in done.words.lower()
+    assert "Training hardly moved these kernels: the mean cosine with the start is " in done.words
     assert "embed=linear patch=4 pos=learned" in done.words
     assert record(tmp_path)["identity"] in done.path.name
     assert done.path.name.endswith("_trained_image3.html")
@@ -212,6 +305,7 @@ def test_trained_weights_come_with_their_configuration(command, micro, explain, 
     ("arguments", "said"),
     [
         ("image=360", ["image=360", "images 0 to 359"]),
+        ("image=nowhere.png", ["image=nowhere.png is no file", "china or flower"]),
         ("patch=7", ["patch=7", "embed.pad=true"]),
         ("embed=cnv", ["embed=cnv is no option", "embed=conv"]),
         ("imge=3", ["'imge'"]),
@@ -236,3 +330,9 @@ def test_the_command_prints_a_table_and_where_the_page_is(command, tmp_path):
     assert str(page.relative_to(tmp_path)) in done.stdout.splitlines()
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert done.stderr == ""
+
+
+def test_a_number_agrees_with_its_noun():
+    assert [count(n, "patch", "patches") for n in (0, 1, 1024)] == ["0 patches", "1 patch", "1,024 patches"]
+    assert [count(n, "row") for n in (1, 2)] == ["1 row", "2 rows"]
+    assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]

@@ -15,10 +15,22 @@ FLOORS = (  # from the top; a file or folder may import what stands on a lower f
     ("track", "weights", "study"),
     ("embed", "pos", "nets", "data", "measure"),
     ("layout", "runs"),
-    ("checks", "html", "machine"),
+    ("checks", "html", "machine", "words"),
 )
 HYDRA = ("sweep", "commands", "config")
-WITHOUT_LIGHTNING = ("embed", "pos", "nets", "measure", "weights", "study", "layout", "checks", "html", "machine")
+WITHOUT_LIGHTNING = (
+    "embed",
+    "pos",
+    "nets",
+    "measure",
+    "weights",
+    "study",
+    "layout",
+    "checks",
+    "html",
+    "machine",
+    "words",
+)
 
 
 def part(path: Path) -> str:

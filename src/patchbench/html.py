@@ -18,20 +18,54 @@ body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 1160px; backgroun
 h1 { font-size: 1.9rem; line-height: 1.25; margin: 0 0 .4rem; }
 h2 { font-size: 1.35rem; margin: 3rem 0 .6rem; padding-top: 1.2rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1.08rem; margin: 1.8rem 0 .4rem; }
-p { max-width: 46rem; margin: .6rem 0; }
+p { margin: .6rem 0; }
 .soft { color: var(--soft); }
-code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .9em; }
+code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .9em;
+       overflow-wrap: anywhere; }
 pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; }
+pre code { overflow-wrap: normal; }
 figure { margin: 1.2rem 0 1.6rem; }
 figure img { display: block; width: 100%; height: auto; background: #fff; border: 1px solid var(--line);
              border-radius: 6px; padding: 8px; }
-figcaption { max-width: 46rem; margin-top: .5rem; color: var(--soft); font-size: .95rem; }
+figcaption { margin-top: .5rem; color: var(--soft); font-size: .95rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .34rem 1.1rem .34rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); }
 td.number, th.number { text-align: right; white-space: nowrap; }
 """
+# Text in a column of a length that reads well, in the middle of the window; figures and tables may be wider.
+ARTICLE = """
+h1, h2, h3, p, ul, pre, blockquote, details, figcaption { max-width: 46rem; margin-left: auto; margin-right: auto; }
+.scroll { max-width: max-content; margin: 0 auto; }
+.reading { margin-top: .7rem; padding-left: .8rem; border-left: 4px solid var(--mark); }
+.zoom { display: block; overflow-x: auto; position: relative; }
+.zoom input { position: absolute; opacity: 0; }
+summary { cursor: pointer; }
+@media (max-width: 800px) {
+  body { padding: 1.2rem 1rem 3rem; }
+  h1 { font-size: 1.5rem; }
+  .zoom input:checked + * { width: 1100px; max-width: none; }
+  .zoom:focus-within { outline: 2px solid var(--mark); }
+  .zoom::after { content: "tap to enlarge"; display: block; position: sticky; left: 0; width: max-content;
+                 color: var(--mark); font-size: .85rem; }
+  .zoom:has(:checked)::after { content: "swipe to see the rest, tap to see it whole"; }
+  table.steps, table.steps tbody { display: block; }
+  table.steps tr { display: flex; flex-wrap: wrap; column-gap: 1rem; border-bottom: 1px solid var(--line);
+                   padding: .4rem 0; }
+  table.steps tr:first-child { display: none; }
+  table.steps td { border: 0; padding: 0; }
+  table.steps td:first-child { font-weight: 600; flex: 1 0 100%; }
+  table.steps td:last-child { flex: 1 0 100%; color: var(--soft); }
+  table.steps td.values:not(:empty)::before { content: "= "; }
+  table.steps td.values:not(:empty)::after { content: " values"; }
+}
+"""
+
+
+def article(title: str, body: str, style: str = "") -> str:
+    """A whole page to be read from top to bottom; `title` as HTML, `style` after that of all articles."""
+    return document(title, body, ARTICLE + style)
 
 
 def document(title: str, body: str, style: str = "") -> str:
@@ -49,21 +83,38 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def shown(picture: Figure | bytes, alt: str, caption: str) -> str:
-    """A figure, or its PNG, as part of the page; `alt` for those who do not see it."""
+def shown(picture: Figure | bytes, alt: str, caption: str, reading: str = "") -> str:
+    """A figure, or its PNG, as part of an article. A tap enlarges it on a phone; it cannot be opened as a page, since
+    browsers open no data.
+
+    alt: for those who do not see it. caption: what is drawn, as HTML. reading: what it shows here, as text.
+    """
     data = base64.b64encode(png(picture) if isinstance(picture, Figure) else picture).decode()
+    said = f'<p class="reading">{escape(reading)}</p>' if reading else ""
     return (
-        f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
+        f'<figure>{zoomable(f"""<img alt="{escape(alt)}" src="data:image/png;base64,{data}">""")}'
+        f"{said}<figcaption>{caption}</figcaption></figure>"
     )
 
 
-def rows(header: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
-    """A table; columns `numbers` are set to the right."""
+def zoomable(image: str) -> str:
+    """An element `img` or `svg` that a tap, or the space bar, enlarges on a narrow screen and makes fit again."""
+    return f'<label class="zoom"><input type="checkbox" aria-label="enlarge the figure">{image}</label>'
+
+
+def rows(header: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int], kind: str = "") -> str:
+    """A table; columns `numbers` are set to the right.
+
+    kind: `steps` for a table whose rows become blocks on a narrow screen: name, shape, number of values, note.
+    """
 
     def cells(row: Sequence[str], tag: str) -> str:
-        classes = [' class="number"' if i in numbers else "" for i in range(len(row))]
-        return "<tr>" + "".join(f"<{tag}{c}>{v}</{tag}>" for c, v in zip(classes, row, strict=True)) + "</tr>"
+        classes = [["number"] if i in numbers else [] for i in range(len(row))]
+        if kind == "steps":
+            classes[2].append("values")
+        opened = [f'<{tag} class="{" ".join(c)}">' if c else f"<{tag}>" for c in classes]
+        return "<tr>" + "".join(f"{start}{v}</{tag}>" for start, v in zip(opened, row, strict=True)) + "</tr>"
 
     lines = [cells(header, "th"), *(cells(row, "td") for row in body)]
-    return '<div class="scroll"><table>\n' + "\n".join(lines) + "\n</table></div>"
+    table = f'<table class="{kind}">' if kind else "<table>"
+    return f'<div class="scroll">{table}\n' + "\n".join(lines) + "\n</table></div>"

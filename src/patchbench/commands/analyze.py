@@ -16,6 +16,7 @@ from patchbench.checks import Size, size
 from patchbench.commands.build import build_net
 from patchbench.commands.draft import Draft
 from patchbench.commands.reopen import Machine, reopen
+from patchbench.commands.starts import build_starts, starts_elsewhere
 from patchbench.config.errors import refusing
 from patchbench.config.identity import plain, reads
 from patchbench.config.names import command_line, title
@@ -29,6 +30,7 @@ from patchbench.html import png
 from patchbench.machine import write_whole
 from patchbench.measure.network import MOST_BYTES, measure
 from patchbench.measure.places import spread
+from patchbench.measure.readings import readings
 from patchbench.pages.analyze.figures import pictures
 from patchbench.pages.analyze.page import page
 from patchbench.pages.plots import LOOK
@@ -109,15 +111,18 @@ def look(
 ) -> Analysis:
     """Measure, draw and write."""
     checkpoint, source = read_checkpoint(ckpt), data.source
-    net = build_net(restored(checkpoint["patchbench"]), source)
+    origin = checkpoint["patchbench"]
+    cfg = restored(origin)
+    net = build_net(cfg, source)
     net.load_state_dict(net_state(checkpoint))
+    known = net.layout is not None and not starts_elsewhere(origin["config"])
+    starts = build_starts(cfg, source, data) if known else None
     test = Some(data.splits["test"], LOOKED_AT)
     raw, _ = test.read(range(len(test)))
     scaled = data.normalised(raw)
-    measures = measure(net, raw, scaled, macs=draft.cost.macs, device=device)
+    measures = measure(net, raw, scaled, macs=draft.cost.macs, device=device, starts=starts)
     left_out = [*measures.left_out, *left_out]
     numbers = measures.numbers() | {f"analysis/robust/{name}": value for name, value in robust.items()}
-    origin = checkpoint["patchbench"]
     folder, paths = out / "analysis", {}
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(LOOK):
@@ -125,7 +130,9 @@ def look(
     for name, picture in drawn.items():
         paths[name] = folder / f"{name}.png"
         paths[name].write_bytes(picture)
-    text = page(title(origin["factors"]), command_line(origin["factors"]), measures, numbers, drawn, left_out)
+    said = readings(measures, robust, source.num_classes)
+    levels = origin["factors"]
+    text = page(title(levels), command_line(levels), measures, numbers, drawn, said, left_out)
     result = Analysis(numbers, paths, left_out, out / "analysis.html")
     for path, content in ((folder / "numbers.json", json.dumps(numbers, indent=2) + "\n"), (result.page, text)):
         write_whole(path, content)
@@ -138,7 +145,7 @@ def look(
 def robustness(
     draft: Draft, trainer: pl.Trainer, task: Classify, data: Batches, images: int | None
 ) -> tuple[dict[str, float], list[str]]:
-    """`<view>/acc` of each view, `moved<k>/same` as well, and `images`, their number; and which views were left out."""
+    """`<view>/acc` of each view, `/same` of shuffles and moves, and `images`, their number; and the views left out."""
     left_out: list[str] = []
     views = views_of(draft, left_out)
     work = draft.cost.macs * (len(views.shuffles) + len(views.moves) + 1)

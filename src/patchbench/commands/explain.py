@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from patchbench.commands.build import build_augment, build_net
 from patchbench.commands.draft import Draft, draft
+from patchbench.commands.starts import build_starts, starts_elsewhere
 from patchbench.config.errors import refusing
 from patchbench.config.names import command_line, embedding_name, title
 from patchbench.config.options import CONF
@@ -18,6 +19,7 @@ from patchbench.config.origin import origin_of, restored
 from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import train_draws
 from patchbench.data.order import Chosen
+from patchbench.data.photographs import is_grey, photograph
 from patchbench.data.source import Source
 from patchbench.layout import PLACES
 from patchbench.machine import write_whole
@@ -62,7 +64,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
         breakdowns = [this, *standard(plan, this)]
         shapes = places.shapes(plan.net)
         weight = sum(tensor.nbytes for tensor in position(plan.net))
-        pixels, label = one_image(source, image)
+        image, pixels, subject = one_image(source, image, colour=state is None)
         torch.manual_seed(cfg.seed)
         net = build_net(cfg if weight <= HEAVY else with_model(cfg, "pos", {}), source)
         if state is not None:
@@ -81,7 +83,8 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             net.embed.fit(data.sample(images))  # as training does before its first step
         augmented = augmented_samples(data) if data.augment.on else None
         mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
-        way = walk(net, pixels, label, mean, std)
+        known = not starts_elsewhere(origin["config"])
+        way = walk(net, pixels, subject, mean, std, build_starts(cfg, source, data) if known else None)
 
     rows = steps(way, schemes, shapes)
     explanation = Explanation(
@@ -103,7 +106,8 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
     )
     stem = origin["name"].replace("/", "-").replace(" ", "_")
     trained = "_trained" if state is not None else ""
-    path = runs_dir / "explain" / f"{stem}_{levels['model']}_{origin['identity']}{trained}_image{image}.html"
+    shown = f"image{image}" if isinstance(image, int) else Path(image).stem
+    path = runs_dir / "explain" / f"{stem}_{levels['model']}_{origin['identity']}{trained}_{shown}.html"
     html = page(explanation)
     with refusing():
         write_whole(path, html)
@@ -122,15 +126,27 @@ def checkpoint_alone(ckpt: str, given: Sequence[str]) -> dict[str, Any]:
     return read_checkpoint(ckpt)
 
 
-def one_image(source: Source, index: int) -> tuple[torch.Tensor, int]:
-    """Image `index` of the test split. ValueError if it has none of this number."""
-    test = source.splits()["test"]
+def one_image(source: Source, image: str | None, *, colour: bool) -> tuple[int | str, torch.Tensor, str]:
+    """Read the image that the page follows: its number or name, its pixels, and what it is in words.
+
+    image: the number of a test image, or a picture, see `photograph`. None: the first test image, or a photograph in
+    place of a grey one if `colour`, since three equal channels do not show where channels go. ValueError if it is not
+    there.
+    """
+    if image is not None and not image.isdecimal():
+        return image, photograph(image, source.img_size, source.in_chans), f"the photograph {image}"
+    test, index = source.splits()["test"], int(image or 0)
     if not 0 <= index < len(test):
         raise ValueError(f"image={index} is not there: the test split has images 0 to {len(test) - 1}")
     images, labels = test.read([index])
     if not len(images):
         raise ValueError(f"image={index} does not decode: take another")
-    return images[0], int(labels[0])
+    if image is None and colour and len(images[0]) == 3 and is_grey(images[0]):
+        subject = "the photograph flower, since test image 0 is grey (image=0 shows that one)"
+        return "flower", photograph("flower", source.img_size, source.in_chans), subject
+    names = getattr(source, "classes", None)
+    label = int(labels[0])
+    return index, images[0], f"test image {index}, class {names[label] if names else label}"
 
 
 def augmented_samples(data: Batches) -> AugmentedSamples:

@@ -68,5 +68,5 @@ class Options(HowItIsRun, Asked, Compared):  # a dataclass lists the fields of i
 class ExplainOptions(Options):
     """Options of scripts/explain.py beside those of train.py."""
 
-    image: int = MISSING
+    image: str | None = MISSING  # the number of a test image, or a picture
     data_root: str | None = MISSING

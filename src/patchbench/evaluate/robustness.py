@@ -142,7 +142,8 @@ def evaluate_views(
 ) -> dict[str, float]:
     """Accuracies `test/<view>/acc` of each view and group of images; of `most` images, evenly spaced, or of all.
 
-    test/moved3/same: share of images that are given the same class when moved by 3 pixels (Zhang, 2019).
+    test/moved3/same: share of images that are given the same class when moved by 3 pixels (Zhang, 2019);
+    test/shuffled_patches/same: when their patches lie in another order.
     A split that has `groups(patch_size)`, masks over its images by name, is told apart by them.
     """
     source, test = data.source, data.splits["test"]
@@ -151,14 +152,14 @@ def evaluate_views(
         test, splits = Some(test, most), {name: Some(split, most) for name, split in splits.items()}
     figures: dict[str, float] = {}
     plain = None
-    if views.moves or getattr(test, "groups", None):
+    if views.moves or views.shuffles or getattr(test, "groups", None):
         plain = predict(trainer, task, data, test)
         figures |= by_group("test", plain, test, views.patch_size)
     for name, split in splits.items():
         seen = predict(trainer, task, data, split)
         figures[f"test/{name}/acc"] = seen.accuracy()
         figures |= by_group(f"test/{name}", seen, split, views.patch_size)
-        if plain and name.startswith("moved"):
+        if plain and name.startswith(("moved", "shuffled")):
             figures[f"test/{name}/same"] = float((seen.classes == plain.classes).float().mean())
     return figures
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size
 from patchbench.measure import response, spectrum
+from patchbench.measure.start import Change, Starts, change
 
 NUM_IMAGES = 8  # over which the derivative is averaged
 COMPONENTS = 28
@@ -22,16 +23,28 @@ class Kernels:
     shares: Float[Tensor, " m"]  # of variance, for each principal component
     energy: Float[Tensor, "P Q"]
     affine: bool  # true: the same for every image; false: the mean over NUM_IMAGES images
+    stride: Size  # pixels between neighbouring windows, down and across
+    change: Change | None  # since the start of training; None where the start is not known
+
+    @property
+    def overlap(self) -> bool:
+        """True if neighbouring windows share pixels."""
+        return self.weights.shape[2] > self.stride[0] or self.weights.shape[3] > self.stride[1]
 
 
-def measure_kernels(embed: nn.Module, images: Float[Tensor, "b c H W"], grid_size: Size) -> Kernels:
-    """Measure the kernels at the place in the middle of the grid."""
+def measure_kernels(
+    embed: nn.Module, images: Float[Tensor, "b c H W"], grid_size: Size, starts: Starts | None = None
+) -> Kernels:
+    """Measure the kernels at the place in the middle of the grid. starts: see `Starts`; None if they are not known."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    window, _ = response.window_and_stride(embed, shape, grid_size)
+    window, stride = response.window_and_stride(embed, shape, grid_size)
     place = (grid_size[0] // 2, grid_size[1] // 2)
     affine = response.is_affine(embed, images[:1])
     with torch.no_grad():
         width = embed(images[:1]).shape[-1]
-    weights = response.kernels(embed, images[: 1 if affine else NUM_IMAGES], place, window, width)
+    some = images[: 1 if affine else NUM_IMAGES]
+    weights = response.kernels(embed, some, place, window, width)
+    moved = change(embed, starts, some, place, window, weights) if starts else None
     axes, shares = spectrum.components(weights.flatten(1), COMPONENTS)
-    return Kernels(weights, axes.unflatten(1, weights.shape[1:]), shares, spectrum.dct_energy(weights), affine)
+    tiles, energy = axes.unflatten(1, weights.shape[1:]), spectrum.dct_energy(weights)
+    return Kernels(weights, tiles, shares, energy, affine, stride, moved)

@@ -12,6 +12,7 @@ from patchbench.measure.attention import measure_attention
 from patchbench.measure.field import effective_field, resnet18_features
 from patchbench.measure.kernels import measure_kernels
 from patchbench.measure.position import bias_by_distance, positions, turns
+from patchbench.measure.start import Starts
 from patchbench.measure.summary import Measures
 
 WORK = 3e11  # multiply-adds for the images of one measurement: expensive networks are measured on fewer images
@@ -21,11 +22,18 @@ MOST_BYTES = 2**30  # of attention, or of a bias; what takes more is left out
 
 
 def measure(
-    net: Any, raw: UInt8[Tensor, "b c H W"], images: Float[Tensor, "b c H W"], *, macs: int, device: torch.device
+    net: Any,
+    raw: UInt8[Tensor, "b c H W"],
+    images: Float[Tensor, "b c H W"],
+    *,
+    macs: int,
+    device: torch.device,
+    starts: Starts | None = None,
 ) -> Measures:
     """Measure all that this network has.
 
-    raw, images: the same test images before and after normalisation. macs: of the network, for one image.
+    raw, images: the same test images before and after normalisation. macs: of the network, for one image. starts: the
+    embedding as training started from it, None if that is not known.
     Measurements that read all layers run on `device`, and leave the network there; those of the input stage run on a
     CPU.
     """
@@ -54,7 +62,7 @@ def measure(
             left_out.append(f"bias against distance: {n:,} places squared take more than {MOST_BYTES >> 30} GiB")
         else:
             bias = bias_by_distance(net, img_size)
-    kernels = measure_kernels(net.embed, images, grid_size)
+    kernels = measure_kernels(net.embed, images, grid_size, starts)
     fields = {"embedding": effective_field(net.embed, first(FIELD_IMAGES))}
     net.to(device)
     attention = None

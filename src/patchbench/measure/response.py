@@ -61,6 +61,18 @@ def window_and_stride(embed: nn.Module, shape: tuple[int, int, int], grid_size: 
     return middle, (stride[0], stride[1])
 
 
+def unread(embed: nn.Module, shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
+    """Return the rows and the columns of pixels on which no token depends, for images of `shape`."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, *shape, generator=generator).requires_grad_()
+    with torch.enable_grad():
+        tokens = embed(image)
+        [slope] = torch.autograd.grad(tokens, image, torch.randn(tokens.shape, generator=generator))
+    read = slope[0].abs().sum(0) > 0
+    rows, cols = ((~read.any(axis)).nonzero().flatten().tolist() for axis in (1, 0))
+    return rows, cols
+
+
 def is_affine(embed: nn.Module, image: Float[Tensor, "1 c H W"]) -> bool:
     """Test whether the embedding is one matrix and one bias: f(a + b) = f(a) + f(b) - f(0)."""
     other = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))

@@ -35,12 +35,20 @@ class Measures:
     def img_size(self) -> Size:
         return self.images.shape[2], self.images.shape[3]
 
+    @property
+    def grey(self) -> bool:
+        """True if all channels of these images are equal."""
+        return bool((self.images == self.images[:, :1]).all())
+
     def numbers(self) -> dict[str, float]:
         """Summarise as numbers for a record, by name: ranks, frequencies, pixels and shares of variance."""
         numbers: dict[str, float] = {}
         if self.kernels:
             numbers["kernel_rank"] = centred_rank(self.kernels.weights.flatten(1))
             numbers["kernel_frequency"] = spectrum.dct_frequency(self.kernels.energy)
+            if self.kernels.change:
+                numbers["kernel_start_cosine"] = self.kernels.change.cosine
+                numbers["kernel_start_difference"] = self.kernels.change.difference
             if self.kernels.weights.shape[1] > 1:
                 numbers["kernel_common_share"] = spectrum.common_share(self.kernels.weights)
         for place, vectors in self.positions.items():

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -57,12 +58,14 @@ def whole_numbers(*axes: Axes) -> None:
     """Set ticks at whole numbers only."""
     for ax in axes:
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator("auto", integer=True))
+            axis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def outline(ax: Axes, top: int, left: int, height: int, width: int, colour: str, line: float = 2.0) -> None:
-    """Draw a rectangle around pixels of an image."""
-    ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, linewidth=line))
+    """Draw a rectangle around pixels of an image, with a white rim that sets it off from the image's own colours."""
+    frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, linewidth=line)
+    frame.set_path_effects([withStroke(linewidth=line + 2, foreground="white")])
+    ax.add_patch(frame)
 
 
 def mosaic(tiles: np.ndarray, gap: float = 1 / 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

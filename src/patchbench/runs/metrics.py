@@ -93,7 +93,7 @@ METRICS = {
     "acc5": Metric("top-5 accuracy", "%", MORE, curves=("val",)),
     "acc_low": Metric("accuracy, low end of the 95 % interval", "%", MORE),
     "acc_high": Metric("accuracy, high end of the 95 % interval", "%", MORE),
-    "same": Metric("same class as unmoved", "%", MORE),
+    "same": Metric("same class as before", "%", MORE),
     "loss": Metric("loss", "", LESS, curves=("val", "train")),
     "grad_norm": Metric("gradient norm", curves=("train",)),
     "lr-*": Metric("learning rate"),

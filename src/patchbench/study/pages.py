@@ -128,7 +128,7 @@ def page(report: Report, text: str) -> str:
     body = re.sub(r'src="(\w[^":/]*\.svg)"', inline, body)
     kind = "" if report.sweep else f' class="verdict {report.judgement.verdict}"'
     body = body.replace("<blockquote>", f"<blockquote{kind}>", 1)
-    return html.document(escape(report.study.question), body, STYLE)
+    return html.article(escape(report.study.question), body, STYLE)
 
 
 def index(rows: Sequence[tuple[Study, Judgement | None, Mapping[str, str]]]) -> str:

@@ -57,7 +57,7 @@ def views(texts: Mapping[str, str]) -> dict[str, str]:
     for name in (name for name in texts if is_view(name) and name.endswith("/acc")):
         view = name.removesuffix("/acc")
         same = texts.get(f"{view}/same")
-        found[view.removeprefix("test/")] = texts[name] + ("" if same is None else f", {same} same as unmoved")
+        found[view.removeprefix("test/")] = texts[name] + ("" if same is None else f", {same} same as before")
     return found
 
 

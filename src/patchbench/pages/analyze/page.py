@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from patchbench.html import document, rows, shown
+from patchbench.html import article, rows, shown
 from patchbench.measure.summary import Measures
+from patchbench.words import count
 
 SECTIONS = {
     "What the embedding responds to": ("kernels", "channels"),
@@ -55,13 +56,16 @@ def page(
     m: Measures,
     numbers: Mapping[str, float],
     pictures: Mapping[str, bytes],
+    readings: Mapping[str, str],
     left_out: Sequence[str],
 ) -> str:
-    """Write the page as HTML that refers to no other file. pictures: PNGs by name."""
+    """Write the page as HTML that refers to no other file. pictures: PNGs by name. readings: a sentence for each."""
     parts = []
     for heading, names in SECTIONS.items():
         if inner := [
-            shown(pictures[name], name.replace("_", " "), CAPTIONS[name]) for name in names if name in pictures
+            shown(pictures[name], name.replace("_", " "), CAPTIONS[name], readings.get(name, ""))
+            for name in names
+            if name in pictures
         ]:
             parts += [f"<h2>{heading}</h2>", *inner]
     if left_out:
@@ -74,5 +78,7 @@ def page(
 on the network, so the pictures of two networks can be compared side by side.</p>
 {chr(10).join(parts)}
 <h2>In numbers</h2>
-{table}"""
-    return document(f"{escape(title)}: what the input stage learned", body)
+<details><summary>{count(len(numbers), "number")}, as in the record of the run</summary>
+{table}
+</details>"""
+    return article(f"{escape(title)}: what the input stage learned", body)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchbench.html import shown
 from patchbench.pages.plots import WIDTH, bare, colours, figure
+from patchbench.words import count
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ def training(samples: AugmentedSamples) -> str:
     )
     if mixed:
         text += " Where two images are mixed, so are the labels: the network has to predict the share of each class."
-    caption = f"{rows} training images as they are, and {columns - 1} times as training shows them, with their labels."
-    alt = f"{rows} training images in {columns} columns: as they are, and augmented"
+    images = count(rows, "training image")
+    caption = f"{images} as they are, and {columns - 1} times as training shows them, with their labels."
+    alt = f"{images} in {columns} columns: as they are, and augmented"
     return f"<h2>5. What training shows</h2>\n<p>{text}</p>\n{shown(grid(samples), alt, caption)}"
 
 

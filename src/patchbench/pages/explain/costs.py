@@ -6,6 +6,7 @@ from html import escape
 from patchbench.html import rows
 from patchbench.pages.explain.breakdown import CostBreakdown
 from patchbench.pages.explain.explanation import Explanation
+from patchbench.words import count
 
 
 def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]]:
@@ -43,7 +44,8 @@ def cost(explanation: Explanation) -> str:
     text = (
         f"The embedding does {share:.2%} of the multiplications and the trunk "
         f"{this.trunk_macs / this.cost.macs:.2%}. But the embedding decides how many tokens the trunk has to process: "
-        f"attention compares each of {n:,} tokens with each, which makes {n * n:,} pairs in every head of every block."
+        f"attention compares each of {count(n, 'token')} with each, which makes {count(n * n, 'pair')} in every head "
+        "of every block."
     )
     if others:
         times = this.cost.macs / others[0].cost.macs
@@ -59,7 +61,8 @@ def cost(explanation: Explanation) -> str:
         "<h3>More to look at</h3>\n<pre>"
         "python scripts/explain.py embed=conv patch=8        # four times the tokens of patch=16\n"
         "python scripts/explain.py embed=overlap             # kernel 5, stride 2: windows that overlap\n"
-        "python scripts/explain.py pos=[sincos,rope]         # two schemes, two places\n"
+        "python scripts/explain.py 'pos=[sincos,rope]'       # two schemes, two places\n"
+        "python scripts/explain.py image=0                   # a test image; or image=china, or a file\n"
         "python scripts/explain.py augment=deit              # what the network sees in training\n"
         "python scripts/explain.py ckpt=runs/&lt;run&gt;/best.ckpt  # what a run has learned</pre>"
     )

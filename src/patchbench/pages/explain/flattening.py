@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from patchbench.html import shown
 from patchbench.pages.explain.explanation import Explanation
 from patchbench.pages.explain.walk import Walk
-from patchbench.pages.plots import DIVERGING, bare, channel_names, colours, figure, largest, tint, tinted
+from patchbench.pages.plots import DIVERGING, bare, channel_names, colours, figure, largest, tint, tinted, whole_numbers
+from patchbench.words import count
 
 
 def flattening(explanation: Explanation) -> str:
@@ -20,17 +21,19 @@ def flattening(explanation: Explanation) -> str:
     channels = len(walk.pixels)
     names = ", then ".join(f"all {name} values" for name in channel_names(channels))
     where = (
-        f"Where have the {channels} channels gone? They follow each other in this row: {names}."
+        f"Where have the {channels} channels gone? They follow each other in this row: {names}. {equal_channels(walk)}"
         if channels > 1
         else "There is one channel, so the row is the patch, line after line."
     )
-    chain = f"{window.height}×{window.width}×{channels} → {n:,} values → D = {d}"
+    values = count(n, "value")
+    chain = f"{window.height}×{window.width}×{channels} → {values} → D = {d}"
     if walk.matrix is not None:
         product = walk.matrix @ walk.values.flatten() + bias_of(explanation.net.embed)
         difference = float((product - walk.tokens[walk.place]).abs().max())
         text = (
-            f"The patch is written as one row of {n:,} values. {where} One matrix W of {d}×{n:,} = {d * n:,} weights "
-            f"and a bias of {d} turn the row into the token: {chain}. The same W serves every patch."
+            f"The patch is written as one row of {values}. {where} One matrix W of {d}×{n:,} = "
+            f"{count(d * n, 'weight')} and a bias of {d} turn the row into the token: {chain}. The same W serves "
+            "every patch."
         )
         check = (
             f'<p class="check">Computed here: W x + b for this patch differs from the output of the layer by at most '
@@ -47,19 +50,29 @@ def flattening(explanation: Explanation) -> str:
         what = (
             f"The embedding is not one layer but still one linear map: {chain}."
             if walk.affine
-            else f"Between the {n:,} values that a token reads and its D = {d} values lies more than one matrix here "
-            f"({layers} layers), so there is no single W. The figure shows the derivative instead: how much each value "
-            "of this token changes with a small change of each pixel, at this image."
+            else f"Between the {values} that a token reads and its D = {count(d, 'value')} lies more than one matrix "
+            f"here ({count(layers, 'layer')}), so there is no single W. The figure shows the derivative instead: how "
+            "much each value of this token changes with a small change of each pixel, at this image."
         )
-        text = f"The pixels that the token reads are {n:,} values. {where} {what}"
+        text = f"The pixels that the token reads are {values}. {where} {what}"
         check = ""
         caption = (
-            f"On top, the {n:,} values that this token reads; below, one line for each of the token's first "
-            f"{len(walk.kernels)} values: positive where a brighter pixel would raise the value, negative where it "
-            "would lower it."
+            f"On top, the {values} that this token reads; below, one line for each of the token's first "
+            f"{count(len(walk.kernels), 'value')}: positive where a brighter pixel would raise the value, negative "
+            "where it would lower it."
         )
-    alt = f"A row of {n} values, a matrix, and the token of {d} values"
+    alt = f"A row of {values}, a matrix, and the token of {count(d, 'value')}"
     return f"<h2>2. A patch becomes a vector</h2>\n<p>{text}</p>\n{shown(projection(walk), alt, caption)}\n{check}"
+
+
+def equal_channels(walk: Walk) -> str:
+    """Say that the channels of a grey image are equal; empty for an image with colours."""
+    if not walk.grey:
+        return ""
+    return (
+        f"This image is grey: its {len(walk.pixels)} channels are equal, so the same values stand in the row "
+        f"{len(walk.pixels)} times. <code>image=flower</code> shows an image with colours."
+    )
 
 
 def bias_of(embed: nn.Module) -> Tensor | float:
@@ -84,13 +97,13 @@ def projection(walk: Walk) -> Figure:
         bare(axes[0], "the patch", fontsize=10)
         for i, name in enumerate(names):
             axes[i + 1].imshow(tinted(raw[i], tint(name, i)), interpolation="nearest")
-            bare(axes[i + 1], f"{name}: {raw[i].numel():,} values", color=tint(name, i), fontsize=10)
+            bare(axes[i + 1], f"{name}: {count(raw[i].numel(), 'value')}", color=tint(name, i), fontsize=10)
 
     strip = fig.add_subplot(grid[1, 0])
     raw = patch_pixels(walk)
     line = np.concatenate([tinted(raw[i].reshape(1, -1), tint(name, i)) for i, name in enumerate(names)], axis=1)
     strip.imshow(line, aspect="auto", interpolation="nearest")
-    bare(strip, f"x: the same {walk.patch_values:,} values in a row, {', then '.join(names)}", fontsize=10)
+    bare(strip, f"x: the same {count(walk.patch_values, 'value')} in a row, {', then '.join(names)}", fontsize=10)
 
     ax = fig.add_subplot(grid[2, 0])
     bound = largest(rows)
@@ -103,22 +116,26 @@ def projection(walk: Walk) -> Figure:
     elif walk.affine:
         ax.set_title(f"W: its first {len(rows)} rows of {len(walk.tokens[0, 0])}", fontsize=10)
     else:
-        ax.set_title(f"response of the token's first {len(rows)} values to each value in x (derivative)", fontsize=10)
+        ax.set_title(
+            f"response of the token's first {count(len(rows), 'value')} to each value in x (derivative)", fontsize=10
+        )
     ax.set_ylabel("number of the value in the token")
+    whole_numbers(ax)
     fig.colorbar(image, ax=ax, location="left", shrink=0.8, label="weight", pad=0.01)
 
     out = fig.add_subplot(grid[2, 1])
     bound = largest(token)
     image = out.imshow(token[:, None].numpy(), cmap=DIVERGING, vmin=-bound, vmax=bound, aspect="auto")
+    whole_numbers(out)
     out.set_xticks([])
     out.yaxis.tick_right()
     head = "y = W x + b" if walk.affine else "the token"
-    count = (
-        f"D = {len(token)} values"
+    length = (
+        f"D = {count(len(token), 'value')}"
         if len(token) == walk.layout.embed_dim
         else f"first {len(token)} of {walk.layout.embed_dim}"
     )
-    out.set_title(f"{head}\n{count}", fontsize=10)
+    out.set_title(f"{head}\n{length}", fontsize=10)
     fig.colorbar(image, ax=out, location="right", shrink=0.8, label="value", pad=0.3)
     return fig
 

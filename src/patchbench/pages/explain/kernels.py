@@ -1,5 +1,6 @@
 """The section on kernels: what the values of a token respond to, in words and figures."""
 
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from patchbench.html import shown
+from patchbench.measure import readings, spectrum
 from patchbench.measure.response import Shares, shares
 from patchbench.pages.explain.cutting import FOLLOWED, picture
 from patchbench.pages.explain.explanation import Explanation
@@ -26,6 +28,7 @@ from patchbench.pages.plots import (
     tinted,
     whole_numbers,
 )
+from patchbench.words import count
 
 
 def kernels(explanation: Explanation) -> str:
@@ -38,21 +41,21 @@ def kernels(explanation: Explanation) -> str:
     size = f"{window.height}×{window.width}×{channels}"
     text = (
         f"Each row of W, folded back into {size}, is a kernel: a small image that is laid on the patch, multiplied "
-        f"with it and summed. There are D = {d} kernels, so the {channels}×{tall}×{wide} image becomes {d}×{h}×{w}. "
-        f"{hint(explanation)}"
+        f"with it and summed. There {'is' if d == 1 else 'are'} D = {count(d, 'kernel')}, so the "
+        f"{channels}×{tall}×{wide} image becomes {d}×{h}×{w}. {hint(explanation)}"
     )
     share = shares(explanation.net.embed, walk.image, strongest(walk))
     way = (
         "its per-channel 2-D convolutions, computed one by one"
         if share.by_convolution
-        else f"the outputs of the embedding for each of the {channels} channels alone"
+        else f"the outputs of the embedding for each of the {count(channels, 'channel')} alone"
     )
     moves = (
         f"A kernel of size {window.height}×{window.width} is in truth a block of {size}: it is as deep as the image. "
         f"It moves over the image in two directions only, and at each of the {h}×{w} places all "
         f"{window.height}·{window.width}·{channels} = {walk.patch_values:,} products are summed into <em>one</em> "
-        f"number. So one kernel gives one flat map, however many channels the image has, and {d} kernels give {d} "
-        f"maps: {channels}×{tall}×{wide} → {d}×{h}×{w}."
+        f"number. So one kernel gives one flat map, however many channels the image has, and {count(d, 'kernel')} "
+        f"{'gives' if d == 1 else 'give'} {count(d, 'map')}: {channels}×{tall}×{wide} → {d}×{h}×{w}."
     )
     equality = (
         f'<p class="check">Computed here, for kernel {share.index}: the sum of {way}, plus the bias, equals '
@@ -71,13 +74,15 @@ def kernels(explanation: Explanation) -> str:
         + shown(
             blocks(walk),
             "The image as slices, kernels as blocks, feature maps as slices",
-            f"Depth {channels} goes in and is summed away; depth {d} comes out because there are {d} kernels.",
+            f"Depth {channels} goes in and is summed away; depth {d} comes out because there "
+            f"{'is' if d == 1 else 'are'} {count(d, 'kernel')}.",
         )
         + shown(
             channel_sum(walk, share),
             f"Kernel {share.index} taken apart by channel",
             f"Kernel {share.index} taken apart. Each slice of {window.height}×{window.width} moves over its own "
-            f"channel and gives a map of {h}×{w}; the {channels} maps and the bias are added place by place.",
+            f"channel and gives a map of {h}×{w}; the {count(channels, 'map')} and the bias are added place by place."
+            + (" The maps differ although the channels are equal, because the slices differ." if walk.grey else ""),
         )
         + equality
     )
@@ -109,10 +114,14 @@ def responses(explanation: Explanation) -> str:
 
 
 def hint(explanation: Explanation) -> str:
-    """A sentence on what to look for in the kernels."""
+    """Say what the kernels are, by a measurement: noise, or made by training."""
+    change, shown = explanation.walk.change, explanation.walk.kernels
+    if change is None:
+        return "They come from the weights of another training, and how far they have moved since is not known here."
     if explanation.trained:
-        return "These are trained: look for edges, spots and colours."
-    return "Before training they are noise; <code>ckpt=&lt;run&gt;/best.ckpt</code> shows what a run has learned."
+        return escape(readings.changed(change, spectrum.dct_frequency(spectrum.dct_energy(shown))))
+    see = "<code>ckpt=&lt;run&gt;/best.ckpt</code> shows what a run has learned."
+    return f"{escape(readings.start(change))} {see}"
 
 
 def strongest(walk: Walk) -> int:
@@ -122,14 +131,14 @@ def strongest(walk: Walk) -> int:
 
 def kernel_tiles(walk: Walk) -> Figure:
     """Draw the first kernels, and below each the feature map that it makes of the image."""
-    count = min(8, len(walk.kernels))
+    number = min(8, len(walk.kernels))
     (rows, cols), ratio = walk.layout.grid_size, walk.window.height / walk.window.width
-    tile = WIDTH / count
+    tile = WIDTH / number
     fig = figure(0.55 + tile * (ratio + rows / cols) * 0.92)
-    axes = np.asarray(fig.subplots(2, count, squeeze=False, height_ratios=[ratio, rows / cols]))
-    bound, maps = largest(walk.kernels[:count]), walk.tokens[:, :, :count]
+    axes = np.asarray(fig.subplots(2, number, squeeze=False, height_ratios=[ratio, rows / cols]))
+    bound, maps = largest(walk.kernels[:number]), walk.tokens[:, :, :number]
     top = largest(maps)
-    for i in range(count):
+    for i in range(number):
         kernel = walk.kernels[i]
         if len(kernel) == 3:
             axes[0, i].imshow(colours(0.5 + 0.5 * kernel / bound), interpolation="nearest")
@@ -154,17 +163,17 @@ def blocks(walk: Walk) -> Figure:
     for i, name in reversed(list(enumerate(names))):
         slab(ax, tinted(walk.pixels[i, ::step, ::step] / 255, tint(name, i)), 0.35 * i, 0.0, 1.6)
     ax.text(0.85, -0.2, f"image\n{channels} × {tall} × {wide}", ha="center", va="top")
-    count = min(4, len(walk.kernels))
+    number = min(4, len(walk.kernels))
     size = 0.8
-    for k in range(count):
+    for k in range(number):
         for i in reversed(range(len(names))):
             values = walk.kernels[k, i].numpy()
             slab(ax, values, 3.0 + 1.05 * k + 0.17 * i, 0.55, size, cmap=DIVERGING, vmin=-bound, vmax=bound)
         ax.text(3.0 + 1.05 * k + 0.4, 0.42, f"{k}", ha="center", va="top", fontsize=9)
-    ax.text(3.0 + 1.05 * count + 0.1, 1.0, "…", fontsize=18, va="center", ha="center")
-    kernel = f"{walk.layout.embed_dim} kernels\neach {channels} × {window.height} × {window.width}"
-    ax.text(3.0 + 1.05 * count / 2, -0.2, kernel, ha="center", va="top")
-    start = 3.0 + 1.05 * count + 1.0
+    ax.text(3.0 + 1.05 * number + 0.1, 1.0, "…", fontsize=18, va="center", ha="center")
+    kernel = f"{count(walk.layout.embed_dim, 'kernel')}\neach {channels} × {window.height} × {window.width}"
+    ax.text(3.0 + 1.05 * number / 2, -0.2, kernel, ha="center", va="top")
+    start = 3.0 + 1.05 * number + 1.0
     drawn = min(6, walk.tokens.shape[-1])
     maps = walk.tokens[:, :, :drawn]
     step, top = max(1, -(-max(rows, cols) // 64)), largest(maps)
@@ -243,5 +252,6 @@ def field(walk: Walk) -> Figure:
     for ax in (left, right):
         ax.set_xlabel("column (pixels)")
     left.set_ylabel("row (pixels)")
+    whole_numbers(left, right)
     fig.colorbar(image, ax=right, shrink=0.9, label="change of the token per unit of the pixel")
     return fig

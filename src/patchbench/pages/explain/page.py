@@ -14,10 +14,12 @@ from patchbench.pages.explain.flattening import flattening
 from patchbench.pages.explain.kernels import kernels
 from patchbench.pages.explain.position import position
 from patchbench.pages.plots import LOOK
+from patchbench.words import count
 
 STYLE = """
 .check { background: var(--marked); border-left: 4px solid var(--mark); padding: .6rem 1rem;
          border-radius: 0 6px 6px 0; }
+.zoom svg { display: block; margin: 0 auto; max-width: 100%; height: auto; }
 svg text { font: 14px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; fill: var(--ink); }
 svg .box { fill: var(--card); stroke: var(--soft); }
 svg .empty { fill: none; stroke: var(--soft); stroke-dasharray: 4 4; }
@@ -41,7 +43,7 @@ def page(explanation: Explanation) -> str:
         if explanation.augmented:
             sections.append(training(explanation.augmented))
         sections.append(cost(explanation))
-    return html.document(f"{escape(explanation.title)}: patch embedding explained", "\n".join(sections), STYLE)
+    return html.article(f"{escape(explanation.title)}: patch embedding explained", "\n".join(sections), STYLE)
 
 
 def head(explanation: Explanation) -> str:
@@ -56,10 +58,11 @@ def head(explanation: Explanation) -> str:
             for s in explanation.steps
         ],
         [1, 2],
+        "steps",
     )
-    return f"""<h1>How an image becomes {h * w:,} tokens</h1>
+    return f"""<h1>How an image becomes {count(h * w, "token")}</h1>
 <p class="soft"><code>{escape(explanation.options)}</code></p>
 <p>A transformer reads a sequence of vectors, and an image of {tall}×{wide}×{channels} is not one. The input stage turns
-it into one: here {h}×{w} = {h * w:,} places with D = {d} values each. This page follows one image of the test split,
-and one patch of that image, through all steps. {escape(explanation.weights)}</p>
+it into one: here {h}×{w} = {count(h * w, "place")} with D = {count(d, "value")} each. This page follows one image,
+{escape(walk.subject)}, and one patch of that image, through all steps. {escape(explanation.weights)}</p>
 {table}"""

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from patchbench.html import shown
-from patchbench.measure import places
+from patchbench.html import shown, zoomable
+from patchbench.measure import places, readings
 from patchbench.pages.explain import maps
 from patchbench.pages.explain.explanation import Explanation
+from patchbench.words import count
 
 
 def position(explanation: Explanation) -> str:
@@ -15,8 +16,8 @@ def position(explanation: Explanation) -> str:
     n = explanation.walk.layout.grid_size[0] * explanation.walk.layout.grid_size[1]
     if not explanation.schemes:
         text = (
-            f"Attention compares the contents of tokens, never their positions: shuffle the {n:,} tokens, and the "
-            "result stays the same. Here no place is filled, so the network sees a bag of patches. Compare with "
+            f"Attention compares the contents of tokens, never their positions: shuffle the {count(n, 'token')}, and "
+            "the result stays the same. Here no place is filled, so the network sees a bag of patches. Compare with "
             "<code>pos=learned</code>."
         )
     else:
@@ -73,12 +74,12 @@ def diagram(schemes: Mapping[str, str]) -> str:
         arrow(718, 120, 718, 66),
         arrow(630, 132, 440, 66),
     ]
-    return (
-        '<div class="scroll"><svg viewBox="-2 0 1016 196" width="1016" height="196" role="img" aria-label="'
-        "Where position enters the network"
-        '"><defs><marker id="tip" markerWidth="9" markerHeight="9" refX="7" refY="4" orient="auto">'
-        '<path d="M0 0 L8 4 L0 8 z" class="dim"/></marker></defs>' + "".join(line) + "</svg></div>"
+    drawing = (
+        '<svg viewBox="-2 0 1016 196" width="1016" role="img" aria-label="Where position enters the network"><defs>'
+        '<marker id="tip" markerWidth="9" markerHeight="9" refX="7" refY="4" orient="auto">'
+        '<path d="M0 0 L8 4 L0 8 z" class="dim"/></marker></defs>' + "".join(line) + "</svg>"
     )
+    return f"<figure>{zoomable(drawing)}</figure>"
 
 
 def added(explanation: Explanation, scheme: str) -> str:
@@ -89,21 +90,17 @@ def added(explanation: Explanation, scheme: str) -> str:
     if table is None:
         return mixed(explanation, scheme, "tokens")
     length, token_length = maps.mean_length(table.vectors), maps.mean_length(walk.tokens)
-    likeness = (
-        f"neighbours are alike ({table.near:.2f} on average, against {table.far:.2f} for two places at random): the "
-        "vectors show which places are near"
-        if table.near - table.far > 0.05
-        else f"neighbours are no more alike than others ({table.near:.2f} against {table.far:.2f}): the vectors do not "
-        "show which places are near" + ("" if explanation.trained else "; training has to learn that")
-    )
+    likeness = readings.nearness(table.near, table.far)
+    if not explanation.trained and not readings.shows_nearness(table.near, table.far):
+        likeness += " Training has to learn that."
     caption = (
         f"Each tile compares one place with all {h}×{w} places, by the cosine of their vectors; it is 1 at the place "
-        f"itself. Here {likeness}. The mean length of the vectors is {length:.3g}, that of the tokens to which "
+        f"itself. {likeness} The mean length of the vectors is {length:.3g}, that of the tokens to which "
         f"they are added is {token_length:.3g}."
     )
     return (
-        f"<h3>[tokens] {escape(scheme)}: a vector for each place</h3>\n<p>To each of the {h * w:,} tokens a vector of "
-        f"{layout.embed_dim} values is added that depends only on the place of the token.</p>\n"
+        f"<h3>[tokens] {escape(scheme)}: a vector for each place</h3>\n<p>To each of the {count(h * w, 'token')} a "
+        f"vector of {count(layout.embed_dim, 'value')} is added that depends only on the place of the token.</p>\n"
         + shown(maps.similarity(table), f"Similarity of every place with every other for {scheme}", caption)
     )
 
@@ -120,11 +117,11 @@ def turned(explanation: Explanation, scheme: str) -> str:
     block = own(parts)
     return (
         f"<h3>[rotation] {escape(scheme)}: queries and keys turn</h3>\n<p>Nothing is added. In every block, pairs of "
-        f"the {turn.num_channels} channels of a head turn by an angle that depends on the place. The score of a "
-        f"query and a key then depends on the difference of their angles.{heads}{block}</p>\n"
+        f"the {count(turn.num_channels, 'channel')} of a head turn by an angle that depends on the place. The score "
+        f"of a query and a key then depends on the difference of their angles.{heads}{block}</p>\n"
         + shown(
             maps.angles(turn),
-            f"Angles of {len(turn.channels)} channels over the grid",
+            f"Angles of {count(len(turn.channels), 'channel')} over the grid",
             "The angle by which some channels turn at each place of the grid. Fast channels distinguish neighbours, "
             "slow channels distinguish far from near.",
         )
@@ -169,7 +166,7 @@ def shifted(explanation: Explanation, scheme: str) -> str:
 
 def own(parts: Sequence[Any]) -> str:
     """Say that blocks have modules of their own, if they have."""
-    return f" Each of {len(parts)} blocks has its own; the figures show the first." if len(parts) > 1 else ""
+    return f" Each of {count(len(parts), 'block')} has its own; the figures show the first." if len(parts) > 1 else ""
 
 
 def between(explanation: Explanation, scheme: str) -> str:
@@ -189,8 +186,8 @@ def mixed(explanation: Explanation, scheme: str, place: str) -> str:
         + shown(
             maps.kernels(mixing),
             "Response of one place to its neighbours, for some channels",
-            f"For {len(mixing.channels)} of {explanation.walk.layout.embed_dim} values of a token: how its output "
-            "responds to the same value of the tokens around it (derivative at zero).",
+            f"For {len(mixing.channels)} of {count(explanation.walk.layout.embed_dim, 'value')} of a token: how its "
+            "output responds to the same value of the tokens around it (derivative at zero).",
         )
     )
 

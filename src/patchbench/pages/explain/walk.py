@@ -10,8 +10,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from patchbench.checks import Size
+from patchbench.data.photographs import is_grey
 from patchbench.layout import Layout
-from patchbench.measure.response import Window, is_affine, kernels, window_and_stride, windows
+from patchbench.measure.response import Window, is_affine, kernels, unread, window_and_stride, windows
+from patchbench.measure.start import Change, Starts, change
+from patchbench.words import count
 
 NUM_KERNELS = 16  # shown at most
 ENTERS = {
@@ -28,7 +31,7 @@ class Walk:
 
     pixels: UInt8[Tensor, "c H W"]
     image: Float[Tensor, "1 c H W"]  # the input of the network: mean 0, standard deviation 1 over the data set
-    label: int
+    subject: str  # what the image is, as in `test image 0, class 7`
     layout: Layout
     num_classes: int
     depth: int
@@ -41,6 +44,8 @@ class Walk:
     kernels: Float[Tensor, "k c P Q"]  # of the first NUM_KERNELS values of D, at the followed patch
     matrix: Float[Tensor, "d n"] | None  # for all of D, if the embedding is one layer; n as in values.flatten()
     inside: "list[Step]"  # layers of the embedding
+    unread: tuple[list[int], list[int]]  # rows and columns of pixels that no token reads
+    change: Change | None  # of the kernels since the start of training; None where the start is not known
 
     @property
     def patch_values(self) -> int:
@@ -49,6 +54,11 @@ class Walk:
     @property
     def overlaps(self) -> bool:
         return self.window.height > self.stride[0] or self.window.width > self.stride[1]
+
+    @property
+    def grey(self) -> bool:
+        """True if all channels of the image are equal."""
+        return is_grey(self.pixels)
 
     @property
     def reads_all(self) -> bool:
@@ -74,7 +84,12 @@ class Step:
 
 
 def walk(
-    net: Any, pixels: UInt8[Tensor, "c H W"], label: int, mean: Float[Tensor, "c 1 1"], std: Float[Tensor, "c 1 1"]
+    net: Any,
+    pixels: UInt8[Tensor, "c H W"],
+    subject: str,
+    mean: Float[Tensor, "c 1 1"],
+    std: Float[Tensor, "c 1 1"],
+    starts: Starts | None,
 ) -> Walk:
     """Run the embedding of `net`, without the layers after it, and measure. mean, std: of pixels in 0 ... 1."""
     embed = net.embed.eval()
@@ -98,7 +113,7 @@ def walk(
     return Walk(
         pixels,
         image,
-        label,
+        subject,
         net.layout,
         net.head.out_features,
         len(net.blocks),
@@ -111,6 +126,8 @@ def walk(
         shown,
         single_matrix(embed, shown) if affine else None,
         inside,
+        unread(embed, shape),
+        change(embed, starts, image, place, window, shown) if starts else None,
     )
 
 
@@ -165,7 +182,8 @@ def steps(walk: Walk, schemes: Mapping[str, str], shapes: Mapping[str, tuple[int
     (rows, cols), d, window = walk.layout.grid_size, walk.layout.embed_dim, walk.window
     length = rows * cols + walk.layout.num_prefix_tokens
     read = rows * cols * window.height * window.width / (tall * wide)
-    size = f"{window.height}×{window.width} pixels every {walk.stride[0]}×{walk.stride[1]}"
+    size = f"{window.height}×{window.width} {'pixel' if window.height * window.width == 1 else 'pixels'}"
+    size += f" every {walk.stride[0]}×{walk.stride[1]}"
     if walk.reads_all:
         cut = Step("regions", (rows, cols, channels, tall, wide), "each token reads most of the image")
     elif walk.overlaps:
@@ -175,24 +193,24 @@ def steps(walk: Walk, schemes: Mapping[str, str], shapes: Mapping[str, tuple[int
     else:
         cut = Step("patches", (rows, cols, window.height, window.width, channels), f"{size}: edge to edge, no overlap")
     path = [
-        Step("image", (tall, wide, channels), f"test image, class {walk.label}; rows × columns × channels"),
+        Step("image", (tall, wide, channels), f"{walk.subject.split(', since')[0]}; rows × columns × channels"),
         *([] if walk.reads_all else [cut]),
         *([] if walk.reads_all else [Step("one patch, flat", (walk.patch_values,), flat_note(walk))]),
         *inside(walk),
-        Step("embedding", (rows, cols, d), f"each patch has become D = {d} values"),
+        Step("embedding", (rows, cols, d), f"each patch has become D = {count(d, 'value')}"),
     ]
     for place in ("tokens", "rotation", "bias", "between"):
         if place in schemes and place == "tokens":
             path.append(Step(f"+ {schemes[place]}", shapes[place], f"[tokens]: {ENTERS[place]}"))
     prefix = walk.layout.num_prefix_tokens
-    tokens = f"{rows * cols:,} patch tokens" + (f" + {prefix} prefix" if prefix else ", no prefix token")
+    tokens = count(rows * cols, "patch token") + (f" + {prefix} prefix" if prefix else ", no prefix token")
     path.append(Step("sequence", (length, d), f"{rows}×{cols} places in a row: {tokens}"))
     path += [
         Step(f"+ {schemes[place]}", shapes[place], f"[{place}]: {ENTERS[place]}")
         for place in ("rotation", "bias", "between")
         if place in schemes
     ]
-    path.append(Step("trunk", (length, d), f"{walk.depth} blocks of attention and MLP; not run here"))
+    path.append(Step("trunk", (length, d), f"{count(walk.depth, 'block')} of attention and MLP; not run here"))
     path.append(Step("classes", (walk.num_classes,), "logits of the head"))
     return path
 
@@ -200,7 +218,8 @@ def steps(walk: Walk, schemes: Mapping[str, str], shapes: Mapping[str, tuple[int
 def flat_note(walk: Walk) -> str:
     """Say in which order the values of a patch are written."""
     channels = len(walk.pixels)
-    return f"{walk.window.height}·{walk.window.width}·{channels}: all of one channel, then the next"
+    order = "all of one channel, then the next" if channels > 1 else "one line after the other"
+    return f"{walk.window.height}·{walk.window.width}·{channels}: {order}"
 
 
 def inside(walk: Walk) -> list[Step]:
