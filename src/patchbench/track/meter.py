@@ -85,7 +85,7 @@ class Meter(pl.Callback):
         self.laps, self.running = Laps(self.device), False
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
         self.waiting = Waiting()
-        trainer.profiler = self.waiting
+        trainer.profiler = self.waiting  # type: ignore[attr-defined]
         reset_peak_resident()
         self.open()
 
