@@ -45,6 +45,7 @@ def _defaults() -> Iterator[None]:
 
 def forget() -> None:
     identity.DEFAULTS.clear()
+    identity.content.cache_clear()
     composed_once.cache_clear()
 
 
@@ -253,6 +254,7 @@ def test_where_data_lie_is_no_part_of_a_run_and_two_folders_are_two_levels(tmp_p
     copy = shutil.copytree(one, tmp_path / "c" / "pets")
 
     def folder(root: Path | str, *overrides: str) -> tuple[str, str]:
+        identity.content.cache_clear()
         cfg = configure("data=imagefolder", f"data.root='{root}'", "patch=8", *overrides)
         origin = origin_of(cfg, cfg.hydra.runtime.choices)
         return origin["identity"], origin["factors"]["data"]
@@ -272,6 +274,15 @@ def test_where_data_lie_is_no_part_of_a_run_and_two_folders_are_two_levels(tmp_p
     renamed.rename(one)
     (copy / "train" / "cat" / "0.png").rename(copy / "train" / "dog" / "zero.png")
     assert folder(copy)[0] != folder(one)[0], "an image has another label"
+
+
+def test_the_fingerprint_of_a_folder_is_computed_once_by_a_command(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(identity, "fingerprint", lambda root: read.append(root) or "0123abcd")
+    cfg = configure("data=imagefolder", f"data.root='{images(tmp_path / 'pets')}'", "patch=8")
+    run_name(_root_=cfg)
+    origin_of(cfg, cfg.hydra.runtime.choices)
+    assert len(read) == 1
 
 
 def test_moved_data_neither_retrain_nor_break_further_views(tmp_path, capsys):

@@ -66,12 +66,18 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         if found.get("data.name") == root:
             del found["data.name"]
         try:
-            found["data.content"] = fingerprint(root)
+            found["data.content"] = content(root)
         except OSError as error:  # refused, with its cure, by whoever reads the data
             found["data.content"] = type(error).__name__
     if (weights := found.get("model.init_from")) and (file := Path(str(weights)).expanduser()).is_file():
         found["model.init_from"] = f"file {digest(file, file.stat().st_mtime_ns, file.stat().st_size)}"
     return found
+
+
+@functools.cache
+def content(root: str) -> str:
+    """Fingerprint of a folder of data, read once by a process: a million files take seconds."""
+    return fingerprint(root)
 
 
 @functools.cache
