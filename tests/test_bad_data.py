@@ -18,14 +18,14 @@ from torchvision.transforms import v2
 from patchbench.commands.build import build_source
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
-from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre, channels
+from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre
 from patchbench.data.sets.imagefolder import ImageFolder
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
-def pictures(*paths: Path, img_size=(16, 16), in_chans=3, crop_pct=1.0, on_error="raise") -> Pictures:
-    reading = Reading(img_size, in_chans, crop_pct, on_error)
+def pictures(*paths: Path, img_size=(16, 16), in_chans=3, crop_pct=1.0, on_error="raise", **more) -> Pictures:
+    reading = Reading(img_size, in_chans, crop_pct, on_error, **more)
     return Pictures(Paths(paths), list(range(len(paths))), range(len(paths)), reading)
 
 
@@ -46,10 +46,6 @@ def corner_colours(image: Tensor) -> list[tuple[int, ...]]:
 
 
 # Modes
-
-
-def ramp16() -> np.ndarray:
-    return np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
 
 
 def palette(path: Path) -> None:
@@ -109,7 +105,6 @@ def two_tone(path: Path) -> None:
         ("moving.gif", animated, RED, BLUE),
         ("moving.png", animated, RED, BLUE),
         ("moving.webp", animated, RED, BLUE),
-        ("pages.tiff", animated, RED, BLUE),
         ("cmyk.tiff", cmyk, RED, BLUE),
         ("cmyk.jpg", cmyk_jpeg, RED, BLUE),
         ("1.png", two_tone, (0, 0, 0), WHITE),
@@ -121,22 +116,6 @@ def test_every_mode_is_seen_in_its_colours(tmp_path, name, write: Callable[[Path
     assert image.shape == (3, 16, 16)
     for got, wanted in zip(corner_colours(image), (left, right, left), strict=True):
         assert got == pytest.approx(wanted, abs=0 if name.endswith(("png", "tiff")) else 12)
-
-
-@pytest.mark.parametrize("name", ["16.png", "16.tiff"])
-@pytest.mark.parametrize("in_chans", [1, 3])
-def test_sixteen_bits_are_scaled_and_not_cut(tmp_path, name, in_chans):
-    Image.fromarray(ramp16()).save(tmp_path / name)
-    image = seen(tmp_path / name, in_chans=in_chans)
-    assert image.shape[0] == in_chans
-    assert image[0].flatten().tolist() == list(range(256))
-    assert torch.equal(image[0], image[-1])
-
-
-def test_pixels_without_a_range_are_named(tmp_path):
-    Image.fromarray(np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)).save(tmp_path / "f.tiff")
-    with pytest.raises(BadImage, match=r"f\.tiff does not decode \(.*mode F tells no range"):
-        seen(tmp_path / "f.tiff")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
@@ -229,17 +208,6 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path):
         for _ in range(5):
             ImageOps.exif_transpose(Image.open(tmp_path / "a.jpg")).convert("RGB")
         assert took["a"] < 0.6 * (time.process_time() - start), whole.size
-
-
-def test_grey_pictures_have_one_channel_unless_one_has_colour(tmp_path):
-    for i in range(3):
-        Image.new("L", (16, 16), i).save(tmp_path / f"{i}.png")
-    Image.fromarray(ramp16()).save(tmp_path / "3.png")
-    (tmp_path / "4.png").write_bytes(b"")
-    paths = sorted(tmp_path.iterdir())
-    assert channels(Paths(paths)) == 1
-    Image.new("RGB", (16, 16)).save(tmp_path / "5.png")
-    assert channels(Paths([*paths, tmp_path / "5.png"])) == 3
 
 
 # What does not decode
@@ -386,10 +354,15 @@ def test_what_is_no_picture_is_left_out_and_what_should_be_one_is_not(folder):
     (bee / "nowhere.jpg").symlink_to(bee / "gone.jpg")
     os.mkfifo(bee / "pipe.jpg")
     (bee / "round").symlink_to(folder)
+    (bee / "self").symlink_to(bee)
+    (bee / "linked").symlink_to(folder.parent / "elsewhere")
+    (folder.parent / "elsewhere" / "deeper").mkdir(parents=True)
+    (bee / "29.jpg").rename(folder.parent / "elsewhere" / "deeper" / "y.jpg")
     found = image_folder(folder)
     files = zip(found.albums["train"].paths, found.labels["train"], strict=True)
     names = [Path(path).relative_to(bee).as_posix() for path, label in files if label == 0]
-    assert names == ["00.jpg", *(f"{i:02d}.jpg" for i in range(2, 30)), "linked.jpg", "more/x.JPEG", "nowhere.jpg"]
+    numbered = [f"{i:02d}.jpg" for i in range(2, 29)]
+    assert names == ["00.jpg", *numbered, "linked/deeper/y.jpg", "linked.jpg", "more/x.JPEG", "nowhere.jpg"]
     assert found.classes == ["bee", "蜂 queen"]
     with pytest.raises(BadImage, match=r"nowhere\.jpg does not decode \(.*No such file"):
         seen(bee / "nowhere.jpg")

@@ -159,6 +159,9 @@ def test_grey_sets_have_one_channel_and_digits_no_mirror_image(tmp_path, name, m
         write_idx(raw / f"{part}-labels-idx1-ubyte", labels)
     found = source("data=torchvision", f"data.name={name.lower()}", "data.val_size=6", f"data_dir={tmp_path}")
     assert (found.in_chans, found.num_classes, found.mirrors) == (1, 3, mirrors)
+    grey = found.splits()["test"].images
+    rgb = source("data=torchvision", f"data.name={name}", "data.channels=3", f"data_dir={tmp_path}", "data.val_size=6")
+    assert torch.equal(rgb.splits()["test"].images, grey.expand(-1, 3, -1, -1))
     splits = found.splits()
     assert {k: len(v) for k, v in splits.items()} == {"train": 54, "val": 6, "test": 12}
     images, labels = splits["train"].read(range(54))
@@ -260,6 +263,33 @@ def test_a_set_that_cannot_be_had_is_refused_in_one_line(tmp_path, monkeypatch, 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [
+        ("FashionMNIST", "FashionMNIST/raw", "train-images-idx3-ubyte.gz"),
+        ("CIFAR10", "cifar-10-batches-py", "data_batch_1"),
+        ("STL10", "stl10_binary", "train_X.bin"),
+        ("SVHN", ".", "train_32x32.mat"),
+    ],
+)
+def test_files_of_another_checksum_are_told_from_none(tmp_path, monkeypatch, name, folder, file):
+    for protocol in ("http", "https"):
+        monkeypatch.setenv(f"{protocol}_proxy", "http://127.0.0.1:9")
+    arguments = ["data=torchvision", f"data.name={name}", f"data_dir={tmp_path}"]
+    place = tmp_path / folder
+    with pytest.raises(
+        OSError, match=rf"is not in data_dir=.* put .*{file}.* into {place} by hand, or use data=digits"
+    ):
+        source(*arguments)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / file).write_bytes(b"of another packing")
+    with pytest.raises(
+        OSError, match=rf"data\.name={name}: {place / file} is there, but its checksum is not"
+    ) as refused:
+        source(*arguments)
+    assert ("unpack it there" in str(refused.value)) == file.endswith(".gz")
+
+
 # The library of the hub, with sets that lie here
 
 
@@ -288,8 +318,24 @@ def test_a_saved_set_a_folder_of_parquet_and_one_of_images_are_read_alike(tmp_pa
         assert_colours_tell_labels(found.splits(), {"train": 54, "val": 6, "test": 12})
     found = source("data=hf", f"data.root={tmp_path / 'images'}", "data.val_size=6", "data.img_size=16")
     images, labels = found.splits()["test"].read(range(12))
-    assert found.classes == [0, 1, 2]
+    assert found.classes == ["b", "g", "r"]
     assert torch.equal(images.float().mean((2, 3)).argmax(1), labels), "folders are sorted: b g r"
+
+
+def test_numbers_of_other_names_are_labelled_by_name(tmp_path):
+    numbers = [i % 3 for i in range(60)]
+    table(numbers).save_to_disk(tmp_path / "rgb")
+    rows = table(numbers).cast_column("label", ClassLabel(names=["g", "b", "x"]))
+    rows.filter(lambda row: row["label"] < 2).save_to_disk(tmp_path / "gb")
+    knobs = ["data=hf", "data.img_size=16", "data.val_size=6", "data.classes=[b,g,r]"]
+    for where in ("rgb", "gb"):
+        found = source(*knobs, f"data.root={tmp_path / where}")
+        images, labels = found.splits()["test"].read(range(6))
+        shown = images.float().mean((2, 3)).argmax(1)  # r g b
+        assert torch.equal(labels, 2 - shown if where == "rgb" else 1 - shown)
+    rows.save_to_disk(tmp_path / "x")
+    with pytest.raises(ValueError, match=r"has the label 'x', which is none of the 3 classes"):
+        source(*knobs, f"data.root={tmp_path / 'x'}")
 
 
 def test_words_are_classes_by_their_order(tmp_path):
@@ -387,12 +433,39 @@ def test_an_index_is_kept_and_made_anew_when_the_archive_or_the_index_is_another
     whole = kept.read_text()
     kept.write_text(whole.replace('"0000.png"', '"kept.png"'))
     assert shards(tmp_path).albums["train"].members[0][1].name == "kept.png", "it was not read again"
-    for spoilt in (whole[:100], "", '{"state": 0}', whole.replace('"state": [1', '"state": [0')):
+    for spoilt in (whole[:100], "", '{"state": 0}', whole.replace('"state": [2', '"state": [1')):
         kept.write_text(spoilt)
         assert len(shards(tmp_path).albums["train"]) == 30
         assert kept.read_text() == whole
     write_shard(tmp_path / "train.tar", shard(33))
     assert len(shards(tmp_path).albums["train"]) == 33
+
+
+def test_two_images_of_one_key_are_refused_unless_one_is_meant(tmp_path):
+    samples = shard(30)
+    for i in range(30):
+        samples[f"{i:04d}.jpg"], samples[f"{i:04d}.mask.png"] = encoded(i % 3, "JPEG"), encoded((i + 1) % 3)
+    write_shard(tmp_path / "train.tar", samples)
+    with pytest.raises(ValueError, match=r"train\.tar: 0000\.png and 0000\.jpg are two .* data\.image_key=jpg"):
+        shards(tmp_path)
+    for key, shift in (("png", 0), ("jpg", 0), (".JPG", 0), ("mask.png", 1)):
+        images, labels = shards(tmp_path, f"data.image_key={key}").splits()["test"].read(range(3))
+        assert torch.equal(images.float().mean((2, 3)).argmax(1), (labels + shift) % 3), key
+    with pytest.raises(ValueError, match=r"train\.tar holds no images that end in \.gif: .*data\.image_key"):
+        shards(tmp_path, "data.image_key=gif")
+
+
+def test_arrays_in_archives_are_read_as_those_in_folders(tmp_path):
+    samples = {}
+    for i in range(30):
+        file = io.BytesIO()
+        np.save(file, np.full((5, 20, 24), 1000 + i, np.uint16))
+        samples |= {f"{i:04d}.npy": file.getvalue(), f"{i:04d}.cls": str(i % 3).encode()}
+    write_shard(tmp_path / "train.tar", samples)
+    found = shards(tmp_path)
+    images, _ = found.splits()["train"].read(range(20))
+    assert images.shape[1] == found.in_chans == 5
+    assert len(images.unique()) == 20, "each image has a value of its own"
 
 
 def test_archives_that_cannot_be_read_are_named(tmp_path):

@@ -14,6 +14,7 @@ from patchbench.commands.build import build_net, build_source, build_task, build
 from patchbench.config.identity import plain, reads
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
+from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, check_views, read_views
 from patchbench.nets.cost import Cost, Memory, cost, memory
 from patchbench.track.device import free_memory, free_memory_of_gpus
@@ -126,5 +127,6 @@ def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
     on_gpu = trainer.strategy.root_device.type == "cuda"
     split_batch(run, trainer, None, free=free_memory_of_gpus() if on_gpu else None)
     data = prepare_data(cfg, source, trainer, room=0)
+    variety(data.splits["train"])
     build_task(cfg, run.net, data, build_duration(run, data))
     return run.cost

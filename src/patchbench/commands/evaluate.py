@@ -11,7 +11,7 @@ from patchbench.data.pictures import BadImage
 from patchbench.evaluate.robustness import evaluate_views
 from patchbench.evaluate.test import test
 from patchbench.runs.record import write_record
-from patchbench.track.terminal import print_result
+from patchbench.track.terminal import print_result, say
 
 
 def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = False) -> dict[str, Any]:
@@ -21,6 +21,8 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
     """
     with refusing():
         run = reopen(ckpt, machine, views)
+    for remark in () if silent else getattr(run.draft.source, "remarks", ()):
+        say(remark)
     with refusing(BadImage):
         result = test(run.trainer, run.task, run.data)
         result |= evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)

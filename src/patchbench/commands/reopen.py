@@ -1,5 +1,6 @@
 """A trained network again, from its checkpoint alone: its configuration, its data, its weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from patchbench.commands.build import build_net, build_task, check_workers, prepare_data
 from patchbench.commands.draft import Draft, build_duration, draft
@@ -55,5 +57,16 @@ def reopen(ckpt: Path, machine: Machine, views: DictConfig | None = None) -> Reo
     trainer = instantiate(machine.trainer)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
     data = prepare_data(cfg, plan.source, trainer)
     task = build_task(cfg, build_net(cfg, plan.source), data, build_duration(plan, data))
+    check_fit(ckpt, checkpoint["state_dict"], task.state_dict())
     load_weights(task, checkpoint["state_dict"])
     return Reopened(origin, plan, trainer, task, data)
+
+
+def check_fit(ckpt: Path, there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
+    """ValueError if weights have other shapes than the network that fits the data."""
+    for name, weight in here.items():
+        if name in there and there[name].shape != weight.shape:
+            raise ValueError(
+                f"ckpt={ckpt} does not fit these data: {name} is {list(there[name].shape)} there and "
+                f"{list(weight.shape)} for them: evaluate it on data with as many channels and classes"
+            )

@@ -35,11 +35,12 @@ from patchbench.commands.folder import (
 from patchbench.commands.loggers import log_analysis, log_checkpoint, log_predictions, start_loggers
 from patchbench.config.errors import refusing
 from patchbench.config.names import SWEEP, title
-from patchbench.config.origin import origin_of
+from patchbench.config.origin import measured, origin_of
 from patchbench.data.batches import Batches
 from patchbench.data.pictures import BadImage
+from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
-from patchbench.evaluate.test import skipped, test
+from patchbench.evaluate.test import bad_images, emptied, skipped, test
 from patchbench.runs.provenance import environment, execution
 from patchbench.runs.record import write_record
 from patchbench.track.device import GIB
@@ -106,7 +107,8 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             load_weights(task, read_checkpoint(out_dir / "best.ckpt")["state_dict"])
             result |= test(trainer, task, data)
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
-        left_out = skipped(trainer, data)
+        bad = bad_images(trainer, data)
+        left_out = skipped(data, bad)
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
         done = ready.origin | {
@@ -127,6 +129,8 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             log_checkpoint(trainer, out_dir, ready.origin["factors"] | result)
     if left_out:
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
+    for remark in emptied(data, bad):
+        say(remark)
     print_result(name, result, out_dir)
     return result["val/acc_best"]
 
@@ -154,9 +158,9 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
         remarks = [load(net, cfg.model.init_from), *remarks]
     remarks = [*share_batch_norms(cfg, net, trainer), *remarks]
     data = prepare_data(cfg, plan.source, trainer)
-    if data.splits:  # on the first rank, which writes the checkpoints: these statistics hold for other images too
-        measured = {name: list(getattr(plan.source, name)) for name in ("mean", "std") if name in cfg.data}
-        origin = origin | {"config": origin["config"] | {"data": origin["config"]["data"] | measured}}
+    if data.splits:  # on the first rank, which writes the checkpoints
+        remarks = [*getattr(plan.source, "remarks", []), *variety(data.splits["train"]), *remarks]
+        origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [duration, split, Origin(origin)]
     task = build_task(cfg, net, data, duration)

@@ -10,9 +10,11 @@ from patchbench.config.compose import composed, without_hydra
 from patchbench.config.identity import BUILDING, compared, factors_of, identify, leaves, listed, same
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
+from patchbench.data.source import Source
 from patchbench.runs.provenance import changed, code, module_of
 
 ELSEWHERE = "give hydra.run.dir (in a sweep, hydra.sweep.subdir) a folder of its own, or leave it out"
+MEASURED = ("channels", "range", "mean", "std")  # knobs of a data set whose null or auto is measured
 TRUNK = (  # beside the parts that the options name
     "patchbench.train.task.Classify",
     "patchbench.train.trainer.make_trainer",
@@ -38,6 +40,16 @@ def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         "code": code([*parts.values(), *TRUNK]),
         "config": OmegaConf.to_container(without_hydra(cfg), resolve=True),
     }
+
+
+def measured(origin: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """Add to an origin what its data set was found to be: other images are read, scaled and labelled alike."""
+    data = origin["config"]["data"]
+    found = {name: getattr(source, name) for name in MEASURED if name in data}
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    classes = getattr(source, "classes", None) if "classes" in data else None
+    names = {} if classes is None else {"classes": list(classes)}
+    return {**origin, **names, "config": origin["config"] | {"data": data | found}}
 
 
 def targets(cfg: DictConfig) -> Iterator[tuple[str, str]]:
@@ -81,7 +93,8 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
     """Compose the options of a run as they are today, and lay the values of its knobs over them.
 
     A knob that is newer than the run stands at its default, and a part may have moved: neither changes what the run
-    computes. data_root: where the data lie now. ValueError for an option or a knob that there is no more.
+    computes. data_root: where the data lie now. ValueError for an option or a knob that there is no more, and for a
+    data_root of a set that has none.
     """
     options = dict(origin["options"])
     schemes = ",".join(options.pop("pos"))
@@ -101,6 +114,10 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
                 lay(cfg, path, value, origin)
     if "pretrained" in cfg.embed:
         cfg.embed.pretrained = False  # the checkpoint holds what training made of those weights
+    if "classes" in cfg.data and "classes" in origin:
+        cfg.data.classes = origin["classes"]
+    if data_root is not None and "root" not in cfg.data.keys():  # noqa: SIM118
+        raise ValueError(f"data_root={data_root}: data={origin['options']['data']} has no folder: leave it out")
     if data_root is not None:
         cfg.data.root = data_root
     return cfg
@@ -122,7 +139,7 @@ def lay(cfg: DictConfig, path: str, value: Any, origin: Mapping[str, Any]) -> No
     """Set one value, unless it is there. ValueError where there is no such knob any more, and the run depends on it."""
     parent, _, key = path.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    if OmegaConf.is_dict(node) and key in node:
+    if OmegaConf.is_dict(node) and key in node.keys():  # noqa: SIM118, a value to be given is no member
         if OmegaConf.select(cfg, path, throw_on_missing=False) != value:
             OmegaConf.update(cfg, path, value)
     elif node is None:  # a mapping in place of null, as data.options

@@ -58,6 +58,7 @@ def prepare(
             "mirrors": source.mirrors,
             "source": {"mean": list(source.mean), "std": list(source.std)},
             "measured": moments([done[c] for c in chunks if c.split == "train"], source.img_size),
+            **({} if getattr(source, "range", None) is None else {"range": source.range}),  # type: ignore[attr-defined]
             "splits": {
                 name: {
                     "rows": count,  # of the file; a row in no chunk belongs to an image that the source left out
@@ -108,7 +109,7 @@ class Writer(Dataset):
 def finished_before(out: Path, made_from: Mapping[str, Any]) -> bool:
     """True if `out` is the finished cache of `made_from`, False if it is unfinished, empty or not there.
 
-    ValueError if it is anything else.
+    A knob that only one of the two knows is newer than the other, and changes nothing. ValueError if it is another.
     """
     plan = out / PLAN
     if (out / META).is_file():
@@ -119,9 +120,8 @@ def finished_before(out: Path, made_from: Mapping[str, Any]) -> bool:
         return False
     else:
         raise ValueError(f"out={out} holds something else: choose a folder that is empty, or not there yet")
-    if there != made_from:
-        differing = [key for key in {**there, **made_from} if there.get(key) != made_from.get(key)]
-        changes = ", ".join(f"data.{key}={there.get(key)} there, {made_from.get(key)} here" for key in differing)
+    if differing := [key for key in made_from if key in there and there[key] != made_from[key]]:
+        changes = ", ".join(f"data.{key}={there[key]} there, {made_from[key]} here" for key in differing)
         raise ValueError(f"out={out} is a cache of something else ({changes}): choose another folder, or remove it")
     return (out / META).is_file()
 

@@ -2,18 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from torchvision.transforms import v2
 
 from patchbench.checks import one_of, positive, size
-from patchbench.data.pictures import ON_ERROR, Album, Pictures, Reading, channels
+from patchbench.data.bands import Ranges
+from patchbench.data.pictures import ON_ERROR, Album, Pictures, Reading
 from patchbench.data.source import InMemory, Split, resize
 from patchbench.data.splits import make_splits
 from patchbench.data.statistics import check_statistics, statistics
+from patchbench.data.survey import Survey, measured_ranges, survey
+
+FEW_LEVELS = 64  # of 256, in which pictures of 16 bits read by their upper 8 have lost too much
 
 
 class Contents(NamedTuple):
@@ -34,7 +39,12 @@ class FileSet(ABC):
     crop_pct, on_error: see `Reading`. val_size, test_size, train_fraction, train_size: see `make_splits`; a set whose
     files always have a test split goes without test_size. mirrors: an image and its mirror image have the same label;
     "auto" is for `open` to decide.
-    mean, std: per channel, of pixels in 0 ... 1; None is measured on training images by `splits`.
+    channels: 1 makes pictures grey and 3 makes them RGB; any other number is that of their bands. "auto" takes that of
+    the pictures. range: values that become black and white in pictures of more than 8 bits, a pair for all bands or one
+    for each. mean, std: per channel, of pixels in 0 ... 1. Those of these three that are None are measured on training
+    images by `splits`.
+    classes: names of the classes in the order of their numbers, which may be more than the set has; None takes those of
+    the training images. remarks: what whoever trains on the set should know.
     OSError, ValueError: no such set, or contents that do not fit the knobs.
     """
 
@@ -45,6 +55,9 @@ class FileSet(ABC):
     train_fraction: float | None
     train_size: int | None
     mirrors: bool | Literal["auto"]
+    channels: object  # a number or auto
+    range: object  # a pair of numbers, a list of pairs, or None
+    classes: Sequence[Any] | None
     mean: Sequence[float] | None
     std: Sequence[float] | None
     on_error: str
@@ -57,14 +70,23 @@ class FileSet(ABC):
         self.img_size = img_size = size("img_size", self.img_size)
         positive("crop_pct", self.crop_pct)
         one_of("on_error", self.on_error, ON_ERROR)
+        wanted = check_channels(self.channels)
+        self.ranges = check_range(self.range)
+        self.remarks: list[str] = []
+        given = self.classes
         self.albums, self.labels, self.classes = self.open()
         self.num_classes = len(self.classes)
+        if given is not None and (there := len({*self.labels["train"]})) < len(given):
+            self.remarks.append(f"{there} of the {len(given)} classes are in these images; answers may be any of all")
         train = self.albums["train"]
-        self.in_chans = train.shape[1] if isinstance(train, Tensor) else channels(train)
+        self.survey = in_memory(train, wanted) if isinstance(train, Tensor) else self.surveyed(train, wanted)
+        self.in_chans = self.channels = self.survey.channels
         if self.mirrors == "auto":
             raise ValueError("mirrors=auto is known for sets of torchvision only: use true or false")
         check_statistics(self.mean, self.std, self.in_chans)
-        self.reading = Reading(img_size, self.in_chans, self.crop_pct, self.on_error)
+        self.reading = Reading(
+            img_size, self.in_chans, self.crop_pct, self.on_error, grey=wanted is None and self.in_chans == 1
+        )
         self.chosen = make_splits(
             self.labels,
             val_size=self.val_size,
@@ -73,10 +95,34 @@ class FileSet(ABC):
             train_size=self.train_size,
         )
 
+    def surveyed(self, train: Album, wanted: int | None) -> Survey:
+        """Look at some training pictures, and remark on those whose reading is not a matter of course."""
+        found = survey(train, wanted, ranged=self.ranges is not None)
+        if found.transparent:
+            self.remarks.append(
+                "some pictures have an alpha channel: what is transparent becomes white; alpha that is one value all "
+                "over is left out"
+            )
+        return found
+
     def splits(self) -> dict[str, Split]:
+        _, images = self.chosen["train"]
+        if self.survey.deep and self.ranges is None:
+            train: Any = self.albums["train"]
+            self.ranges = measured_ranges(train, images, self.in_chans)
+            self.range = [list(each) for each in self.ranges]
+            spans = ", ".join(f"{low:g} to {high:g}" for low, high in self.ranges[:3])
+            more = f", ... ({len(self.ranges)} bands)" if len(self.ranges) > 3 else ""
+            self.remarks.append(f"values from {spans}{more} become black to white: data.range, as measured")
+        self.reading = replace(self.reading, ranges=self.ranges)
         splits = {name: self.split(given, images) for name, (given, images) in self.chosen.items()}
         if not (self.mean and self.std):
-            mean, std = statistics(splits["train"], self.in_chans)
+            mean, std, highest = statistics(splits["train"], self.in_chans)
+            if self.survey.halved and highest < FEW_LEVELS:
+                raise ValueError(
+                    f"pictures in colour of 16 bits are read by their upper 8, and these reach {highest} of 255 only: "
+                    "save them with 8 bits, or as arrays (.npy, H x W x C), whose range is measured"
+                )
             self.mean, self.std = self.mean or mean, self.std or std
         return splits
 
@@ -84,5 +130,39 @@ class FileSet(ABC):
         """Some images of one of the set's own splits."""
         album, labels = self.albums[given], self.labels[given]
         if isinstance(album, Tensor):
-            return InMemory(resize(album[images], self.reading.img_size).contiguous(), torch.tensor(labels)[images])
+            pixels = resize(album[images], self.reading.img_size)
+            if pixels.shape[1] != self.in_chans:
+                grey = self.in_chans == 1
+                pixels = v2.functional.rgb_to_grayscale(pixels) if grey else pixels.expand(-1, self.in_chans, -1, -1)
+            return InMemory(pixels.contiguous(), torch.tensor(labels)[images])
         return Pictures(album, labels, images, self.reading)
+
+
+def check_channels(channels: Any) -> int | None:
+    """The number of channels asked for, None for that of the pictures. ValueError if it is no number."""
+    if channels == "auto":
+        return None
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"channels={channels} must be auto or a number of channels: 1 for grey, 3 for RGB")
+    return channels
+
+
+def check_range(given: Any) -> Ranges | None:
+    """Pairs of values, one for all bands or one for each; None where they are to be measured. ValueError if others."""
+    if given is None:
+        return None
+    try:
+        pairs = [(float(low), float(high)) for low, high in ([given] if isinstance(given[0], int | float) else given)]
+        if pairs and all(low <= high for low, high in pairs):
+            return pairs
+    except (TypeError, ValueError, IndexError, KeyError):
+        pass
+    raise ValueError(f"range={given} must be [low,high], or such a pair for each band, or null to measure it")
+
+
+def in_memory(images: UInt8[Tensor, "n c h w"], wanted: int | None) -> Survey:
+    """Facts of a set that is one array. ValueError: it has other channels than are asked for."""
+    there = images.shape[1]
+    if wanted not in (None, there) and {wanted, there} != {1, 3}:
+        raise ValueError(f"channels={wanted}: these images have {there}: leave it out")
+    return Survey(wanted or there, deep=False, transparent=False, halved=False)

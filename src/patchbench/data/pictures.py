@@ -1,23 +1,24 @@
-"""A split as pictures in files, rows or archives: decoded, turned upright, cropped and scaled when they are read."""
+"""A split as pictures in files, rows or archives: decoded, cropped and scaled when they are read."""
 
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
 from patchbench.checks import Size
+from patchbench.data.bands import Contradiction, Picture, Ranges, levels, open_picture
 from patchbench.data.source import Crop
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -32,6 +33,7 @@ UNREADABLE = (
     IndexError,
     KeyError,
     OverflowError,
+    TypeError,
     RuntimeError,
     struct.error,
     zlib.error,
@@ -40,7 +42,7 @@ UNREADABLE = (
 
 
 class BadImage(ValueError):
-    """An image that does not decode, by name.
+    """An image that does not decode, or is unlike the others, by name.
 
     A loader's process wraps the message into a traceback; the message alone is taken out again.
     """
@@ -56,7 +58,7 @@ class Album(Protocol):
 
     def __len__(self) -> int: ...
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Picture:
         """Open a picture; any exception of UNREADABLE says that it does not decode."""
         ...
 
@@ -72,17 +74,30 @@ class Paths:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def open(self, index: int) -> Image.Image:
-        return Image.open(self.paths[index])
+    def open(self, index: int) -> Picture:
+        return open_picture(self.paths[index], self.paths[index])
 
     def name(self, index: int) -> str:
         return self.paths[index]
+
+
+@contextmanager
+def opened(album: Album, index: int) -> Iterator[Picture]:
+    """A picture of an album, closed in the end; Pillow's warnings are not shown."""
+    with warnings.catch_warnings(action="ignore"):
+        picture = album.open(index)
+        try:
+            yield picture
+        finally:
+            if isinstance(picture, Image.Image):
+                picture.close()
 
 
 @dataclass(frozen=True)
 class Reading:
     """Settings for reading pictures.
 
+    grey: the set was found to have one channel, nobody asked for it. ranges: see `bands.scaled`.
     crop_pct: share of the shorter side that the centre crop covers, for images that are read without a crop of
     training. on_error: `raise` stops at the first picture that does not decode and names it. `skip` counts it: in
     training the next picture of the split that decodes takes its place, with its label; elsewhere it is left out, so
@@ -93,6 +108,8 @@ class Reading:
     in_chans: int
     crop_pct: float
     on_error: str
+    grey: bool = False
+    ranges: Ranges | None = None
 
 
 class Pictures:
@@ -130,8 +147,10 @@ class Pictures:
 
     def decoded(self, index: int, draw: Int[Tensor, " 1"] | None, crop: Crop | None) -> UInt8[Tensor, "c H W"] | None:
         try:
-            with warnings.catch_warnings(action="ignore"), self.album.open(int(self.chosen[index])) as file:
-                return seen(file, self.reading, draw, crop)
+            with opened(self.album, int(self.chosen[index])) as picture:
+                return seen(picture, self.reading, draw, crop)
+        except Contradiction as error:
+            raise BadImage(f"{self.name(index)} {error}") from None
         except UNREADABLE as error:
             if self.reading.on_error == "skip":
                 self.bad[index] = True
@@ -145,23 +164,27 @@ class Pictures:
 
 
 def seen(
-    file: Image.Image, reading: Reading, draw: Int[Tensor, " 1"] | None, crop: Crop | None
+    picture: Picture, reading: Reading, draw: Int[Tensor, " 1"] | None, crop: Crop | None
 ) -> UInt8[Tensor, "c H W"]:
     """Crop and scale a picture for the network: by the crop of training for this draw, or else the centre."""
-    draft = file.format in ("JPEG", "MPO")  # only these decode at a half, a quarter, an eighth of their size
-    if not draft:
-        file = upright(file)
-    turned = file.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-    width, height = file.size[::-1] if turned else file.size
-    if draw is not None and crop is not None:
-        top, left, box_height, box_width = crop(draw, torch.tensor([[height, width]]))[0].tolist()
-    else:
-        top, left, box_height, box_width = centre((height, width), reading.img_size, reading.crop_pct)
-    if draft:
+
+    def box(size: Size) -> Box:
+        if draw is not None and crop is not None:
+            return tuple(crop(draw, torch.tensor([size]))[0].tolist())
+        return centre(size, reading.img_size, reading.crop_pct)
+
+    if isinstance(picture, Image.Image) and picture.format in ("JPEG", "MPO"):
+        # Only these decode at a half, a quarter, an eighth of their size.
+        turned = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        width, height = picture.size[::-1] if turned else picture.size
+        top, left, box_height, box_width = box((height, width))
         least = ceil(width * reading.img_size[1] / box_width), ceil(height * reading.img_size[0] / box_height)
-        file.draft(None, least[::-1] if turned else least)
-        file = upright(file)
-    image = v2.functional.pil_to_tensor(flat(file, reading.in_chans))
+        picture.draft(None, least[::-1] if turned else least)
+        image = levels(picture, reading.in_chans, reading.ranges, grey=reading.grey)
+    else:
+        image = levels(picture, reading.in_chans, reading.ranges, grey=reading.grey)
+        height, width = image.shape[1:]
+        top, left, box_height, box_width = box((height, width))
     down, right = image.shape[1] / height, image.shape[2] / width
     rows = slice(y := round(top * down), max(y + 1, round((top + box_height) * down)))
     columns = slice(x := round(left * right), max(x + 1, round((left + box_width) * right)))
@@ -176,36 +199,3 @@ def centre(image_size: Size, img_size: Size, crop_pct: float) -> Box:
     scale = max(crop / crop_pct / side for crop, side in zip(img_size, image_size, strict=True))
     height, width = (min(side, max(1, round(crop / scale))) for crop, side in zip(img_size, image_size, strict=True))
     return (image_size[0] - height) // 2, (image_size[1] - width) // 2, height, width
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """First frame, decoded and turned as its EXIF data say."""
-    image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-        return image
-    return ImageOps.exif_transpose(image)
-
-
-def flat(image: Image.Image, in_chans: int) -> Image.Image:
-    """Grey or RGB of 8 bits; transparent pixels become white. ValueError if pixels have no fixed range."""
-    if image.mode.startswith("I;16"):  # Pillow's own conversion turns all above 255 white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"Pillow's mode {image.mode} tells no range of values: save it with 8 or 16 bits")
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if in_chans == 1 else "RGB")
-
-
-def channels(album: Album) -> int:
-    """Number of channels: 1 if pictures are grey, else 3; by the headers of some, evenly spaced."""
-    count = min(32, len(album))
-    modes = set()
-    for i in range(count):
-        try:
-            with warnings.catch_warnings(action="ignore"), album.open(i * len(album) // count) as file:
-                modes.add(file.mode)
-        except UNREADABLE:
-            continue  # it is named when it is read
-    return 1 if modes and all(mode in ("1", "L", "LA") or mode.startswith("I;16") for mode in modes) else 3

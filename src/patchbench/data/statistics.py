@@ -19,15 +19,43 @@ def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None, 
             )
 
 
-def statistics(train: Split, in_chans: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, of pixels in 0 ... 1, over evenly spaced training images."""
+def statistics(train: Split, in_chans: int) -> tuple[list[float], list[float], int]:
+    """Mean and standard deviation per channel, of pixels in 0 ... 1, over evenly spaced training images.
+
+    The third is the highest level, of 0 to 255.
+    """
     count = min(IMAGES, len(train))
     chosen = [i * len(train) // count for i in range(count)]
-    moments, pixels = torch.zeros(2, in_chans, dtype=torch.float64), 0
+    moments, pixels, highest = torch.zeros(2, in_chans, dtype=torch.float64), 0, 0
     for start in range(0, count, 64):
-        images = train.read(chosen[start : start + 64])[0].double() / 255
+        levels = train.read(chosen[start : start + 64])[0]
+        highest = max(highest, int(levels.max())) if len(levels) else highest
+        images = levels.double() / 255
         moments += torch.stack([images.sum((0, 2, 3)), images.square().sum((0, 2, 3))])
         pixels += images[:, 0].numel()
     first, second = moments / max(pixels, 1)
-    spread = (second - first.square()).clamp(min=0).sqrt().clamp(min=1 / 255)  # images of one colour have none
-    return first.tolist(), spread.tolist()
+    spread = (
+        (second - first.square()).clamp(min=0).sqrt().clamp(min=1 / 255)
+    )  # it is divided by; images of one colour have none, see `variety`
+    return first.tolist(), spread.tolist(), highest
+
+
+def variety(train: Split) -> list[str]:
+    """Remarks on channels that are the same in all training images. ValueError if all images are alike."""
+    for most in (64, IMAGES):  # more only where the first are alike
+        count = min(most, len(train))
+        images, _ = train.read([i * len(train) // count for i in range(count)])
+        if len(images) < 2 or not bool((images == images[:1]).all()):
+            break
+    else:
+        low, high = int(images.min()), int(images.max())
+        levels = f"every pixel is {low} of 255" if low == high else f"levels {low} to {high} of 255"
+        raise ValueError(
+            f"all of {len(images)} training images that were looked at are the same ({levels}): nothing can be learnt "
+            "from them; look at the files, and at one as it is read: python scripts/explain.py with the same options"
+        )
+    dead = [c for c in range(images.shape[1]) if len(images) > 1 and images[:, c].min() == images[:, c].max()]
+    if not dead:
+        return []
+    which = f"channel{'s' * (len(dead) > 1)} {', '.join(map(str, dead))} (from 0)"
+    return [f"{which} of {images.shape[1]} had one value in all of {len(images)} training images looked at"]

@@ -1,10 +1,13 @@
 """Metrics of the test split."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Bool
 from scipy.stats import binomtest
+from torch import Tensor
 
 from patchbench.data.batches import Batches
 from patchbench.data.source import unreadable
@@ -24,12 +27,29 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches) -> dict[str, Any]:
     return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
 
 
-def skipped(trainer: pl.Trainer, data: Batches) -> list[str]:
-    """Names of the images that do not decode, of all splits, seen by any rank."""
-    names: list[str] = []
-    for split in data.splits.values():
-        bad = unreadable(split)
-        if trainer.world_size > 1:
-            bad = trainer.strategy.reduce(bad.int().to(trainer.strategy.root_device), reduce_op="max").cpu()
-        names += [split.name(i) for i in bad.nonzero().flatten().tolist()]  # type: ignore[attr-defined]
-    return names
+def bad_images(trainer: pl.Trainer, data: Batches) -> dict[str, Bool[Tensor, " n"]]:
+    """Masks of the images that turned out not to decode, by split, seen by any rank."""
+    masks = {name: unreadable(split) for name, split in data.splits.items()}
+    if trainer.world_size > 1:
+        device = trainer.strategy.root_device
+        masks = {n: trainer.strategy.reduce(m.int().to(device), reduce_op="max").cpu().bool() for n, m in masks.items()}
+    return masks
+
+
+def skipped(data: Batches, bad: Mapping[str, Tensor]) -> list[str]:
+    """Names of the images that do not decode, of all splits. bad: see `bad_images`."""
+    splits: dict[str, Any] = data.splits
+    return [splits[name].name(i) for name, mask in bad.items() for i in mask.nonzero().flatten().tolist()]
+
+
+def emptied(data: Batches, bad: Mapping[str, Tensor]) -> list[str]:
+    """Remarks on classes of which no image of a split decodes. bad: see `bad_images`."""
+    remarks = []
+    names = getattr(data.source, "classes", None) or range(data.source.num_classes)
+    for name, mask in bad.items():
+        if mask.any():
+            labels = data.splits[name].labels  # type: ignore[attr-defined]
+            lost = sorted({*labels.tolist()} - {*labels[~mask].tolist()})
+            few = ", ".join(str(names[i]) for i in lost[:5]) + ", ..." * (len(lost) > 5)
+            remarks += [f"no image of {few} decodes in {name}: its figures say nothing about them"] if lost else []
+    return remarks

@@ -91,7 +91,9 @@ class Classify(pl.LightningModule):
         logits = self.net(images).float()
         by_name = {}
         for name, metric in self.metrics[split].items():
-            if name == "loss":
+            if not len(labels):  # no image of the batch decodes
+                pass
+            elif name == "loss":
                 metric.update(F.cross_entropy(logits, labels, reduction="none"))
             else:
                 metric.update(logits, labels)

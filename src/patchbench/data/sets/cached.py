@@ -14,11 +14,14 @@ from patchbench.checks import Size, one_of, size, spell
 from patchbench.data.cache_format import META, PREPARE, images_file, labels_file, read_meta
 from patchbench.data.source import Crop
 from patchbench.data.splits import subsample
+from patchbench.data.statistics import check_statistics
 
 
 class Cached:
     """Splits of the cache in `root`. Of images larger than `img_size`, evaluation sees the centre.
 
+    range: values that became black and white when the images were cached; None takes any cache. classes: names of the
+    classes in the order of their numbers, which may be more than the cache has; None takes those of the cache.
     FileNotFoundError, ValueError: there is no cache, or it is unfinished, of another format, or cut short.
     """
 
@@ -30,6 +33,10 @@ class Cached:
         train_fraction: float | None,
         train_size: int | None,
         normalise: str,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        range: Sequence[Any] | None,
+        classes: Sequence[Any] | None,
     ) -> None:
         one_of("normalise", normalise, ("source", "measured"))
         self.root = Path(root).expanduser()
@@ -41,18 +48,45 @@ class Cached:
                 f"img_size={spell(self.img_size)} is larger than the images of root={root}: use "
                 f"img_size={spell(largest)} or less, or prepare the set anew with a larger size"
             )
-        self.in_chans, self.num_classes, self.mirrors = meta["in_chans"], meta["num_classes"], meta["mirrors"]
-        self.classes = meta["classes"]
-        self.mean, self.std = (meta[normalise][name] for name in ("mean", "std"))
+        self.in_chans, self.mirrors = meta["in_chans"], meta["mirrors"]
+        check_statistics(mean, std, self.in_chans)
+        self.mean, self.std = mean or meta[normalise]["mean"], std or meta[normalise]["std"]
+        self.range = meta.get("range")
+        if range is not None and range != self.range:
+            raise ValueError(
+                f"range={range} is asked for, and root={root} was prepared with range={self.range}: prepare it anew "
+                f"with the former, {PREPARE} ... data.range=..."
+            )
+        self.classes, numbers = in_order(meta["classes"], classes)
+        self.num_classes = meta["num_classes"] if classes is None else len(classes)
         self.mapped = {
             name: Mapped(self.root, name, self.img_size, (split["rows"], self.in_chans, *largest), split["chunks"])
             for name, split in meta["splits"].items()
         }
+        if numbers is not None:
+            for split in self.mapped.values():
+                split.labels = numbers[split.labels]
         train = self.mapped["train"]
         train.restrict(subsample(train.labels.tolist(), train_fraction, train_size))
 
     def splits(self) -> dict[str, "Mapped"]:
         return self.mapped
+
+
+def in_order(
+    there: Sequence[Any] | None, wanted: Sequence[Any] | None
+) -> tuple[Sequence[Any] | None, Int[Tensor, " n"] | None]:
+    """Classes of a cache in the order that is wanted, and the new number of each, None where it stays.
+
+    ValueError if the cache has others.
+    """
+    if wanted is None or there == wanted:
+        return there, None
+    if there is None or not set(there) <= set(wanted):
+        alone = ", ".join(str(name) for name in (there or ()) if name not in wanted) or "classes without names"
+        raise ValueError(f"the cache holds {alone}, none of the {len(wanted)} known classes: labels would not match")
+    numbers = {name: number for number, name in enumerate(wanted)}
+    return wanted, torch.tensor([numbers[name] for name in there])
 
 
 class Mapped:

@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from PIL import Image
-
+from patchbench.data.bands import Picture, open_picture
 from patchbench.data.files import Contents, FileSet
 from patchbench.data.splits import numbered
 
@@ -58,11 +57,12 @@ class HuggingFace(FileSet):
         label = column("label", self.label_column, what, features, classed or named)
         albums = {name: Rows(rows, image, f"{where}, {name}") for name, rows in sets.items()}
         known = features[label]
-        classes, labels = numbered(
-            {name: list(rows[label]) for name, rows in sets.items()},
-            range(known.num_classes) if isinstance(known, ClassLabel) else None,
-            lambda split, i: albums[split].name(i),
-        )
+        given = {name: list(rows[label]) for name, rows in sets.items()}
+        names = self.classes
+        if isinstance(known, ClassLabel):  # numbers of names
+            names, words = known.names if names is None else names, dict(enumerate(known.names))
+            given = {name: [words.get(label, label) for label in labels] for name, labels in given.items()}
+        classes, labels = numbered(given, names, lambda split, i: albums[split].name(i))
         return Contents(albums, labels, classes)
 
 
@@ -78,11 +78,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Picture:
         cell = self.rows[index][self.column]
         if cell is None:
             raise OSError("the row holds no image")
-        return Image.open(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"]))
+        return open_picture(cell["path"] if cell["bytes"] is None else io.BytesIO(cell["bytes"]), cell["path"] or "")
 
     def name(self, index: int) -> str:
         path = (self.rows[index][self.column] or {}).get("path")

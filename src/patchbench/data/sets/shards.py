@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
-from PIL import Image
 
+from patchbench.data.bands import Picture, open_picture
 from patchbench.data.files import Contents, FileSet
 from patchbench.data.fingerprint import INDEX_SUFFIX
 from patchbench.data.sets.imagefolder import SUFFIXES
@@ -21,7 +21,7 @@ from patchbench.data.splits import numbered
 from patchbench.machine import whole_file
 
 SPLITS = {"train": {"train"}, "val": {"val", "valid", "validation"}, "test": {"test"}}
-VERSION = 1
+VERSION = 2
 
 
 class Member(NamedTuple):
@@ -39,22 +39,26 @@ class Shards(FileSet):
 
     Each archive is read once for an index, stored in `index_dir`; after that, each image is read by its place. Images
     can so be read in any order, and training resumes in the middle of an epoch; a stream of archives allows neither.
-    label_key: key of the label in `<key>.json`, for images without `<key>.cls`.
+    label_key: key of the label in `<key>.json`, for images without `<key>.cls`. image_key: ending of the images, such
+    as jpg, or rgb.png for `<key>.rgb.png`; None takes the only image of each key.
     OSError, ValueError: there are no archives, one is cut short or compressed, or an image has no label.
     """
 
     root: str
     index_dir: str
     label_key: str
+    image_key: str | None
 
     def open(self) -> Contents:
         folder = Path(self.index_dir).expanduser()
         albums = {
-            split: Members([(url, member) for url in urls for member in indexed(url, folder, self.label_key)])
+            split: Members(
+                [(url, member) for url in urls for member in indexed(url, folder, self.label_key, self.image_key)]
+            )
             for split, urls in archives(self.root).items()
         }
         given = {split: [member.label for _, member in album.members] for split, album in albums.items()}
-        classes, labels = numbered(given, None, lambda split, i: albums[split].name(i))
+        classes, labels = numbered(given, self.classes, lambda split, i: albums[split].name(i))
         return Contents(albums, labels, classes)
 
 
@@ -67,10 +71,11 @@ class Members:
     def __len__(self) -> int:
         return len(self.members)
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Picture:
         url, member = self.members[index]
         files, path = fsspec.url_to_fs(url)  # anew: a connection does not outlive a fork; fsspec caches it in a process
-        return Image.open(io.BytesIO(files.cat_file(path, member.offset, member.offset + member.size)))
+        held = files.cat_file(path, member.offset, member.offset + member.size)
+        return open_picture(io.BytesIO(held), member.name)
 
     def name(self, index: int) -> str:
         url, member = self.members[index]
@@ -94,10 +99,10 @@ def archives(root: str) -> dict[str, list[str]]:
     return {split: paths for split, paths in urls.items() if paths}
 
 
-def indexed(url: str, index_dir: Path, label_key: str) -> list[Member]:
+def indexed(url: str, index_dir: Path, label_key: str, image_key: str | None) -> list[Member]:
     """Images of an archive: from its index if the archive has not changed since, else from its headers."""
     files, path = fsspec.url_to_fs(url)
-    state = [VERSION, label_key, files.size(path), str(files.ukey(path))]
+    state = [VERSION, label_key, image_key, files.size(path), str(files.ukey(path))]
     index = index_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}{INDEX_SUFFIX}"
     try:
         content = json.loads(index.read_text())
@@ -105,14 +110,15 @@ def indexed(url: str, index_dir: Path, label_key: str) -> list[Member]:
             return [Member(*member) for member in content["members"]]
     except (OSError, ValueError, KeyError, TypeError):  # no index, of another version, or cut short: made anew
         pass
-    members = scanned(url, label_key)
+    members = scanned(url, label_key, image_key)
     with whole_file(index) as file:
         json.dump({"state": state, "members": members}, file)
     return members
 
 
-def scanned(url: str, label_key: str) -> list[Member]:
+def scanned(url: str, label_key: str, image_key: str | None) -> list[Member]:
     """Images of an archive, from its headers. OSError, ValueError in one line."""
+    ending = None if image_key is None else image_key.lower().lstrip(".")
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int | str] = {}
     try:
@@ -123,7 +129,12 @@ def scanned(url: str, label_key: str) -> list[Member]:
                 key = f"{folder}/{stem}"
                 if not entry.isfile() or stem == "":
                     continue
-                if f".{suffix.lower()}" in SUFFIXES:
+                if suffix.lower() == ending or (ending is None and f".{suffix.lower()}" in SUFFIXES):
+                    if key in images:
+                        raise ValueError(
+                            f"{url}: {images[key][0]} and {entry.name} are two images of one key: say which is meant, "
+                            f"as in image_key={suffix.lower()}"
+                        )
                     images[key] = entry.name, entry.offset_data, entry.size
                 elif suffix in ("cls", "json"):
                     member: Any = archive.extractfile(entry)
@@ -139,6 +150,8 @@ def scanned(url: str, label_key: str) -> list[Member]:
         raise OSError(
             f"{url} is no tar archive, or compressed, or cut short ({error}): fetch it again, or unpack it with gunzip"
         ) from error
+    if ending is not None and not images:
+        raise ValueError(f"{url} holds no images that end in .{ending}: give image_key=<ending of the images>, or null")
     for key, (name, *_) in images.items():
         if key not in labels:
             raise ValueError(f"{url}: {name} has no label, a .cls or .json of the same name: add it")

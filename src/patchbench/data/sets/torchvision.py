@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.utils import check_md5
 
 from patchbench.checks import nearest
 from patchbench.data.files import Contents, FileSet
@@ -48,7 +49,7 @@ class TorchVision(FileSet):
         self.mirrors = kind.__name__ not in HANDED if self.mirrors == "auto" else self.mirrors
         sets = opened(kind, Path(self.root), dict(self.options or {}))
         given = {split: labels_of(dataset, kind.__name__) for split, dataset in sets.items()}
-        classes, labels = numbered(given, None, lambda split, i: f"name={kind.__name__}: {split} image {i}")
+        classes, labels = numbered(given, self.classes, lambda split, i: f"name={kind.__name__}: {split} image {i}")
         albums: dict[str, Any] = {}
         for split in labels:
             array = pixels(sets[split])
@@ -138,11 +139,33 @@ def open_or_download(kind: Any, root: Path, arguments: dict[str, Any], takes: se
             ) from error
         except (OSError, RuntimeError, ImportError) as error:  # not there, or files that fail their checksum
             missing = error
+    why = " ".join(str(missing).split())
+    files = files_of(kind, root)
+    if spoilt := [path for path, md5 in files if path.is_file() and not check_md5(str(path), md5)]:
+        unpack = "unpack it there, since torchvision takes unpacked files as they are, or " * (
+            spoilt[0].suffix == ".gz"
+        )
+        raise OSError(
+            f"name={kind.__name__}: {spoilt[0]} is there, but its checksum is not the one that torchvision expects, "
+            f"and no other could be downloaded ({why}): {unpack}replace it"
+        ) from missing
+    by_hand = "put its files there by hand, as the documentation of torchvision says"
+    if files:
+        by_hand = f"put {', '.join(path.name for path, _ in files[:8])} into {files[0][0].parent} by hand"
     raise OSError(
-        f"name={kind.__name__} is not in data_dir={root} and could not be downloaded "
-        f"({' '.join(str(missing).split())}): connect to the network once, put its files there by hand, as the "
-        "documentation of torchvision says, or use data=digits"
+        f"name={kind.__name__} is not in data_dir={root} and could not be downloaded ({why}): connect to the network "
+        f"once, {by_hand}, or use data=digits"
     ) from missing
+
+
+def files_of(kind: Any, root: Path) -> list[tuple[Path, str]]:
+    """Files that a set is read from, with their MD5, where torchvision tells them before they are there."""
+    if kind.__name__ in ("MNIST", "FashionMNIST", "KMNIST"):
+        return [(root / kind.__name__ / "raw" / name, md5) for name, md5 in kind.resources]
+    if hasattr(kind, "train_list"):
+        return [(root / kind.base_folder / name, md5) for name, md5 in [*kind.train_list, *kind.test_list]]
+    lists = getattr(kind, "split_list", {})
+    return [(root / name, md5) for split, (_, name, md5) in lists.items() if split != "extra"]
 
 
 def pixels(dataset: Any) -> UInt8[Tensor, "n c h w"] | None:
