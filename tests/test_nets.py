@@ -26,7 +26,8 @@ from patchbench.config.options import Compared
 from patchbench.layout import Layout
 from patchbench.nets.bag import Bag
 from patchbench.nets.cnn import Cnn, dilations
-from patchbench.nets.cost import cost, memory
+from patchbench.nets.cost import cost
+from patchbench.nets.memory import memory
 from patchbench.nets.vit import ViT
 from patchbench.weights.load import load
 

@@ -16,7 +16,8 @@ from patchbench.commands.build import build_net, build_source
 from patchbench.config.identity import reads
 from patchbench.config.names import run_name
 from patchbench.layout import PLACES, Layout
-from patchbench.nets.cost import cost, memory
+from patchbench.nets.cost import cost
+from patchbench.nets.memory import memory
 from patchbench.nets.vit import Position
 
 SCHEMES = [name for name in options("pos") if name != "none"]

@@ -16,7 +16,8 @@ from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
 from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, check_views, read_views
-from patchbench.nets.cost import Cost, Memory, cost, memory
+from patchbench.nets.cost import Cost, cost
+from patchbench.nets.memory import Memory, memory
 from patchbench.track.device import free_memory, free_memory_of_gpus
 from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import read_checkpoint

@@ -24,7 +24,7 @@ from patchbench.data.source import Source
 from patchbench.layout import PLACES
 from patchbench.machine import write_whole
 from patchbench.measure import places
-from patchbench.nets.cost import memory
+from patchbench.nets.memory import memory
 from patchbench.pages.explain.augmented import AugmentedSamples
 from patchbench.pages.explain.breakdown import CostBreakdown, break_down
 from patchbench.pages.explain.explanation import Explanation

@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchbench.checks import Size
@@ -85,71 +81,3 @@ def macs_by_module(net: nn.Module, images: int, in_chans: int, img_size: Size) -
 
 def num_tokens(layout: Layout) -> int:
     return math.prod(layout.grid_size) + layout.num_prefix_tokens
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Estimated bytes at the peak of a training step.
-
-    weights: parameters and buffers, gradients, and the two averages of AdamW. per_image: tensors that forward saves for
-    backward, for each image. per_step: tensors that forward saves whatever the number of images, such as the bf16
-    copies of the weights. bias: attention bias of one layer and one image, or 0; the other fields include it.
-    """
-
-    weights: int
-    per_image: int
-    per_step: int
-    bias: int
-
-    def step(self, images: int) -> int:
-        return self.weights + self.per_step + images * self.per_image
-
-
-def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size, *, bf16: bool) -> Memory:
-    """Estimate the memory of a training step of `net`, which may be on the meta device: nothing is computed.
-
-    Forward runs on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`. Every tensor
-    that forward saves for backward is counted, each storage once. Not counted: workspaces of kernels, gradients of
-    activations (they replace the activations), and the framework. Allocators need more than the tensors: on CPUs we
-    measured 2 to 60 % more, the most with small tensors. A learned attention bias takes heads * n * n values per layer
-    and image here, as on a CPU; the kernels of a GPU save fewer, but compute a gradient of this size.
-    """
-    one, two = (saved_for_backward(net, images, in_chans, img_size, bf16=bf16) for images in (1, 2))
-    parameters = sum(p.numel() * p.element_size() for p in net.parameters())
-    buffers = sum(b.numel() * b.element_size() for b in net.buffers())
-    bias = 0
-    if layout and len(getattr(net, "bias", ())):
-        bias = layout.num_heads * num_tokens(layout) ** 2 * (2 if bf16 else 4)
-    return Memory(
-        weights=4 * parameters + buffers,
-        per_image=two - one,
-        per_step=2 * one - two,
-        bias=bias,
-    )
-
-
-def saved_for_backward(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bool) -> int:
-    """Count the bytes of the tensors that forward saves, without parameters and buffers.
-
-    The network is in eval mode: a batch norm cannot normalise one image, and fake tensors allow no random patch size.
-    """
-    storages, training = {}, net.training
-    net.eval()
-    with FakeTensorMode():
-        own = {
-            name: torch.empty(t.shape, dtype=t.dtype, requires_grad=t.requires_grad)
-            for name, t in [*net.named_parameters(), *net.named_buffers()]
-        }
-        weights = {t.untyped_storage()._cdata for t in own.values()}
-
-        def record(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in weights:
-                storages[storage._cdata] = storage  # the reference prevents another storage at the same address
-            return tensor
-
-        batch = torch.empty(images, in_chans, *img_size), torch.empty(images, dtype=torch.int64)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), saved_tensors_hooks(record, lambda tensor: tensor):
-            F.cross_entropy(functional_call(net, own, batch[:1]), batch[1])
-    net.train(training)
-    return sum(storage.nbytes() for storage in storages.values())

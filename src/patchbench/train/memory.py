@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.checks import Size, spell
-from patchbench.nets.cost import Cost, Memory
+from patchbench.nets.cost import Cost
+from patchbench.nets.memory import Memory
 from patchbench.track.device import GIB, free_memory
 
 VIT_B16_GMACS = 17.56  # at 224 pixels

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from patchbench.measure.places import PLACES
-from patchbench.nets.cost import Cost, Memory, macs_by_module
+from patchbench.nets.cost import Cost, macs_by_module
+from patchbench.nets.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class CostBreakdown:
     position_params: int
     position_macs: int
     position_macs_per_step: int
-    activations: int  # bytes that training stores for one image, by estimate
+    activations: int  # bytes that training takes for one image, by estimate
 
     @property
     def trunk_params(self) -> int:
