@@ -12,15 +12,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from patchbench.config.command import command
+from patchbench.config.unread import remarks_on_unread
 
 
 @command("train")
 def main(cfg: DictConfig) -> float:
+    hydra = HydraConfig.get()
+    choices, in_sweep = dict(hydra.runtime.choices), hydra.mode == RunMode.MULTIRUN
+    remarks = remarks_on_unread(cfg, choices, hydra.overrides.task, in_sweep=in_sweep)
+
     from patchbench.commands.train import train  # seconds of imports, not needed for --help and for refusals
 
-    hydra = HydraConfig.get()
     out_dir = Path(os.path.relpath(hydra.runtime.output_dir))
-    return train(cfg, dict(hydra.runtime.choices), out_dir, in_sweep=hydra.mode == RunMode.MULTIRUN)
+    return train(cfg, choices, out_dir, remarks=remarks, in_sweep=in_sweep)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,21 @@ from patchbench.commands.reopen import Machine
 from patchbench.config import identity
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused, refuse_lists_of_options
-from patchbench.config.identity import BASELINE, BUILDING, GROUPS, baseline, compared, identity_of, leaves
-from patchbench.config.names import run_name
+from patchbench.config.identity import (
+    BASELINE,
+    BUILDING,
+    GROUPS,
+    READERS,
+    answered,
+    baseline,
+    compared,
+    identity_of,
+    leaves,
+    reads,
+)
+from patchbench.config.names import SWEEP, run_name
 from patchbench.config.origin import changes, origin_of, restored
-from patchbench.config.unread import refuse_options_of_the_other_mode
+from patchbench.config.unread import refuse_options_of_the_other_mode, remarks_on_sweep, remarks_on_unread, unread
 from patchbench.runs import provenance, records
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.check import compose_cell
@@ -540,6 +551,78 @@ def test_an_option_of_sweeps_in_a_single_run_is_refused_and_the_other_way_round(
     other = line.removeprefix("-m ") if line.startswith("-m") else f"{line} --multirun"
     refuse_options_of_the_other_mode(other.split())
     refuse_options_of_the_other_mode([*line.split(), "--cfg", "job"])
+
+
+def test_a_patch_that_only_evaluation_reads_is_part_of_the_question(tmp_path):
+    """A CNN reads no patch, so two patches are one run; the patches that are shuffled are not those of before."""
+    small = ["model=cnn", "data.img_size=16", "batch_size=32", "epochs=2", "optim.lr=1e-2", "eval.shuffle=[patches]"]
+    done = [run(tmp_path, *small, f"patch={patch}") for patch in (4, 16)]
+    assert done[0]["identity"] == done[1]["identity"]
+    assert done[0]["environment"] == done[1]["environment"], "trained once"
+    whole = done[1]["result"]
+    assert whole["test/shuffled_patches/acc"] == whole["test/acc"], "an image is one patch: nothing is shuffled"
+    assert done[0]["result"]["test/shuffled_patches/acc"] != whole["test/acc"]
+    cfg = configure(*small, "patch=16")
+    assert answered(json.loads((tmp_path / "run.json").read_text()), cfg)
+
+
+def not_read(*given: str) -> dict[str, str]:
+    cfg = configure(*given)
+    return unread(cfg, cfg.hydra.runtime.choices, given)
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_the_options_that_a_network_does_not_read_are_known(model):
+    given = [
+        f"model={model}",
+        "embed=linear",
+        "embed.pad=true",
+        "pos=rope",
+        "residual=bfloat16",
+        "seed=1",
+        "optim.lr=1",
+    ]
+    cfg = configure(*given)
+    expected = {
+        o for o in given if o.split("=")[0].split(".")[0] in READERS and not reads(cfg, o.split("=")[0].split(".")[0])
+    }
+    assert not_read(*given) == dict.fromkeys(expected, f"model={model}")
+    assert not_read(f"model={model}", "pos=none", "eval=robust", "epochs=3") == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "because"),
+    [
+        ("embed=overlap patch=8", "patch=8", "embed=overlap"),
+        ("patch=8 embed.patch_size=4", "patch=8", "embed.patch_size=4"),
+        ("budget=steps epochs=3", "epochs=3", "budget=steps"),
+        ("epochs=2 epochs=5 budget.value=100", "epochs=5", "budget.value=100"),
+        ("optim.lr=1e-3 optim.optimizer.lr=0.1", "optim.lr=1e-3", "optim.optimizer.lr=0.1"),
+    ],
+)
+def test_an_option_is_not_read_where_another_stands_in_its_place(line, option, because, monkeypatch):
+    assert not_read(*line.split()) == {option: because}
+    cfg = configure(*line.split())
+    arguments = cfg, cfg.hydra.runtime.choices, line.split()
+    [remark] = remarks_on_unread(*arguments, in_sweep=True)
+    assert remark == f"{option} is not read, because of {because}"
+    monkeypatch.delenv(SWEEP, raising=False)
+    if option != "patch=8":  # the default of eval.patch
+        with pytest.raises(Refused, match=re.escape(f"{remark}: leave out one of the two")):
+            remarks_on_unread(*arguments, in_sweep=False)
+    assert not_read(*line.split()[-1:]) == {}
+
+
+def test_a_sweep_remarks_on_what_some_cells_do_not_read_and_refuses_what_none_does():
+    cells = [not_read(f"model={model}", f"embed={embed}") for model in ("micro", "cnn") for embed in ("conv", "linear")]
+    line = ["model=micro,cnn", "embed=conv,linear"]
+    assert remarks_on_sweep(cells, line, grid=True) == ["2 of 4 cells do not read embed, because of model=cnn"]
+    with pytest.raises(
+        Refused, match="embed=conv,linear is read by no cell of this sweep, because of model=cnn: leave"
+    ):
+        remarks_on_sweep(cells[2:], line, grid=True)
+    assert remarks_on_sweep(cells[2:], line, grid=False) == ["2 of 2 cells do not read embed, because of model=cnn"]
+    assert len(remarks_on_sweep(cells[2:], ["seed=1"], grid=True)) == 1, "a study brings it along"
 
 
 def test_a_knob_that_is_no_more_is_refused_unless_it_changed_nothing(tmp_path):

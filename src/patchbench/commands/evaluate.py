@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from patchbench.commands.reopen import Machine, reopen
 from patchbench.config.errors import refusing
+from patchbench.config.identity import asked
 from patchbench.data.pictures import BadImage
 from patchbench.evaluate.robustness import evaluate_views
 from patchbench.evaluate.test import test
@@ -35,7 +36,8 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
 def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
-    more = evaluate(out_dir / "best.ckpt", machine, cfg.eval, silent=True)
-    done |= {"eval": OmegaConf.to_container(cfg.eval, resolve=True), "result": done["result"] | more["result"]}
+    views = asked(cfg)
+    more = evaluate(out_dir / "best.ckpt", machine, OmegaConf.create(views), silent=True)
+    done |= {"eval": views, "result": done["result"] | more["result"]}
     write_record(out_dir / "run.json", done)
     return done

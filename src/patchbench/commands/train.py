@@ -1,7 +1,7 @@
 """Train a network, test it, and write the record of the run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import LambdaCallback
 
 from patchbench.commands.build import (
@@ -34,6 +34,7 @@ from patchbench.commands.folder import (
 )
 from patchbench.commands.loggers import log_analysis, log_checkpoint, log_predictions, start_loggers
 from patchbench.config.errors import refusing
+from patchbench.config.identity import asked
 from patchbench.config.names import SWEEP, title
 from patchbench.config.origin import measured, origin_of
 from patchbench.data.batches import Batches
@@ -54,13 +55,23 @@ from patchbench.train.task import Classify
 from patchbench.weights.load import load
 
 
-def train(cfg: DictConfig, choices: Mapping[str, str], out_dir: Path, *, in_sweep: bool = False) -> float:
+def train(
+    cfg: DictConfig,
+    choices: Mapping[str, str],
+    out_dir: Path,
+    *,
+    remarks: Sequence[str] = (),
+    in_sweep: bool = False,
+) -> float:
     """Train, test the best checkpoint, and leave the record, the checkpoints and the metrics in `out_dir`.
 
-    choices: the option taken in each group. Returns the best validation accuracy, for sweepers.
+    choices: the option taken in each group. remarks: lines to print before all others. Returns the best validation
+    accuracy, for sweepers.
     A run that has its record is not repeated, one that was cut off goes on from its last checkpoint. Refused before
     anything is trained, written or removed where the configuration cannot run.
     """
+    for remark in remarks:
+        say(remark)
     with alone_in(out_dir):
         with refusing():
             origin = origin_of(cfg, choices)
@@ -112,7 +123,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
         done = ready.origin | {
-            "eval": OmegaConf.to_container(cfg.eval, resolve=True),
+            "eval": asked(cfg),
             "skipped": left_out,
             "result": result,
             "environment": environment(),

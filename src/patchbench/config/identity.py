@@ -19,7 +19,13 @@ from patchbench.config.options import GROUPS, Compared
 from patchbench.data.fingerprint import fingerprint
 from patchbench.runs.metrics import FACTORS
 
-READERS = {"embed": ["model"], "pos": ["model"], "patch": ["model", "embed"], "epochs": ["budget"]}  # by option
+READERS = {  # by option
+    "embed": ["model"],
+    "pos": ["model"],
+    "patch": ["model", "embed"],
+    "residual": ["model"],
+    "epochs": ["budget"],
+}
 BUILDING = ("_target_", "_partial_", "_convert_")  # keys by which Hydra builds a part
 PLACES = ("data.root", "data.index_dir")  # knobs that say where data lie
 SIZES = ("patch", "data.img_size")  # S and [S,S] are one size
@@ -152,9 +158,17 @@ def root_of_data(cfg: DictConfig, choices: Mapping[str, str]) -> str | None:
     return None if root is None else str(root)
 
 
+def asked(cfg: DictConfig) -> dict[str, Any]:
+    """The options `eval.*`. Where the network reads no patch, `patch` is no part of the run, but of the question."""
+    views: Any = OmegaConf.to_container(cfg.eval, resolve=True)
+    if views["patch"] is None and not reads(cfg, "patch"):
+        views["patch"] = square(plain(cfg.patch))
+    return views
+
+
 def answered(record: Mapping[str, Any], cfg: DictConfig) -> bool:
     """True if the record of a run has all figures that the options `eval.*` ask for."""
-    wanted: Any = OmegaConf.to_container(cfg.eval, resolve=True)
+    wanted = asked(cfg)
     return wanted == record["eval"] or not any(wanted[name] for name in ("img_size", "shuffle", "move"))
 
 

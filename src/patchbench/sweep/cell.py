@@ -23,6 +23,7 @@ class Composed:
     rerun: bool
     accelerator: str
     devices: int | Literal["auto"]
+    unread: Mapping[str, str]  # arguments that the run does not read, see config/unread.py
     but_seed: str  # equal for cells that differ only in their seed and their folder
     data: str  # equal for cells that read the same data
     setting: str  # equal for cells whose times are in proportion to their multiply-accumulates

@@ -20,6 +20,7 @@ from patchbench.config.errors import Refused, explain, refuse_added_options, ref
 from patchbench.config.names import register
 from patchbench.config.options import CONF
 from patchbench.config.origin import origin_of
+from patchbench.config.unread import unread
 from patchbench.data.source import Source
 from patchbench.runs.provenance import environment
 from patchbench.sweep.cell import Composed, Facts, setting
@@ -67,6 +68,7 @@ def compose_cell(overrides: list[str], number: int) -> Composed | str:
         devices=cfg.trainer.devices,
         but_seed=json.dumps(alike, sort_keys=True),
         data=json.dumps(config["data"], sort_keys=True),
+        unread=unread(cfg, choices, overrides),
         setting=setting(config, choices["budget"], machine()),
     )
 

@@ -19,6 +19,7 @@ from patchbench.config.errors import Refused, refusing
 from patchbench.config.identity import analysed, answered
 from patchbench.config.names import SWEEP, name_sweep, sweep_name
 from patchbench.config.origin import another_run, changes
+from patchbench.config.unread import remarks_on_sweep
 from patchbench.machine import cores
 from patchbench.runs.record import read_record
 from patchbench.sweep.cell import Cell, Composed, Facts
@@ -82,6 +83,13 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
     estimate = Estimate({cell.folder.parent for cell in cells if cell.composed})
     if knobs.dry_run:
         show_cells(cells, estimate.seconds, jobs)
+    remarks = remarks_on_sweep(
+        [cell.composed.unread for cell in cells if cell.composed],
+        given["task"],
+        grid=config.hydra.runtime.choices["hydra/sweeper"] in ("grid", "study"),
+    )
+    for remark in remarks:
+        print(remark)
     if invalid:
         show_invalid(invalid)
         if knobs.on_invalid == "raise":

@@ -78,6 +78,8 @@ def left_over(seconds: Sequence[float], jobs: int) -> str:
 def word(cell: Cell) -> Text:
     """The state of a cell as a word, in its colour."""
     state = WORDS.get(cell.state, cell.state)
+    if cell.same_as:
+        state = f"same run as {cell.same_as.title}"
     if cell.state == "waiting":
         state = "resumes" if (cell.folder / "last.ckpt").exists() else "to run"
     return Text(state, COLOURS.get(cell.state, ""))
