@@ -99,9 +99,11 @@ def items(kind: str, evidence: Any) -> list[Item]:
         ("Ti/16", 20, run(of=model("tiny"), batch=1024)),
         ("S/16", 20, run(of=model("small"), batch=512)),
         ("L/16", 30, run(of=model("large"), batch=256)),
-        *((f"no reads, augment={a}", 6, partial(bench.reads, f"{SMALL} augment={a}", device=kind)) for a in AUGMENTS),
+        *((f"waits, augment={a}", 6, partial(bench.waits, f"{SMALL} augment={a}", device=kind)) for a in AUGMENTS),
         ("Ti/4 at 32 px, b128", 15, run(of=model("tiny", 4, 32), batch=128, steps=60)),
+        ("Ti/4 at 32 px, b128, no graphs", 15, run("cuda_graphs=false", model("tiny", 4, 32), 128, 60)),
         ("Ti/4 at 32 px, b1024", 15, run(of=model("tiny", 4, 32), batch=1024, steps=60)),
+        ("Ti/4 at 32 px, b1024, no graphs", 15, run("cuda_graphs=false", model("tiny", 4, 32), 1024, 60)),
         ("B/16 compile=false", 20, run("compile=false")),
         (
             "attention",
@@ -123,7 +125,8 @@ def run_tests(device: str, seconds: float) -> dict[str, Any]:
     chosen = ["-m", "gpu", "-k", "conv or learned or memory"]
     if device == "cpu":
         chosen = ["-k", "step_in_bf16 and conv and rope", "-m", "not gpu"]
-    line = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--color=no", "tests/test_gpu.py", *chosen]
+    quiet = ["-p", "no:cacheprovider", "-p", "no:benchmark", "--color=no"]
+    line = [sys.executable, "-m", "pytest", "-v", *quiet, "tests/test_gpu.py", *chosen]
     workers = min(8, (os.cpu_count() or 1) // 2)
     if device == "cuda" and workers > 1 and importlib.util.find_spec("xdist"):
         line += ["-n", str(workers)]

@@ -4,13 +4,15 @@ On a CPU the same steps are taken in bf16 as they are, with every embedding and 
 """
 
 import traceback
+from types import SimpleNamespace
 
 import jaxtyping
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from support import configure, options, record, train_in
+from support import configure, metrics, options, record, train_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,6 +24,7 @@ from patchbench.config.origin import origin_of
 from patchbench.data.augment.crop import moved
 from patchbench.data.batches import Batches
 from patchbench.nets.vit import PLACES
+from patchbench.train.graphs import worth_graphs
 
 # torch.compile looks at what it is given
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -161,6 +164,27 @@ def test_a_gpu_that_runs_out_of_memory_halves_the_batch(tmp_path, capsys):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "micro-batches of" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+@pytest.mark.parametrize("more", [[], ["model.drop_path=0.2"], ["trainer.accumulate=2"], ["embed=stem", "pos=rope"]])
+def test_graphs_replay_what_is_computed_without_them(tmp_path, micro, more):
+    found = {}
+    for graphs in (True, False):
+        folder = tmp_path / str(graphs)
+        train_in(configure(*micro, *more, "trainer=auto", f"cuda_graphs={graphs}", "logger=csv"), folder)
+        found[graphs] = metrics(folder)[["train/loss", "train/grad_norm", "val/loss"]]
+    pd.testing.assert_frame_equal(found[True], found[False], rtol=0.03)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_graphs_are_for_one_gpu(devices):
+    there = SimpleNamespace(root_device=torch.device("cuda"))
+    assert worth_graphs(SimpleNamespace(strategy=there, world_size=devices), 10**9) == (devices == 1)
+    assert not worth_graphs(SimpleNamespace(strategy=there, world_size=devices), 10**14)
+    here = SimpleNamespace(root_device=torch.device("cpu"))
+    assert not worth_graphs(SimpleNamespace(strategy=here, world_size=devices), 10**9)
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.2])

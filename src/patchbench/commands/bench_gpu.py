@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -233,6 +234,8 @@ def summed(profiler: profile, steps: int) -> Figures:
     kernels: list[tuple[float, float, str]] = []
     calls: Figures = {}
     for event in profiler.key_averages():
+        if "#" in event.key:  # Optimizer.step#AdamW.step spans the kernels of the step
+            continue
         if event.device_type == torch.autograd.DeviceType.CUDA:
             ms = event.self_device_time_total / 1000 / steps
             kinds[kind_of(event.key)] += ms
@@ -263,19 +266,30 @@ def kernels_of(device: torch.device, compute: Callable[[], object]) -> list[str]
     return [e.key[:90] for e in sorted(rows, key=lambda e: -e.self_device_time_total)[:3]]
 
 
-class NoReads(pl.Callback):
-    """Raise an error where one of some steps waits for the device."""
+class Waits(pl.Callback):
+    """The places that make the host wait for the device in some steps."""
 
     def __init__(self, steps: range) -> None:
         self.steps = steps
+        self.places: Counter[str] = Counter()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
-        if trainer.global_step in self.steps and trainer.strategy.root_device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("error")
+        if trainer.global_step == self.steps.start and trainer.strategy.root_device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+            self.show, warnings.showwarning = warnings.showwarning, self.note  # type: ignore[assignment]
+
+    def note(self, message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if "synchronizing CUDA" in str(message):
+            stack = traceback.extract_stack()[:-1]
+            frames = [
+                f for f in stack if any(ours in f.filename for ours in ("patchbench", "torchvision", "lightning"))
+            ]
+            self.places[" < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in frames[:-6:-1])] += 1
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        if trainer.global_step >= self.steps.stop and trainer.strategy.root_device.type == "cuda":
+        if trainer.global_step == self.steps.stop and trainer.strategy.root_device.type == "cuda":
             torch.cuda.set_sync_debug_mode("default")
+            warnings.showwarning = self.show
 
 
 def trained(
@@ -321,21 +335,20 @@ def profiled(arguments: str, *, batch_size: int, device: str) -> Figures:
     return look.figures
 
 
-def reads(arguments: str, *, device: str) -> str:
-    """Train with the bar of a terminal; an error is raised where a step of the second epoch waits for the device."""
+def waits(arguments: str, *, device: str) -> Figures:
+    """Train with the bar of a terminal; what made ten steps of the second epoch wait for the device."""
     before = os.environ.get("FORCE_COLOR")
     os.environ["FORCE_COLOR"] = "1"
+    look = Waits(range(28, 38))
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            steps = NoReads(range(28, 38))
-            trained(arguments, batch_size=128, steps=60, device=device, callbacks=[steps], every=1000)
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("always")
+            trained(arguments, batch_size=128, steps=60, device=device, callbacks=[look], every=1000)
     finally:
-        if device == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
         os.environ.pop("FORCE_COLOR")
         if before is not None:
             os.environ["FORCE_COLOR"] = before
-    return "no step of ten waited for the device"
+    return {"waits_per_step": look.places.total() / len(look.steps), "places": dict(look.places.most_common(10))}
 
 
 def bare(arguments: str, *, batch_size: int, steps: int, device: str, peer: str | None = None) -> Figures:

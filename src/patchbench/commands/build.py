@@ -40,8 +40,9 @@ def check_options(cfg: DictConfig) -> None:
     check_workers(cfg.workers)
     if not 0 <= cfg.resident <= 1:
         raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")
-    if cfg.compile not in ("auto", True, False):
-        raise ValueError(f"compile={cfg.compile} must be auto, true or false")
+    for name in ("compile", "cuda_graphs"):
+        if cfg[name] not in ("auto", True, False):
+            raise ValueError(f"{name}={cfg[name]} must be auto, true or false")
     # An optimizer is built by Lightning when training starts; its options are tried now.
     parameter = torch.zeros(1, requires_grad=True)
     instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)

@@ -49,6 +49,7 @@ from patchbench.track.meter import Meter
 from patchbench.track.progress import ProgressBar
 from patchbench.track.terminal import print_result, say, spell_size
 from patchbench.train.checkpoint import Origin, keep_checkpoints, read_checkpoint
+from patchbench.train.graphs import Graphed, worth_graphs
 from patchbench.train.shard import load_weights
 from patchbench.train.signals import StopOnSignal
 from patchbench.train.task import Classify
@@ -174,6 +175,9 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
         origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [duration, split, Origin(origin)]
+    flops = plan.cost.train_flops(cfg.batch_size)
+    if cfg.cuda_graphs is True or (cfg.cuda_graphs == "auto" and worth_graphs(trainer, flops)):
+        trainer.callbacks.append(Graphed(cfg.batch_size, plan.source.in_chans, plan.source.img_size))
     task = build_task(cfg, net, data, duration)
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
         compile_blocks(net)

@@ -43,6 +43,7 @@ class HowItIsRun:
     workers: Any = MISSING  # auto, or a number
     resident: float = MISSING
     compile: Any = MISSING  # auto, true, false
+    cuda_graphs: Any = MISSING  # auto, true, false
     residual: str = MISSING
     log_every: int = MISSING
     allow_cost: bool = MISSING

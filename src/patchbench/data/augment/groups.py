@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
@@ -43,7 +44,17 @@ def saturation(images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]) -
 
 
 def sharpness(images: UInt8[Tensor, "k c H W"], factors: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
-    return blended(v2.adjust_sharpness(images, 0.0), images, factors)
+    return blended(smoothed(images), images, factors)
+
+
+def smoothed(images: UInt8[Tensor, "k c H W"]) -> UInt8[Tensor, "k c H W"]:
+    """Pillow's SMOOTH, as torchvision computes it, which copies its kernel to the device and waits for it each time."""
+    kernel = torch.full((images.shape[1], 1, 3, 3), 1 / 13, device=images.device)
+    kernel[:, :, 1, 1] = 5 / 13
+    smooth = images.clone()
+    inner = F.conv2d(images.float(), kernel, groups=images.shape[1]).round_().clamp_(0, 255)
+    smooth[..., 1:-1, 1:-1] = inner.to(torch.uint8)
+    return smooth
 
 
 def solarize(images: UInt8[Tensor, "k c H W"], thresholds: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:

@@ -1,0 +1,37 @@
+"""The forward and the backward pass of a small network as CUDA graphs."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from patchbench.checks import Size
+
+HOST_BOUND = 3e12  # FLOPs of a step. An H100 computes as many in 10 to 30 ms; to launch its kernels takes a CPU as long
+
+
+class Graphed(pl.Callback):
+    """Replay the passes of the network as CUDA graphs, instead of launching their kernels one by one.
+
+    A GPU computes a step of a small network faster than a CPU can launch its kernels, so it waits. Graphs are for
+    training alone, on one device: the shapes of evaluation differ, and DDP hooks into the backward pass.
+    """
+
+    def __init__(self, batch_size: int, in_chans: int, img_size: Size) -> None:
+        self.batch_size, self.shape = batch_size, (in_chans, *img_size)
+
+    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        buffers = [buffer.clone() for buffer in task.net.buffers()]  # passes before the capture must not change them
+        images = torch.zeros(self.batch_size // trainer.accumulate_grad_batches, *self.shape, device=task.device)
+        with trainer.precision_plugin.forward_context():
+            torch.cuda.make_graphed_callables(task.net, (images,), allow_unused_input=True)
+        for buffer, value in zip(task.net.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+
+    def on_train_end(self, trainer: pl.Trainer, task: Any) -> None:
+        vars(task.net).pop("forward", None)  # frees the memory of the graphs
+
+
+def worth_graphs(trainer: Any, flops_per_step: int) -> bool:
+    """True where a step computes so little that to launch its kernels takes longer. trainer: Lightning's."""
+    return trainer.strategy.root_device.type == "cuda" and trainer.world_size == 1 and flops_per_step < HOST_BOUND
