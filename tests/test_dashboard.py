@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from support import configure, train_in
 
-from patchbench.pages.dashboard.curves import POINTS, curves, thin
+from patchbench import html
+from patchbench.pages.dashboard.curves import POINTS, curves, thin, whole_windows
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.dashboard.page import write
 from patchbench.pages.dashboard.plain import embedded, redact_paths
@@ -78,6 +79,20 @@ def test_every_run_is_a_row_with_its_configuration_and_its_curves(runs):
     steps, values = details["curves"]["val/acc"]
     assert (len(steps), steps[-1] / details["steps_per_epoch"]) == (3, 3)
     assert values[-1] == pytest.approx(record["result"]["val/acc"], rel=1e-4)
+
+
+def test_a_window_that_training_cut_short_is_no_point_of_a_curve():
+    whole = [(3, 2.0), (13, 1.8), (23, 1.5), (33, 1.2)]
+    assert whole_windows(whole) == whole
+    assert whole_windows([*whole, (34, 0.2)]) == whole
+    assert whole_windows([*whole, (39, 1.1)]) == [*whole, (39, 1.1)]
+    assert whole_windows([(1, 2.0), (2, 1.0)]) == [(1, 2.0), (2, 1.0)]
+
+
+def test_a_network_without_position_says_none(runs):
+    data = gather(runs, runs / "dashboard.html")
+    runs_by_name = dict(zip([cells[0] for cells in data["rows"]], data["runs"], strict=True))
+    assert runs_by_name["conv-4_none_digits_s0_00000000"]["config"]["pos"] == "none"
 
 
 def test_columns_that_vary_among_finished_runs_are_shown(runs):
@@ -416,3 +431,45 @@ def test_two_hundred_runs_open_in_under_two_seconds(chromium, trained, tmp_path)
         )
     page.close()
     assert min(spent) < 2, spent
+
+
+PHONE = {"width": 390, "height": 844}
+
+
+@in_browser
+def test_a_phone_shows_the_score_beside_the_run(chromium, written):
+    page = chromium.new_page(viewport=PHONE)
+    ready(page, written)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    titles = [title.split("\n")[0] for title in page.locator(".dt-scroll-head th").all_inner_texts()]
+    assert titles[1:3] == ["run", "test/acc"]
+    box = page.locator("#table tbody tr:first-child td:nth-child(3)").bounding_box()
+    assert box["x"] + box["width"] <= 390
+    page.close()
+
+
+@in_browser
+def test_a_phone_cuts_nothing_off_an_article_and_a_tap_enlarges_its_figures(chromium, tmp_path):
+    """Steps become blocks: no column lies beyond the edge, and no row is tall because of one that does."""
+    words = "a sentence that says what happens here, and takes several lines on a phone, as sentences do"
+    body = html.rows(
+        ["step", "shape", "values", "what happens"], [["image", "64 × 64 × 3", "9", words]], [1, 2], "steps"
+    )
+    body += html.shown(b"", "a figure", "a caption", "a reading <of it>")
+    (tmp_path / "page.html").write_text(html.article("title", body), encoding="utf-8")
+    for width, enlarged in ((390, 1100), (1280, None)):
+        page = chromium.new_page(viewport={"width": width, "height": 844})
+        page.goto((tmp_path / "page.html").as_uri())
+        boxes = [cell.bounding_box() for cell in page.locator("td").all()]
+        assert all(box["x"] + box["width"] <= width for box in boxes)
+        assert max(box["height"] for box in boxes) < 110
+        assert page.inner_text(".reading") == "a reading <of it>"
+        page.locator(".zoom").click(position={"x": 20, "y": 5})
+        seen = page.locator("figure img").bounding_box()["width"]
+        assert seen == enlarged if enlarged else seen <= 1160
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        if width > 800:  # text is no wider than reads well, and stands in the middle
+            text = page.locator("figcaption").bounding_box()
+            assert text["width"] == 46 * 16
+            assert text["x"] + text["width"] / 2 == pytest.approx(width / 2, abs=1)
+        page.close()

@@ -140,6 +140,8 @@ def check_page(path: Path) -> None:
     sources = re.findall(r'(?:src|href)="(.*?)"', page)
     assert len(sources) >= 3
     assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    assert page.count("<img ") == page.count('<figure><label class="zoom">'), "a tap enlarges every figure"
+    assert not re.search(r"\*", re.sub(r"<pre>.*?</pre>|<style>.*?</style>", "", page, flags=re.DOTALL)), "unclosed"
     assert not re.search(r"https?://|@import|<script|<link", page)
     assert all(re.findall(r'<img [^>]*alt="(.*?)"', page))
     assert not re.search(r"\bnan\b|\binf\b", re.sub(r'"data:.*?"', "", page))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from patchbench.runs.metrics import Metric, metric
 from patchbench.study.claim import Part
@@ -139,7 +139,8 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
     for row, (finding, step) in enumerate(group):
         at = offset(finding) * factor
         low, high = (b * factor - at for b in (finding.comparison.low, finding.comparison.high))
-        ax.barh(row, min(high, right) - max(low, left), left=max(low, left), height=0.8, color=PALE, zorder=1)
+        if finding.comparison.says:  # else nothing is claimed, as of the runs of a sweep
+            ax.barh(row, min(high, right) - max(low, left), left=max(low, left), height=0.8, color=PALE, zorder=1)
         colour, mark = VERDICTS[finding.verdict]
         e = step.estimate
         if not math.isnan(e.low):
@@ -157,7 +158,8 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
     ax.set_yticks(range(len(group)), [fill(label, 44) for label in labels])
     ax.set_ylim(len(group) - 0.4, -0.6)
     points = " (points)" if factor == 100 else f" ({group[0][0].comparison.metric})"
-    ax.set_title("Claimed to be equal, within a margin" if equality else "Claimed to differ")
+    if group[0][0].comparison.says:
+        ax.set_title("Claimed to be equal, within a margin" if equality else "Claimed to differ")
     ax.set_xlabel("difference" + points)
     ax.tick_params(axis="y", length=0)
 
@@ -204,6 +206,8 @@ def costs(part: Part, table: pd.DataFrame) -> Figure:
                 ax.xaxis.set_major_formatter(ScalarFormatter())
                 ax.xaxis.set_minor_locator(NullLocator())
                 ax.xaxis.set_minor_formatter(NullFormatter())
+            else:
+                ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.set_xlabel(metric(name).title + (": right is better" if more else ": left is better"))
             ax.set_ylabel(line.title)
             ax.margins(0.1)
@@ -244,6 +248,7 @@ def learning(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
                 ax.axhline(part.chance * line.factor, color=GREY, linestyle="--", linewidth=1)
             ax.set_title(part.name)
             ax.set_xlabel("epoch")
+            ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
             ax.set_ylabel(line.title)
             ax.grid(color="#eceff1", linewidth=0.8)
             ax.legend(frameon=False, fontsize=9, ncols=1 if len(part.arms) <= 6 else 2)

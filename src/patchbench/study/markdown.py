@@ -18,4 +18,4 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
 def picture(report: Report, name: str, drawing: Figure, alt: str, caption: str) -> str:
     """Keep the picture in `report.pictures`, and refer to it."""
     report.pictures[f"{name}.svg"] = svg(drawing)
-    return f"![{alt}]({name}.svg)\n\n*{caption}*"
+    return f"![{alt}]({name}.svg)\n\n*{caption.strip()}*"  # Markdown closes no emphasis after a space

@@ -52,11 +52,6 @@ class Report:
         return self.curves[self.curves["part"] == part.name] if len(self.curves) else self.curves
 
 
-def count(n: int, noun: str) -> str:
-    """1 arm, 2 arms."""
-    return f"{n} {noun}{'s' * (n != 1)}"
-
-
 def formatted(value: float, form: str) -> str:
     return "n/a" if math.isnan(value) else f"{value:{form}}"
 

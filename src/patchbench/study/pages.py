@@ -13,26 +13,25 @@ from patchbench import html
 from patchbench.study import arms, statements
 from patchbench.study.claim import Study
 from patchbench.study.markdown import table
-from patchbench.study.numbers import Report, count, interval, sum_of_arms, with_unit
+from patchbench.study.numbers import Report, interval, sum_of_arms, with_unit
 from patchbench.study.statements import SIGNS
 from patchbench.study.verdict import Judgement
+from patchbench.words import count
 
 STYLE = """
 blockquote { margin: 1.2rem 0; padding: .8rem 1.2rem; background: var(--card); border-left: 5px solid var(--soft);
-             border-radius: 0 6px 6px 0; max-width: 52rem; }
+             border-radius: 0 6px 6px 0; }
 blockquote.supported { background: var(--marked); border-color: var(--mark); }
 blockquote.refuted { background: #fbe6d8; border-color: #d55e00; color: #1d2327; }
 blockquote.undetermined { background: #ececec; border-color: #6b6b6b; color: #1d2327; }
 blockquote.verdict p:first-child { font-size: 1.25rem; line-height: 1.4; }
-table { display: block; overflow-x: auto; font-size: .93rem; }
+table { font-size: .93rem; }
 td[style*="right"] { white-space: nowrap; }
-td:first-child { min-width: 7rem; }
-p:has(> img) { max-width: none; }
-p:has(> img) + p { color: var(--soft); font-size: .95rem; }
-ul { max-width: 60rem; padding-left: 0; list-style: none; }
+td:first-child { min-width: 9rem; }
+figure + p { color: var(--soft); font-size: .95rem; }
+ul { padding-left: 0; list-style: none; }
 h2:last-of-type + ul { padding-left: 1.2rem; list-style: disc; }
-img { display: block; width: 100%; max-width: 1000px; height: auto; background: #fff; border: 1px solid var(--line);
-      border-radius: 6px; padding: 8px; }
+figure { max-width: 1000px; margin-left: auto; margin-right: auto; }
 """
 HOW_TO_READ = """## How to read this
 
@@ -126,6 +125,8 @@ def page(report: Report, text: str) -> str:
         return f'src="data:image/svg+xml;base64,{data}"'
 
     body = re.sub(r'src="(\w[^":/]*\.svg)"', inline, body)
+    body = re.sub(r"<p>(<img [^>]*>)</p>", lambda found: f"<figure>{html.zoomable(found[1])}</figure>", body)
+    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     kind = "" if report.sweep else f' class="verdict {report.judgement.verdict}"'
     body = body.replace("<blockquote>", f"<blockquote{kind}>", 1)
     return html.article(escape(report.study.question), body, STYLE)

@@ -8,6 +8,7 @@ from patchbench.study.markdown import picture, table
 from patchbench.study.numbers import Report, interval, p_value, region, sum_of_arms, with_unit
 from patchbench.study.stats import ALPHA, LEAST_SEEDS, POWER
 from patchbench.study.verdict import Finding, Judgement, Step
+from patchbench.words import count
 
 SIGNS = {"supported": "✔", "refuted": "✘", "undetermined": "?"}
 SWEEP = {
@@ -124,7 +125,7 @@ def power(report: Report) -> str:
     return (
         "## What these seeds could have found\n\n"
         f"The smallest true difference that so many seeds find in {POWER:.0%} of such experiments, at the strictest "
-        f"step of Holm's correction over {len(findings)} statement{'s' * (len(findings) != 1)}. With n paired seeds "
+        f"step of Holm's correction over {count(len(findings), 'statement')}. With n paired seeds "
         f"the smallest possible p is 2/2ⁿ: fewer than {LEAST_SEEDS} seeds can support nothing at {ALPHA:.0%}.\n\n"
         + table([*header, "TOST p"], rows, range(1, 6))
     )

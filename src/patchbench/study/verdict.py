@@ -26,6 +26,7 @@ from patchbench.study.stats import (
     sign_flip_p,
     tost_p,
 )
+from patchbench.words import count
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def conclude(findings: tuple[Finding, ...]) -> tuple[str, str]:
         return "undetermined", f"{'its statement is undecided' if len(claims) == 1 else many}: {first.because}"
     if shaky := [f for f in controls if f.verdict == "undetermined"]:
         return "undetermined", f"a control is undecided: {shaky[0].because}"
-    held = f", {len(controls)} control{'s' * (len(controls) != 1)} held" if controls else ""
+    held = f", {count(len(controls), 'control')} held" if controls else ""
     return "supported", (
         "its statement is supported" if len(claims) == 1 else f"all of its {statements} are supported"
     ) + held

@@ -19,7 +19,11 @@ function fill(select, names, at, label = (name) => name) {
 
 // The table: first the tick, then what was chosen, what varies, and the main figures.
 
+// On a phone the score stands beside the run, then what was chosen; the rest is a swipe away.
+const narrow = matchMedia("(max-width: 700px)").matches;
+const rank = (one) => ["run", score].indexOf(one.name) + 1 || (one.chosen ? 3 : one.name === "status" ? 5 : 4);
 const listed = columns.filter((one) => one.chosen || one.varied || one.shown);
+if (narrow) listed.sort((a, b) => rank(a) - rank(b));
 
 const cell = ({ name }) => (it, how, row, { row: run }) => {
   if (how !== "display") return how === "sort" || how === "type" ? it : spelled(it);
@@ -33,7 +37,7 @@ const table = new DataTable("#table", {
     { data: null, defaultContent: "", orderable: false, searchable: false, render: DataTable.render.select(), columnControl: [] },
     ...listed.map((one) => ({
       data: columns.indexOf(one), name: one.name, visible: one.shown, render: cell(one), columnControl: ["order", menu(one)],
-      className: one.number ? "dt-right" : "dt-left", createdCell: (td, it) => { if (one.name === "status") td.classList.add(it); },
+      className: (one.number ? "dt-right" : "dt-left") + (one.name === "run" ? " run" : ""), createdCell: (td, it) => { if (one.name === "status") td.classList.add(it); },
     })),
   ],
   order: [[listed.indexOf(column(score)) + 1, "desc"]],

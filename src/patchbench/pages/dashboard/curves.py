@@ -19,11 +19,22 @@ def curves(folder: Path) -> dict[str, Any]:
     found = {}
     for name in sorted(metrics):
         if len(metrics[name]) > 1 and not name.startswith(NO_CURVES):
-            points = sorted(metrics[name].items())
+            points = whole_windows(sorted(metrics[name].items()))
             steps, values = thin(np.array([step for step, _ in points]), np.array([value for _, value in points]))
             found[name] = [steps.tolist(), rounded(values)]
     step, epoch = max(metrics["epoch"].items()) if "epoch" in metrics else (None, None)
     return {"steps_per_epoch": step / epoch if step and epoch else None, "curves": found}
+
+
+def whole_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Leave out the last point of a mean over windows of steps where its window is shorter than half of the others.
+
+    A run ends in the middle of a window; a mean over a step or two is a jump that says nothing.
+    """
+    if len(points) < 4:
+        return points
+    steps = [step for step, _ in points]
+    return points[:-1] if 2 * (steps[-1] - steps[-2]) < steps[-2] - steps[-3] else points
 
 
 def read(path: Path) -> dict[str, dict[int, float]]:

@@ -103,4 +103,6 @@ def source(path: Path, folder: Path, link: Path | None) -> str:
 
 
 def spell(value: Any) -> str:
+    if value in ("{}", "[]"):  # as of a network without schemes of position
+        return "none"
     return value if isinstance(value, str) else json.dumps(value)

@@ -3,7 +3,7 @@
 import { address, all, column, data, distinct, escaped, front, runs, spelled, titled, value } from "runs";
 
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const CONFIG = { displaylogo: false, responsive: true, displayModeBar: matchMedia("(max-width: 700px)").matches ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
 function layout(x, y, more = {}) {
   const axis = { gridcolor: ink("--line"), linecolor: ink("--soft"), zeroline: false, automargin: true, ticks: "outside" };
