@@ -86,37 +86,33 @@ def items(kind: str, evidence: Any) -> list[Item]:
 
     temporary = tempfile.mkdtemp()
     return [
-        ("ceilings", 10, partial(bench.ceilings, on, 1 if real else 32)),
+        ("ceilings", 8, partial(bench.ceilings, on, 1 if real else 32)),
         ("B/16", 30, run(steps=steps)),
-        ("B/16 profiled", 15, partial(bench.profiled, base, batch_size=size, device=kind)),
-        ("B/16 bare loop", 15, alone()),
-        ("B/16 timm, eager", 15, alone("vit_base_patch16_224" if real else "test_vit")),
-        ("B/16 residual=bfloat16", 20, run("residual=bfloat16")),
-        ("B/16 embed=linear", 20, run("embed=linear")),
-        ("B/16 pos=rope", 25, run("pos=rope")),
-        ("B/16 pos=relbias", 25, run("pos=relbias")),
-        ("B/16 pos=alibi", 25, run("pos=alibi")),
-        ("Ti/16", 20, run(of=model("tiny"), batch=1024)),
-        ("S/16", 20, run(of=model("small"), batch=512)),
-        ("L/16", 30, run(of=model("large"), batch=256)),
-        *((f"waits, augment={a}", 6, partial(bench.waits, f"{SMALL} augment={a}", device=kind)) for a in AUGMENTS),
-        ("Ti/4 at 32 px, b128", 15, run(of=model("tiny", 4, 32), batch=128, steps=60)),
-        ("Ti/4 at 32 px, b128, no graphs", 15, run("cuda_graphs=false", model("tiny", 4, 32), 128, 60)),
-        ("Ti/4 at 32 px, b1024", 15, run(of=model("tiny", 4, 32), batch=1024, steps=60)),
-        ("Ti/4 at 32 px, b1024, no graphs", 15, run("cuda_graphs=false", model("tiny", 4, 32), 1024, 60)),
-        ("B/16 compile=false", 20, run("compile=false")),
-        (
-            "attention",
-            25,
-            partial(bench.attention, on, 64 if real else 2, 12, (64, 65, 196, 197, 784) if real else (9,)),
-        ),
-        ("Ti, 5x5 stride 2, 224 px", 25, run(of=f"{model('tiny')} embed=overlap max_gmacs=1000", batch=64, steps=10)),
-        ("processes", 60, partial(bench.runs_in_processes, ROOT, temporary, kind, 60.0)),
-        ("tests", 30, lambda: run_tests(kind, evidence.left() - 5)),
+        ("B/16 profiled", 10, partial(bench.profiled, base, batch_size=size, device=kind)),
+        ("B/16 bare loop", 6, alone()),
+        ("B/16 timm, eager", 6, alone("vit_base_patch16_224" if real else "test_vit")),
+        ("B/16 residual=bfloat16", 15, run("residual=bfloat16")),
+        ("Ti/4 at 32 px, b128", 10, run(of=model("tiny", 4, 32), batch=128, steps=60)),
+        ("Ti/4 at 32 px, b128, no graphs", 8, run("cuda_graphs=false", model("tiny", 4, 32), 128, 60)),
+        ("Ti/4 at 32 px, b1024", 10, run(of=model("tiny", 4, 32), batch=1024, steps=60)),
+        ("Ti/4 at 32 px, b1024, no graphs", 8, run("cuda_graphs=false", model("tiny", 4, 32), 1024, 60)),
+        *((f"waits, augment={a}", 3, partial(bench.waits, f"{SMALL} augment={a}", device=kind)) for a in AUGMENTS),
+        ("tests", 50, lambda: run_tests(kind, min(75.0, evidence.left() - 5))),
+        ("processes", 45, partial(bench.runs_in_processes, ROOT, temporary, kind, 45.0)),
+        ("Ti/16", 12, run(of=model("tiny"), batch=1024)),
+        ("S/16", 12, run(of=model("small"), batch=512)),
+        ("L/16", 18, run(of=model("large"), batch=256, steps=20)),
+        ("B/16 pos=rope", 13, run("pos=rope")),
+        ("B/16 pos=relbias", 14, run("pos=relbias")),
+        ("Ti, 5x5 stride 2, 224 px", 15, run(of=f"{model('tiny')} embed=overlap max_gmacs=1000", batch=64, steps=8)),
+        ("attention", 8, partial(bench.attention, on, 64 if real else 2, 12, TOKENS[: 5 if real else 1])),
+        ("B/16 pos=alibi", 12, run("pos=alibi")),
+        ("B/16 compile=false", 9, run("compile=false")),
     ]
 
 
 SMALL = "model=micro data=random data.img_size=32 patch=8 compile=false"
+TOKENS = (64, 65, 196, 197, 784)
 AUGMENTS = ("none", "light", "deit", "three")
 
 

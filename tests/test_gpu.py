@@ -4,7 +4,6 @@ On a CPU the same steps are taken in bf16 as they are, with every embedding and 
 """
 
 import traceback
-from types import SimpleNamespace
 
 import jaxtyping
 import pandas as pd
@@ -12,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from support import configure, metrics, options, record, train_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,11 +20,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from patchbench.commands.build import build_net, build_source, compile_blocks, instantiate
 from patchbench.commands.train import prepare
+from patchbench.config.errors import Refused
 from patchbench.config.origin import origin_of
 from patchbench.data.augment.crop import moved
 from patchbench.data.batches import Batches
 from patchbench.nets.vit import PLACES
 from patchbench.train.graphs import worth_graphs
+from patchbench.train.shard import Averaged
 
 # torch.compile looks at what it is given
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -178,13 +180,17 @@ def test_graphs_replay_what_is_computed_without_them(tmp_path, micro, more):
     pd.testing.assert_frame_equal(found[True], found[False], rtol=0.03)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_graphs_are_for_one_gpu(devices):
-    there = SimpleNamespace(root_device=torch.device("cuda"))
-    assert worth_graphs(SimpleNamespace(strategy=there, world_size=devices), 10**9) == (devices == 1)
-    assert not worth_graphs(SimpleNamespace(strategy=there, world_size=devices), 10**14)
-    here = SimpleNamespace(root_device=torch.device("cpu"))
-    assert not worth_graphs(SimpleNamespace(strategy=here, world_size=devices), 10**9)
+def test_graphs_are_for_small_steps_of_one_gpu():
+    there = torch.device("cuda", 0)
+    assert worth_graphs(SingleDeviceStrategy(there), 10**9)
+    assert not worth_graphs(SingleDeviceStrategy(there), 10**14)
+    assert not worth_graphs(SingleDeviceStrategy(torch.device("cpu")), 10**9)
+    assert not worth_graphs(Averaged(), 10**9)
+
+
+def test_graphs_without_a_gpu_are_refused(tmp_path, micro):
+    with pytest.raises(Refused, match=r"cuda_graphs=true.*cuda_graphs=auto"):
+        train_in(configure(*micro, "trainer=cpu", "cuda_graphs=true", "logger=none"), tmp_path)
 
 
 @pytest.mark.parametrize("drop_path", [0.0, 0.2])

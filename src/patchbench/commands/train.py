@@ -176,7 +176,9 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [duration, split, Origin(origin)]
     flops = plan.cost.train_flops(cfg.batch_size)
-    if cfg.cuda_graphs is True or (cfg.cuda_graphs == "auto" and worth_graphs(trainer, flops)):
+    if cfg.cuda_graphs is True and not worth_graphs(trainer.strategy, 0):
+        raise ValueError("cuda_graphs=true needs training on one GPU, without DDP and FSDP: use cuda_graphs=auto")
+    if cfg.cuda_graphs is True or (cfg.cuda_graphs == "auto" and worth_graphs(trainer.strategy, flops)):
         trainer.callbacks.append(Graphed(cfg.batch_size, plan.source.in_chans, plan.source.img_size))
     task = build_task(cfg, net, data, duration)
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):

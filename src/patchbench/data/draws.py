@@ -52,7 +52,9 @@ def hashed(x: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
 
 def keyed(key: Int[Tensor, "*n"], counter: Int[Tensor, "*m"] | int) -> Int[Tensor, "*k"]:
     """Number `counter` of the sequence that `key` starts."""
-    return hashed(key) + STEP * (torch.as_tensor(counter, device=key.device) + 1)
+    if isinstance(counter, int):  # a tensor of it would have to be copied to the device
+        return hashed(key) + (STEP * (counter + 1) + 2**63) % 2**64 - 2**63
+    return hashed(key) + STEP * (counter + 1)
 
 
 def train_draws(seed: int, epoch: int, places: Int[Tensor, " b"]) -> Int[Tensor, " b"]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy, Strategy
 
 from patchbench.checks import Size
 
@@ -14,7 +15,7 @@ class Graphed(pl.Callback):
     """Replay the passes of the network as CUDA graphs, instead of launching their kernels one by one.
 
     A GPU computes a step of a small network faster than a CPU can launch its kernels, so it waits. Graphs are for
-    training alone, on one device: the shapes of evaluation differ, and DDP hooks into the backward pass.
+    training alone, on one device: the shapes of evaluation differ, and DDP and FSDP hook into the passes.
     """
 
     def __init__(self, batch_size: int, in_chans: int, img_size: Size) -> None:
@@ -32,6 +33,7 @@ class Graphed(pl.Callback):
         vars(task.net).pop("forward", None)  # frees the memory of the graphs
 
 
-def worth_graphs(trainer: Any, flops_per_step: int) -> bool:
-    """True where a step computes so little that to launch its kernels takes longer. trainer: Lightning's."""
-    return trainer.strategy.root_device.type == "cuda" and trainer.world_size == 1 and flops_per_step < HOST_BOUND
+def worth_graphs(strategy: Strategy, flops_per_step: int) -> bool:
+    """True where a step computes so little that to launch its kernels takes longer."""
+    alone = isinstance(strategy, SingleDeviceStrategy) and strategy.root_device.type == "cuda"
+    return alone and flops_per_step < HOST_BOUND

@@ -142,7 +142,8 @@ class MicroBatches(pl.Callback):
         try:
             averages = [torch.empty_like(p) for p in parameters for _ in range(2)]  # of AdamW
             if device.type == "cuda":  # what training takes beside this, and what its allocator cannot use
-                averages.append(torch.empty(torch.cuda.mem_get_info(device)[1] // 20, dtype=torch.uint8, device=device))
+                allowed = torch.cuda.mem_get_info(device)[1] * torch.cuda.get_per_process_memory_fraction(device)
+                averages.append(torch.empty(int(allowed / 20), dtype=torch.uint8, device=device))
             with trainer.precision_plugin.forward_context():
                 logits = task.net(torch.zeros(images, *self.shape, device=device))
                 loss = F.cross_entropy(logits, torch.zeros(images, dtype=torch.int64, device=device))
