@@ -14,6 +14,7 @@ workers   processes of the loaders that are measured from end to end
 import sys
 from pathlib import Path
 
+from patchbench.checks import at_least
 from patchbench.config.arguments import errors_in_one_line, read
 
 SETTINGS = {"images": 256, "height": 375, "width": 500, "quality": 90, "copies": 8, "cache": 256, "size": 224}
@@ -23,6 +24,7 @@ SETTINGS |= {"batch": 64, "rounds": 7, "workers": 2}
 def main(arguments: list[str]) -> None:
     with errors_in_one_line():
         given = read(__doc__, arguments, {**SETTINGS, "out": Path("benchmarks/data.json")})
+        at_least(1, **{name: given.options[name] for name in SETTINGS if name != "workers"})
     from patchbench.commands.bench_data import bench  # seconds of imports, not needed for --help and for refusals
 
     bench(given.options)

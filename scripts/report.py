@@ -29,7 +29,11 @@ def main(arguments: list[str]) -> None:
         if not given.names:
             given.only([])
             path = report.report_all()
-        elif given.names[0] in report.studies() or not Path(given.names[0]).is_dir():
+        elif given.names[0] not in report.studies() and not Path(given.names[0]).is_dir():
+            raise ValueError(
+                f"{given.names[0]} is neither a folder of runs nor a study: studies are {', '.join(report.studies())}"
+            )
+        elif given.names[0] in report.studies():
             given.only(OF_A_STUDY)
             path = report.report_study(given.names[0], options["runs_dir"], options["scale"], tuned=options["tune"])
         else:

@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> None:
         options, conditions, runs_dir = given.options, given.others, given.options["runs_dir"]
         if options["delete"] and not (conditions or options["study"]):
             raise ValueError("delete=true: say which runs, as in status=failed delete=true")
+        if options["scale"] and not options["study"]:
+            raise ValueError(f"scale={options['scale']} is of a study: add study=<name>")
         from patchbench.runs import browse, records  # seconds of imports, not needed for --help
 
         frame = records.load(runs_dir)

@@ -12,7 +12,10 @@ def size(name: str, value: object) -> Size:
     """S or [h, w] as (h, w); ValueError names the option unless both are whole and positive."""
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or isinstance(value, bool):
-        raise ValueError(f"{name}={value} is no size in pixels: give a whole number or [height,width], as in {name}=16")
+        written = str(value).replace(" ", "")
+        raise ValueError(
+            f"{name}={written} is no size in pixels: give a whole number or [height,width], as in {name}=16"
+        )
     return pair[0], pair[1]
 
 
@@ -39,10 +42,17 @@ def one_of(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value} is unknown: use {' or '.join(choices)}")
 
 
-def positive(name: str, value: object) -> None:
-    """ValueError names the option unless its value is a number above 0."""
+def positive(name: str, value: object, *, otherwise: str = "") -> None:
+    """ValueError names the option unless its value is a number above 0. otherwise: what else it may be, in words."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name}={value} must be a number above 0")
+        raise ValueError(f"{name}={value} must be a number above 0{f', or {otherwise}' if otherwise else ''}")
+
+
+def at_least(least: int, **values: int) -> None:
+    """ValueError names the first of some whole numbers that is too small."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")
 
 
 def spell(pair: Size) -> str:
@@ -50,7 +60,7 @@ def spell(pair: Size) -> str:
     return str(pair[0]) if pair[0] == pair[1] else f"[{pair[0]},{pair[1]}]"
 
 
-def share(option: str, value: float) -> float:
+def share(option: str, value: float | int) -> float | int:
     if not 0 <= value <= 1:
         raise ValueError(f"{option}={value} must be between 0 and 1")
     return value
@@ -62,6 +72,14 @@ def interval(option: str, ends: Sequence[float], *, most: float = float("inf")) 
         top = "" if most == float("inf") else f" and none above {most:g}"
         raise ValueError(f"{option}={list(ends)} must be two numbers above 0{top}, the smaller first")
     return low, high
+
+
+def reason(error: Exception, given: Sequence[str] = ()) -> str:
+    """The words of an error; those of the system name the file, and the argument of `given` that gave it."""
+    if not isinstance(error, OSError) or not error.strerror or error.filename is None:
+        return str(error)
+    path = str(error.filename)
+    return f"{next((a for a in given if a.partition('=')[2] == path), path)}: {error.strerror.lower()}"
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:

@@ -1,6 +1,7 @@
-"""The machine as this process may use it: cores, and files that are written whole or not at all."""
+"""The machine as this process may use it: cores, files that are written whole or not at all, a pipe that is closed."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,12 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
     The unfinished file lies beside it, since a move from another file system is a copy, and a copy can tear. It is
     removed where writing fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     try:
         with part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -35,3 +40,21 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file of text, whole or not at all."""
     with whole_file(path) as file:
         file.write(text)
+
+
+@contextmanager
+def ending_with_its_reader() -> Iterator[None]:
+    """End without a traceback, as after SIGPIPE, where nobody reads stdout any more, as in `... --help | head`."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout:  # None where it was closed from the start
+                sys.stdout.flush()
+    except BrokenPipeError:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+            raise SystemExit(141) from None
+        raise  # of another pipe

@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from patchbench.checks import qualified
+from patchbench.checks import positive, qualified, share
 from patchbench.config.identity import reads
 from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
@@ -31,8 +31,8 @@ def check_options(cfg: DictConfig) -> None:
             raise ValueError(f"{name}={cfg[name]} must be at least 1")
     if not cfg.budget.value > 0:
         raise ValueError(f"budget.value={cfg.budget.value} must be above 0")
-    if cfg.seed < 0:
-        raise ValueError(f"seed={cfg.seed} must not be negative")
+    if not 0 <= cfg.seed < 2**63:
+        raise ValueError(f"seed={cfg.seed} must be at least 0 and below 2**63")
     if cfg.limit_batches is not None and cfg.limit_batches < 1:
         raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
     if cfg.logger.checkpoints and not cfg.logger.wandb:
@@ -43,9 +43,28 @@ def check_options(cfg: DictConfig) -> None:
     for name in ("compile", "cuda_graphs"):
         if cfg[name] not in ("auto", True, False):
             raise ValueError(f"{name}={cfg[name]} must be auto, true or false")
-    # An optimizer is built by Lightning when training starts; its options are tried now.
+    check_optim(cfg.optim)
+
+
+def check_optim(optim: DictConfig) -> None:
+    """Check the numbers of the optimizer, and build it, as Lightning does when training starts."""
+    for name in ("lr", "weight_decay"):
+        if not optim[name] >= 0:
+            raise ValueError(f"optim.{name}={optim[name]} must not be negative")
+    for name in ("warmup", "label_smoothing"):
+        share(f"optim.{name}", optim[name])
+    if optim.clip_grad is not None:
+        positive("optim.clip_grad", optim.clip_grad, otherwise="null for no limit")
     parameter = torch.zeros(1, requires_grad=True)
-    instantiate(cfg.optim.schedule)(instantiate(cfg.optim.optimizer)([parameter]), 1)
+    try:
+        optimizer = instantiate(optim.optimizer)([parameter])
+    except InstantiationException as error:
+        raise ValueError(f"optim.optimizer={optim.optimizer._target_}: {error.__cause__ or error}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"optim.optimizer._target_={optim.optimizer._target_} refuses its arguments: {error}"
+        ) from error
+    instantiate(optim.schedule)(optimizer, 1)
 
 
 def check_workers(workers: Any) -> None:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchbench.checks import Size
 from patchbench.commands.build import build_net, build_source, build_task, build_trainer, check_options, prepare_data
@@ -86,13 +87,15 @@ def split_batch(
     if ckpt:  # its place in the data is counted in its own micro-batches
         state = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
         auto, trainer.accumulate_grad_batches = False, state["accumulate"]
+    images = images_at_once(cfg, trainer)
+    refuse_lone_values(draft, images)
     needed = draft.memory(trainer)
     if not cfg.allow_cost:
         device = trainer.strategy.root_device
         refuse_what_cannot_fit(
             draft.cost,
             needed,
-            images=1 if auto else images_at_once(cfg, trainer),
+            images=1 if auto else images,
             free=free_memory(device, trainer.num_devices) if free is None else free,
             device=device.type.upper(),
             max_gmacs=cfg.max_gmacs,
@@ -101,6 +104,20 @@ def split_batch(
         )
     split = MicroBatches(auto, needed, batch_size=cfg.batch_size, in_chans=source.in_chans, img_size=source.img_size)
     return split, needed
+
+
+def refuse_lone_values(draft: Draft, images: int) -> None:
+    """ValueError where a batch norm would see one value of each channel, which has no variance."""
+    if images > 1 or not any(isinstance(module, _BatchNorm) for module in draft.net.modules()):
+        return
+    try:
+        draft.net.train()(torch.empty(images, draft.source.in_chans, *draft.source.img_size, device="meta"))
+    except ValueError as error:
+        part = "embed.norm=layer" if "norm" in draft.cfg.embed else "a larger data.img_size"
+        raise ValueError(
+            f"batch_size={draft.cfg.batch_size} gives a batch norm one image at a time, of which it sees one place: "
+            f"use more images at a time, or {part}"
+        ) from error
 
 
 def images_at_once(cfg: DictConfig, trainer: pl.Trainer) -> int:

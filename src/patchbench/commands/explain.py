@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from patchbench.commands.build import build_augment, build_net
 from patchbench.commands.draft import Draft, draft
 from patchbench.commands.starts import build_starts, starts_elsewhere
+from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
 from patchbench.config.names import command_line, embedding_name, title
 from patchbench.config.options import CONF
@@ -52,6 +53,9 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             origin, state = checkpoint["patchbench"], net_state(checkpoint)
             cfg = restored(origin, cfg.data_root)
         else:
+            if cfg.data_root:
+                raise ValueError(f"data_root={cfg.data_root} goes with ckpt; without it, data.root={cfg.data_root}")
+            check_values(cfg)
             origin = origin_of(cfg, choices)
         levels, plan = origin["factors"], draft(cfg)
         if levels["pos"] is None:

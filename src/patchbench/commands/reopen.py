@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchbench.commands.build import build_net, build_task, check_workers, prepare_data
 from patchbench.commands.draft import Draft, build_duration, draft
+from patchbench.commands.values import check_values
 from patchbench.config.origin import restored
 from patchbench.data.batches import Batches
 from patchbench.train.checkpoint import read_checkpoint
@@ -46,6 +47,8 @@ def reopen(ckpt: Path, machine: Machine, views: DictConfig | None = None) -> Reo
     views: options `eval.*` in place of those that the run was trained with. ValueError, OSError and the like where the
     checkpoint or its data cannot be read, or the views cannot be taken of its network.
     """
+    asked = {"trainer": machine.trainer} | ({} if views is None else {"eval": views})
+    check_values(OmegaConf.create(asked))
     check_workers(machine.workers)
     checkpoint = read_checkpoint(ckpt)
     origin = checkpoint["patchbench"]

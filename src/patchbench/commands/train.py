@@ -33,6 +33,7 @@ from patchbench.commands.folder import (
     starts_anew,
 )
 from patchbench.commands.loggers import log_analysis, log_checkpoint, log_predictions, start_loggers
+from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
 from patchbench.config.names import SWEEP, title
@@ -75,6 +76,8 @@ def train(
         say(remark)
     with alone_in(out_dir):
         with refusing():
+            check_values(cfg)
+            check_options(cfg)
             origin = origin_of(cfg, choices)
         anew = starts_anew(cfg)
         done = record_in(out_dir, origin, anew=anew)
@@ -149,7 +152,6 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
 
 def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool, in_sweep: bool) -> Ready:
     """Build every part, the dearest last; ValueError, OSError and the like where one cannot be or does not fit."""
-    check_options(cfg)
     plan = draft(cfg)
     views = plan.views()
     ckpt, remarks = checkpoint_to_resume(cfg, origin, out_dir, anew=anew)

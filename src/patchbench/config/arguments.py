@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchbench.checks import nearest
+from patchbench.checks import nearest, reason
+from patchbench.machine import ending_with_its_reader
 
 Default = str | int | bool | Path | None  # its type is the type of the values; None: text that may be left out
 
@@ -123,7 +124,8 @@ def spelled(default: Default) -> str:
 def errors_in_one_line() -> Iterator[None]:
     """Print a ValueError or an OSError of this block as one line on stderr, and exit with code 2."""
     try:
-        yield
+        with ending_with_its_reader():
+            yield
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {reason(error, sys.argv[1:])}", file=sys.stderr)
         raise SystemExit(2) from None

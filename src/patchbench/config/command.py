@@ -8,12 +8,14 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from patchbench.config.compose import register_options
-from patchbench.config.errors import one_line_errors, refuse_added_options, refuse_lists_of_options
+from patchbench.config.errors import Refused, one_line_errors
 from patchbench.config.names import SWEEP, register, sweep_name
 from patchbench.config.options import CONF
+from patchbench.config.typed import arranged, refuse_added_options, refuse_lists_of_options
 from patchbench.config.unread import refuse_options_of_the_other_mode
 
 
@@ -24,27 +26,33 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         register_options()
         register()
 
+        begun = False
+
         @functools.wraps(task)
         def checked(cfg: DictConfig) -> Any:
+            nonlocal begun
+            begun = True
             given = HydraConfig.get().overrides.task
-            refuse_added_options(given)
+            refuse_added_options(given, config_name)
             refuse_lists_of_options(given)
             return task(cfg)
 
-        if "--dry-run" in sys.argv:
-            rest = [argument for argument in sys.argv[1:] if argument not in ("--dry-run", "-m", "--multirun")]
-            sys.argv[1:] = ["-m", *rest, "hydra.launcher.dry_run=true"]
-        hydra_main = hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked))
+        hydra_main = hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked, config_name))
 
-        @functools.wraps(task)
-        @one_line_errors
         def start() -> Any:
-            refuse_lists_of_options(sys.argv[1:])
+            sys.argv[1:] = arranged(sys.argv[1:], config_name)
             refuse_options_of_the_other_mode(sys.argv[1:])
             if group := sweep_name():
                 os.environ[SWEEP] = group  # for the cells that run elsewhere
-            return hydra_main()
+            try:
+                return hydra_main()
+            except OSError as error:
+                if begun or isinstance(error, HydraException):
+                    raise
+                raise Refused(
+                    f"runs_dir: {error.filename} cannot be made ({error.strerror}): give runs_dir=<folder>, another one"
+                ) from error
 
-        return start
+        return functools.wraps(task)(one_line_errors(start, config_name))
 
     return decorate

@@ -8,13 +8,30 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from patchbench.config.options import CONF, ExplainOptions, Options
+from patchbench.config.options import (
+    CONF,
+    AnalyzeOptions,
+    EvaluateOptions,
+    ExplainOptions,
+    ExportOptions,
+    Options,
+    PrepareOptions,
+)
+
+SCHEMAS = {
+    "schema": Options,
+    "analyze_schema": AnalyzeOptions,
+    "evaluate_schema": EvaluateOptions,
+    "explain_schema": ExplainOptions,
+    "export_schema": ExportOptions,
+    "prepare_schema": PrepareOptions,
+}
 
 
 def register_options() -> None:
-    """Register the types of options with Hydra, under the names that conf/train.yaml and conf/explain.yaml refer to."""
-    ConfigStore.instance().store("schema", Options)
-    ConfigStore.instance().store("explain_schema", ExplainOptions)
+    """Register the types of options with Hydra, under the names that conf/<command>.yaml refers to."""
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name, schema)
 
 
 def composed(overrides: Sequence[str], command: str = "train") -> DictConfig:

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config.compose import composed
+from patchbench.config.knobs import BUILDING
 from patchbench.config.options import GROUPS, Compared
 from patchbench.data.fingerprint import fingerprint
 from patchbench.runs.metrics import FACTORS
@@ -26,7 +27,6 @@ READERS = {  # by option
     "residual": ["model"],
     "epochs": ["budget"],
 }
-BUILDING = ("_target_", "_partial_", "_convert_")  # keys by which Hydra builds a part
 PLACES = ("data.root", "data.index_dir")  # knobs that say where data lie
 SIZES = ("patch", "data.img_size")  # S and [S,S] are one size
 OFF: tuple[Any, ...] = (None, False, 0, "", [], {})

@@ -1,6 +1,6 @@
-"""The options of train.py outside the groups, with their types, and which of them make a run what it is.
+"""The options of each command outside the groups, with their types, and which of them make a run what it is.
 
-Defaults stand in conf/train.yaml. A key that is not here is refused by Hydra.
+Defaults stand in conf/<command>.yaml. A key that is not here is refused by Hydra.
 """
 
 from dataclasses import dataclass, field
@@ -63,6 +63,53 @@ class Asked:
 @dataclass
 class Options(HowItIsRun, Asked, Compared):  # a dataclass lists the fields of its last base first
     pass
+
+
+@dataclass
+class Machine:
+    """Options of commands that test a checkpoint again: the machine, and the place of its data now."""
+
+    ckpt: str = MISSING
+    trainer: Any = MISSING
+    workers: Any = MISSING  # auto, or a number
+    resident: float = MISSING
+    data_root: str | None = MISSING
+
+
+@dataclass
+class EvaluateOptions(Machine):
+    """Options of evaluate.py."""
+
+    eval: Any = MISSING
+
+
+@dataclass
+class AnalyzeOptions(Machine):
+    """Options of scripts/analyze.py."""
+
+    out: str | None = MISSING
+    images: int | None = MISSING
+
+
+@dataclass
+class ExportOptions:
+    """Options of scripts/export.py."""
+
+    ckpt: str = MISSING
+    out: str = MISSING
+    data_root: str | None = MISSING
+
+
+@dataclass
+class PrepareOptions:
+    """Options of scripts/prepare_data.py."""
+
+    data: Any = MISSING
+    out: str = MISSING
+    size: Any = MISSING  # S or [h,w]
+    workers: Any = MISSING  # auto, or a number
+    verify: bool = MISSING
+    data_dir: str = MISSING
 
 
 @dataclass

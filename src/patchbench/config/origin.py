@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config.compose import composed, without_hydra
-from patchbench.config.identity import BUILDING, compared, factors_of, identify, leaves, listed, same
+from patchbench.config.identity import compared, factors_of, identify, leaves, listed, same
+from patchbench.config.knobs import BUILDING
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
 from patchbench.data.source import Source

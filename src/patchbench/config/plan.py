@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from patchbench.config.compose import composed
-from patchbench.config.errors import explain
 from patchbench.config.identity import identity_of
+from patchbench.config.mistakes import OBJECTIONS, explain
 from patchbench.config.options import EXPERIMENTS
 from patchbench.study.claim import Part, Study, one_of, parse
 
@@ -85,9 +84,9 @@ def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
         if arm not in arms:
             try:
                 arms[arm] = composed(cell.overrides)
-            except (CompactHydraException, OmegaConfBaseException) as error:
+            except OBJECTIONS as error:
                 where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
-                raise ValueError(f"{where}: {explain(error)}") from error
+                raise ValueError(f"{where}: {explain(error, cell.overrides)}") from error
         arms[arm].seed = cell.seed
         found.append(identity_of(arms[arm], arms[arm].hydra.runtime.choices))
     return found

@@ -42,7 +42,7 @@ def read_views(
     run_patch: Any,
 ) -> Views:
     """Read the options `eval.*`. ValueError names the one that cannot be."""
-    patch_size = size("eval.patch", run_patch if patch is None else patch)
+    patch_size = size("patch", run_patch) if patch is None else size("eval.patch", patch)
     listed = [img_size] if isinstance(img_size, int) else img_size
     sizes = [size("eval.img_size", s) for s in listed]
     shifts, shuffles = ([v] if isinstance(v, str) else list(v) for v in (shift, shuffle))

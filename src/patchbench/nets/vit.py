@@ -17,7 +17,7 @@ from jaxtyping import Float
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
-from patchbench.checks import Size, one_of, qualified
+from patchbench.checks import Size, at_least, one_of, positive, qualified, share
 from patchbench.layout import PLACES, Layout
 from patchbench.nets.init import init_projection, init_trunk
 
@@ -96,6 +96,10 @@ class ViT(nn.Module):
         residual: str,
     ) -> None:
         super().__init__()
+        at_least(1, embed_dim=embed_dim, num_heads=num_heads)
+        at_least(0, depth=depth, num_prefix_tokens=num_prefix_tokens)
+        positive("mlp_ratio", mlp_ratio)
+        share("drop_path", drop_path)
         if embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim={embed_dim} does not split into num_heads={num_heads} equal heads: "

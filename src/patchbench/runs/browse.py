@@ -16,7 +16,7 @@ from patchbench.runs.lock import is_held
 from patchbench.runs.metrics import FACTORS, main_figures, metric
 
 COMPARE = {"<=": operator.le, ">=": operator.ge, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
-CONDITION = re.compile(r"(?P<column>[^<>=!]+)(?P<how><=|>=|!=|<|>|=)(?P<value>.*)")
+CONDITION = re.compile(r"(?P<column>[^<>=!]+)(?P<how><=|>=|!=|==|<|>|=)(?P<value>.*)")
 
 
 def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
             raise ValueError(f"cannot read {condition!r}: write column=value, column=a,b or 'column>value'")
         name, how, value = parts["column"].strip(), parts["how"], parts["value"]
         column = frame[existing(frame, name)]
-        if how == "=":
+        if how in ("=", "=="):
             frame = frame[column.map(spell).isin(value.split(","))] if value else frame[column.isna()]
         elif how == "!=":
             frame = frame[~column.map(spell).isin(value.split(","))]
@@ -101,6 +101,8 @@ def cell(name: str, value: object) -> str:
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Write CSV or Parquet, by the end of the name. ValueError for another end, or where Parquet cannot be written."""
+    if not path.parent.is_dir():
+        raise ValueError(f"out={path}: there is no folder {path.parent}")
     if path.suffix == ".csv":
         frame.to_csv(path, index=False)
     elif path.suffix == ".parquet":

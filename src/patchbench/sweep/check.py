@@ -9,17 +9,18 @@ import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from patchbench.commands.build import build_source
 from patchbench.commands.draft import check_run
+from patchbench.commands.values import check_values
 from patchbench.config.compose import composed
-from patchbench.config.errors import Refused, explain, refuse_added_options, refuse_lists_of_options, refusing
+from patchbench.config.errors import Refused, refusing
+from patchbench.config.mistakes import OBJECTIONS, explain
 from patchbench.config.names import register
 from patchbench.config.options import CONF
 from patchbench.config.origin import origin_of
+from patchbench.config.typed import refuse_added_options, refuse_lists_of_options
 from patchbench.config.unread import unread
 from patchbench.data.source import Source
 from patchbench.runs.provenance import environment
@@ -53,10 +54,12 @@ def compose_cell(overrides: list[str], number: int) -> Composed | str:
         with open_dict(cfg):
             del cfg["hydra"]
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        with refusing():
+            check_values(cfg)
         origin = origin_of(cfg, choices)
         refuse_long_names(folder)
-    except (Refused, CompactHydraException, OmegaConfBaseException) as error:
-        return explain(error)
+    except (Refused, *OBJECTIONS) as error:
+        return explain(error, overrides)
     assert isinstance(config, dict)
     alike = {key: value for key, value in config.items() if key not in ("seed", "runs_dir", "rerun", "ckpt")}
     return Composed(

@@ -8,10 +8,10 @@ class Knobs:
     """The options of the launcher."""
 
     jobs: int | str
-    gpus_per_job: float | str
-    timeout_min: float | None
+    gpus_per_job: float | int | str
+    timeout_min: float | int | None
     retries: int
-    grace_s: float
+    grace_s: float | int
     on_invalid: str
     dry_run: bool
 

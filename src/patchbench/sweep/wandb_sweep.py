@@ -10,6 +10,7 @@ from patchbench.config.compose import composed
 from patchbench.config.errors import refusing
 from patchbench.config.options import CONF
 
+LONGEST = 20  # values of an axis that are tried before the sweep is made: a tenth of a second each
 METHODS = ("grid", "random", "bayes")
 
 
@@ -27,7 +28,10 @@ def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: 
         fixed = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
         if not swept:
             raise ValueError("no argument has several values: give one as embed=conv,linear or optim.lr=interval(a,b)")
-        composed([*fixed, *(f"{key}={first(axis)}" for key, axis in swept.items())])
+        start = {key: first(axis) for key, axis in swept.items()}
+        for key, axis in swept.items():
+            for value in axis.get("values", [start[key]])[:LONGEST]:
+                composed([*fixed, *(f"{name}={each}" for name, each in (start | {key: value}).items())])
     return {
         "project": project,
         "method": method,

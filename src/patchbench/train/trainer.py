@@ -19,7 +19,8 @@ from pytorch_lightning.plugins.environments import (
 from patchbench.train.checkpoint import AtomicCheckpoint
 from patchbench.train.shard import Averaged, Sharded
 
-PRECISIONS = ("auto", "32-true", "bf16-mixed")
+# float16 needs scaled gradients, and a fused optimizer unscales them only after they are clipped
+Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
 def make_trainer(
@@ -27,8 +28,8 @@ def make_trainer(
     accelerator: Literal["auto", "cpu", "gpu"],
     devices: int | Literal["auto"],
     num_nodes: int,
-    strategy: str,
-    precision: str,
+    strategy: Literal["auto", "ddp", "fsdp"],
+    precision: Precision,
     accumulate: int,
     micro_batch: int | Literal["auto"] | None,
     max_epochs: int,
@@ -40,11 +41,6 @@ def make_trainer(
     precision: auto is bf16-mixed on a GPU that computes in it, else 32-true. micro_batch: only checked here;
     train/memory.py uses it, with the batch size.
     """
-    if accelerator not in ("auto", "cpu", "gpu"):
-        raise ValueError(f"trainer.accelerator={accelerator} is unknown: use auto, cpu or gpu")
-    if precision not in PRECISIONS:
-        # float16 needs scaled gradients, and a fused optimizer unscales them only after they are clipped
-        raise ValueError(f"trainer.precision={precision} is unknown here: use {', '.join(PRECISIONS)}")
     gpus = torch.cuda.device_count()
     if accelerator == "gpu" and not gpus:
         raise ValueError("trainer.accelerator=gpu, but torch sees no CUDA GPU here: use trainer=cpu, or trainer=auto")

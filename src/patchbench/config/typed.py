@@ -1,0 +1,162 @@
+"""The command line as it is typed, before Hydra reads it: flags in any place, slips that it takes or words badly."""
+
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import OverrideParseException
+
+from patchbench.checks import nearest
+from patchbench.config.errors import Refused
+from patchbench.config.knobs import groups
+from patchbench.config.mistakes import did_you_mean, no_option, no_option_of_group, present
+from patchbench.config.options import CONF
+
+# Arguments of classes of other libraries, which may be more than the options name.
+ADDED = re.compile(r"(optim\.(optimizer|schedule)|(model|data)\.options)\.\w+")
+OF_A_CHECKPOINT = ("evaluate", "analyze", "export")  # commands
+ASKING = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--version"}
+
+
+def arranged(arguments: Sequence[str], command: str) -> list[str]:
+    """Return the arguments with the overrides first, then the flags: Hydra reads none after a flag in mid-line.
+
+    `--dry-run` becomes the option of the launcher that it stands for. Refused for what is neither flag nor override.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    known = get_args_parser()._option_string_actions
+    dry_run, rest = "--dry-run" in arguments, iter([a for a in arguments if a != "--dry-run"])
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        if name not in known or (known[name].nargs == 0 and equals):
+            following = next(rest, "")
+            value_after = "" if following.startswith("-") or "=" in following else following
+            raise Refused(flag_refused(argument, value_after, overrides, command))
+        flags.append(argument)
+        action = known[name]
+        if action.nargs == 0 or (action.nargs == "?" and not equals):
+            continue
+        if not equals:
+            value = next(rest, "")
+            flags.append(value)
+        if not value or (not equals and "=" in value):
+            raise Refused(f"{name} needs a value, {name}={'|'.join(action.choices or ['<value>'])}")
+        if action.choices and value not in action.choices:
+            raise Refused(f"{name} {value} is unknown: use {name} {' or '.join(action.choices)}")
+    refuse_words(overrides, command)
+    asks = dry_run or bool(ASKING & {flag.partition("=")[0] for flag in flags})
+    refuse_slips(overrides, submits=not asks)
+    if dry_run:
+        if any(override.startswith("hydra/launcher=slurm") for override in overrides):  # counted on this machine too
+            overrides = [o for o in overrides if not o.startswith(("hydra/launcher=", "hydra.launcher."))]
+        flags = ["-m", *(flag for flag in flags if flag not in ("-m", "--multirun"))]
+        overrides.append("hydra.launcher.dry_run=true")
+    return [*overrides, *flags]
+
+
+def flag_refused(argument: str, following: str, given: Sequence[str], command: str) -> str:
+    """Say how to write an option that was typed with dashes, as in `--lr 1e-3`."""
+    key, equals, value = argument.lstrip("-").partition("=")
+    key = key.replace("-", "_")
+    typed = argument if equals or not following else f"{argument} {following}"
+    if key in present(key, given, command) or (CONF / key).is_dir():
+        return f"{typed} is no option: write it without dashes, {key}={value or following or '<value>'}"
+    long = [flag for flag in get_args_parser()._option_string_actions if flag.startswith("--")]
+    close = nearest(f"--{key}".replace("_", "-"), [*long, "--dry-run"]) if argument.startswith("--") else []
+    if close and not (following or equals):
+        return f"{typed} is no option: did you mean {close[0]}?"
+    meant = did_you_mean(key, given, command)
+    return f"{typed} is no option, and options have no dashes, as in {example_of(command)}: {meant}"
+
+
+def example_of(command: str) -> str:
+    return {"train": "embed=conv", "explain": "embed=conv", "prepare": "data=imagefolder"}.get(command, "ckpt=<file>")
+
+
+def refuse_words(arguments: Sequence[str], command: str) -> None:
+    """Refuse words without `=`: an option that was torn apart by a space, or joined by something else."""
+    for place, word in enumerate(arguments):
+        if "=" in word.lstrip("=") or word.startswith("~"):
+            continue
+        before = arguments[place - 1] if place else ""
+        after = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if word == "=" or before.endswith(("=", ",", "[", "{", "(")) or before.count("[") > before.count("]"):
+            parts = [before, word, after] if word == "=" else [before, word]
+            raise Refused(f"{' '.join(parts)} is torn apart by a space: write {quoted(''.join(parts))}")
+        if ":" in word:
+            raise Refused(f"{word} is no option: write {word.replace(':', '=', 1)}")
+        if after == "=":
+            continue
+        if after and "=" not in after:
+            raise Refused(f"{word} {after} is no option: write {word}={after}")
+        if (CONF / word).is_dir():
+            raise Refused(f"{word} needs a value: {no_option_of_group(word, '').partition(': ')[2]}")
+        if command in OF_A_CHECKPOINT:
+            raise Refused(f"{word} is no option: write ckpt={word}")
+        raise Refused(f"{word} is no option: options are written option=value, as in {example_of(command)}")
+
+
+def quoted(override: str) -> str:
+    """An override in quotes where a shell reads its brackets."""
+    return f"'{override}'" if set("[]{}()*?$ ") & set(override) else override
+
+
+def refuse_slips(overrides: Sequence[str], *, submits: bool) -> None:
+    """Refuse an option without a value, a group without an option, and SLURM where there is none.
+
+    submits: whether this command line starts jobs.
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if equals and not value and key not in groups():
+            raise Refused(f"{override} needs a value: {key}=<value>, or {key}=null for none")
+        if key in groups() and re.fullmatch(r"|null|true|false|[-+.\d]+", value, re.IGNORECASE):
+            raise Refused(no_option_of_group(key, value))
+        if key == "hydra/launcher" and value.startswith("slurm") and submits and not shutil.which("srun"):
+            raise Refused(
+                f"{override}: there is no srun on this machine: start this where jobs are submitted, or leave it out"
+            )
+    refuse_lists_of_options(overrides)
+
+
+def refuse_added_options(overrides: Sequence[str], command: str = "train") -> None:
+    """Refuse `+key=value` and `~key`, which Hydra takes for any key: here every option has a default, and is read.
+
+    `++key=value` is taken where the option is there, `+` for further arguments of a class of another library.
+    """
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if override.startswith("~"):
+            off = "; logger=none turns it off" if key == "logger" else ""
+            raise Refused(f"{override}: an option can be changed, {key}=<value>, but not removed{off}")
+        if not override.startswith("+") or ADDED.fullmatch(key):
+            continue
+        if override.startswith("++") and (key in present("", [], command) or key in present(key, overrides, command)):
+            continue
+        raise Refused(no_option(key, overrides, command))
+
+
+def refuse_lists_of_options(overrides: Iterable[str]) -> None:
+    """Hydra merges a list of options into one of them; only schemes of position fill places side by side."""
+    for override in overrides:
+        group, _, options = override.partition("=")
+        if group == "pos" or "[" not in options or not (CONF / group).is_dir():
+            continue
+        try:
+            parsed = OverridesParser.create().parse_override(override)
+        except OverrideParseException:  # for Hydra to refuse
+            continue
+        value = parsed.value()
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        if lists := [each for each in values if isinstance(each, list)]:
+            names = ",".join(map(str, lists[0])) or "<option>"
+            raise Refused(
+                f"{override} names several options, and {group} takes one: to sweep, train.py -m {group}={names}"
+            )

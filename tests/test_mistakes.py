@@ -1,0 +1,180 @@
+"""Mistakes at the command line: each ends in one line that holds the option as it was typed, and the cure."""
+
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Callable
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from support import ROOT
+
+SMALL = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
+
+# A line as it is typed, after `python train.py` or the script that it begins with, and what the error must hold.
+MISTAKES = {
+    "optim.lr=abc": ["optim.lr=abc must be a number", "optim.lr=0.0005"],
+    "optim.lr=1e-3x": ["optim.lr=1e-3x must be a number"],
+    "optim.lr=nan": ["optim.lr=nan must be a number"],
+    "optim.lr=-1": ["optim.lr=-1 must not be negative"],
+    "optim.lr=[1e-3]": ["optim.lr=[0.001] must be a number"],
+    "optim.weight_decay=null": ["optim.weight_decay=null must be a number"],
+    "optim.betas=[0.9]": ["optim.betas=[0.9] must be a list of 2 numbers", "[0.9,0.999]"],
+    "optim.betas=[0.9,2]": ["torch.optim.AdamW", "2"],
+    "optim.clip_grad=0": ["optim.clip_grad=0", "null for no limit"],
+    "optim.label_smoothing=2": ["optim.label_smoothing=2 must be between 0 and 1"],
+    "optim.warmup=10": ["optim.warmup=10 must be between 0 and 1"],
+    "optim.optimizer._target_=torch.optim.SGD": ["_target_=torch.optim.SGD takes no betas", "use optim=sgd"],
+    "optim.optimizer._target_=torch.optim.Lion": ["_target_=torch.optim.Lion is no class or function"],
+    "+optim.optimizer.amsgrd=true": ["amsgrd=true is no argument", "did you mean optim.optimizer.amsgrad?"],
+    "~optim.optimizer.fused": ["~optim.optimizer.fused", "optim.optimizer.fused=<value>"],
+    "optim=adam": ["optim=adam", "did you mean optim=adamw?", "conf/optim/<name>.yaml"],
+    "epochs=ten": ["epochs=ten must be a whole number", "epochs=15"],
+    "epochs=1e3": ["epochs=1e3", "must be a whole number"],
+    "seed=one": ["seed=one must be a whole number", "seed=0"],
+    "seed=1.5": ["seed=1.5 must be a whole number"],
+    "seed=null": ["seed=null must be a whole number"],
+    "seed=-1": ["seed=-1 must be at least 0"],
+    "seed=9223372036854775808": ["seed=9223372036854775808", "below 2**63"],
+    "embed=null": ["embed=null is no option", "conv"],
+    "embed=": ["embed= is no option", "conv"],
+    "ckpt=": ["ckpt= needs a value", "ckpt=null"],
+    "embed.kernel=3": ["embed.kernel=3", "did you mean embed.kernel_size, of embed=overlap"],
+    "embed.kernel_size=5": ["embed.kernel_size=5", "belongs to embed=overlap"],
+    "embed.norm=3 embed=stem": ["embed.norm=3 must be text", "embed.norm=batch"],
+    "embed.pad=maybe": ["embed.pad=maybe must be true or false", "embed.pad=false"],
+    "augment.crop.pad=0.2": ["augment.crop.pad=0.2", "augment=light"],
+    "pos.rope.rotation.temperature=3": ["pos.rope.rotation.temperature=3", "add pos=rope"],
+    "logger.wandb.project=x": ["logger.wandb.project=x", "add logger=wandb"],
+    "lr=1e-3": ["lr=1e-3", "did you mean optim.lr?"],
+    "learning_rate=1e-3": ["learning_rate=1e-3", "did you mean optim.lr=?"],
+    "max_epochs=3": ["max_epochs=3", "did you mean epochs=?"],
+    "+trainer.max_epochs=3": ["+trainer.max_epochs=3", "did you mean epochs=?"],
+    "+trainer.profiler=simple": ["+trainer.profiler=simple", "trainer has accelerator"],
+    "+experiment=foo": ["+experiment=foo", "--config-name"],
+    "--config-name mine": ["--config-name=mine", "conf/mine.yaml", "defaults: [train, _self_]"],
+    "+optim.lr=3": ["+optim.lr=3", "optim.lr=3"],
+    "++optim.lrr=3": ["++optim.lrr=3", "did you mean optim.lr?"],
+    "~logger": ["~logger", "logger=none"],
+    "'pos=learned rope'": ["pos=learned rope", "'pos=[learned,rope]'"],
+    "pos=learned+rope": ["pos=learned+rope", "'pos=[learned,rope]'"],
+    "pos=learned,rope": ["pos=learned,rope", "add -m", "'pos=[learned,rope]'"],
+    "'seed=range(3)'": ["seed=range(3)", "add -m"],
+    "'pos=[learned,rope'": ["pos=[learned,rope", "brackets"],
+    "'embed=[conv,linear]'": ["embed=[conv,linear]", "train.py -m embed=a,b"],
+    "embed conv": ["embed conv", "write embed=conv"],
+    "embed:conv": ["embed:conv", "write embed=conv"],
+    "embed=conv, linear": ["embed=conv, linear", "write embed=conv,linear"],
+    "optim.lr = 1e-3": ["optim.lr = 1e-3", "write optim.lr=1e-3"],
+    "'patch=[4,' '4]'": ["patch=[4, 4]", "write 'patch=[4,4]'"],
+    "--embed conv": ["--embed conv", "without dashes, embed=conv"],
+    "--batch-size 128": ["--batch-size 128", "without dashes, batch_size=128"],
+    "--lr 1e-3": ["--lr 1e-3", "did you mean optim.lr?"],
+    "--multi seed=0": ["--multi", "did you mean --multirun?"],
+    "--dryrun -m seed=0": ["--dryrun", "did you mean --dry-run?"],
+    "--cfg yaml": ["--cfg yaml", "job or hydra or all"],
+    "seed=0 -m ptach=4": ["ptach=4", "did you mean patch?"],
+    "-m 'optim.lr=interval(1e-3,1e-2)'": ["optim.lr=interval(1e-3,1e-2)", "hydra/sweeper=search"],
+    "-m hydra/launcher=slrm": ["hydra/launcher=slrm", "did you mean hydra/launcher=slurm?"],
+    "-m hydra.launcher.jobz=3": ["hydra.launcher.jobz=3", "did you mean hydra.launcher.jobs?"],
+    "-m hydra.launcher.partition=gpu": ["hydra.launcher.partition=gpu", "hydra/launcher=slurm"],
+    "hydra.launcher.jobs=2": ["hydra.launcher.jobs=2", "add -m"],
+    "data=imagefolder data.root=u=v": ["data.root=u=v", "'data.root=\"u=v\"'"],
+    "data=imagefolder data.root=/data/数据": ["/data/数据", "'data.root=\"/data/数据\"'"],
+    "data=imagefolder 'data.root=/a(b)'": ["data.root=/a(b)", "'data.root=\"/a(b)\"'"],
+    "data=imagefolder 'data.root=~/x'": ["data.root=~/x", "write data.root=/"],
+    "data=imagefolder data.root=2024": ["data.root=2024 must be text", "'data.root=\"2024\"'"],
+    "data=imagefolder 'data.root=${oc.env:NOT_SET}'": ["data.root=${oc.env:NOT_SET}", "export NOT_SET"],
+    "'optim.lr=${oc.env:HOME}'": ["optim.lr=${oc.env:HOME}", "'optim.lr=\"${oc.decode:${oc.env:HOME}}\"'"],
+    "'epochs=${nothing}'": ["epochs=${nothing}", "no option nothing"],
+    "'epochs=${env:X}'": ["epochs=${env:X}", "oc.env"],
+    "data=mnist": ["data=mnist", "data=torchvision data.name=MNIST"],
+    "model=resnet50": ["model=resnet50", "model=timm model.name=<name>"],
+    "trainer=gpu": ["trainer=gpu", "did you mean trainer=auto?"],
+    "trainer.precision=16": ["trainer.precision=16 must be auto, 32-true or bf16-mixed"],
+    "trainer.strategy=dp": ["trainer.strategy=dp must be auto, ddp or fsdp"],
+    "trainer.devices=[0,1]": ["trainer.devices=[0,1] must be a whole number or auto"],
+    "patch=16x16": ["patch=16x16 must be a whole number or a list of whole numbers"],
+    "patch=[4,4,4]": ["patch=[4,4,4] is no size in pixels"],
+    "model.num_heads=0": ["model.num_heads=0 must be at least 1"],
+    "model.drop_path=1.5": ["model.drop_path=1.5 must be between 0 and 1"],
+    "embed=stem patch=16 batch_size=1": ["batch_size=1", "batch norm", "embed.norm=layer"],
+    "workers=-1": ["workers=-1", "auto"],
+    "runs_dir=/proc/nothing": ["/proc/nothing", "give runs_dir=<folder>"],
+    "'pos=[learned,ropee]'": ["pos=ropee is no option", "pos=rope"],
+    "ptach=8": ["ptach=8", "did you mean patch?"],
+    "+ptach=8": ["+ptach=8", "did you mean patch?"],
+    "embed.pading=1 embed=overlap": ["embed.pading=1", "did you mean embed.padding?"],
+    "+model.dept=3": ["dept"],
+    "eval.shift=wider": ["eval.shift=wider", "canvas"],
+    "'eval.img_size=[90]' data.img_size=64 patch=16": ["eval.img_size=90", "patch=16", "data.img_size=80"],
+    "patch=7 data.img_size=64": ["patch=7", "data.img_size=64", "data.img_size=63", "embed.pad=true"],
+    "pos=rope model.embed_dim=18 model.num_heads=3": ["head_dim=6", "model.embed_dim=12"],
+    "pos=sincos model.embed_dim=6 model.num_heads=1": ["model.embed_dim=6", "multiple of 4"],
+    "'pos=[learned,sincos]'": ["learned and sincos both fill"],
+    "data=imagefolder data.root=/nowhere": ["data.root=/nowhere", "train/<class>/<image>", "data=digits"],
+    "data=imagefolder": ["data.root"],
+    "trainer.accelerator=gpu": ["trainer.accelerator=gpu", "trainer=cpu"],
+    "ckpt=/nowhere/last.ckpt": ["ckpt=/nowhere/last.ckpt", "no such file"],
+    "trainer.micro_batch=some": ["trainer.micro_batch=some", "auto"],
+    "trainer.micro_batch=5": ["trainer.micro_batch=5", "batch_size=32", "trainer.micro_batch=1|2|4|8|16|32"],
+    "embed=overlap data=random data.img_size=224 model=base": ["12,100 tokens", "max_gmacs=500", "allow_cost=true"],
+    "model.init_from=vit_tiny_patch16_242": ["did you mean vit_tiny_patch16_224?"],
+    "epochs=0": ["epochs=0"],
+    "workers=many": ["workers=many", "auto"],
+    "evaluate.py": ["ckpt must be given"],
+    "evaluate.py best.ckpt": ["best.ckpt", "write ckpt=best.ckpt"],
+    "evaluate.py ckpt=none.ckpt": ["ckpt=none.ckpt", "no such file"],
+    "evaluate.py ckpt=none.ckpt data.root=/x": ["data.root=/x", "did you mean data_root?"],
+    "evaluate.py ckpt=none.ckpt embed=conv": ["embed=conv", "ckpt"],
+    "evaluate.py ckpt=none.ckpt trainer.devices=two": ["trainer.devices=two must be a whole number or auto"],
+    "scripts/analyze.py ckpt=none.ckpt images=many": ["images=many must be a whole number or null"],
+    "scripts/export.py ckpt=none.ckpt out=x.pth": ["out=x.pth", "out=x.safetensors"],
+    "scripts/prepare_data.py data=digits out=x size=abc": ["size=abc", "size=16"],
+    "scripts/explain.py data_root=/x": ["data_root=/x", "data.root=/x"],
+    "scripts/explain.py image=first": ["image=first must be a whole number"],
+    "scripts/wandb_sweep.py embed=conv,cnv": ["embed=cnv", "did you mean embed=conv?"],
+    "scripts/runs.py scale=cpu": ["scale=cpu", "study=<name>"],
+    "scripts/report.py nowhere": ["nowhere", "studies are"],
+    "scripts/bench_data.py images=0": ["images=0 must be at least 1"],
+    "scripts/dashboard.py runs_dir=/nowhere": ["runs_dir=/nowhere", "no folder"],
+}
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys) -> Callable[[str], tuple[int, str, str]]:
+    """Do in this process what a script does with a line; exit code, stdout, stderr."""
+
+    def typed(line: str) -> tuple[int, str, str]:
+        script, *arguments = shlex.split(line if re.match(r"\S+\.py\b", line) else f"train.py {line}")
+        if script == "train.py":
+            given = {argument.partition("=")[0] for argument in arguments}
+            arguments = [*(each for each in SMALL if each.partition("=")[0] not in given), *arguments]
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
+        for name in ("HYDRA_FULL_ERROR", "PATCHBENCH_RANKS", "PATCHBENCH_SWEEP"):
+            monkeypatch.setenv(name, "")  # so that it is restored
+            monkeypatch.delenv(name)
+        main = runpy.run_path(str(ROOT / script))["main"]
+        with pytest.raises(SystemExit) as end:
+            main(arguments) if "arguments" in main.__annotations__ else main()
+        assert isinstance(end.value.code, int)
+        return end.value.code, *capsys.readouterr()
+
+    return typed
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="one of them asks for a GPU that is not there")
+def test_a_mistake_is_said_in_one_line_with_its_cure(typed, tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = typed(line)
+    assert (code, output) == (2, ""), errors
+    [error] = errors.splitlines()
+    assert error.startswith("error: ")
+    for words in MISTAKES[line]:
+        assert words in error
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is left behind"
