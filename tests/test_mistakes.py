@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from support import ROOT

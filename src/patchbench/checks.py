@@ -67,7 +67,7 @@ def share(option: str, value: float | int) -> float | int:
 
 
 def interval(option: str, ends: Sequence[float], *, most: float = float("inf")) -> tuple[float, float]:
-    low, high = ends
+    low, high = ends if len(ends) == 2 else (0, 0)
     if not 0 < low <= high <= most:
         top = "" if most == float("inf") else f" and none above {most:g}"
         raise ValueError(f"{option}={list(ends)} must be two numbers above 0{top}, the smaller first")
