@@ -64,7 +64,7 @@ MISTAKES = {
     "pos=learned,rope": ["pos=learned,rope", "add -m", "'pos=[learned,rope]'"],
     "'seed=range(3)'": ["seed=range(3)", "add -m"],
     "'pos=[learned,rope'": ["pos=[learned,rope", "brackets"],
-    "'embed=[conv,linear]'": ["embed=[conv,linear]", "train.py -m embed=a,b"],
+    "'embed=[conv,linear]'": ["embed=[conv,linear]", "train.py -m embed=conv,linear"],
     "embed conv": ["embed conv", "write embed=conv"],
     "embed:conv": ["embed:conv", "write embed=conv"],
     "embed=conv, linear": ["embed=conv, linear", "write embed=conv,linear"],

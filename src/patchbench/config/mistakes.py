@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in one line: what Hydra and OmegaConf say in a paragraph, and the nearest cure."""
+"""Messages for mistakes at the command line: one line for what Hydra and OmegaConf say in a paragraph, and the cure."""
 
 import os
 import re
