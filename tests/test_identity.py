@@ -17,7 +17,7 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config import identity
 from patchbench.config.compose import composed
-from patchbench.config.errors import Refused, refuse_lists_of_options
+from patchbench.config.errors import Refused
 from patchbench.config.identity import (
     BASELINE,
     BUILDING,
@@ -32,6 +32,7 @@ from patchbench.config.identity import (
 )
 from patchbench.config.names import SWEEP, run_name
 from patchbench.config.origin import changes, origin_of, restored
+from patchbench.config.typed import refuse_lists_of_options
 from patchbench.config.unread import refuse_options_of_the_other_mode, remarks_on_sweep, remarks_on_unread, unread
 from patchbench.runs import provenance, records
 from patchbench.sweep.cell import Cell
