@@ -100,7 +100,7 @@ def house(tmp_path, monkeypatch):
     """A copy of conf/ that a test may change."""
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
-    for module in ("compose", "errors"):
+    for module in ("compose", "mistakes", "typed"):
         monkeypatch.setattr(f"patchbench.config.{module}.CONF", conf)
     return conf
 
