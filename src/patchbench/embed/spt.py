@@ -15,7 +15,8 @@ from patchbench.layout import cover, padded
 class ShiftedPatchEmbed(nn.Module):
     """Stack the image and four copies, shifted diagonally by half a patch; cut, normalise and project.
 
-    The order of the copies is that of the paper, up-left first; the authors' code starts with down-right.
+    The order of the copies is that of the paper, up-left first; the authors' code starts with down-right, and
+    flattens channels last.
     A token sees 5 * in_chans * P * P values from a window of twice the patch; pixels outside the image are zero.
     ValueError if a side of the patch is 1, or if the patches do not cover the image, unless `pad`.
     """

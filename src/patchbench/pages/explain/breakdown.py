@@ -24,7 +24,7 @@ class CostBreakdown:
     position_params: int
     position_macs: int
     position_macs_per_step: int
-    activations: int  # bytes that training takes for one image, by estimate
+    training_bytes: int  # that training takes for one image, by estimate
 
     @property
     def trunk_params(self) -> int:
@@ -58,5 +58,5 @@ def break_down(name: str, net: nn.Module, cost: Cost, memory: Memory, shape: tup
         return sum(p.numel() for n, p in net.named_parameters() if n.split(".")[0] in parts)
 
     return CostBreakdown(
-        name, cost, params("embed"), *macs("embed"), params(*PLACES), *macs(*PLACES), activations=memory.per_image
+        name, cost, params("embed"), *macs("embed"), params(*PLACES), *macs(*PLACES), training_bytes=memory.per_image
     )

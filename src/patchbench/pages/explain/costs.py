@@ -27,7 +27,7 @@ def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]
         ("GMACs: trunk", [giga(b.trunk_macs) for b in breakdowns]),
         ("GMACs: all", [giga(b.cost.macs) for b in breakdowns]),
         *(row for row in per_step if set(row[1]) != {"0"}),
-        ("activations in training, MiB", [f"{b.activations / 2**20:,.1f}" for b in breakdowns]),
+        ("memory in training, MiB", [f"{b.training_bytes / 2**20:,.1f}" for b in breakdowns]),
     ]
 
 
