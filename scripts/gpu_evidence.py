@@ -1,6 +1,6 @@
 """Evidence from a GPU in one file: limits of the device, speed and memory of training, peers, and the tests.
 
-python scripts/gpu_evidence.py                  within 9 minutes, into benchmarks/<device>-<date>.json
+python scripts/gpu_evidence.py                  within 9 minutes, into benchmarks/<device>-<time>.json
 python scripts/gpu_evidence.py seconds=300      what there is time for; the goal's row comes first
 python scripts/gpu_evidence.py device=cpu       tiny networks on the CPU, to see that it runs; its figures mean nothing
 python scripts/gpu_evidence.py out=<folder>     the file into another folder
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
         **environment(),
     }
     name = re.sub(r"[^a-z0-9]+", "-", facts["device"]["name"].lower()).strip("-")
-    evidence = Evidence(folder / f"{name}-{date:%Y-%m-%d}.json", facts, began + float(options["seconds"]))
+    evidence = Evidence(folder / f"{name}-{date:%Y-%m-%d-%H%M}.json", facts, began + float(options["seconds"]))
     for item in items(kind, evidence):
         evidence.add(*item)
     evidence.facts["wall_s"] = time.perf_counter() - began
@@ -121,7 +121,7 @@ def run_tests(device: str, seconds: float) -> dict[str, Any]:
     chosen = ["-m", "gpu", "-k", "conv or learned or memory"]
     if device == "cpu":
         chosen = ["-k", "step_in_bf16 and conv and rope", "-m", "not gpu"]
-    quiet = ["-p", "no:cacheprovider", "-p", "no:benchmark", "--color=no"]
+    quiet = ["-p", "no:cacheprovider", "-p", "no:benchmark", "--color=no", "--show-capture=no"]
     line = [sys.executable, "-m", "pytest", "-v", *quiet, "tests/test_gpu.py", *chosen]
     workers = min(8, (os.cpu_count() or 1) // 2)
     if device == "cuda" and workers > 1 and importlib.util.find_spec("xdist"):

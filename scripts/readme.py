@@ -16,6 +16,8 @@ from patchbench.config.arguments import errors_in_one_line, read
 from patchbench.machine import whole_file
 
 ROOT = Path(__file__).parents[1]
+SPEEDS = {"images_per_s_wall": 0, "step_ms_median": 1, "host_ms_median": 1}  # and their decimals
+PEAK = "gpu_peak_allocated_gib"
 
 
 def main_job(record: dict) -> str:
@@ -65,35 +67,44 @@ def reading(bench: dict) -> str:
 
 
 def gpus(evidence: Iterable[dict]) -> str:
-    """Return a table for each file of scripts/gpu_evidence.py, the newest first."""
+    """Return the table of the newest file of scripts/gpu_evidence.py; how many older ones there are."""
     newest = sorted((e for e in evidence if not e["rehearsal"]), key=lambda e: e["date"], reverse=True)
     if not newest:
         return (
             "There is no file from a GPU yet: no figure of speed or memory on one is claimed here. "
             "`python scripts/gpu_evidence.py` makes one.\n"
         )
-    return "\n".join(line for e in newest for line in gpu(e))
+    older = [f"Older measurements: {len(newest) - 1} in `benchmarks/`.", ""] if len(newest) > 1 else []
+    return "\n".join([*gpu(newest[0]), *older])
 
 
 def gpu(evidence: dict) -> Iterator[str]:
-    """Return the lines of a table of rows, and of a sentence on the device and the tests."""
-    yield "| training on random images | batch | images/s | step ms | MFU | peak GiB | waiting for data |"
-    yield "|---|---|---|---|---|---|---|"
-    for row in evidence["rows"]:
-        if "left_out" in row:
-            yield f"| {row['name']} | | not measured: {row['left_out']} | | | | |"
-        else:
-            mfu = f"{row['mfu']:.1%}" if "mfu" in row else "peak unknown"
-            cells = [row["name"], str(row["batch_size"]), f"{row['images_per_s']:,.0f}", f"{row['step_ms_median']:.1f}"]
-            cells += [mfu, f"{row['gpu_peak_allocated_gib']:.1f}", f"{row['data_wait_frac']:.0%}"]
+    """Return the lines of a table of trainings, and of sentences on the device and the tests."""
+    items = evidence["items"]
+    ceiling = items.get("ceilings", {}).get("matmul_bf16_tflops")
+    titles = ["training on random images", "batch", "images/s", "with pauses", "step ms", "host ms"]
+    titles += ["MFU", "of a product", "GiB"]
+    yield f"| {' | '.join(titles)} |"
+    yield "|" + "---|" * len(titles)
+    for name, item in items.items():
+        if "images_per_s" in item:
+            cells = [name, str(item.get("batch_size", "")), f"{item['images_per_s']:,.0f}"]
+            cells += [f"{item[k]:,.{d}f}" if k in item else "" for k, d in SPEEDS.items()]
+            cells += [f"{item['mfu']:.1%}" if "mfu" in item else ""]
+            product = item["tflops_per_gpu"] / ceiling if ceiling and "tflops_per_gpu" in item else None
+            cells += [f"{product:.1%}" if product else ""]
+            cells += [f"{item[PEAK]:.1f}" if PEAK in item else ""]
             yield f"| {' | '.join(cells)} |"
-    tests, device = evidence["tests"], evidence["device"]
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in tests["counts"].items() if number) or "none run"
+    left_out = [name for name, item in items.items() if {"left_out", "error"} & set(map(str, item))]
+    device, tests = evidence["device"], items.get("tests", {})
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in tests.get("counts", {}).items() if number)
     yield ""
+    limit = f"; a product of matrices reached {ceiling:,.0f} TFLOP/s here" if ceiling else ""
+    missing = f" Not measured: {', '.join(left_out)}." if left_out else ""
     yield (
         f"{device['name']}, driver {device.get('driver', 'unknown')}, CUDA {device.get('cuda', 'unknown')}, torch "
         f"{evidence['versions']['torch']}, commit {str(evidence['commit'])[:10]}, {evidence['date'][:10]}. "
-        f"Tests on the GPU: {counts}; {tests['ended']}."
+        f"MFU is by the data sheet{limit}. Tests on the GPU: {counts or 'none run'}.{missing}"
     )
     yield ""
 

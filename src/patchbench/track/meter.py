@@ -36,18 +36,21 @@ WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start
 
 
 class Waiting(PassThroughProfiler):
-    """Seconds in which training waited for the loader; Lightning tells a profiler when it asks for a batch."""
+    """Seconds in which training waited for the loader; Lightning tells a profiler when it asks for a batch.
+
+    counting: false outside of the time that counts as training; the first batch of an epoch is read before it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds = 0.0
+        self.seconds, self.counting = 0.0, False
 
     def start(self, action_name: str) -> None:
         if action_name.endswith("train_dataloader_next"):
             self.asked = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
-        if action_name.endswith("train_dataloader_next"):
+        if action_name.endswith("train_dataloader_next") and self.counting:
             self.seconds += time.perf_counter() - self.asked
 
 
@@ -101,12 +104,12 @@ class Meter(pl.Callback):
     def start_clock(self) -> None:
         """Count the time from here as training."""
         self.laps.mark()
-        self.running = True
+        self.running = self.waiting.counting = True
 
     def stop_clock(self) -> None:
         """Stop counting time, before validation, checkpoints and logging."""
         self.step_laps += self.laps.read()
-        self.running = False
+        self.running = self.waiting.counting = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.start_clock()  # waiting for the first batch of an epoch counts too
