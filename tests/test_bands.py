@@ -1,6 +1,7 @@
 """No picture loses its content unasked: depth, bands, pages, alpha and colour are read, or refused by name."""
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused
-from patchbench.config.origin import restored
+from patchbench.config.origin import measured, origin_of, restored
 from patchbench.data.bands import Contradiction, coloured, facts, levels, open_picture, planes
 from patchbench.data.cache_writer import prepare
 from patchbench.data.pictures import BadImage
@@ -444,6 +445,15 @@ def test_other_images_are_scaled_by_the_range_of_training(tmp_path):
     cached = build_source(composed(["data=cached", f"data.root={tmp_path / 'cache'}"]))
     assert torch.equal(everything(cached.splits()["test"]), everything(source(root).splits()["test"]))
     assert cached.range == meta["range"]
+    cfg = configure("data=cached", f"data.root={tmp_path / 'cache'}")
+    kept = measured(origin_of(cfg, cfg.hydra.runtime.choices), cached)
+    assert kept["config"]["data"]["range"] == meta["range"]
+    assert build_source(restored(kept)).mean == cached.mean
+    prepare(source(brighter), tmp_path / "brighter", made_from={}, command="", workers=0)
+    with pytest.raises(
+        ValueError, match=r"data\.range=\[\[776\.0, 1009\.0\]\] is asked for, and .*brighter was prepared with"
+    ):
+        build_source(restored(kept, str(tmp_path / "brighter")))
     with pytest.raises(ValueError, match=r"data\.range=\[\[1, 2\]\] is asked for, and data\.root=.* was prepared with"):
         build_source(composed(["data=cached", f"data.root={tmp_path / 'cache'}", "data.range=[[1,2]]"]))
 
@@ -497,6 +507,17 @@ def test_other_names_of_classes_are_refused(tmp_path, trained):
         Refused, match=r"the folders Zed, zzz in train/ are none of the 3 known classes \(ant, bee, cat\)"
     ):
         evaluated(trained, renamed)
+
+
+def test_names_of_classes_may_be_any_bytes(tmp_path):
+    names = (os.fsdecode(b"\xb9\xb7"), "a b", "=x", "1e3", "NaN")
+    try:
+        root = folder(tmp_path / "set", save_image, "png", np.uint8, classes=names)
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    train_in(small(root, "data.val_size=0.2"), tmp_path / "run")
+    assert sorted(record(tmp_path / "run")["classes"]) == sorted(names)
+    assert evaluated(tmp_path / "run" / "best.ckpt")["test/images"] == 16
 
 
 def test_a_cache_is_labelled_by_name_too(tmp_path):

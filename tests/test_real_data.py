@@ -338,6 +338,20 @@ def test_numbers_of_other_names_are_labelled_by_name(tmp_path):
         source(*knobs, f"data.root={tmp_path / 'x'}")
 
 
+def test_deep_pictures_of_a_table_are_scaled_by_their_range(tmp_path):
+    held = []
+    for i in range(60):
+        file = io.BytesIO()
+        Image.fromarray(np.full((8, 8), 776 + 100 * (i % 3), np.uint16)).save(file, "PNG")
+        held.append({"bytes": file.getvalue(), "path": f"{i}.png"})
+    features = Features({"image": Pixels(), "label": ClassLabel(names=["dark", "grey", "bright"])})
+    Dataset.from_dict({"image": held, "label": [i % 3 for i in range(60)]}, features=features).save_to_disk(tmp_path)
+    found = source("data=hf", f"data.root={tmp_path}", "data.img_size=8", "data.test_size=12")
+    images, labels = found.splits()["test"].read(range(12))
+    assert found.range == [[776, 976]]
+    assert torch.equal(images[:, 0, 0, 0], torch.tensor([0, 128, 255], dtype=torch.uint8)[labels])
+
+
 def test_words_are_classes_by_their_order(tmp_path):
     table(["zebra", "ant", "bee"] * 20).save_to_disk(tmp_path)
     found = source("data=hf", f"data.root={tmp_path}", "data.img_size=16", "data.test_size=12")

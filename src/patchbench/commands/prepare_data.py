@@ -37,7 +37,10 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
         wanted: Any = OmegaConf.merge(cfg, {"data": {"img_size": cfg.size} | whole})
         made_from: Any = OmegaConf.to_container(wanted.data, resolve=True)
         command = f"{PREPARE} {shlex.join(given)}"
-        meta = write_cache(build_source(wanted), out, made_from=made_from, command=command, workers=workers)
+        source = build_source(wanted)
+        meta = write_cache(source, out, made_from=made_from, command=command, workers=workers)
+    for remark in getattr(source, "remarks", ()):
+        say(remark)
     images = {name: sum(stop - start for start, stop, _ in split["chunks"]) for name, split in meta["splits"].items()}
     counts = ", ".join(f"{count:,} {name}" for name, count in images.items())
     left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(images.values())
