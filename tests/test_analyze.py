@@ -395,10 +395,12 @@ def test_noise_is_called_noise_and_what_training_made_is_not():
     assert hardly.change.difference == pytest.approx(0.16, abs=0.01)
     assert hardly.change.cosine == pytest.approx(1 / math.hypot(1, 0.16), abs=0.01)
     assert "hardly moved" in readings.kernels(hardly)
-    assert "16% of the length" in readings.kernels(hardly)
+    assert "the difference is 16% of its length" in readings.kernels(hardly)
     assert "the noise of the start" in readings.kernels(hardly)
     other_noise = readings.kernels(kernels_beside(start, orthogonal))
-    assert "still look like noise" in other_noise
+    assert "no smoother" in other_noise
+    assert "at the start it was 0.5" in other_noise
+    assert "which was noise" in other_noise
     assert "look for" not in other_noise.lower()
     smooth = torch.cos(torch.arange(8) * math.pi / 8)[None, None, None].expand(48, 3, 8, 8) * noise(48, 3, 1, 1)
     assert "Look for edges, spots and colours." in readings.kernels(kernels_beside(start, smooth))
@@ -408,6 +410,7 @@ def test_noise_is_called_noise_and_what_training_made_is_not():
     assert "no noise" in readings.start(basis.change)
     assert "they are noise" in readings.start(hardly.change)
     assert "Nothing in this embedding is trained" in readings.kernels(kernels_beside(start, start, trained=False))
+    assert "Training hardly moved these responses" in readings.kernels(replace(hardly, affine=False))
     assert "not known here" in readings.kernels(replace(hardly, change=None))
 
 

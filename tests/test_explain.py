@@ -22,6 +22,7 @@ from patchbench.data.source import InMemory
 from patchbench.layout import Layout
 from patchbench.measure import places
 from patchbench.measure.response import is_affine, kernels, shares, windows
+from patchbench.pages import plots
 from patchbench.pages.explain.cutting import number_of_windows, pixels_lost, seams
 from patchbench.pages.explain.walk import Walk, walk
 from patchbench.words import count, listed
@@ -97,6 +98,7 @@ def test_several_schemes_and_a_grid_that_is_not_square(explain):
     done = explain("pos=[learned,rope]", "model=micro", "data.img_size=[16,24]", "patch=[4,8]", "data=digits")
     check_page(done.page)
     assert "4×3 = 12" in done.words
+    assert "<code>embed=conv &#x27;patch=[4,8]&#x27; &#x27;pos=[learned,rope]&#x27;" in done.page, "a shell reads it"
     assert "[tokens] learned" in done.words
     assert "[rotation] rope" in done.words
 
@@ -336,3 +338,13 @@ def test_a_number_agrees_with_its_noun():
     assert [count(n, "patch", "patches") for n in (0, 1, 1024)] == ["0 patches", "1 patch", "1,024 patches"]
     assert [count(n, "row") for n in (1, 2)] == ["1 row", "2 rows"]
     assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 40)])
+def test_rows_and_columns_have_whole_numbers(shape):
+    fig = plots.figure(3)
+    ax = fig.subplots()
+    ax.imshow(torch.zeros(shape).numpy())
+    plots.whole_numbers(ax)
+    fig.canvas.draw()
+    assert all(tick == round(tick) for tick in [*ax.get_xticks(), *ax.get_yticks()])

@@ -44,7 +44,7 @@ def report_study(
     folder.mkdir(parents=True, exist_ok=True)
     planned.to_csv(folder / "runs.csv", index=False)
     table = read_runs(folder / "runs.csv")  # so that the pages agree with the file
-    where = "" if runs_dir == Path("runs") else f" runs_dir={runs_dir}"
+    where = "" if runs_dir == Path("runs") else f" {shlex.quote(f'runs_dir={runs_dir}')}"
     report = Report(
         study=study,
         scale=scale,
@@ -99,6 +99,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     table["part"] = table["part"].fillna("")
     study = sweep_as_study(runs_dir, table[table["status"] == "done"], against)
     chosen = " ".join(f"{name}={value}" for name, value in where.items())
+    given = shlex.join([str(runs_dir), *(f"{name}={value}" for name, value in where.items())])
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     table.dropna(axis=1, how="all").to_csv(folder / "runs.csv", index=False)
@@ -109,7 +110,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
         curves=learning_curves(table, runs_dir),
         judgement=judge(study, table),
         commands=[],
-        again=" ".join(["python scripts/report.py", shlex.quote(str(runs_dir)), *([chosen] if chosen else [])]),
+        again=f"python scripts/report.py {given}",
         sweep=True,
     )
     return write(report, folder)

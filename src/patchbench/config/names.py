@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,13 +50,14 @@ def embedding_name(levels: Mapping[str, Any]) -> str:
 
 
 def command_line(levels: Mapping[str, Any]) -> str:
-    """Write the levels of a run as options of train.py; knobs inside the groups are left out."""
+    """Write the levels of a run as options of train.py, quoted for a shell; knobs inside the groups are left out."""
     options = {name: levels[name] for name in ("embed", "patch", "pos", "data", "augment", "model", "seed")}
     if "+" in (options["pos"] or ""):
         options["pos"] = f"[{options['pos'].replace('+', ',')}]"
     if options["augment"] == "none":
         options["augment"] = None
-    return " ".join(f"{name}={str(level).replace(' ', '')}" for name, level in options.items() if level is not None)
+    words = (f"{name}={level}".replace(" ", "") for name, level in options.items() if level is not None)
+    return shlex.join(words)
 
 
 def run_name(*, _root_: DictConfig) -> str:

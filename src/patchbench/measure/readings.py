@@ -66,7 +66,7 @@ def kernels(k: Kernels) -> str:
         return f"{smoothness(now, noise, 'noise has')[0]} How far training moved them is not known here."
     if not change.trained:
         return "Nothing in this embedding is trained: these kernels are those of its start."
-    return changed(change, now)
+    return changed(change, now, "these kernels" if k.affine else "these responses")
 
 
 def start(change: Change) -> str:
@@ -79,21 +79,21 @@ def start(change: Change) -> str:
     return f"Before training they are no noise: another seed starts from the same (mean cosine {change.random:.2f})."
 
 
-def changed(change: Change, now: float) -> str:
-    """Say how far kernels are from their start, and what to look for. now: their mean frequency."""
+def changed(change: Change, now: float, named: str) -> str:
+    """Say how far kernels are from their start, and what to look for.
+
+    now: their mean frequency. named: what they are called, `these kernels`.
+    """
     noise = change.random < RANDOM
-    apart = (
-        f"the mean cosine with the start is {change.cosine:.3f}, and the difference is {change.difference:.0%} of the "
-        "length of the start"
-    )
+    times = f"{change.difference:.0%} of" if change.difference < 2 else f"{change.difference:.1f} times"
+    apart = f"the mean cosine with the start is {change.cosine:.3f}, and the difference is {times} its length"
     if change.cosine >= KEPT:
         what = "the noise of the start" if noise else "the start, which is not random"
-        return f"Training hardly moved these kernels: {apart}. What they show is {what}, not what was learnt."
+        return f"Training hardly moved {named}: {apart}. What they show is {what}, not what was learnt."
     words, smoother = smoothness(now, change.frequency, "at the start it was")
     if smoother:
-        return f"Training made these kernels: {apart}. {words} Look for edges, spots and colours."
-    still = ", so they still look like noise" if noise else ""
-    return f"Training moved these kernels: {apart}. {words[:-1]}{still}."
+        return f"Training made {named}: {apart}. {words} Look for edges, spots and colours."
+    return f"Training moved {named}: {apart}. {words[:-1]}{', which was noise' if noise else ''}."
 
 
 def smoothness(now: float, before: float, beside: str) -> tuple[str, bool]:

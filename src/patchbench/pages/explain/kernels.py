@@ -119,7 +119,9 @@ def hint(explanation: Explanation) -> str:
     if change is None:
         return "They come from the weights of another training, and how far they have moved since is not known here."
     if explanation.trained:
-        return escape(readings.changed(change, spectrum.dct_frequency(spectrum.dct_energy(shown))))
+        frequency = spectrum.dct_frequency(spectrum.dct_energy(shown))
+        named = "these kernels" if explanation.walk.affine else "these responses"
+        return escape(readings.changed(change, frequency, named))
     see = "<code>ckpt=&lt;run&gt;/best.ckpt</code> shows what a run has learned."
     return f"{escape(readings.start(change))} {see}"
 

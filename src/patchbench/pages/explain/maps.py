@@ -8,7 +8,8 @@ from torch import Tensor
 
 from patchbench.checks import Size
 from patchbench.measure.places import Mixing, Shift, Table, Turn
-from patchbench.pages.plots import DIVERGING, SEQUENTIAL, WIDTH, bare, figure, largest, map_of_maps
+from patchbench.pages.plots import DIVERGING, SEQUENTIAL, WIDTH, bare, figure, largest, map_of_maps, whole_numbers
+from patchbench.words import count
 
 
 def similarity(table: Table) -> Figure:
@@ -21,7 +22,8 @@ def similarity(table: Table) -> Figure:
     middle = table.vectors[h // 2].T
     bound = largest(middle)
     shown = row.imshow(middle.numpy(), cmap=DIVERGING, vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
-    row.set_title(f"the {w} vectors of row {h // 2}")
+    row.set_title(f"row {h // 2}: {count(w, 'vector')}")
+    whole_numbers(row)
     row.set_xlabel("column of the grid")
     row.set_ylabel(f"value, 0 to {len(middle) - 1}")
     fig.colorbar(shown, ax=row, shrink=0.85, label="added to the token")
@@ -30,10 +32,10 @@ def similarity(table: Table) -> Figure:
 
 def angles(turn: Turn) -> Figure:
     """Draw one map for each channel of `turn`."""
-    count = len(turn.channels)
+    number = len(turn.channels)
     h, w = turn.angles.shape[1:]
-    fig = figure(0.7 + WIDTH / max(count, 5) * h / w * 0.9)
-    axes = fig.subplots(1, count, squeeze=False)[0]
+    fig = figure(0.7 + WIDTH / max(number, 5) * h / w * 0.9)
+    axes = fig.subplots(1, number, squeeze=False)[0]
     for ax, channel, values in zip(axes, turn.channels, turn.angles, strict=True):
         # An angle of pi and one of -pi are the same: a colour map that closes on itself.
         shown = ax.imshow(values.numpy(), cmap="twilight", vmin=-np.pi, vmax=np.pi, interpolation="nearest")
@@ -89,10 +91,10 @@ def over_grid(
 
 def kernels(mixing: Mixing) -> Figure:
     """Draw how one place responds to its neighbours, for some channels."""
-    count = len(mixing.channels)
+    number = len(mixing.channels)
     h, w = mixing.kernels.shape[1:]
-    fig = figure(0.6 + WIDTH / max(count, 6) * h / w * 0.95)
-    axes = fig.subplots(1, count, squeeze=False)[0]
+    fig = figure(0.6 + WIDTH / max(number, 6) * h / w * 0.95)
+    axes = fig.subplots(1, number, squeeze=False)[0]
     bound = largest(mixing.kernels)
     for ax, channel, values in zip(axes, mixing.channels, mixing.kernels, strict=True):
         shown = ax.imshow(values.numpy(), cmap=DIVERGING, vmin=-bound, vmax=bound, interpolation="nearest")
