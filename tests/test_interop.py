@@ -1,5 +1,6 @@
 """Weights in from timm and out to it: the same logits, and one line where that cannot be."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from support import configure, train_in
 from torch import nn
 
-from patchbench.weights.export import to_timm
+from patchbench.weights.export import export, to_timm
 from patchbench.weights.load import load
 
 ONE = ["model.num_prefix_tokens=1", "model.pool=cls"]
@@ -197,6 +198,15 @@ def test_a_trained_network_is_the_start_of_another_at_other_sizes(build, tmp_pat
     load(same, str(tmp_path / "one" / "best.ckpt"))
     trained = torch.load(tmp_path / "one" / "best.ckpt", weights_only=True)["state_dict"]
     torch.testing.assert_close(same.state_dict(), {n.removeprefix("net."): w for n, w in trained.items()})
+
+
+def test_an_exported_file_is_as_open_to_others_as_the_umask_says(build, micro, tmp_path):
+    before = os.umask(0o022)
+    try:
+        export(build(*micro), tmp_path / "vit.safetensors", img_size=(16, 16), num_classes=10)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "vit.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_command_prints_the_call_that_loads_the_file_it_wrote(command, build, micro, tmp_path):

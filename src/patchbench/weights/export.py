@@ -6,12 +6,13 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from patchbench.checks import Size, spell
 from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
+from patchbench.machine import whole_file
 from patchbench.nets.vit import ViT
 from patchbench.weights.facts import in_chans, mlp_ratio, places
 
@@ -28,8 +29,8 @@ def export(net: ViT, path: Path, *, img_size: Size, num_classes: int) -> str:
     written = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in arguments.items())])
     call = f"timm.create_model({written}, checkpoint_path={str(path)!r})"
     facts = {"grid_size": net.layout.grid_size, "num_heads": net.layout.num_heads, "pool": net.pool, "timm": call}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, path, {"format": "pt", "patchbench": json.dumps(facts)})
+    with whole_file(path, "wb") as file:  # save_file would give it mode 0600, whatever the umask says
+        file.write(save(state, {"format": "pt", "patchbench": json.dumps(facts)}))
     return call
 
 
