@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageOps
-from support import configure, record, train_in
+from support import configure, record, run, train_in
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -415,3 +416,16 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     assert {name: again[name] for name in ("test/acc", "test/loss", "test/images")} == {
         name: kept["result"][name] for name in ("test/acc", "test/loss", "test/images")
     }
+
+
+def test_classes_whose_names_are_no_text_have_their_predictions(tmp_path, micro):
+    for split in ("train", "val"):
+        for name in (b"\xb9\xb7", b"\xc3\xa8"):
+            folder = tmp_path / "data" / split / os.fsdecode(name)
+            folder.mkdir(parents=True)
+            for i in range(8):
+                Image.fromarray(np.full((16, 16, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
+    data = ["data=imagefolder", f"data.root={tmp_path / 'data'}", "data.val_size=4"]
+    run(tmp_path / "run", *micro, *data, "logger.tables=true")
+    kept = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert set(kept["label"]) == {r"\udcb9\udcb7", "è"}

@@ -21,6 +21,7 @@ from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import train_draws
 from patchbench.data.order import Chosen
 from patchbench.data.photographs import is_grey, photograph
+from patchbench.data.pictures import as_text
 from patchbench.data.source import Source
 from patchbench.layout import PLACES
 from patchbench.machine import write_whole
@@ -168,7 +169,8 @@ def augmented_samples(data: Batches) -> AugmentedSamples:
         images, label = data.on_after_batch_transfer(reader[Chosen(indices, draws)], 0)
         pixels.append((images * std + mean).clamp(0, 1))
         labels.append(label if label.ndim == 2 else F.one_hot(label, source.num_classes).float())
-    names = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]
+    classes = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]
+    names = [as_text(str(name)) for name in classes]
     return AugmentedSamples(torch.stack(pixels, 1), torch.stack(labels, 1), names)
 
 

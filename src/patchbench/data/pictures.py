@@ -41,6 +41,11 @@ UNREADABLE = (
 )
 
 
+def as_text(name: str) -> str:
+    """A name of a file or folder, which need not be text, as text: a byte that is no UTF-8 as \\udcb9."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 class BadImage(ValueError):
     """An image that does not decode, or is unlike the others, by name.
 
@@ -48,8 +53,7 @@ class BadImage(ValueError):
     """
 
     def __init__(self, text: str) -> None:
-        message = text.rpartition(f"{BadImage.__name__}: ")[2].strip()
-        super().__init__(message.encode("utf-8", "backslashreplace").decode())  # a file's name need not be text
+        super().__init__(as_text(text.rpartition(f"{BadImage.__name__}: ")[2].strip()))
 
 
 @runtime_checkable

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 from torch import Tensor
 
+from patchbench.data.pictures import as_text
+
 
 def predictions(
     indices: Tensor,
@@ -24,7 +26,7 @@ def predictions(
     table["probability_of_label"] = label_probability.numpy()
     if names:
         for column in ("label", "predicted"):
-            table[column] = [str(names[i]) for i in table[column]]
+            table[column] = [as_text(str(names[i])) for i in table[column]]
     return table.sort_values("probability_of_label", kind="stable", ignore_index=True)
 
 
