@@ -123,8 +123,8 @@ def task_for(net: torch.nn.Module, num_classes: int, steps: int, *overrides: str
 
 
 def run(out_dir: Path, *overrides: str) -> dict:
-    """Train in this process, on the CPU, with metrics.csv; the record."""
-    train_in(configure("trainer=cpu", "logger=csv", *overrides), out_dir)
+    """Train in this process, on the CPU, with metrics.csv, and keep both checkpoints; the record."""
+    train_in(configure("trainer=cpu", "logger=csv", "keep_checkpoints=all", *overrides), out_dir)
     return json.loads((out_dir / "run.json").read_text())
 
 

@@ -28,7 +28,7 @@ from patchbench.train.trainer import chosen
 # 359 and 181 are odd, and no multiple of a batch
 RUN = [
     *("model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=64", "log_every=1", "logger=csv"),
-    *("data.test_size=359", "data.val_size=181", "model.num_prefix_tokens=1"),
+    *("data.test_size=359", "data.val_size=181", "model.num_prefix_tokens=1", "keep_checkpoints=all"),
 ]
 TWO = ["trainer.devices=2", "trainer.accelerator=cpu"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]

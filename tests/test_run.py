@@ -15,7 +15,7 @@ from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
 from patchbench.data.batches import Batches
 from patchbench.track.meter import Meter
-from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.checkpoint import LEFT, read_checkpoint
 from patchbench.train.signals import StopOnSignal
 
 
@@ -137,6 +137,51 @@ def test_a_run_that_is_done_is_not_repeated_unless_asked(tmp_path, micro, capsys
     again = run(tmp_path, *micro, "rerun=true")
     assert (tmp_path / "run.json").read_bytes() != before
     assert again["result"]["test/loss"] == first["result"]["test/loss"]
+
+
+@pytest.mark.parametrize("keep", list(LEFT))
+def test_a_finished_run_keeps_the_checkpoints_asked_for_and_is_not_repeated_without_them(tmp_path, micro, keep):
+    arguments = [*micro, f"keep_checkpoints={keep}"]
+    done = run(tmp_path, *arguments)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {name for name in before if name.endswith(".ckpt")} == set(LEFT[keep])
+    run(tmp_path, *arguments)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    cfg = configure("trainer=cpu")
+    machine = Machine(cfg.trainer, 0, 0.2)
+    if keep == "none":
+        retry = "its run kept none .*rerun=true keep_checkpoints=best"
+        with pytest.raises(Refused, match=f"best.ckpt: there is no such file; {retry}"):
+            evaluate(tmp_path / "best.ckpt", machine, cfg.eval)
+        for asked_later in ("eval.move=[1]", "analyze=true"):
+            with pytest.raises(Refused, match=retry):
+                run(tmp_path, *arguments, asked_later)
+        return
+    checkpoint = read_checkpoint(tmp_path / "best.ckpt")
+    assert ("optimizer_states" in checkpoint) == (keep == "all")
+    assert evaluate(tmp_path / "best.ckpt", machine, cfg.eval)["result"]["test/loss"] == done["result"]["test/loss"]
+    if keep == "best":
+        size = sum(weight.nbytes for weight in checkpoint["state_dict"].values())
+        assert sum(map(len, before.values())) < size + 50_000, "no other state, once"
+        with pytest.raises(Refused, match=r"holds weights without the states of training.*model\.init_from="):
+            run(tmp_path / "other", *arguments, f"ckpt={tmp_path / 'best.ckpt'}")
+        with pytest.raises(Refused, match=r"last\.ckpt only with keep_checkpoints=all"):
+            run(tmp_path / "other", *arguments, f"ckpt={tmp_path / 'last.ckpt'}")
+
+
+def test_killed_before_it_dropped_its_checkpoints_a_run_is_done_and_drops_them_later(tmp_path, micro, monkeypatch):
+    def killed(*_: object) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr("patchbench.commands.train.drop_checkpoints", killed)
+        with pytest.raises(Cut):
+            run(tmp_path, *micro, "keep_checkpoints=best")
+    record = (tmp_path / "run.json").read_bytes()
+    assert (tmp_path / "last.ckpt").exists()
+    run(tmp_path, *micro, "keep_checkpoints=none")  # of a run that is done, the record says what it keeps
+    assert (tmp_path / "run.json").read_bytes() == record
+    assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["best.ckpt"]
 
 
 def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path, micro):

@@ -103,7 +103,7 @@ def test_a_sweep_runs_each_cell_once_and_again_only_what_it_lacks(command: Comma
     assert first.stderr == ""
     [one] = tmp_path.glob("runs/*conv-4*/")
     assert "train acc" in (one / "log.txt").read_text()
-    assert sorted(p.name for p in one.iterdir()) == ["best.ckpt", "last.ckpt", "log.txt", "metrics.csv", "run.json"]
+    assert sorted(p.name for p in one.iterdir()) == ["best.ckpt", "log.txt", "metrics.csv", "run.json"]
     wider = command("train.py", "-m", *BRIEF, "embed=conv", "patch=4,8", "seed=0,1")
     assert "4 cells: 2 done, 2 done before" in wider.stdout, wider.stdout + wider.stderr
     assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
@@ -182,8 +182,8 @@ def test_ranks_inside_a_sweep_train_as_the_same_cell_alone_to_the_bit(command: C
     assert alone.returncode == 0, alone.stderr
     swept = command("train.py", "-m", *cell, "runs_dir=swept", "seed=0,1")
     assert swept.returncode == 0, swept.stdout + swept.stderr
-    [one] = (tmp_path / "alone").rglob("last.ckpt")
-    [two] = (tmp_path / "swept").glob("*_s0_*/last.ckpt")
+    [one] = (tmp_path / "alone").rglob("best.ckpt")
+    [two] = (tmp_path / "swept").glob("*_s0_*/best.ckpt")
     weights = [torch.load(path, weights_only=True)["state_dict"] for path in (one, two)]
     torch.testing.assert_close(*weights, rtol=0, atol=0)
     losses = [

@@ -1,6 +1,6 @@
 """Parts of a run from its configuration, and the checks that they fit together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from patchbench.checks import positive, qualified, share
+from patchbench.checks import one_of, positive, qualified, share
 from patchbench.config.identity import reads
 from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.track.device import free_memory
 from patchbench.train.budget import Duration
+from patchbench.train.checkpoint import LEFT
 from patchbench.train.task import Classify
 
 
@@ -37,6 +38,7 @@ def check_options(cfg: DictConfig) -> None:
         raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
     if cfg.logger.checkpoints and not cfg.logger.wandb:
         raise ValueError("logger.checkpoints=true keeps checkpoints in W&B: use logger=wandb with it")
+    one_of("keep_checkpoints", cfg.keep_checkpoints, tuple(LEFT))
     check_workers(cfg.workers)
     if not 0 <= cfg.resident <= 1:
         raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")
@@ -157,8 +159,10 @@ def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
         embed.fit(data.datamodule.sample(count))
 
 
-def build_task(cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration) -> Classify:
-    """Lightning's module that trains and judges `net`."""
+def build_task(
+    cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration, origin: Mapping[str, Any] | None = None
+) -> Classify:
+    """Lightning's module that trains and judges `net`. origin: what its checkpoints keep, see config/origin.py."""
     return Classify(
         net,
         instantiate(cfg.optim.optimizer),
@@ -168,6 +172,7 @@ def build_task(cfg: DictConfig, net: nn.Module, data: Batches, duration: Duratio
         clip_grad=cfg.optim.clip_grad,
         seed=cfg.seed,
         total_steps=duration.steps,
+        origin=origin,
     )
 
 

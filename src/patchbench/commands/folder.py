@@ -18,7 +18,7 @@ from patchbench.runs.provenance import commit
 from patchbench.runs.record import read_record
 from patchbench.track.terminal import print_result, say
 from patchbench.track.wandb_run import ID_FILE
-from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.checkpoint import LEFT, read_checkpoint
 
 FILES = (
     "run.json",
@@ -91,6 +91,7 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
         from patchbench.commands.analyze import analyze_again
 
         done = analyze_again(cfg, done, out_dir)
+    drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"))  # where its process was killed before
     print_result(done["name"], done["result"], out_dir)
     say(f"This run was done before{', by other code than today' * bool(other_code)}; rerun=true trains it again.")
     return done["result"]["val/acc_best"]
@@ -136,6 +137,13 @@ def drop_earlier(out_dir: Path) -> None:
         shutil.rmtree(earlier, ignore_errors=True)
 
 
+@rank_zero_only
+def drop_checkpoints(out_dir: Path, keep: str, *names: str) -> None:
+    """Remove the checkpoints that a finished run does not keep; of these names, or all. keep: as in LEFT."""
+    for name in {*(names or LEFT["all"])} - {*LEFT[keep]}:
+        (out_dir / name).unlink(missing_ok=True)
+
+
 def move(source: Path, target: Path) -> None:
     """Move the files of a run, its record last."""
     target.mkdir(parents=True, exist_ok=True)
@@ -164,10 +172,16 @@ def checkpoint_to_resume(
     path = Path(cfg.ckpt) if cfg.ckpt else own if own.exists() and not anew else None
     if path is None:
         return None, []
-    there = read_checkpoint(path)["patchbench"]
+    checkpoint = read_checkpoint(path)
+    there = checkpoint["patchbench"]
     if there["identity"] != origin["identity"]:
         raise ValueError(
             f"{'ckpt=' if cfg.ckpt else ''}{path} is of another run ({differences(origin, there)}): {cure}"
+        )
+    if "optimizer_states" not in checkpoint:
+        raise ValueError(
+            f"ckpt={path} holds weights without the states of training, so no run can go on from it: give last.ckpt, "
+            f"which a finished run keeps with keep_checkpoints=all, or begin with its weights, model.init_from={path}"
         )
     remarks = [f"resuming from {path} (rerun=true starts afresh)"]
     if other_code := changes(there, origin):

@@ -26,6 +26,7 @@ from patchbench.commands.draft import Draft, build_duration, draft, images_at_on
 from patchbench.commands.folder import (
     alone_in,
     checkpoint_to_resume,
+    drop_checkpoints,
     drop_earlier,
     finished,
     record_in,
@@ -49,7 +50,7 @@ from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
 from patchbench.track.progress import ProgressBar
 from patchbench.track.terminal import print_result, say, spell_size
-from patchbench.train.checkpoint import Origin, keep_checkpoints, read_checkpoint
+from patchbench.train.checkpoint import read_checkpoint, write_checkpoints
 from patchbench.train.graphs import Graphed, worth_graphs
 from patchbench.train.shard import load_weights
 from patchbench.train.signals import StopOnSignal
@@ -135,6 +136,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         }
         write_record(record, done)  # before anything that may still fail
         drop_earlier(out_dir)
+        drop_checkpoints(out_dir, cfg.keep_checkpoints, "last.ckpt")  # a run that has its record is not resumed
         if cfg.logger.tables:
             log_predictions(trainer, task, data, out_dir)
         if cfg.analyze:
@@ -142,6 +144,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             write_record(record, done)
         if cfg.logger.checkpoints:
             log_checkpoint(trainer, out_dir, ready.origin["factors"] | result)
+        drop_checkpoints(out_dir, cfg.keep_checkpoints)
     if left_out:
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
     for remark in emptied(data, bad):
@@ -158,7 +161,8 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     meter = Meter(cfg.log_every, plan.cost)
     stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
     progress = ProgressBar(meter, out_dir / "progress.json" if SWEEP in os.environ else None)
-    callbacks = [meter, progress, *keep_checkpoints(out_dir), stop, LambdaCallback(setup=fit_embedding)]
+    checkpoints = write_checkpoints(out_dir, cfg.keep_checkpoints)
+    callbacks = [meter, progress, *checkpoints, stop, LambdaCallback(setup=fit_embedding)]
     trainer: Any = build_trainer(cfg, out_dir, callbacks, epochs=cfg.epochs)
     if in_sweep and trainer.world_size > 1 and "SUBMITIT_EXECUTOR" not in os.environ:
         raise ValueError(
@@ -176,13 +180,13 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
         remarks = [*getattr(plan.source, "remarks", []), *variety(data.splits["train"]), *remarks]
         origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
-    trainer.callbacks[:0] = [duration, split, Origin(origin)]
+    trainer.callbacks[:0] = [duration, split]
     flops = plan.cost.train_flops(cfg.batch_size)
     if cfg.cuda_graphs is True and not worth_graphs(trainer.strategy, 0):
         raise ValueError("cuda_graphs=true needs training on one GPU, without DDP and FSDP: use cuda_graphs=auto")
     if cfg.cuda_graphs is True or (cfg.cuda_graphs == "auto" and worth_graphs(trainer.strategy, flops)):
         trainer.callbacks.append(Graphed(cfg.batch_size, plan.source.in_chans, plan.source.img_size))
-    task = build_task(cfg, net, data, duration)
+    task = build_task(cfg, net, data, duration, origin)
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
         compile_blocks(net)
     images, costs = images_at_once(cfg, trainer), plan.cost

@@ -40,6 +40,7 @@ class HowItIsRun:
     logger: Any = MISSING
     ckpt: str | None = MISSING
     rerun: bool = MISSING
+    keep_checkpoints: str = MISSING
     workers: Any = MISSING  # auto, or a number
     resident: float = MISSING
     compile: Any = MISSING  # auto, true, false

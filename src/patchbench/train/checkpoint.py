@@ -9,6 +9,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from patchbench.machine import whole_file
+from patchbench.runs.record import read_record
+
+LEFT = {"best": ("best.ckpt",), "all": ("best.ckpt", "last.ckpt"), "none": ()}  # in a finished run, by keep_checkpoints
 
 
 class AtomicCheckpoint(CheckpointIO):
@@ -42,9 +45,7 @@ class AtomicCheckpoint(CheckpointIO):
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint. FileNotFoundError without a file, ValueError if it is no checkpoint of this framework."""
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"ckpt={path}: there is no such file; a run keeps last.ckpt and best.ckpt in its directory"
-        )
+        raise FileNotFoundError(f"ckpt={path}: there is no such file; {where_checkpoints_are(Path(path).parent)}")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises a different class for each kind of broken file
@@ -56,22 +57,32 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     return checkpoint
 
 
-class Origin(pl.Callback):
-    """Store in every checkpoint its configuration, as plain values: enough to build the network and its data again."""
+def where_checkpoints_are(run: Path) -> str:
+    """Say which checkpoints a run has, by its record if it is finished."""
+    try:
+        kept = read_record(run / "run.json")["config"].get("keep_checkpoints")
+    except (OSError, ValueError):
+        return "a run that is on writes last.ckpt and best.ckpt into its directory, a finished one keeps best.ckpt"
+    if kept == "none":
+        return "its run kept none (keep_checkpoints=none): rerun=true keep_checkpoints=best trains it again"
+    return "a finished run keeps best.ckpt, and last.ckpt only with keep_checkpoints=all"
 
-    def __init__(self, origin: dict[str, Any]) -> None:
-        self.origin = origin
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["patchbench"] = self.origin
-
-
-def keep_checkpoints(out_dir: Path) -> list[pl.Callback]:
+def write_checkpoints(out_dir: Path, keep: str) -> list[pl.Callback]:
     """Write last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals.
 
+    A run goes on from last.ckpt, so best.ckpt holds weights and configuration only, a third of the bytes; with keep=all
+    it holds the optimizer's states as well. keep: one of LEFT.
     There are two callbacks, since `save_last` of one callback writes only when the best changes. The one for last.ckpt
     is called second, so that last.ckpt contains the state of the other.
     """
     last = ModelCheckpoint(out_dir, "last", enable_version_counter=False)
-    best = ModelCheckpoint(out_dir, "best", monitor="val/acc", mode="max", enable_version_counter=False)
+    best = ModelCheckpoint(
+        out_dir,
+        "best",
+        monitor="val/acc",
+        mode="max",
+        save_weights_only=keep != "all",
+        enable_version_counter=False,
+    )
     return [best, last]

@@ -73,7 +73,7 @@ class StopOnSignal(pl.Callback):
             self.stop_if_signalled(trainer, leave=not last)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.epoch_ended = True  # the callbacks of `keep_checkpoints` save it: Lightning calls them last
+        self.epoch_ended = True  # the callbacks of `write_checkpoints` save it: Lightning calls them last
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if self.epoch_ended:

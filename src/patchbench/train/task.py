@@ -1,6 +1,6 @@
 """Supervised image classification."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,7 +22,8 @@ class Classify(pl.LightningModule):
     """Train `net` to classify images, and measure its accuracy.
 
     optimizer: builds the optimizer from parameter groups. schedule: builds the schedule from the optimizer and the
-    number of steps. total_steps: returns that number, once the data are read.
+    number of steps. total_steps: returns that number, once the data are read. origin: the configuration as plain
+    values, enough to build the network and its data again; every checkpoint contains it.
     A training step returns its `loss`, and for callbacks `sums`: the loss and the hits, summed over its images.
     """
 
@@ -37,12 +38,13 @@ class Classify(pl.LightningModule):
         clip_grad: float | None,
         seed: int,
         total_steps: Callable[[pl.Trainer], int],
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.net: Any = net  # a Module with no_weight_decay()
         self.optimizer, self.schedule = optimizer, schedule
         self.label_smoothing, self.clip_grad, self.seed = label_smoothing, clip_grad, seed
-        self.total_steps = total_steps
+        self.total_steps, self.origin = total_steps, origin
         self.grad_norm = torch.zeros(())
         self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
 
@@ -99,6 +101,9 @@ class Classify(pl.LightningModule):
                 metric.update(logits, labels)
             by_name[f"{split}/{name}"] = metric
         self.log_dict(by_name, on_step=False, on_epoch=True, logger=False)  # callbacks write them, with the speed
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["patchbench"] = self.origin
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Decay matrices and kernels, but no biases, no norms, and no parameter that `net.no_weight_decay()` names."""
