@@ -4,7 +4,6 @@ python train.py embed=conv patch=16 pos=learned
 python train.py -m embed=conv,linear patch=8,16 pos=none,learned
 """
 
-import os
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,6 +12,7 @@ from omegaconf import DictConfig
 
 from patchbench.config.command import command
 from patchbench.config.unread import remarks_on_unread
+from patchbench.machine import near
 
 
 @command("train")
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float:
 
     from patchbench.commands.train import train  # seconds of imports, not needed for --help and for refusals
 
-    out_dir = Path(os.path.relpath(hydra.runtime.output_dir))
+    out_dir = near(Path(hydra.runtime.output_dir))
     return train(cfg, choices, out_dir, remarks=remarks, in_sweep=in_sweep)
 
 

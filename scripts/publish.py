@@ -3,7 +3,7 @@
 python scripts/publish.py                      the workspace: accuracy, speed, memory, factors
 python scripts/publish.py position scale=cpu   the report of a study: its page, figures, panels, links to its runs
 python scripts/publish.py runs data=digits     the same for a folder of runs, or for some of them
-python scripts/publish.py entity=team project=vit out=specification.json
+python scripts/publish.py entity=team project=vit out=specification.json   else WANDB_ENTITY and WANDB_PROJECT hold
 
 With a login, this prints the link of the published page; the second time it changes the same page. Without a login, it
 writes the specification of the page, as it always does, to runs/publish/<name>.json.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from patchbench.config.arguments import errors_in_one_line, read
 
-EVERY = {"project": "patchbench", "entity": None, "runs_dir": Path("runs"), "out": None}
+EVERY = {"project": None, "entity": None, "runs_dir": Path("runs"), "out": None}
 OF_A_STUDY = {"scale": None, "tune": False}
 OF_A_FOLDER = {"against": None}
 
@@ -27,13 +27,14 @@ def main(arguments: list[str]) -> None:
         logging.getLogger("matplotlib").setLevel(logging.WARNING)  # the first time it reports on its cache of fonts
         from patchbench.commands import publish  # seconds of imports, not needed for --help
         from patchbench.config import plan
+        from patchbench.track.wandb_check import project_name
 
         name = given.names[0] if given.names else "workspace"
         of_study = name in plan.studies() or not Path(name).is_dir()
         options = given.options if of_study else {**given.options, "runs_dir": Path(name)}
         file = re.sub(r"[^\w.-]+", "-", name).strip("-") + ".json"
         out = Path(options["out"] or options["runs_dir"] / "publish" / file)
-        where = {"project": options["project"], "entity": options["entity"]}
+        where = {"project": project_name(options["project"], "project"), "entity": options["entity"]}
         if not given.names:
             given.only(EVERY)
             result = publish.publish_workspace(**where, runs_dir=options["runs_dir"], out=out)

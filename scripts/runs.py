@@ -5,7 +5,7 @@ python scripts/runs.py embed=conv,linear status=done 'test/acc>0.9'   those; com
 python scripts/runs.py columns=embed,patch,test/acc sort=-test/acc    these columns, best first
 python scripts/runs.py study=position scale=cpu                       the runs of a study
 python scripts/runs.py out=runs.csv                                   every column into a file; or out=runs.parquet
-python scripts/runs.py status=failed delete=true                      remove them from the disk
+python scripts/runs.py status=failed delete=true                      remove them, and their folders of W&B
 """
 
 import sys

@@ -6,7 +6,7 @@ python scripts/wandb_sweep.py method=bayes --create embed=conv,linear 'optim.lr=
 
 method    grid, random or bayes
 metric    of the last row; the search maximises it
-project   of W&B
+project   of W&B; else WANDB_PROJECT, else patchbench
 --create  create the sweep on W&B, which needs a login; else this prints the sweep as YAML
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from patchbench.config.arguments import errors_in_one_line, read
 
-KNOWN = {"method": "grid", "metric": "val/acc_best", "project": "patchbench"}
+KNOWN = {"method": "grid", "metric": "val/acc_best", "project": None}
 MULTIRUN = ("-m", "--multirun")  # ignored, so that the arguments of train.py can be copied
 
 
@@ -34,15 +34,20 @@ def make(arguments: list[str], options: dict[str, Any], create: bool) -> None:
 
     from patchbench.config.errors import Refused
     from patchbench.sweep.wandb_sweep import wandb_sweep
+    from patchbench.track.wandb_check import project_name
 
-    sweep = wandb_sweep(arguments, method=options["method"], metric=options["metric"], project=options["project"])
+    try:
+        project = project_name(options["project"], "project")
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    sweep = wandb_sweep(arguments, method=options["method"], metric=options["metric"], project=project)
     if not create:
         yaml.safe_dump(sweep, sys.stdout, sort_keys=False)
         return
     import wandb
 
     try:
-        path = f"{options['project']}/{wandb.sweep(sweep)}"
+        path = f"{project}/{wandb.sweep(sweep)}"
     except wandb.errors.Error as error:
         raise Refused(f"--create: W&B has not taken the sweep ({error}): `wandb login` first") from error
     print(f"on every machine that takes part, in this folder: wandb agent {path}")

@@ -425,7 +425,7 @@ def test_classes_whose_names_are_no_text_have_their_predictions(tmp_path, micro)
             folder.mkdir(parents=True)
             for i in range(8):
                 Image.fromarray(np.full((16, 16, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
-    data = ["data=imagefolder", f"data.root={tmp_path / 'data'}", "data.val_size=4"]
+    data = ["data=imagefolder", f"data.root={tmp_path / 'data'}", "data.val_size=4", "batch_size=4"]
     run(tmp_path / "run", *micro, *data, "logger.tables=true")
     kept = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert set(kept["label"]) == {r"\udcb9\udcb7", "è"}

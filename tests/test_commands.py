@@ -58,8 +58,11 @@ def test_evaluation_from_the_checkpoint_alone(command, micro, tmp_path):
 def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path):
     sweep = ["-m", *micro, "embed=conv,linear", "patch=4,8", "pos=none,learned", "epochs=1", "trainer=cpu"]
     sweep.append("logger.tables=true")  # with pictures: each cell keeps them in a folder of its own
-    done = command("train.py", *sweep)
+    done = command("train.py", *sweep, WANDB_RUN_ID="one")
     assert done.returncode == 0, done.stderr
+    assert "WANDB_RUN_ID=one is left out" in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("W&B: offline; ")
+    assert "`wandb sync runs/wandb/offline-run-*`" in done.stdout
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
     cells = {(r["factors"]["embed"], r["factors"]["patch"], r["factors"]["pos"]) for r in records}
     assert len(records) == len(cells) == 8
@@ -68,6 +71,7 @@ def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path)
     groups = {wandb_file(path.parent)["run_group"] for path in files[:2]}
     assert len(groups) == 1
     assert groups.pop().startswith("sweep-")
+    assert len({path.read_text() for path in tmp_path.rglob("wandb_run_id.txt")}) == 8
     assert "8 cells: 8 done before" in command("train.py", *sweep).stdout
 
 
@@ -90,8 +94,8 @@ def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micr
     assert two.stdout.count("images at a time") == 1, "only rank 0 speaks"
     names = [{path.name for path in (tmp_path / name).rglob("*") if path.is_file()} for name in ("one", "two")]
     assert names[0] == names[1]
-    [last] = (tmp_path / "two").rglob("last.ckpt")
-    assert torch.load(last, weights_only=True)["global_step"] == 1257 // 32
+    [best] = (tmp_path / "two").rglob("best.ckpt")
+    assert torch.load(best, weights_only=True)["global_step"] == 1257 // 32
 
 
 @pytest.mark.parametrize(

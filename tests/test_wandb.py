@@ -3,18 +3,31 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from support import MICRO, ROOT, record, wandb_file
+import torch
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from support import MICRO, ROOT, command_in, configure, record, wandb_file
 from wandb_server import Server
 
+from patchbench.commands.build import check_options
+from patchbench.runs import records
+from patchbench.runs.browse import delete
+from patchbench.runs.wandb_files import run_id, sync_line
+from patchbench.track.predictions import confusion, predictions
 from patchbench.track.redact import redact
+from patchbench.track.wandb_run import wandb_run
 
 
 @pytest.fixture
@@ -33,7 +46,7 @@ def sync(folder: Path, server: Server, *said: str) -> None:
     """Do what the last lines of training say."""
     found = [re.search(r"`wandb (sync [^`]+)`", each) for each in said]
     runs = sorted(str(path.relative_to(folder)) for path in folder.glob("runs/wandb/offline-run-*"))
-    line = [sys.executable, "-m", "wandb", *(found[0][1].split() if found and found[0] else ["sync", *runs])]
+    line = [sys.executable, "-m", "wandb", *(shlex.split(found[0][1]) if found and found[0] else ["sync", *runs])]
     done = subprocess.run(line, cwd=folder, env=environment(folder, **server.env), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -158,7 +171,8 @@ def test_where_the_server_cannot_be_reached_a_run_is_kept_offline(command, serve
     server.reachable = False
     done = command("train.py", *MICRO, "epochs=1", **server.env)
     assert done.returncode == 0, done.stderr
-    assert "no answer from the server" in done.stderr
+    assert "W&B: the run could not be started online" in done.stderr
+    assert "logging offline" in done.stderr
     [kept] = tmp_path.glob("runs/wandb/offline-run-*")
     assert wandb_file(kept)["summary"]["test/acc"] == record(tmp_path)["result"]["test/acc"]
 
@@ -212,3 +226,264 @@ def test_paths_below_home_and_secrets_are_not_told(monkeypatch, tmp_path):
         "num_prefix_tokens": 1,
         "~": 2,
     }
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A working directory of its own, where nobody is logged in; W&B reads its environment anew."""
+    for name in os.environ:
+        if name.startswith("WANDB_"):
+            monkeypatch.delenv(name)
+    for name, path in {"HOME": tmp_path / "home", "NETRC": tmp_path / "home" / "netrc"}.items():
+        monkeypatch.setenv(name, str(path))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    wandb.teardown()
+    yield here
+    wandb.teardown()
+
+
+def logging(out_dir: Path, **more: Any) -> AbstractContextManager[WandbLogger]:
+    """A run of W&B without a training."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    given = {"runs_dir": out_dir.parent, "resume": False, "in_sweep": False, "mode": "auto", "finish_s": 20.0}
+    given |= {"project": None, "entity": None, "group": None, "tags": [], "notes": None, "table_rows": 2}
+    return wandb_run(out_dir=out_dir, **given | {"name": "a run", "levels": ["seed=0"], "config": {}} | more)
+
+
+PREDICTED = predictions(*map(torch.tensor, ([0, 1], [1, 0], [1, 1], [0.9, 0.6], [0.9, 0.4])), ["a", "b\\xb9"])
+
+
+@pytest.mark.parametrize("wandb_dir", [None, "../elsewhere/wandb dir"])
+@pytest.mark.parametrize("runs_dir", ["runs", "../outside/runs", "{tmp}/far off/runs"])
+@pytest.mark.parametrize("online", [False, True])
+def test_wherever_runs_lie_artifacts_and_later_rows_arrive(
+    server, here, tmp_path, monkeypatch, capsys, runs_dir, wandb_dir, online
+):
+    if online:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+    if wandb_dir:
+        monkeypatch.setenv("WANDB_DIR", wandb_dir)
+    out_dir = Path(runs_dir.format(tmp=tmp_path)) / "run"
+    out_dir.mkdir(parents=True)
+    torch.save({"state_dict": {"weight": torch.zeros(1000)}}, out_dir / "best.ckpt")
+    with logging(out_dir) as logger:
+        logger.log_metrics({"before": 1.0}, 1)
+        logger.log_predictions(PREDICTED, confusion(PREDICTED), lambda n: torch.zeros(len(n), 3, 4, 4).byte())
+        logger.log_checkpoint(out_dir / "best.ckpt", out_dir.name, {"test/acc": 0.5})
+        logger.log_metrics({"after": 2.0}, 2)
+    said = capsys.readouterr().err
+    assert "could not" not in said
+    if not online:
+        assert said.count("wandb sync ") == 1
+        sync(here, server, said)
+    [(name, run)] = server.runs.items()
+    assert (run["summary"]["before"], run["summary"]["after"], run["exit_code"]) == (1.0, 2.0, 0)
+    kinds = [made["artifactTypeName"] for made in server.artefacts.values()]
+    assert sorted(kinds) == ["model", "run_table", "run_table"]
+    [model] = [made for made in server.artefacts.values() if made["artifactTypeName"] == "model"]
+    assert len(model["files"]["best.ckpt"]) > 4000
+    place = Path(wandb_dir or out_dir.parent) / "wandb"
+    [folder] = place.glob("*run-*")
+    assert folder.name.endswith(name)
+    assert not online or not list(place.glob("staging/*")), "what is uploaded is not kept twice"
+    if runs_dir == "runs" and not wandb_dir:
+        assert str(tmp_path).encode() not in b"".join(server.bodies)
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+def test_what_cannot_be_uploaded_costs_neither_the_run_nor_later_rows(here, capsys, monkeypatch):
+    with logging(Path("runs/run")) as logger:
+        logger.log_metrics({"before": 1.0}, 1)
+        logger.log_checkpoint(Path("nowhere/best.ckpt"), "a", {})
+        logger.log_predictions(PREDICTED, confusion(PREDICTED), lambda n: torch.zeros(0, 3, 4, 4).byte())
+        logger.log_pictures({"analysis/kernels": Path("nowhere.png")}, 1)
+        logger.log_metrics({"after": 2.0}, 2)
+    said = capsys.readouterr().err
+    for what in ("best.ckpt", "the tables of predictions", "analysis/kernels"):
+        assert f"W&B: {what} could not be uploaded (" in said
+    assert "its process has ended" not in said
+    assert wandb_file(here)["summary"]["after"] == 2.0
+
+
+ENDING = """
+import sys, time
+from pathlib import Path
+import psutil
+sys.path.insert(0, sys.argv[1])
+from test_wandb import logging
+
+with logging(Path("runs/run")) as logger:
+    logger.log_metrics({"before": 1.0}, 1)
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+        child.wait(10)
+    for step in range(2, 200):
+        logger.log_metrics({"after": 2.0}, step)
+        time.sleep(0.01)
+with logging(Path("runs/next")) as logger:  # in the same process, as in a sweep of Hydra's own launcher
+    logger.log_metrics({"next": 3.0}, 1)
+"""
+
+
+def test_if_the_process_of_wandb_ends_it_is_said_once_and_runs_go_on(tmp_path):
+    line = [sys.executable, "-c", ENDING, str(Path(__file__).parent)]
+    done = subprocess.run(line, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("its process has ended") == 1
+    [after] = tmp_path.glob(f"runs/wandb/offline-run-*-{run_id(tmp_path / 'runs' / 'next')}")
+    assert wandb_file(after)["summary"]["next"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ({"UpsertBucket": (404, "entity nobody not found")}, "entity nobody not found"),
+        ({"UpsertBucket": (403, "permission denied")}, "permission denied"),
+        ({"UpsertBucket": (401, "user is not logged in")}, "not logged in"),
+    ],
+)
+def test_a_run_that_the_server_refuses_is_logged_offline(server, here, monkeypatch, capsys, refused, said):
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    server.refused = refused
+    with logging(Path("runs/run"), entity="nobody") as logger:
+        logger.log_metrics({"a": 1.0}, 1)
+    lines = capsys.readouterr().err
+    assert said in lines.splitlines()[0]
+    assert "logging offline" in lines.splitlines()[0]
+    [kept] = here.glob("runs/wandb/offline-run-*")
+    assert wandb_file(kept)["summary"]["a"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("logger.wandb.project=a/b", "logger.wandb.project=a/b .*use logger.wandb.entity=a logger.wandb.project=b"),
+        ("logger.wandb.project=a:b", "logger.wandb.project=a:b .*letters"),
+        ("logger.wandb.project=1.5", "logger.wandb.project=1.5 .*null"),
+        ("logger.wandb.project=''", "logger.wandb.project= .*null"),
+        ("logger.wandb.entity=a/b", "logger.wandb.entity=a/b .*letters"),
+        ("logger.wandb.mode=on", "logger.wandb.mode=on .*offline"),
+        ("logger.wandb.mode=online", "nobody is logged in.*wandb login.*mode=offline"),
+        (f"logger.wandb.tags=[{'a' * 65}]", "logger.wandb.tags: .*65 characters.*64"),
+        ("logger.wandb.notes=[a]", "logger.wandb.notes=.*null"),
+        ("logger.wandb.finish_s=-1", "logger.wandb.finish_s=-1"),
+        ("logger.wandb.table_rows=-1", "logger.wandb.table_rows=-1"),
+        ("WANDB_API_KEY=abc", "WANDB_API_KEY .*40.*wandb login.*logger=csv"),
+        ("WANDB_PROJECT=a/b", "WANDB_PROJECT=a/b .*unset WANDB_PROJECT"),
+        ("WANDB_MODE=never", "WANDB_MODE=never .*unset WANDB_MODE"),
+        ("WANDB_BASE_URL=here", "WANDB_BASE_URL=here .*URL"),
+        ("WANDB_RUN_ID=", "WANDB_RUN_ID= .*empty"),
+        ("WANDB_TAGS=a,,b", "WANDB_TAGS=a,,b .*empty"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_before_training_with_the_cure(here, monkeypatch, given, said):
+    if given.startswith("WANDB_"):
+        monkeypatch.setenv(*given.split("=", 1))
+        given = "seed=0"
+    with pytest.raises(ValueError, match=f"^.*{said}") as refused:
+        check_options(configure(given))
+    assert "\n" not in str(refused.value)
+    assert "abc" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        ({}, {}, "patchbench"),
+        ({}, {"WANDB_PROJECT": "theirs"}, "theirs"),
+        ({"project": "mine"}, {"WANDB_PROJECT": "theirs"}, "mine"),
+        ({"project": 2024}, {}, "2024"),
+    ],
+)
+def test_the_command_line_comes_before_the_environment_and_that_before_the_default(
+    here, monkeypatch, given, environment, expected
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WANDB_TAGS", "theirs")
+    monkeypatch.setenv("WANDB_NAME", "called")
+    with logging(Path("runs/run"), tags=["mine", 7], notes="why", **given) as logger:
+        logger.log_metrics({"a": 1.0}, 1)
+    kept = wandb_file(here)
+    assert kept["project"] == expected
+    assert set(kept["tags"]) == {"seed=0", "mine", "7", "theirs"}
+    assert (kept["notes"], kept["display_name"]) == ("why", "called")
+
+
+def test_disabled_by_the_old_variable_it_says_so(here, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    with logging(Path("runs/run")) as logger:
+        logger.log_metrics({"a": 1.0}, 1)
+    assert capsys.readouterr().err == "W&B: off, as WANDB_DISABLED says\n"
+    assert not list(here.rglob("*wandb*"))
+
+
+def test_an_id_of_the_environment_is_for_one_run_alone(here, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+
+    def id_of(out_dir: Path, **more: Any) -> tuple[str, bool]:
+        with logging(out_dir, mode="offline", **more):
+            pass
+        return run_id(out_dir) or "", "WANDB_RUN_ID=given is left out" in capsys.readouterr().err
+
+    assert id_of(Path("runs/one")) == ("given", False)
+    assert id_of(Path("runs/one"), resume=True) == ("given", False)
+    own, said = id_of(Path("runs/two"))
+    assert own != "given"
+    assert said
+    swept, said = id_of(Path("runs/three"), in_sweep=True)
+    assert len({"given", own, swept}) == 3
+    assert said
+    monkeypatch.setenv("WANDB_RESUME", "must")  # of the run that is not meant
+    assert id_of(Path("runs/two"), resume=True) == (own, True)
+
+
+def test_all_stretches_of_a_run_are_named_and_go_with_the_run_when_it_is_deleted(here, capsys):
+    out_dir = Path("runs/a run_00000000")
+    for stretch in range(2):
+        with logging(out_dir, resume=stretch > 0) as logger:
+            logger.log_metrics({"a": float(stretch)}, stretch)
+        time.sleep(1.1)  # the folder is called by the second
+    torch.save({}, out_dir / "best.ckpt")
+    other = Path("runs/b_11111111")
+    with logging(other) as logger:
+        logger.log_checkpoint(out_dir / "best.ckpt", "b", {})
+    own = run_id(out_dir)
+    lines = capsys.readouterr().err.splitlines()
+    assert f"`wandb sync runs/wandb/offline-run-*-{own}`" in lines[1]
+    assert sync_line(Path("runs/wandb"), [own, run_id(other)]) == "wandb sync runs/wandb/offline-run-*"
+    staged = list(Path("runs/wandb/staging").rglob("tmp*"))
+    assert len(staged) == 1
+    assert delete(records.load(Path("runs")).query("identity == '00000000'"), Path("runs")) == []
+    assert [path.name.endswith(run_id(other)) for path in Path("runs/wandb").glob("*run-*-*")] == [True]
+    assert not out_dir.exists()
+    assert staged[0].exists()
+    delete(records.load(Path("runs")), Path("runs"))
+    assert not list(Path("runs/wandb").glob("*run-*-*"))
+    assert not staged[0].exists()
+
+
+def test_runs_of_one_process_have_their_tables_and_ids_though_they_lie_elsewhere(command, tmp_path):
+    """Hydra's own launcher runs all cells of a sweep in one process."""
+    sweep = ["-m", "hydra/launcher=basic", "seed=0,1", "epochs=1", "logger.tables=true", "logger.checkpoints=true"]
+    here, far = tmp_path / "here", tmp_path / "far"
+    here.mkdir()
+    home = {"HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "home" / "netrc")}
+    done = command_in(here, "train.py", *sweep, *MICRO, f"runs_dir={far}", WANDB_RUN_ID="one", **home)
+    assert done.returncode == 0, done.stderr
+    assert "could not" not in done.stderr
+    assert done.stderr.count("WANDB_RUN_ID=one is left out") == 2
+    assert "../" not in done.stdout
+    assert f"{far}/micro_conv-4" in done.stdout
+    folders = sorted(far.glob("wandb/offline-run-*"))
+    assert len({folder.name.rpartition("-")[2] for folder in folders} - {"one"}) == 2
+    for folder in folders:
+        kept = wandb_file(folder)
+        assert "test/acc" in kept["summary"]
+        assert kept["exit_code"] == 0
+        assert len(list(folder.glob("files/media/table/test/*.table.json"))) == 2
+    assert len(list(far.glob("*/predictions.csv"))) == 2

@@ -1,7 +1,8 @@
 """A server on loopback that speaks what runs, agents, `wandb sync` and dashboards need of the protocol of W&B 0.31.
 
 It hands out grids to agents, and keeps runs, artefacts and saved views. A request that it does not know is kept in
-`unknown`. It can fall silent: `reachable`, and `cut_after`, the request after which it does.
+`unknown`. It can fall silent: `reachable`, and `cut_after`, the request after which it does. It refuses some requests:
+`refused`, the status and the message by request.
 """
 
 import base64
@@ -28,6 +29,7 @@ class Server:
         self.views: dict[str, dict[str, Any]] = {}
         self.bodies: list[bytes] = []  # all that was ever sent here
         self.reachable, self.cut_after = True, ""
+        self.refused: dict[str, tuple[int, str]] = {}
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"server_state": self}))
         self.http.daemon_threads = True
         self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that leave are normal
@@ -186,11 +188,16 @@ class Handler(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         self.server_state.bodies.append(body)
         said: dict[str, Any] = {}
+        status = 200
         if path == "/graphql":
             asked = json.loads(body)
             found = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
             operation = asked.get("operationName") or (found[1] if found else asked["query"])
-            said = {"data": self.server_state.answer(operation, asked.get("variables") or {})}
+            if operation in self.server_state.refused:
+                status, message = self.server_state.refused[operation]
+                said = {"errors": [{"message": message, "path": [operation]}]}
+            else:
+                said = {"data": self.server_state.answer(operation, asked.get("variables") or {})}
             if operation == self.server_state.cut_after:
                 self.server_state.reachable = False
         elif path.endswith("/file_stream"):
@@ -200,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
         elif found := re.fullmatch(r"/artefact/([^/]+)/(.+)", path):
             self.server_state.artefacts[found[1]]["files"][found[2]] = body
         data = json.dumps(said).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

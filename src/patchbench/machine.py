@@ -1,4 +1,4 @@
-"""The machine as this process may use it: cores, files that are written whole or not at all, a pipe that is closed."""
+"""The machine as this process may use it: cores, paths, files written whole or not at all, a pipe that is closed."""
 
 import os
 import sys
@@ -58,3 +58,9 @@ def ending_with_its_reader() -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
             raise SystemExit(141) from None
         raise  # of another pipe
+
+
+def near(path: Path) -> Path:
+    """A path as a person writes it here: relative below the working directory, absolute elsewhere."""
+    path, here = Path(os.path.abspath(path)), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -15,11 +15,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchbench.checks import one_of, positive, qualified, share
-from patchbench.config.identity import reads
+from patchbench.config.identity import plain, reads
 from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.track.device import free_memory
+from patchbench.track.wandb_check import check_wandb
 from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import LEFT
 from patchbench.train.task import Classify
@@ -38,6 +39,9 @@ def check_options(cfg: DictConfig) -> None:
         raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
     if cfg.logger.checkpoints and not cfg.logger.wandb:
         raise ValueError("logger.checkpoints=true keeps checkpoints in W&B: use logger=wandb with it")
+    if cfg.logger.wandb:
+        asked = ("project", "entity", "mode", "tags", "notes", "finish_s", "table_rows")
+        check_wandb(**{knob: plain(cfg.logger.wandb[knob]) for knob in asked})
     one_of("keep_checkpoints", cfg.keep_checkpoints, tuple(LEFT))
     check_workers(cfg.workers)
     if not 0 <= cfg.resident <= 1:

@@ -16,8 +16,8 @@ from patchbench.config.origin import ELSEWHERE, another_run, changes, difference
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
 from patchbench.runs.record import read_record
+from patchbench.runs.wandb_files import ID_FILE
 from patchbench.track.terminal import print_result, say
-from patchbench.track.wandb_run import ID_FILE
 from patchbench.train.checkpoint import LEFT, read_checkpoint
 
 FILES = (

@@ -7,10 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 
 from patchbench.commands.draft import Draft
 from patchbench.config.errors import refusing
+from patchbench.config.names import sweep_name
 from patchbench.data.batches import Batches
 from patchbench.data.pictures import BadImage
 from patchbench.evaluate.robustness import predict
@@ -31,11 +32,12 @@ def start_loggers(
     if cfg.logger.wandb:
         run = instantiate(cfg.logger.wandb)(
             name=origin["name"],
-            tags=[f"{factor}={level}" for factor, level in origin["factors"].items() if level is not None],
+            levels=[f"{factor}={level}" for factor, level in origin["factors"].items() if level is not None],
             config=flat_config(origin, costs),
             out_dir=out_dir,
             runs_dir=Path(cfg.runs_dir),
             resume=resume,
+            in_sweep=sweep_name() is not None,
         )
         loggers.append(stack.enter_context(run))
     return loggers
@@ -82,7 +84,7 @@ def log_analysis(
         result = analysis(draft, trainer, task, data, out_dir / "best.ckpt", out_dir)
     meter.write(trainer, result.numbers)
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            for name, path in result.pictures.items():
-                logger.log_image(f"analysis/{name}", [str(path)], step=trainer.global_step)
+        if isinstance(logger, RunLogger):
+            pictures = {f"analysis/{name}": path for name, path in result.pictures.items()}
+            logger.log_pictures(pictures, trainer.global_step)
     return result.numbers

@@ -13,7 +13,7 @@ from patchbench.pages.wandb import publish
 from patchbench.pages.wandb.figures import log_figures
 from patchbench.pages.wandb.report import report
 from patchbench.pages.wandb.workspace import workspace
-from patchbench.track.wandb_run import ID_FILE
+from patchbench.runs.wandb_files import ID_FILE
 
 MEDIA = re.compile(r"(analysis/.+)_\d+_[0-9a-f]+\.\w+$")  # <key>_<step>_<hash>.<format>, below files/media/<kind>/
 

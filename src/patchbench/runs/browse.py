@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from patchbench.checks import nearest
+from patchbench.runs import wandb_files
 from patchbench.runs.lock import is_held
 from patchbench.runs.metrics import FACTORS, main_figures, metric
 
@@ -115,11 +116,12 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def delete(frame: pd.DataFrame, runs_dir: Path) -> list[str]:
-    """Remove the folders of these runs; return the names of the runs that are being trained, which stay."""
+    """Remove these runs with their folders of W&B; return the names of the runs that are being trained, which stay."""
     busy = []
     for name in frame["run"]:
         if is_held(runs_dir / name):
             busy.append(name)
         else:
+            wandb_files.delete(runs_dir / name, wandb_files.wandb_dir(runs_dir))
             shutil.rmtree(runs_dir / name)
     return busy

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,7 @@ from patchbench.config.names import SWEEP, name_sweep, sweep_name
 from patchbench.config.origin import another_run, changes
 from patchbench.config.unread import remarks_on_sweep
 from patchbench.machine import cores
+from patchbench.runs import wandb_files
 from patchbench.runs.record import read_record
 from patchbench.sweep.cell import Cell, Composed, Facts
 from patchbench.sweep.estimate import Estimate
@@ -36,6 +38,8 @@ OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep",
 def environment_of_cells() -> Iterator[None]:
     """Prepare the environment that warm processes, and so the cells, inherit."""
     os.environ[SWEEP] = sweep_name() or name_sweep()  # group of the runs in W&B
+    if "WANDB_SWEEP_ID" not in os.environ and (exported := os.environ.pop("WANDB_RUN_ID", None)):
+        print(f"W&B: WANDB_RUN_ID={exported} is left out: each run of a sweep has an id of its own", file=sys.stderr)
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
     raising = os.environ.pop("HYDRA_FULL_ERROR", None)  # set by `one_line_errors` for this process
@@ -124,11 +128,23 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
                 view.ended(cell)
         received = pool.run([cell for cell in cells if cell.state == "waiting"], ended)
     show_end(cells)
+    show_unsynced(cells)
     if other := sum(cell.state == "skipped" and cell.other_code for cell in cells):
         print(f"{other} of the cells that were done before are of other code than today; rerun=true trains them again")
     if received:
         raise SystemExit(128 + received)
     return [result(cell.same_as or cell) for cell in cells]
+
+
+def show_unsynced(cells: Sequence[Cell]) -> None:
+    """Print the command that uploads what the cells of this sweep have logged offline."""
+    places: dict[Path, list[str]] = {}
+    for cell in cells:
+        if cell.composed and cell.attempts and (run_id := wandb_files.run_id(cell.folder)):
+            places.setdefault(wandb_files.wandb_dir(Path(cell.composed.cfg.runs_dir)), []).append(run_id)
+    for place, run_ids in places.items():
+        if line := wandb_files.sync_line(place, run_ids):
+            print(f"W&B: offline; `wandb login`, then `{line}`, uploads the runs")
 
 
 def result(cell: Cell) -> Result:

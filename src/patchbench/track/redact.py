@@ -27,6 +27,7 @@ def redact(value: Any) -> Any:
             return value
         if SECRET_NAME.search(key):
             return "***"
+        value = value.encode("utf-8", "backslashreplace").decode()  # names of files need not be text, uploads do
         for secret in secrets:
             value = value.replace(secret, "***")
         value = re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", value)

@@ -1,11 +1,15 @@
-"""One W&B run per training: with or without a login, offline, resumed, or in an agent of a sweep."""
+"""One W&B run per training: with or without a login, offline, resumed, or in an agent of a sweep.
+
+Nothing of W&B ends a training: what it does not take is said in a line, and stays in the directory of the run.
+"""
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,24 +21,32 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from patchbench.machine import whole_file
+from patchbench.machine import near, whole_file
 from patchbench.runs.metrics import summaries
+from patchbench.runs.wandb_files import ID_FILE, holder, run_id, staging, sync_line, wandb_dir
 from patchbench.track.redact import redact
+from patchbench.track.wandb_check import LONGEST, own_tags, project_name, reason, resolve_mode, text
 
-ID_FILE = "wandb_run_id.txt"
 STEP = "trainer/global_step"
 PAIRS = 10_000  # most rows that W&B draws of a confusion matrix
-TAG = 64  # most characters that W&B takes for a tag
 
 
 class RunLogger(WandbLogger):
-    """Lightning's logger, except that training continues if the process of W&B ends: SLURM sends SIGTERM to it too."""
+    """Lightning's logger, except that training continues where an upload fails, and where the process of W&B ends:
+    SLURM sends SIGTERM to it too.
+    """
 
     lost = False
     table_rows = 0
+    said: frozenset[str] = frozenset()
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        self.send(partial(super().log_metrics, metrics, step))
+        self.send("a row", partial(super().log_metrics, metrics, step))
+
+    def log_pictures(self, pictures: Mapping[str, Path], step: int) -> None:
+        """Log pictures from files, by the names of their panels."""
+        for name, path in pictures.items():
+            self.send(name, partial(self.log_image, name, [str(path)], step=step))
 
     def log_predictions(
         self, predicted: pd.DataFrame, confused: pd.DataFrame, read: Callable[[list[int]], UInt8[Tensor, "b c H W"]]
@@ -45,62 +57,78 @@ class RunLogger(WandbLogger):
         """
         if self.experiment.disabled:
             return
-        import wandb
 
-        predicted = predicted.head(self.table_rows)
-        images = read(predicted["image"].tolist()).permute(0, 2, 3, 1).numpy()
-        shown = [image[..., :3] if image.shape[-1] > 2 else image[..., 0] for image in images]
-        rows = predicted.assign(picture=[wandb.Image(image) for image in shown])
-        most = confused.sort_values("count", ascending=False, kind="stable").head(PAIRS)
-        names = {"label": "Actual", "predicted": "Predicted", "count": "nPredictions"}  # the names in the chart of W&B
-        tables = {
-            "test/predictions": wandb.Table(dataframe=rows[["picture", *predicted.columns]]),
-            "test/confusion": wandb.Table(dataframe=most.rename(columns=names)),
-        }
-        self.send(lambda: self.experiment.log(tables))
+        def upload() -> None:
+            import wandb
+
+            first = predicted.head(self.table_rows)
+            images = read(first["image"].tolist()).permute(0, 2, 3, 1).numpy()
+            shown = [image[..., :3] if image.shape[-1] > 2 else image[..., 0] for image in images]
+            rows = first.assign(picture=[wandb.Image(image) for image in shown])
+            most = confused.sort_values("count", ascending=False, kind="stable").head(PAIRS)
+            names = {"label": "Actual", "predicted": "Predicted", "count": "nPredictions"}  # as in the chart of W&B
+            tables = {
+                "test/predictions": wandb.Table(dataframe=rows[["picture", *first.columns]]),
+                "test/confusion": wandb.Table(dataframe=most.rename(columns=names)),
+            }
+            self.experiment.log(tables)
+
+        self.send("the tables of predictions", upload)
 
     def log_checkpoint(self, path: Path, name: str, about: dict[str, Any]) -> None:
         """Log a checkpoint as an artifact of type model, without the paths of this machine."""
         if self.experiment.disabled:
             return
-        import wandb
 
-        artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=redact(about))
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / path.name
-            torch.save(redact(torch.load(path, map_location="cpu", weights_only=True)), copy)
-            artifact.add_file(str(copy))
-        self.send(lambda: self.experiment.log_artifact(artifact, aliases=[path.stem]))
+        def upload() -> None:
+            import wandb
 
-    def send(self, upload: Callable[[], object]) -> None:
-        """Upload, and go on without W&B if that fails."""
-        import wandb
+            artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=redact(about))
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / path.name
+                torch.save(redact(torch.load(path, map_location="cpu", weights_only=True)), copy)
+                artifact.add_file(str(copy), skip_cache=True)  # no further copy below ~/.cache
+            self.experiment.log_artifact(artifact, aliases=[path.stem])
 
+        self.send(path.name, upload)
+
+    def send(self, what: str, upload: Callable[[], object]) -> None:
+        """Upload, and go on without what W&B does not take; without W&B where its process has ended."""
         if self.lost:
             return
+        from wandb.sdk.mailbox import MailboxClosedError
+
         try:
             upload()
-        except wandb.errors.Error as error:  # an artifact needs an answer of the server
-            reason = str(error).splitlines()[0]
-            print(f"W&B: upload failed ({reason}); the files are in the run directory", file=sys.stderr)
-        except OSError as error:
+        except (ConnectionError, MailboxClosedError) as error:
             self.lost = True
-            print(f"W&B: its process has ended ({error}); further rows are only in metrics.csv", file=sys.stderr)
+            self.say(f"its process has ended ({reason(error)}): further rows are only in metrics.csv")
+        except Exception as error:  # of the server, of the disk, of the image library, of W&B itself
+            self.say(f"{what} could not be uploaded ({reason(error)}); the files are in the run directory")
+
+    def say(self, line: str) -> None:
+        """Print a line once."""
+        if line not in self.said:
+            self.said |= {line}
+            print(f"W&B: {line}", file=sys.stderr)
 
 
 @contextmanager
 def wandb_run(
     *,
-    project: str,
-    entity: str | None,
+    project: str | int | None,
+    entity: str | int | None,
     mode: str,
-    group: str | None,
+    group: str | int | None,
     name: str,
-    tags: list[str],
+    tags: Any,
+    levels: list[str],
+    notes: str | int | None,
     config: dict,
     out_dir: Path,
     runs_dir: Path,
     resume: bool,
+    in_sweep: bool,
     finish_s: float,
     table_rows: int,
 ) -> Iterator[WandbLogger]:
@@ -108,27 +136,64 @@ def wandb_run(
 
     mode: auto follows WANDB_MODE and the settings of W&B; without them it is online with credentials and offline
     without. There is never a prompt. Offline runs lie in runs_dir/wandb, so that one `wandb sync` uploads all of them.
+    tags: the user's, beside `levels`, the tags that every run has. in_sweep: a name and an id of a run that stand in
+    the environment are not for this run.
     The id of the run is stored in out_dir, and a resumed training continues the same run.
     finish_s: seconds to wait at the end for a server that does not answer; `wandb sync` uploads the rest later.
-    ValueError for another mode.
+    ValueError for options that `check_wandb` refuses.
     """
-    if mode not in ("auto", "online", "offline", "disabled"):
-        raise ValueError(f"logger.wandb.mode={mode} is unknown: use auto, online, offline or disabled")
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
-        yield WandbLogger(project=project, save_dir=str(out_dir))  # on other ranks Lightning's logger does nothing
+        yield WandbLogger(project=project_name(project), save_dir=str(out_dir))  # on other ranks it does nothing
         return
+    resolved = resolve_mode(mode)
+    if resolved == "disabled" and mode == "auto" and not os.environ.get("WANDB_MODE"):
+        print("W&B: off, as WANDB_DISABLED says", file=sys.stderr)
+    options: dict[str, Any] = {
+        "name": (None if in_sweep else os.environ.get("WANDB_NAME")) or name,
+        "group": text("logger.wandb.group", group),
+        "tags": [tag[:LONGEST] for tag in levels] + own_tags(tags),
+        "notes": text("logger.wandb.notes", notes),
+        "config": config,
+    }
+    options = redact(options) | {"job_type": "train", "reinit": "finish_previous"}
+    if "WANDB_SWEEP_ID" not in os.environ:  # an agent owns project, entity and id
+        options |= {"project": project_name(project), "entity": text("logger.wandb.entity", entity)}
+        options |= whose_id(out_dir, runs_dir, resume=resume, in_sweep=in_sweep)
+    run, resolved = start(options | {"dir": str(wandb_dir(runs_dir).parent)}, resolved, finish_s)
+    folder = Path(run.settings.wandb_dir)  # another one where that cannot be written
+    logger = RunLogger(project=project_name(project), save_dir=str(out_dir), experiment=run, log_model=False)
+    logger.table_rows = table_rows
+    logger.send("the definitions of its charts", partial(define_charts, run))
+    if resolved != "disabled":
+        with whole_file(out_dir / ID_FILE) as file:
+            file.write(run.id)
+    if resolved == "online":
+        print(f"W&B: {run.url}", file=sys.stderr)
+    code, unsent = 1, ""
+    try:
+        with files_of_artifacts_in(staging(folder, run.id)):
+            try:
+                yield logger
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+                raise
+            finally:
+                unsent = finish(run, code)
+    finally:
+        if resolved == "online" and not unsent:
+            shutil.rmtree(staging(folder, run.id), ignore_errors=True)
+        if resolved == "online" and unsent:
+            later = f"`wandb sync --no-skip-online {near(Path(run.settings.sync_dir))}`"
+            print(f"W&B: {unsent}; nothing is lost: {later} uploads the rest later", file=sys.stderr)
+        if line := sync_line(folder, [run.id]):
+            print(f"W&B: offline; `wandb login`, then `{line}`, uploads the run", file=sys.stderr)
+
+
+def start(options: dict[str, Any], mode: str, finish_s: float) -> tuple[Any, str]:
+    """Start the run, and return it with its mode: offline where the server does not take it, else disabled."""
     import wandb
 
-    resolved: Any = resolve_mode(mode)
-    id_file = out_dir / ID_FILE
-    run_id = id_file.read_text().strip() if resume and id_file.exists() else None
-    in_agent = "WANDB_SWEEP_ID" in os.environ  # the agent owns project, entity and id
-    options: dict = {"name": name, "group": group, "tags": [tag[:TAG] for tag in tags], "config": config}
-    options = redact(options) | {"job_type": "train", "reinit": "finish_previous"}
-    if not in_agent:
-        options |= {"project": project, "entity": entity, "id": run_id, "resume": "allow" if run_id else None}
-    options["dir"] = os.environ.get("WANDB_DIR") or str(runs_dir)
-    stage(Path(options["dir"]))
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -138,63 +203,87 @@ def wandb_run(
         disable_git=True,
         x_disable_meta=True,  # paths, host and arguments; the configuration describes the machine
     )
-    try:
-        run = wandb.init(**options, mode=resolved, settings=settings)
-    except wandb.errors.CommError as error:
-        print(f"W&B: no answer from the server ({str(error).splitlines()[0]}); logging offline", file=sys.stderr)
-        resolved = "offline"
-        run = wandb.init(**options, mode=resolved, settings=settings)
+    modes: list[Any] = list(dict.fromkeys([mode, "offline", "disabled"]))
+    for each, instead in zip(modes, [*modes[1:], None], strict=True):
+        try:
+            with suppress(OSError):
+                if each != "disabled":
+                    Path(options["dir"]).mkdir(parents=True, exist_ok=True)  # else W&B takes the temporary folder
+            return wandb.init(**options, mode=each, settings=settings), each
+        except Exception as error:
+            if instead is None:
+                raise
+            way = "logging offline" if instead == "offline" else "rows are only in metrics.csv"
+            print(f"W&B: the run could not be started {each} ({reason(error)}); {way}", file=sys.stderr)
+            forget_process()  # which takes the run for started
+    raise AssertionError
+
+
+def define_charts(run: Any) -> None:
+    """Draw every metric over the step, and summarise it by its rule."""
     run.define_metric(STEP, hidden=True)
     for name, rule in summaries().items():  # W&B takes the first rule that fits
         run.define_metric(name, step_metric=STEP, step_sync=True, summary=f"{rule},last")
     run.define_metric("*", step_metric=STEP, step_sync=True)
-    if resolved != "disabled":
-        with whole_file(id_file) as file:
-            file.write(run.id)
-    if resolved == "online":
-        print(f"W&B: {run.url}", file=sys.stderr)
-    code = 1
+
+
+def finish(run: Any, code: int) -> str:
+    """End the run; the reason why not all of it was sent, or nothing."""
     try:
-        logger = RunLogger(project=project, save_dir=str(out_dir), experiment=run, log_model=False)
-        logger.table_rows = table_rows
-        yield logger
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-        raise
-    finally:
-        unsent = ""
-        try:
-            run.finish(exit_code=code)
-        except TimeoutError:
-            unsent = "the server does not answer"
-        except OSError:  # as in RunLogger
-            unsent = "its process has ended"
-        folder = Path(run.settings.sync_dir)
-        shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-        if resolved == "offline":
-            print(f"W&B: offline; `wandb login`, then `wandb sync {shown}`, uploads the run", file=sys.stderr)
-        elif unsent:
-            later = f"`wandb sync --no-skip-online {shown}`"
-            print(f"W&B: {unsent}; nothing is lost: {later} uploads the rest later", file=sys.stderr)
+        run.finish(exit_code=code)
+    except TimeoutError:
+        return "the server does not answer"
+    except Exception:  # as in RunLogger
+        forget_process()  # else the next run of this process would speak to it
+        return "its process has ended"
+    return ""
 
 
-def stage(folder: Path) -> None:
-    """Let W&B store files of artifacts beside the runs until `wandb sync`, at a path without the user's directories.
-
-    W&B uploads this path too. It is relative to the working directory: of this process, and of the one that uploads.
-    """
-    if sys.platform == "linux":
-        os.environ.setdefault("WANDB_DATA_DIR", f"/proc/self/cwd/{os.path.relpath(folder)}/wandb/staging")
-
-
-def resolve_mode(mode: str) -> str:
-    """Decide what mode=auto is: online, offline or disabled."""
+def forget_process() -> None:
+    """Leave the process of W&B and the run that is on in it; the next run starts another."""
     import wandb
+    from wandb.sdk.lib.module import unset_globals
 
-    if mode != "auto":
-        return mode
-    settings = wandb.setup(wandb.Settings(silent=True)).settings  # WANDB_MODE, or `wandb offline`
-    if settings.mode != "online" or os.environ.get("WANDB_MODE"):
-        return settings.mode
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+    unset_globals()
+
+
+def whose_id(out_dir: Path, runs_dir: Path, *, resume: bool, in_sweep: bool) -> dict[str, Any]:
+    """The id of the run, and whether it may be there already.
+
+    A training that goes on keeps its id. WANDB_RUN_ID is for a run that is started by itself, and for one alone; where
+    it is heeded, WANDB_RESUME is W&B's matter.
+    """
+    from wandb.sdk.lib import runid
+
+    stored, given = run_id(out_dir) if resume else None, os.environ.get("WANDB_RUN_ID")
+    other = holder(given, runs_dir) if given else None
+    if stored is None and given and not in_sweep and other in (None, out_dir):
+        return {"id": given}
+    if given and given != stored:
+        why = f"it is that of {other}"
+        if stored or in_sweep:
+            why = f"this training goes on as {stored}" if stored else "each run of a sweep has an id of its own"
+        print(f"W&B: WANDB_RUN_ID={given} is left out: {why}", file=sys.stderr)
+    return {"id": stored or runid.generate_id(), "resume": "allow" if stored or "WANDB_RESUME" in os.environ else None}
+
+
+@contextmanager
+def files_of_artifacts_in(folder: Path) -> Iterator[None]:
+    """Let W&B store files of artifacts in `folder` until they are uploaded, unless the user has named another one.
+
+    W&B uploads this path too. Below the working directory it is written without the user's directories: relative to the
+    working directory of this process, and of the one that uploads. Elsewhere it is absolute, since W&B resolves `..` in
+    a path as text.
+    """
+    here = near(folder)
+    if "WANDB_DATA_DIR" in os.environ:
+        yield
+        return
+    anchored = sys.platform == "linux" and not here.is_absolute()
+    os.environ["WANDB_DATA_DIR"] = str(Path("/proc/self/cwd") / here if anchored else here)
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_DATA_DIR", None)

@@ -1,6 +1,5 @@
 """The figures of a report in W&B, whose reports show no pictures but the media of runs."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,15 @@ import wandb
 
 from patchbench.pages.wandb.publish import wandb_errors
 from patchbench.pages.wandb.report import FIGURES
-from patchbench.track.wandb_run import stage
+from patchbench.runs.wandb_files import staging, wandb_dir
+from patchbench.track.wandb_run import files_of_artifacts_in
 
 
 def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: str, root: Path) -> None:
     """Log every SVG of the folder to one run, the same each time. ConnectionError if W&B refuses them."""
     settings = wandb.Settings(silent=True, console="off", init_timeout=30, finish_timeout=120.0, disable_git=True)
     settings.x_disable_meta = True
-    where = os.environ.get("WANDB_DIR") or str(root)
-    stage(Path(where))
+    place = wandb_dir(root)
     options: Any = {
         "entity": entity,
         "project": project,
@@ -26,9 +25,13 @@ def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: s
         "name": name,
         "job_type": "report",
         "group": "reports",
-        "dir": where,
+        "dir": str(place.parent),
     }
-    with wandb_errors("has not taken the figures"), wandb.init(**options, mode="online", settings=settings) as run:
+    with (
+        wandb_errors("has not taken the figures"),
+        files_of_artifacts_in(staging(place, run_id)),
+        wandb.init(**options, mode="online", settings=settings) as run,
+    ):
         drawn = {FIGURES + path.stem: wandb.Html(page(path), inject=False) for path in sorted(folder.glob("*.svg"))}
         run.log(drawn)
 

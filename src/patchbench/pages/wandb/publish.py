@@ -1,6 +1,7 @@
 """Write the specification of a workspace or report to a file, and save it in W&B if a person is logged in."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import wandb_workspaces.workspaces as ws
 
 from patchbench.machine import whole_file
 from patchbench.track.redact import redact
-from patchbench.track.wandb_run import resolve_mode
+from patchbench.track.wandb_check import resolve_mode
 
 Made = ws.Workspace | wr.Report
 
@@ -22,7 +23,8 @@ def logged_in() -> bool:
 
 
 def entity_or_default(entity: str | None, online: bool) -> str:
-    """Return the entity that was given, else that of the login; empty without a login."""
+    """Return the entity that was given, here or by WANDB_ENTITY, else that of the login; empty without a login."""
+    entity = entity or os.environ.get("WANDB_ENTITY")
     if entity or not online:
         return entity or ""
     with wandb_errors("is not there"):
