@@ -342,7 +342,7 @@ def test_a_number_agrees_with_its_noun():
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 40)])
 def test_rows_and_columns_have_whole_numbers(shape):
-    fig = plots.figure(3)
+    fig = plots.figure(3.0)
     ax = fig.subplots()
     ax.imshow(torch.zeros(shape).numpy())
     plots.whole_numbers(ax)
