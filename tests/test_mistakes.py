@@ -1,16 +1,30 @@
 """Mistakes at the command line: each ends in one line that holds the option as it was typed, and the cure."""
 
+import contextlib
 import re
 import runpy
 import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from support import ROOT
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from support import CONF, ROOT, configure, train_in
+
+from patchbench.commands.build import build_source, check_options
+from patchbench.commands.draft import check_run
+from patchbench.commands.reopen import naming_data_root
+from patchbench.commands.values import check_values
+from patchbench.config.errors import Refused, refusing
+from patchbench.config.knobs import check_schemes, knobs
+from patchbench.config.names import command_line
+from patchbench.config.typed import arranged, refuse_added_options
 
 SMALL = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
 
@@ -179,3 +193,150 @@ def test_a_mistake_is_said_in_one_line_with_its_cure(typed, tmp_path, monkeypatc
     for words in MISTAKES[line]:
         assert words in error
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is left behind"
+
+
+@pytest.mark.parametrize("line", ["++optim.lr=1e-2", "+optim.optimizer.amsgrad=true", "seed=0 -m embed=conv --cfg=job"])
+def test_what_hydra_takes_and_this_project_reads_is_accepted(line, monkeypatch):
+    arguments = arranged([*SMALL, *line.split()], "train")
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    refuse_added_options(overrides)
+    cfg = configure(*overrides)
+    check_values(cfg)
+    check_options(cfg)
+
+
+def test_flags_are_read_in_any_place():
+    assert arranged(["a=b", "-m", "c=d"], "train") == ["a=b", "c=d", "-m"]
+    assert arranged(["--config-name", "mine", "a=b", "--cfg=job"], "train") == [
+        "a=b",
+        "--config-name",
+        "mine",
+        "--cfg=job",
+    ]
+    line = "--dry-run -m hydra/launcher=slurm hydra.launcher.partition=gpu embed=conv,linear"
+    assert arranged(line.split(), "train") == ["embed=conv,linear", "hydra.launcher.dry_run=true", "-m"]
+
+
+# An option of each knob that needs no files, and the knob.
+FILES = {"imagefolder", "hf", "shards", "cached", "cifar10", "cifar100", "torchvision"}
+LEAVES = [
+    (min(options), knob)
+    for knob, owners in sorted(knobs().items())
+    if not knob.startswith("hydra") and not knob.endswith("_target_")
+    if (options := [o for o, v in owners.items() if o.partition("=")[2] not in FILES and not isinstance(v, dict)])
+]
+WRONG = ("abc", None, [], -1, -1.0, float("nan"), True, {"a": 1})
+
+
+def with_value(option: str, knob: str, value: object) -> DictConfig | None:
+    """The configuration of a small run in which a knob has a value; None where its type already refuses it."""
+    group = option.partition("=")[0]
+    kept = [each for each in SMALL if each.partition("=")[0] != group and not (group == "data" and "img_size" in each)]
+    cfg = configure(*kept, option)
+    try:
+        OmegaConf.update(cfg, knob, value)
+    except OmegaConfBaseException:
+        return None
+    return cfg
+
+
+@pytest.mark.parametrize("option", sorted({option for option, _ in LEAVES}))
+def test_a_value_of_a_wrong_type_is_refused_by_its_name_or_is_none(option):
+    """Every knob in conf/ is given text, null, lists, numbers: only its annotation decides."""
+    refused = 0
+    for knob in (knob for own, knob in LEAVES if own == option):
+        for value in WRONG:
+            cfg = with_value(option, knob, value)
+            if cfg is None:
+                continue
+            try:
+                check_values(cfg)
+            except ValueError as error:
+                message = str(error)
+                assert message.startswith((f"{knob}=", f"{option.partition('=')[0]}."))
+                assert " must be " in message or " is no " in message
+                refused += 1
+    assert refused or not any(own == option for own, _ in LEAVES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("option", "knob"), LEAVES)
+def test_no_value_ends_in_a_traceback(tmp_path, option, knob):
+    for value in WRONG:
+        if (cfg := with_value(option, knob, value)) is not None:
+            with contextlib.suppress(Refused), refusing():
+                check_values(cfg)
+                check_run(cfg, build_source(cfg), tmp_path)
+
+
+@pytest.mark.parametrize("line", ["train.py --help", "scripts/runs.py --help"])
+def test_a_reader_that_closes_its_pipe_gets_no_traceback(line):
+    script = f"{shlex.quote(sys.executable)} {line} | head -n 1"
+    done = subprocess.run(script, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def commands_in(text: str) -> Iterator[str]:
+    """Lines of a text that start a script of this project, without their remarks."""
+    for line in text.splitlines():
+        if match := re.search(r"(?:python|torchrun|sbatch)\s+(?:-\S+\s+)*\S+\.py\b[^`#<]*", line):
+            yield re.split(r"\s{3,}", match[0])[0]
+
+
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("*.py"),
+    *(
+        p
+        for d in ("scripts", "conf", "src", "experiments")
+        for p in (ROOT / d).rglob("*")
+        if p.suffix in (".py", ".md", ".yaml")
+    ),
+]
+
+
+def test_commands_that_are_shown_work_in_every_shell():
+    """zsh looks for files where an unquoted option has brackets, `*` or `?`, and refuses the line if there are none."""
+    shown = [(path, line) for path in DOCUMENTS for line in commands_in(path.read_text(encoding="utf-8"))]
+    assert len(shown) > 50
+    for path, line in shown:
+        bare = re.sub(r"'[^']*'", "", line)
+        options = [word for word in bare.split() if "=" in word and set("[]*?") & set(word)]
+        assert not options, f"{path}: {line}"
+
+
+def test_the_options_of_a_run_are_written_for_every_shell():
+    levels = {"embed": "conv", "patch": [4, 8], "pos": "learned+rope", "data": "digits", "augment": "none"}
+    line = command_line({**levels, "model": "tiny", "seed": 0})
+    assert shlex.split(line)[1:3] == ["patch=[4,8]", "pos=[learned,rope]"]
+    assert "'patch=[4,8]' 'pos=[learned,rope]'" in line
+
+
+def test_a_scheme_in_a_file_of_another_package_is_refused(tmp_path, monkeypatch):
+    shutil.copytree(CONF / "pos", tmp_path / "pos")
+    (tmp_path / "pos" / "mine.yaml").write_text((CONF / "pos" / "rope.yaml").read_text())
+    monkeypatch.setattr("patchbench.config.knobs.CONF", tmp_path)
+    with pytest.raises(ValueError, match=r"conf/pos/mine.yaml must begin with the line `# @package pos.mine`"):
+        check_schemes()
+
+
+def test_a_finished_run_says_that_it_reads_no_checkpoint(tmp_path, capsys):
+    cfg = configure(*SMALL)
+    train_in(cfg, tmp_path / "run")
+    cfg.ckpt = str(tmp_path / "run" / "last.ckpt")
+    train_in(cfg, tmp_path / "run")
+    assert f"ckpt={cfg.ckpt} is not read" in capsys.readouterr().out
+
+
+def test_a_refusal_of_moved_data_names_the_option_of_the_command():
+    with pytest.raises(FileNotFoundError, match=r"^data_root=/x: give data_root=<folder>$"), naming_data_root():
+        raise FileNotFoundError("data.root=/x: give data.root=<folder>")
+
+
+@pytest.mark.parametrize("nesterov", ["false", "true"])
+def test_sgd_trains(tmp_path, nesterov):
+    cfg = configure(*SMALL, "optim=sgd", f"optim.nesterov={nesterov}")
+    check_values(cfg)
+    train_in(cfg, tmp_path)
+    assert "lr-SGD" in (tmp_path / "metrics.csv").read_text()

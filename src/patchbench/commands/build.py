@@ -54,7 +54,7 @@ def check_options(cfg: DictConfig) -> None:
 
 def check_optim(optim: DictConfig) -> None:
     """Check the numbers of the optimizer, and build it, as Lightning does when training starts."""
-    for name in ("lr", "weight_decay"):
+    for name in {"lr", "weight_decay", "momentum"} & set(optim):
         if not optim[name] >= 0:
             raise ValueError(f"optim.{name}={optim[name]} must not be negative")
     for name in ("warmup", "label_smoothing"):

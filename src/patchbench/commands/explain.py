@@ -1,6 +1,7 @@
 """Explain an input stage with one image: a table in the terminal, and a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from patchbench.commands.build import build_augment, build_net
 from patchbench.commands.draft import Draft, draft
+from patchbench.commands.reopen import naming_data_root
 from patchbench.commands.starts import build_starts, starts_elsewhere
 from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
@@ -58,7 +60,9 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
                 raise ValueError(f"data_root={cfg.data_root} goes with ckpt; without it, data.root={cfg.data_root}")
             check_values(cfg)
             origin = origin_of(cfg, choices)
-        levels, plan = origin["factors"], draft(cfg)
+        levels = origin["factors"]
+        with nullcontext() if state is None else naming_data_root():
+            plan = draft(cfg)
         if levels["pos"] is None:
             raise ValueError(
                 f"model={levels['model']} reads no position, and this page walks through a ViT: use model=tiny, or "

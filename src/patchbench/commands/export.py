@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from patchbench.commands.build import build_net, build_source
+from patchbench.commands.reopen import naming_data_root
 from patchbench.config.errors import refusing
 from patchbench.config.origin import restored
 from patchbench.track.terminal import say, spell_list
@@ -24,7 +25,8 @@ def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
                 "take the weights from the checkpoint's own state_dict, where their names begin with net."
             )
         cfg = restored(checkpoint["patchbench"], data_root)
-        source = build_source(cfg)
+        with naming_data_root():
+            source = build_source(cfg)
         net = build_net(cfg, source).eval()
         net.load_state_dict(net_state(checkpoint))
         call = export_weights(net, out, img_size=source.img_size, num_classes=source.num_classes)

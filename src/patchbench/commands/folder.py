@@ -92,6 +92,8 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
 
         done = analyze_again(cfg, done, out_dir)
     drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"))  # where its process was killed before
+    if cfg.ckpt:
+        say(f"ckpt={cfg.ckpt} is not read: this run is done, and rerun=true trains it again from there.")
     print_result(done["name"], done["result"], out_dir)
     say(f"This run was done before{', by other code than today' * bool(other_code)}; rerun=true trains it again.")
     return done["result"]["val/acc_best"]

@@ -1,6 +1,7 @@
 """A trained network again, from its checkpoint alone: its configuration, its data, its weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ from patchbench.data.batches import Batches
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.shard import load_weights
 from patchbench.train.task import Classify
+
+
+@contextmanager
+def naming_data_root() -> Iterator[None]:
+    """Name data_root in refusals of a data set, which say data.root: it is the option of commands that take ckpt."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if len(error.args) != 1 or "data.root" not in str(error.args[0]):
+            raise
+        raise type(error)(str(error.args[0]).replace("data.root", "data_root")) from error
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,13 @@ def reopen(ckpt: Path, machine: Machine, views: DictConfig | None = None) -> Reo
     origin = checkpoint["patchbench"]
     own = {"workers": machine.workers, "resident": machine.resident, "trainer": machine.trainer}
     cfg: Any = OmegaConf.merge(restored(origin, machine.data_root), own if views is None else own | {"eval": views})
-    plan = draft(cfg)
+    with naming_data_root():
+        plan = draft(cfg)
     if views is not None:
         plan.views()
     trainer = instantiate(machine.trainer)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
-    data = prepare_data(cfg, plan.source, trainer)
+    with naming_data_root():
+        data = prepare_data(cfg, plan.source, trainer)
     task = build_task(cfg, build_net(cfg, plan.source), data, build_duration(plan, data))
     check_fit(ckpt, checkpoint["state_dict"], task.state_dict())
     load_weights(task, checkpoint["state_dict"])

@@ -3,12 +3,15 @@
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from patchbench.config.kinds import check_arguments, check_kind, check_parts
+from patchbench.config.knobs import check_schemes
 from patchbench.evaluate.robustness import read_views
 from patchbench.train.task import Classify
 
 
 def check_values(cfg: DictConfig) -> None:
     """Check the types of all values. ValueError names the first that is of a wrong one, and what it must be."""
+    if "pos" in cfg:
+        check_schemes()
     cfg = cfg.copy()
     if "model" in cfg and "init_from" in cfg.model:  # no argument of the network: for whoever trains it
         check_kind("model.init_from", cfg.model.init_from, str | None)

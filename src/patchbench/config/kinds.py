@@ -8,7 +8,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -84,8 +84,6 @@ def check_arguments(path: str, part: DictConfig, build: Any) -> None:
             place, _, last = followed[1].rpartition(".")
             raw = str(OmegaConf.select(part._get_root(), place)._get_node(last)._value())
         value = OmegaConf.to_container(part[key]) if OmegaConf.is_config(part[key]) else part[key]
-        if followed and isinstance(value, dict):  # a part with a place of its own, as `embed`
-            continue
         check_kind(followed[1] if followed else f"{path}.{key}", value, kinds[key], raw)
 
 
@@ -127,7 +125,7 @@ def fits(value: Any, kind: Any) -> bool:
         if origin is tuple and len(element) == len(inner) and isinstance(value, list):
             return len(value) == len(inner) and all(map(fits, value, inner))
         return isinstance(value, list) and all(fits(one, element[0]) for one in value)
-    if origin in (Mapping, dict):
+    if origin in (Mapping, dict, Callable):  # what is called, Hydra builds of a mapping with `_target_`
         return isinstance(value, dict)
     return True
 
@@ -147,7 +145,7 @@ def words(kind: Any) -> list[str]:
         of = plural.get(words(elements[0])[0]) if elements and words(elements[0]) else None
         number = f"{len(inner)} " if origin is tuple and len(elements) == len(inner) else ""
         return [f"a list of {number}{of}" if of else "a list"]
-    if inspect.isclass(origin) and issubclass(origin, Mapping):
+    if inspect.isclass(origin) and issubclass(origin, Mapping | Callable):
         return ["a mapping"]
     return [WORDS[kind]] if kind in WORDS else []
 

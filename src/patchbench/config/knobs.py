@@ -29,6 +29,14 @@ def knobs() -> dict[str, dict[str, Any]]:
     return found
 
 
+def check_schemes() -> None:
+    """ValueError names a file of conf/pos that composes under another name than its own, or over all others."""
+    for path in sorted((CONF / "pos").glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        if path.stem != "none" and first != f"# @package pos.{path.stem}":
+            raise ValueError(f"conf/pos/{path.name} must begin with the line `# @package pos.{path.stem}`, not {first}")
+
+
 def groups() -> list[str]:
     """Groups of options in conf/."""
     return [*sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"), *GROUPS]

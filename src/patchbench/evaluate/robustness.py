@@ -34,7 +34,7 @@ class Views:
 
 def read_views(
     *,
-    img_size: Any,
+    img_size: int | Sequence[int | Sequence[int]],
     shift: str | Sequence[str],
     shuffle: str | Sequence[str],
     move: str | int | Sequence[int],

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from patchbench.checks import Size, one_of, qualified
+from patchbench.checks import Size, one_of, positive, qualified
 from patchbench.layout import Layout
 from patchbench.nets.init import init_projection, init_trunk
 
@@ -38,6 +38,7 @@ class Bag(nn.Module):
         super().__init__()
         if min(embed_dim, depth) < 1:
             raise ValueError(f"embed_dim={embed_dim} and depth={depth} must be at least 1")
+        positive("mlp_ratio", mlp_ratio)
         one_of("residual", residual, ("float32", "bfloat16"))
         self.residual = getattr(torch, residual)
         self.blocks = nn.ModuleList(Block(embed_dim, int(embed_dim * mlp_ratio)) for _ in range(depth))

@@ -64,7 +64,7 @@ class TimmNet(nn.Module):
             keep_size(draft)
         try:
             draft.eval()(torch.empty(1, in_chans, *img_size, device="meta"))
-        except (ValueError, AssertionError, RuntimeError) as error:
+        except (ValueError, AssertionError, RuntimeError, ArithmeticError, LookupError) as error:
             raise ValueError(
                 f"name={name} cannot take images of data.img_size={spell(img_size)} ({one_line(error)}): use a larger "
                 "data.img_size or another model.name"

@@ -46,6 +46,7 @@ class Cell:
     overrides: list[str]
     title: str
     number: int
+    config_name: str = "train"  # of conf/<config_name>.yaml
     state: State = "waiting"
     error: str = ""  # the reason why it is invalid or failed
     composed: Composed | None = None

@@ -36,10 +36,10 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def compose_cell(overrides: list[str], number: int) -> Composed | str:
+def compose_cell(overrides: list[str], number: int, config_name: str = "train") -> Composed | str:
     """Compose the configuration as `python train.py overrides` would, or return the reason why that fails.
 
-    number: of the cell, hydra.job.num.
+    number: of the cell, hydra.job.num. config_name: of conf/<config_name>.yaml.
     """
     if not GlobalHydra.instance().is_initialized():
         register()
@@ -47,7 +47,7 @@ def compose_cell(overrides: list[str], number: int) -> Composed | str:
     try:
         refuse_added_options(overrides)
         refuse_lists_of_options(overrides)
-        cfg = composed([*overrides, f"hydra.job.num={number}"])
+        cfg = composed([*overrides, f"hydra.job.num={number}"], config_name)
         HydraConfig.instance().set_config(cfg)  # for interpolations such as ${hydra:job.num}
         choices = dict(cfg.hydra.runtime.choices)
         folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)

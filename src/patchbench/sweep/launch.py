@@ -79,7 +79,8 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
     settings = [o for o in given["hydra"] if not o.startswith(OF_THE_SWEEP)]
     where = [o for o in given["hydra"] if o.startswith("hydra.sweep.")]
     names = titles(overrides, set(given["task"]))
-    cells = [Cell(own, title, n) for n, (own, title) in enumerate(zip(overrides, names, strict=True), first)]
+    source = config.hydra.job.config_name
+    cells = [Cell(own, title, n, source) for n, (own, title) in enumerate(zip(overrides, names, strict=True), first)]
     with ended_quietly():
         gpus = examine(cells, settings + where, knobs)
     invalid = [cell for cell in cells if cell.state == "invalid"]
@@ -110,7 +111,7 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
         resume = ["rerun=false"] if cell.composed.rerun and cell.attempts > 1 and not cell.record.exists() else []
         folder = QuotedString(str(cell.folder), Quote.single).with_quotes()
         own = ["hydra.mode=RUN", f"hydra.job.num={cell.number}", f"hydra.run.dir={folder}"]
-        return [*cell.overrides, *resume, *settings, *own]
+        return [f"--config-name={cell.config_name}", *cell.overrides, *resume, *settings, *own]
 
     if len(cells) > 1:
         show_costs(cells, estimate.seconds, jobs)
@@ -176,7 +177,8 @@ def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, work
     """`examine`, with these worker processes."""
     num_gpus = workers.submit(warm, "check:gpus")
     composing = [
-        workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings], cell.number) for cell in cells
+        workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings], cell.number, cell.config_name)
+        for cell in cells
     ]
     for cell, future in zip(cells, composing, strict=True):
         accept(cell, future.result())

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from patchbench.checks import Size, one_of, positive, size, spell
+from patchbench.checks import Size, at_least, one_of, positive, size, spell
 from patchbench.data.diagnostics.canvas import GREY, pick
 from patchbench.data.draws import Images, Purpose, eval_draws, normal, uniform
 from patchbench.data.source import Crop, InMemory, Split
@@ -66,6 +66,7 @@ class Diagnostic:
         val_size: int,
         test_size: int,
     ) -> None:
+        at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
         self.scene, self.img_size = scene, size("img_size", img_size)
         self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
         scene.fits(self.img_size)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from patchbench.checks import size
+from patchbench.checks import at_least, size
 from patchbench.data.source import InMemory
 
 
@@ -16,6 +16,7 @@ class Random:
     def __init__(
         self, *, img_size: int | Sequence[int], in_chans: int, num_classes: int, train_size: int, eval_size: int
     ) -> None:
+        at_least(1, in_chans=in_chans, num_classes=num_classes, train_size=train_size, eval_size=eval_size)
         self.img_size, self.in_chans, self.num_classes = size("img_size", img_size), in_chans, num_classes
         self.mean, self.std = [0.5] * in_chans, [12**-0.5] * in_chans
         self.sizes = {"train": train_size, "val": eval_size, "test": eval_size}
