@@ -7,6 +7,7 @@ import torch
 from timm.layers import (
     RelPosMlp,
     RotaryEmbeddingCat,
+    RotaryEmbeddingDinoV3,
     RotaryEmbeddingMixed,
     apply_rot_embed_cat,
     build_sincos2d_pos_embed,
@@ -47,10 +48,29 @@ def test_sincos_is_timms(grid_size):
 
 @pytest.mark.parametrize("grid_size", GRIDS)
 def test_rope_is_timms(grid_size):
-    scheme = AxialRope(Layout(grid_size, 48, 3), temperature=100.0, resize="extrapolate")
+    scheme = AxialRope(Layout(grid_size, 48, 3), temperature=100.0, span=None, offset=0.0, resize="extrapolate")
     theirs = RotaryEmbeddingCat(16, temperature=100, in_pixels=False)
     torch.testing.assert_close(scheme(grid_size), theirs.get_embed(list(grid_size)))
     torch.testing.assert_close(scheme((5, 2)), theirs.get_embed([5, 2]))
+
+
+@pytest.mark.parametrize("grid_size", GRIDS)
+def test_rope_over_a_span_is_that_of_eva02_and_of_dinov3(grid_size):
+    layout, knobs = Layout(grid_size, 48, 3), {"temperature": 100.0, "resize": "extrapolate"}
+    eva = RotaryEmbeddingCat(16, temperature=100, in_pixels=False, ref_feat_shape=[16, 16], grid_offset=1.0)
+    ours = AxialRope(layout, span=16.0, offset=1.0, **knobs)
+    torch.testing.assert_close(ours(grid_size), eva.get_embed(list(grid_size)), rtol=1e-4, atol=1e-5)
+    dino = RotaryEmbeddingDinoV3(16, temperature=100.0, rotate_half=False)
+    ours = AxialRope(layout, span=4 * math.pi, offset="centre", **knobs)
+    torch.testing.assert_close(ours(grid_size), dino.get_embed(list(grid_size)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("knobs", [{"span": 0.0}, {"offset": "middle"}], ids=str)
+def test_a_span_or_offset_that_is_none_is_refused(knobs):
+    with pytest.raises(ValueError, match=next(iter(knobs))):
+        AxialRope(
+            Layout((2, 2), 48, 3), **{"temperature": 1.0, "span": None, "offset": 0.0, "resize": "extrapolate"} | knobs
+        )
 
 
 @pytest.mark.parametrize("grid_size", [(8, 8), (3, 9)])
@@ -108,7 +128,7 @@ def test_rope_mixed_is_timms(grid_size):
 
 def test_interpolated_rope_gives_the_attention_of_timms():
     """timm scales from the corner of the grid, we from the middle of the first patch: the same distances."""
-    ours = AxialRope(Layout((4, 4), 16, 1), temperature=100.0, resize="interpolate")((8, 6))
+    ours = AxialRope(Layout((4, 4), 16, 1), temperature=100.0, span=None, offset=0.0, resize="interpolate")((8, 6))
     theirs = RotaryEmbeddingCat(16, temperature=100, in_pixels=False, ref_feat_shape=[4, 4]).get_embed([8, 6])
     q, k = torch.randn(2, 16)
     torch.testing.assert_close(attention(ours, q, k), attention(theirs, q, k), rtol=1e-4, atol=1e-5)

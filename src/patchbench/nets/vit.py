@@ -9,11 +9,13 @@ The network knows these places and no scheme that fills them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from timm.layers import AttentionPoolLatent, LayerNorm, get_act_layer
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
@@ -22,6 +24,9 @@ from patchbench.layout import PLACES, Layout
 from patchbench.nets.init import init_projection, init_trunk
 
 Build = Callable[[Layout], nn.Module]
+POOLS = ("mean", "cls", "map")
+FINAL_NORMS = ("pooled", "tokens", "none")
+ACTS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,11 @@ class ViT(nn.Module):
 
     embed: builds the embedding from (img_size, in_chans, embed_dim). pos: the schemes by name, see `Position`.
     The first prefix token is the class token, the others are registers (Darcet et al., 2024); no prefix token has a
-    place on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens.
+    place on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens, `pool="map"`
+    lets a learned query attend to them (Zhai et al., 2022). final_norm: the last norm acts on what was `pooled`, on the
+    `tokens` before that, or nowhere (`none`). pre_norm: norm the tokens before the first block (Radford et al., 2021).
+    act: of the MLPs, `gelu`, `gelu_tanh`, `quick_gelu`, or `swiglu`, which gates the hidden layer (Shazeer, 2020).
+    scale_attn_norm, scale_mlp_norm: norm what attention gathered, and the hidden layer, before each is projected.
     residual: dtype of the residual stream under autocast, `float32` or `bfloat16`.
     With a class token and without position, the network is timm's `VisionTransformer`, parameter by parameter; only
     prefix tokens start elsewhere, with a standard deviation of 0.02, and there with 1e-6.
@@ -92,6 +101,12 @@ class ViT(nn.Module):
         mlp_ratio: float,
         num_prefix_tokens: int,
         pool: str,
+        final_norm: str,
+        pre_norm: bool,
+        act: str,
+        scale_attn_norm: bool,
+        scale_mlp_norm: bool,
+        norm_eps: float,
         drop_path: float,
         residual: str,
     ) -> None:
@@ -105,28 +120,54 @@ class ViT(nn.Module):
                 f"embed_dim={embed_dim} does not split into num_heads={num_heads} equal heads: "
                 f"use embed_dim={embed_dim // num_heads * num_heads or num_heads}"
             )
-        one_of("pool", pool, ("cls", "mean"))
+        one_of("pool", pool, POOLS)
+        one_of("final_norm", final_norm, FINAL_NORMS)
+        one_of("act", act, ACTS)
+        positive("norm_eps", norm_eps)
+        switches = {"pre_norm": pre_norm, "scale_attn_norm": scale_attn_norm, "scale_mlp_norm": scale_mlp_norm}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise ValueError(f"{name}={value} is unknown: use true or false")
         one_of("residual", residual, ("float32", "bfloat16"))
         if pool == "cls" and num_prefix_tokens < 1:
             raise ValueError(
                 f"pool=cls reads the class token, but num_prefix_tokens={num_prefix_tokens}: "
                 "use pool=mean, or num_prefix_tokens=1"
             )
-        self.pool = pool
+        self.pool, self.final_norm, self.act, self.norm_eps = pool, final_norm, act, norm_eps
         self.residual = getattr(torch, residual)
 
         # Parts that no option varies are built first, so that equal seeds start every arm from equal weights.
         # EvaBlock with attn_type="rope" is timm's pre-norm Block, to the bit, plus the argument `rope`.
+        norm_layer: Any = partial(LayerNorm, eps=norm_eps)
+        act_layer: Any = get_act_layer("gelu" if act == "swiglu" else act)
         self.blocks = nn.ModuleList(
-            EvaBlock(embed_dim, num_heads, attn_type="rope", mlp_ratio=mlp_ratio, num_prefix_tokens=num_prefix_tokens)
+            EvaBlock(
+                embed_dim,
+                num_heads,
+                attn_type="rope",
+                mlp_ratio=mlp_ratio,
+                swiglu_mlp=act == "swiglu",
+                act_layer=act_layer,
+                scale_attn_inner=scale_attn_norm,
+                scale_mlp=scale_mlp_norm,
+                norm_layer=norm_layer,
+                num_prefix_tokens=num_prefix_tokens,
+            )
             for _ in range(depth)
         )
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
         for block, rate in zip(self.blocks, rates, strict=True):
             if drop_path:  # in the first block too, whose rate is 0: all blocks share one graph
                 block.drop_path1, block.drop_path2 = DropPath(rate), DropPath(rate)
-        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.norm = nn.Identity() if final_norm == "none" else norm_layer(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
+        self.norm_pre = norm_layer(embed_dim) if pre_norm else nn.Identity()
+        self.attn_pool = None
+        if pool == "map":
+            self.attn_pool = AttentionPoolLatent(
+                embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, norm_layer=norm_layer, act_layer=act_layer
+            )
         self.apply(init_trunk)
         self.prefix = nn.Parameter(torch.empty(num_prefix_tokens, embed_dim))
         nn.init.trunc_normal_(self.prefix, std=0.02)
@@ -163,7 +204,7 @@ class ViT(nn.Module):
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b classes"]:
         x = self.tokens(self.embed(images))
         grid_size = (x.shape[1], x.shape[2])
-        x = torch.cat([self.prefix.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1)
+        x = self.norm_pre(torch.cat([self.prefix.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1))
         if not x.is_meta and torch.is_autocast_enabled(x.device.type):
             x = x.to(self.residual)  # without this line the dtype would depend on the scheme in `tokens`
         rope: Tensor | None = None
@@ -176,7 +217,16 @@ class ViT(nn.Module):
             x = block(x, rope=rope, attn_mask=bias)
             if i in self.after:
                 x = self.on_grid(self.between[self.after[i]], x, grid_size)
-        return self.head(self.norm(x[:, 0] if self.pool == "cls" else x[:, len(self.prefix) :].mean(1)))
+        if self.final_norm == "tokens":
+            return self.head(self.pooled(self.norm(x)))
+        return self.head(self.norm(self.pooled(x)))
+
+    def pooled(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b d"]:
+        """Read the class token, or average or query the patch tokens."""
+        if self.pool == "cls":
+            return x[:, 0]
+        patches = x[:, len(self.prefix) :]
+        return patches.mean(1) if self.attn_pool is None else self.attn_pool(patches)
 
     def on_grid(self, fn: nn.Module, x: Float[Tensor, "b l d"], grid_size: Size) -> Float[Tensor, "b l d"]:
         """Apply `fn` to the patch tokens on their grid; prefix tokens have no place on it and stay as they are."""

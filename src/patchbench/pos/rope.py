@@ -33,19 +33,33 @@ class AxialRope(nn.Module):
     Frequencies are temperature ** -(i / n), i from 0 to n - 1. The first half of the channels turns by the row, as in
     EVA-02; in the code of Heo et al. by the column.
     resize="extrapolate" continues the rotation beyond the grid that the scheme was built for (Heo et al., 2024);
-    "interpolate" scales a new grid to it (Fang et al., 2023, EVA-02). ValueError unless 4 divides head_dim.
+    "interpolate" scales a new grid to it (Fang et al., 2023, EVA-02). span: radians by which the fastest pair turns
+    from one side of that grid to the other; without it the pair turns one radian a patch. offset: row and column of the
+    first patch, or `centre` to count from the centre of the grid. Only prefix tokens, which do not turn, see it.
+    ValueError unless 4 divides head_dim.
     """
 
     table: Tensor
 
-    def __init__(self, layout: Layout, *, temperature: float, resize: str) -> None:
+    def __init__(
+        self, layout: Layout, *, temperature: float, span: float | None, offset: float | str, resize: str
+    ) -> None:
         super().__init__()
         check_rope("pos=rope", layout, temperature, resize)
+        if span is not None:
+            positive("span", span)
+        if isinstance(offset, bool) or (offset != "centre" and not isinstance(offset, int | float)):
+            raise ValueError(f"offset={offset} is unknown: use a number of patches, or centre")
         self.layout, self.temperature, self.resize = layout, temperature, resize
+        self.span, self.offset = span, offset
         self.register_buffer("table", self.compute(layout.grid_size), persistent=False)
 
     def compute(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "n sincos"]:
-        rows, cols = coordinates(grid_size, self.layout.grid_size, self.resize, device)
+        built_for = self.layout.grid_size
+        places = coordinates(grid_size, built_for, self.resize, device)
+        first = [(1 - n) / 2 if self.offset == "centre" else float(self.offset) for n in built_for]
+        step = [self.span / n if self.span else 1.0 for n in built_for]
+        rows, cols = ((x + start) * turn for x, start, turn in zip(places, first, step, strict=True))
         quarter = self.layout.head_dim // 4
         omega = self.temperature ** -(torch.arange(quarter, device=device) / quarter)
         return rotation(axial_angles(rows, cols, omega))

@@ -14,7 +14,7 @@ from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
 from patchbench.machine import whole_file
 from patchbench.nets.vit import ViT
-from patchbench.weights.facts import in_chans, mlp_ratio, places
+from patchbench.weights.knobs import equal, in_chans, knobs_of, mlp_ratio, places
 
 SIZES = {(192, 12, 3): "tiny", (384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large"}
 
@@ -28,7 +28,14 @@ def export(net: ViT, path: Path, *, img_size: Size, num_classes: int) -> str:
     name = arguments.pop("model_name")
     written = ", ".join([repr(name), *(f"{key}={value!r}" for key, value in arguments.items())])
     call = f"timm.create_model({written}, checkpoint_path={str(path)!r})"
-    facts = {"grid_size": net.layout.grid_size, "num_heads": net.layout.num_heads, "pool": net.pool, "timm": call}
+    knobs = {name: value for name, value in knobs_of(net).items() if name in ("model.act", "model.norm_eps")}
+    facts = {
+        "grid_size": net.layout.grid_size,
+        "num_heads": net.layout.num_heads,
+        "pool": net.pool,
+        "knobs": knobs,
+        "timm": call,
+    }
     with whole_file(path, "wb") as file:  # save_file would give it mode 0600, whatever the umask says
         file.write(save(state, {"format": "pt", "patchbench": json.dumps(facts)}))
     return call
@@ -51,8 +58,15 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
             "timm's Vision Transformer knows position in its tokens only: no pos that turns q and k, shifts attention "
             "or stands between blocks can be exported"
         )
+    knobs = knobs_of(net)
+    if net.act == "swiglu" or knobs["model.pre_norm"] or not equal(net.norm_eps, 1e-6):
+        raise ValueError(
+            "timm's Vision Transformer has another way to write model.act=swiglu, model.pre_norm=true and "
+            "model.norm_eps: a network with one of them cannot be exported"
+        )
     ours = {name: w.detach().cpu() for name, w in net.state_dict().items()}
-    names = {"embed": "patch_embed", "norm": "norm" if net.pool == "cls" else "fc_norm"}
+    after_pool = net.final_norm == "pooled" and net.pool != "cls"
+    names = {"embed": "patch_embed", "norm": "fc_norm" if after_pool else "norm"}
     state = {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in ours.items()}
     state = {n: w for n, w in state.items() if n.split(".")[0] not in ("prefix", "tokens")}
     state["patch_embed.proj.weight"] = ours["embed.proj.weight"].flatten(1).unflatten(1, (-1, *embed.patch_size))
@@ -81,7 +95,12 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
         "depth": (shape[1], shape[1] if shape in SIZES else 12),
         "num_heads": (shape[2], shape[2] if shape in SIZES else 3),
         "mlp_ratio": (mlp_ratio(net), 4.0),
-        "global_pool": ("token" if net.pool == "cls" else "avg", "token"),
+        "global_pool": ({"cls": "token", "mean": "avg", "map": "map"}[net.pool], "token"),
+        "fc_norm": (after_pool, net.pool == "mean"),
+        "final_norm": (net.final_norm != "none", True),
+        "act_layer": (net.act, "gelu"),
+        "scale_attn_norm": (knobs["model.scale_attn_norm"], False),
+        "scale_mlp_norm": (knobs["model.scale_mlp_norm"], False),
         "class_token": (len(prefix) > 0, True),
         "reg_tokens": (max(0, len(prefix) - 1), 0),
         "no_embed_class": (len(prefix) > 1, False),

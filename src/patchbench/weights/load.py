@@ -2,59 +2,51 @@
 
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed, resample_patch_embed
+import torch
+from timm.models import adapt_input_conv
+from torch import Tensor
 
-from patchbench.checks import spell
+from patchbench.checks import Size, spell
 from patchbench.embed.conv import ConvEmbed
+from patchbench.embed.flexi import resampling
 from patchbench.embed.linear import LinearEmbed
 from patchbench.nets.vit import ViT
+from patchbench.pos.grid import stretch
 from patchbench.pos.learned import Learned
-from patchbench.weights.facts import in_chans, mlp_ratio, places, shape
-from patchbench.weights.read import Weights, read
+from patchbench.pos.rope import AxialRope, MixedRope
+from patchbench.weights.knobs import HEAD_DIM, assign, equal, in_chans, knobs_of, places, shape, spell_pos, spelt
+from patchbench.weights.read import read
+from patchbench.weights.timm import Weights
 
 
 def load(net: ViT, init_from: str) -> str:
-    """Start `net` from trained weights, and say in a line what was adapted to it.
+    """Start `net` from trained weights, and say in a line what was adapted to it or had to be guessed.
 
     init_from: timm's name of a Vision Transformer, whose weights come from the Hugging Face hub, or a file: a state
-    dict of timm's, an export of ours, or a checkpoint. Patch kernel and positions are resampled to the net's; a head
-    for another number of classes is left out. ValueError where anything else differs.
+    dict of timm's, an export of ours, or a checkpoint. Patch kernel and positions are resampled to the net's, channels
+    summed or repeated as timm does; a head for another number of classes is left out. ValueError where anything else
+    differs.
     """
     weights = read(init_from, net.layout.grid_size)
-    refuse_another_shape(net, weights, init_from)
+    try:
+        remarks = fit(net, weights)
+    except ValueError as error:
+        raise ValueError(f"model.init_from={init_from} {error}") from error
+    return f"starting from {init_from}" + "".join(f"; {remark}" for remark in remarks)
+
+
+def fit(net: ViT, weights: Weights) -> list[str]:
+    """Load weights into `net`, and list what was adapted or guessed. ValueError if that would be another function."""
+    refuse_another_trunk(net, weights)
     state, own = dict(weights.state), net.state_dict()
-    remarks = []
-
-    kernel = state.get("embed.proj.weight")
-    if kernel is not None and weights.patches:
-        patch_size: Any = net.embed.patch_size
-        if kernel.shape[2:] != patch_size:
-            remarks.append(f"patch {spell((kernel.shape[2], kernel.shape[3]))} resampled to {spell(patch_size)}")
-            kernel = resample_patch_embed(kernel, list(patch_size))
-        state["embed.proj.weight"] = kernel if own["embed.proj.weight"].ndim == 4 else kernel.flatten(1)
-
-    table = state.get("tokens.table")
-    if table is not None and "tokens.table" not in own:
-        remarks.append("its positions are left out (pos=none)")
-        del state["tokens.table"]
-    elif table is not None and table.shape[:2] != net.layout.grid_size:
-        there, here = table.shape[:2], net.layout.grid_size
-        remarks.append(f"positions of {there[0]}x{there[1]} patches resampled to {here[0]}x{here[1]}")
-        flat = resample_abs_pos_embed(table.flatten(0, 1)[None], list(here), list(there), num_prefix_tokens=0)
-        state["tokens.table"] = flat[0].unflatten(0, here)
-
-    head = state.get("head.weight")
-    if head is None or head.shape != own["head.weight"].shape:
-        classes = "none" if head is None else f"{len(head)} classes"
-        remarks.append(f"the head is new: {classes} there, {len(own['head.weight'])} here")
-        state |= {name: own[name] for name in ("head.weight", "head.bias")}
-    if weights.pool != net.pool:
-        remarks.append(f"the head reads model.pool={net.pool}, in training it read {weights.pool}")
-
+    remarks = [*weights.remarks, *not_told(net, weights)]
+    remarks += fit_kernel(net, weights, state)
+    remarks += fit_table(net, weights, state)
+    remarks += fit_head(net, weights, state)
     differing = [name for name in sorted({*state, *own}) if name not in state or name not in own]
     if differing:
         raise ValueError(
-            f"model.init_from={init_from} is another architecture: "
+            "is another architecture: "
             + ", ".join(f"{name} is only {'there' if name in state else 'here'}" for name in differing[:4])
             + (", ..." if len(differing) > 4 else "")
             + ": choose a plain Vision Transformer of timm's, or the options this checkpoint was trained with"
@@ -62,57 +54,128 @@ def load(net: ViT, init_from: str) -> str:
     unequal = [name for name in own if state[name].shape != own[name].shape]
     if unequal:
         raise ValueError(
-            f"model.init_from={init_from} does not fit: "
+            "does not fit: "
             + ", ".join(f"{n} is {shape(state[n])} there and {shape(own[n])} here" for n in unequal[:4])
             + ": give the options that it was trained with"
         )
     net.load_state_dict(state)
-    return f"starting from {init_from}" + "".join(f"; {remark}" for remark in remarks)
+    return remarks
 
 
-def refuse_another_shape(net: ViT, weights: Weights, init_from: str) -> None:
+def refuse_another_trunk(net: ViT, weights: Weights) -> None:
     """ValueError that names the options of the trained network where those of `net` are others."""
-    state, layout = weights.state, net.layout
-    blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
-    if not blocks or not {"prefix", "blocks.0.mlp.fc1.weight"} <= set(state):
+    there, here = weights.knobs, knobs_of(net)
+    if "prefix" not in weights.state:
         raise ValueError(
-            f"model.init_from={init_from} holds no Vision Transformer: use a name that timm.list_pretrained('vit_*') "
-            "gives, or a file with the state dict of one"
+            "holds no Vision Transformer: use a name that timm.list_pretrained('vit_*') gives, or a file with the "
+            "state dict of one"
         )
-    hidden, embed_dim = state["blocks.0.mlp.fc1.weight"].shape
-    there: dict[str, Any] = {"embed_dim": embed_dim, "depth": len(blocks), "mlp_ratio": hidden / embed_dim}
-    there["num_prefix_tokens"] = len(state["prefix"])
-    if weights.num_heads is not None:
-        there["num_heads"] = weights.num_heads
-    here = {
-        "embed_dim": layout.embed_dim,
-        "depth": len(net.blocks),
-        "mlp_ratio": mlp_ratio(net),
-        "num_prefix_tokens": layout.num_prefix_tokens,
-        "num_heads": layout.num_heads,
-    }
-    differing = [knob for knob, value in there.items() if value != here[knob]]
-    if differing:
-        found = " ".join(f"model.{knob}={here[knob]:g}" for knob in differing)
-        cure = " ".join(f"model.{knob}={there[knob]:g}" for knob in differing)
-        raise ValueError(f"model.init_from={init_from} was trained otherwise than {found}: use {cure}")
+    refuse_another_position(net, weights)
+    if differing := [knob for knob in here if knob in there and not equal(there[knob], here[knob])]:
+        raise ValueError(f"was trained otherwise than {assign(differing, here)}: use {assign(differing, there)}")
     if weights.patches != isinstance(net.embed, ConvEmbed | LinearEmbed):
         raise ValueError(
-            f"model.init_from={init_from} has {'a patch' if weights.patches else 'another kind of'} embedding than "
-            "the embed asked for: use embed=conv or embed=linear for networks of timm, or the embed it was trained with"
+            f"has {'a patch' if weights.patches else 'another kind of'} embedding than the embed asked for: use "
+            "embed=conv or embed=linear for networks of timm, or the embed it was trained with"
         )
-    if weights.patches and state["embed.proj.weight"].shape[1] != in_chans(net):
-        raise ValueError(
-            f"model.init_from={init_from} was trained on {state['embed.proj.weight'].shape[1]} channels, and these "
-            f"data have {in_chans(net)}: use data with as many"
+
+
+def refuse_another_position(net: ViT, weights: Weights) -> None:
+    there, filled, table = weights.places, places(net), "tokens.table" in weights.state
+    rotation = net.rotation[0] if len(net.rotation) else None
+    untold = {"rotation"} if "rotation" in weights.untold and isinstance(rotation, AxialRope) else set()
+    kinds = {"rope": AxialRope, "rope_mixed": MixedRope}
+    other_kind = rotation is not None and not isinstance(rotation, kinds.get(there.get("rotation", ""), type(rotation)))
+    other_table = table and "tokens" in filled and not isinstance(net.tokens, Learned)
+    if filled - set(there) - untold or set(there) - filled - {"tokens"} or other_kind or other_table:
+        cures = [spell_pos(there.values())]
+        if table:
+            cures.append(spell_pos(scheme for place, scheme in there.items() if place != "tokens"))
+        if not there:
+            raise ValueError(f"holds no position, as the pos asked for would: use {' or '.join(cures)}")
+        raise ValueError(f"was trained with {cures[0]}, and not with the pos asked for: use {' or '.join(cures)}")
+
+
+def not_told(net: ViT, weights: Weights) -> list[str]:
+    """Remark on knobs that the file does not tell, and that are therefore taken as asked for."""
+    here, untold = knobs_of(net), [knob for knob in knobs_of(net) if knob in weights.untold]
+    said = [f"{knob}={spelt(knob, here)}" for knob in untold]
+    if "model.num_heads" in untold and net.layout.head_dim != HEAD_DIM and net.layout.embed_dim % HEAD_DIM == 0:
+        usual = net.layout.embed_dim // HEAD_DIM
+        said[0] += f" (most networks of this width have {usual}, with {HEAD_DIM} values each)"
+    if "rotation" in weights.untold:
+        said.append("q and k turned by pos=rope" if len(net.rotation) else "no rotation of q and k")
+    return [f"its file does not say, and these are assumed: {', '.join(said)}"] if said else []
+
+
+def fit_kernel(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
+    """Resample the patch kernel to the patch, and sum or repeat its channels."""
+    if not weights.patches:
+        return []
+    remarks, embed = [], net.embed
+    kernel, patch_size, channels = state["embed.proj.weight"], size_of(embed), in_chans(net)
+    if (there := kernel.shape[1]) != channels:
+        try:
+            kernel = adapt_input_conv(channels, kernel, base_chans=there)
+        except NotImplementedError:
+            raise ValueError(
+                f"was trained on {there} channels, and these data have {channels}: use data with as many"
+            ) from None
+        how = "summed to one" if channels == 1 else f"repeated for {channels}"
+        remarks.append(f"the kernels of its {there} channels are {how}")
+    if (there_size := (kernel.shape[2], kernel.shape[3])) != patch_size:
+        remarks.append(f"patch {spell(there_size)} resampled to {spell(patch_size)}")
+        rows, cols = (
+            resampling(old, new, "bicubic", antialias=True).to(kernel)
+            for old, new in zip(there_size, patch_size, strict=True)
         )
-    filled = places(net)
-    table = "tokens.table" in state and "tokens" in filled and not isinstance(net.tokens, Learned)
-    if filled - weights.places or weights.places - filled - {"tokens"} or table:
-        trained = " and ".join(sorted(weights.places)) or "no place"
-        cure = "pos=learned or pos=none" if "tokens.table" in state else "pos=none"
-        other = weights.places - {"tokens"}
-        raise ValueError(
-            f"model.init_from={init_from} was trained with position in {trained}, not with the pos asked for: use "
-            + ("the pos it was trained with" if other else cure)
-        )
+        kernel = torch.einsum("d c y x, p y, q x -> d c p q", kernel, rows, cols)
+    state["embed.proj.weight"] = kernel.flatten(1) if isinstance(embed, LinearEmbed) else kernel
+    return remarks
+
+
+def size_of(embed: Any) -> Size:
+    return embed.patch_size
+
+
+def fit_table(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
+    """Resample the table of positions to the grid, or leave it out."""
+    if (table := state.get("tokens.table")) is None:
+        return []
+    if not isinstance(net.tokens, Learned):
+        del state["tokens.table"]
+        return ["its positions are left out (pos=none)"]
+    rows, cols = net.layout.grid_size
+    state["tokens.table"] = stretch(table, (rows, cols))
+    there = f"{table.shape[0]}x{table.shape[1]} patches"
+    assumed = (
+        f", as which its {table.shape[0] * table.shape[1]} places are read," if "grid_size" in weights.untold else ""
+    )
+    if table.shape[:2] != (rows, cols):
+        return [f"positions of {there}{assumed} resampled to {rows}x{cols}"]
+    return [f"positions of {there}{assumed} are taken as they are"] if assumed else []
+
+
+def fit_head(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
+    """Leave out or add what stands between the blocks and the logits, where that differs."""
+    own, remarks = net.state_dict(), []
+    head = state.get("head.weight")
+    if head is None or head.shape != own["head.weight"].shape:
+        classes = "none" if head is None else f"{len(head)} classes"
+        remarks.append(f"the head is new: {classes} there, {len(own['head.weight'])} here")
+        state |= {name: own[name] for name in ("head.weight", "head.bias")}
+    if weights.pool not in (net.pool, None):
+        seems = " as it seems" if "model.pool" in weights.untold else ""
+        remarks.append(f"the head reads model.pool={net.pool}, in training it read {weights.pool}{seems}")
+    for part in ("attn_pool", "norm"):
+        names = {name for name in {*state, *own} if name.startswith(f"{part}.")}
+        if not names & set(state):
+            state |= {name: own[name] for name in names}
+        elif not names & set(own):
+            for name in names:
+                del state[name]
+    if weights.final_norm != net.final_norm and not (
+        net.pool == "cls" == (weights.pool or "cls") and "none" not in (net.final_norm, weights.final_norm)
+    ):
+        remarks.append(f"the last norm acts by model.final_norm={net.final_norm}, in training by {weights.final_norm}")
+    return remarks

@@ -1,0 +1,98 @@
+"""Knobs that a network was built with, by their names on the command line, read from the network itself."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from patchbench.layout import PLACES
+from patchbench.nets.vit import ViT
+from patchbench.pos.rope import AxialRope
+
+HEAD_DIM = 64  # values of a head in nearly all published Vision Transformers
+
+
+def places(net: ViT) -> set[str]:
+    filled = {place for place in PLACES if place != "tokens" and len(getattr(net, place))}
+    return filled if isinstance(net.tokens, nn.Identity) else filled | {"tokens"}
+
+
+def knobs_of(net: ViT) -> dict[str, Any]:
+    """List the knobs on which the meaning of the weights of the trunk depends."""
+    block: Any = net.blocks[0]
+    knobs = {
+        "model.embed_dim": net.layout.embed_dim,
+        "model.depth": len(net.blocks),
+        "model.mlp_ratio": mlp_ratio(net),
+        "model.num_prefix_tokens": net.layout.num_prefix_tokens,
+        "model.num_heads": net.layout.num_heads,
+        "model.act": net.act,
+        "model.norm_eps": net.norm_eps,
+        "model.pre_norm": not isinstance(net.norm_pre, nn.Identity),
+        "model.scale_attn_norm": not isinstance(block.attn.norm, nn.Identity),
+        "model.scale_mlp_norm": not isinstance(block.mlp.norm, nn.Identity),
+    }
+    if len(net.rotation) and isinstance(rope := net.rotation[0], AxialRope):
+        knobs |= {f"pos.rope.rotation.{name}": getattr(rope, name) for name in ("temperature", "span", "offset")}
+    return knobs
+
+
+# Of every network that was written before these were knobs, and is silent about them.
+BEFORE = {
+    "model.act": "gelu",
+    "model.norm_eps": 1e-6,
+    "pos.rope.rotation.span": None,
+    "pos.rope.rotation.offset": 0.0,
+}
+
+
+def mlp_ratio(net: ViT) -> float:
+    block: Any = net.blocks[0]
+    return block.mlp.fc2.in_features / net.layout.embed_dim
+
+
+def in_chans(net: ViT) -> int:
+    embed: Any = net.embed
+    return embed.proj.weight[0].numel() // math.prod(embed.patch_size)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """True for two values of a knob that make the same network; numbers are printed with nine digits."""
+    numbers = all(isinstance(value, int | float) for value in (one, other))
+    return math.isclose(one, other, rel_tol=1e-8) if numbers else one == other
+
+
+def assign(knobs: Iterable[str], values: dict[str, Any]) -> str:
+    """Spell knobs with their values as the command line takes them."""
+    return " ".join(f"{knob}={spelt(knob, values)}" for knob in knobs)
+
+
+def spelt(knob: str, values: dict[str, Any]) -> str:
+    value = values[knob]
+    if knob == "model.mlp_ratio":
+        return spell_ratio(value, values["model.embed_dim"])
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return decimal(f"{value:.9g}") if isinstance(value, float) else str(value)
+
+
+def decimal(number: str) -> str:
+    return number if "." in number or "e" in number else f"{number}.0"
+
+
+def spell_ratio(ratio: float, embed_dim: int) -> str:
+    """Spell the ratio with as few digits as give the width of the hidden layer, int(ratio * embed_dim)."""
+    hidden = round(ratio * embed_dim)
+    spellings = [f"{(hidden + part) / embed_dim:.{digits}g}" for part in (0, 0.5) for digits in range(1, 18)]
+    return decimal(next(text for text in spellings if int(embed_dim * float(text)) == hidden))
+
+
+def spell_pos(schemes: Iterable[str]) -> str:
+    """Spell the option pos of some schemes."""
+    names = sorted(set(schemes))
+    return f"pos=[{','.join(names)}]" if len(names) > 1 else f"pos={''.join(names) or 'none'}"
+
+
+def shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
