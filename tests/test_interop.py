@@ -110,6 +110,19 @@ def test_evas_logits_are_ours_with_the_options_that_refusals_name(arguments):
     assert timm_family.difference(net, vit) < 1e-5
 
 
+def test_a_folder_in_the_form_of_the_hub_is_loaded_by_all_that_its_config_says(build, tmp_path):
+    kinds = {"act_layer": "gelu_tanh", "img_size": [16, 64], "patch_size": 4, "num_classes": 10}
+    vit = timms(**kinds)
+    timm.models.save_for_hf(vit, tmp_path, model_args=MICRO | kinds)
+    sizes = ["model=micro", "data.img_size=[16,64]", "patch=4", *ONE]
+    with pytest.raises(ValueError, match=r"use model\.act=gelu_tanh"):
+        load(build(*sizes), f"local-dir:{tmp_path}")
+    net = build(*sizes, "model.act=gelu_tanh").eval()
+    assert load(net, f"local-dir:{tmp_path}") == f"starting from local-dir:{tmp_path}"
+    images = torch.randn(2, 3, 16, 64)
+    torch.testing.assert_close(net(images), vit(images), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_each_network_of_timms_family_is_loaded_exactly_or_refused_with_its_reason():
     """Counts are printed by `python tests/timm_family.py`."""
@@ -303,6 +316,7 @@ def test_the_arguments_of_timms_training_tell_what_its_state_dict_does_not(build
     [
         (["model.embed_dim=96", *ONE], r"model\.embed_dim=96: use model\.embed_dim=48"),
         (["model.depth=3", *ONE], r"model\.depth=3: use model\.depth=2"),
+        (["model.depth=0", *ONE], r"model\.depth=0: use model\.depth=2"),
         (["model.mlp_ratio=4.0", *ONE], r"use model\.mlp_ratio=2"),
         ([], r"model\.num_prefix_tokens=0: use model\.num_prefix_tokens=1"),
         (["pos=sincos", *ONE], r"use pos=learned or pos=none"),

@@ -14,7 +14,7 @@ from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.linear import LinearEmbed
 from patchbench.machine import whole_file
 from patchbench.nets.vit import ViT
-from patchbench.weights.knobs import equal, in_chans, knobs_of, mlp_ratio, places
+from patchbench.weights.knobs import equal, in_chans, knobs_of, places
 
 SIZES = {(192, 12, 3): "tiny", (384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large"}
 
@@ -94,13 +94,13 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
         "embed_dim": (shape[0], shape[0] if shape in SIZES else 192),
         "depth": (shape[1], shape[1] if shape in SIZES else 12),
         "num_heads": (shape[2], shape[2] if shape in SIZES else 3),
-        "mlp_ratio": (mlp_ratio(net), 4.0),
+        "mlp_ratio": (knobs.get("model.mlp_ratio", 4.0), 4.0),
         "global_pool": ({"cls": "token", "mean": "avg", "map": "map"}[net.pool], "token"),
         "fc_norm": (after_pool, net.pool == "mean"),
         "final_norm": (net.final_norm != "none", True),
         "act_layer": (net.act, "gelu"),
-        "scale_attn_norm": (knobs["model.scale_attn_norm"], False),
-        "scale_mlp_norm": (knobs["model.scale_mlp_norm"], False),
+        "scale_attn_norm": (knobs.get("model.scale_attn_norm", False), False),
+        "scale_mlp_norm": (knobs.get("model.scale_mlp_norm", False), False),
         "class_token": (len(prefix) > 0, True),
         "reg_tokens": (max(0, len(prefix) - 1), 0),
         "no_embed_class": (len(prefix) > 1, False),

@@ -20,19 +20,20 @@ def places(net: ViT) -> set[str]:
 
 def knobs_of(net: ViT) -> dict[str, Any]:
     """List the knobs on which the meaning of the weights of the trunk depends."""
-    block: Any = net.blocks[0]
     knobs = {
         "model.embed_dim": net.layout.embed_dim,
         "model.depth": len(net.blocks),
-        "model.mlp_ratio": mlp_ratio(net),
         "model.num_prefix_tokens": net.layout.num_prefix_tokens,
         "model.num_heads": net.layout.num_heads,
         "model.act": net.act,
         "model.norm_eps": net.norm_eps,
         "model.pre_norm": not isinstance(net.norm_pre, nn.Identity),
-        "model.scale_attn_norm": not isinstance(block.attn.norm, nn.Identity),
-        "model.scale_mlp_norm": not isinstance(block.mlp.norm, nn.Identity),
     }
+    for block in net.blocks[:1]:
+        parts: Any = block
+        knobs["model.mlp_ratio"] = parts.mlp.fc2.in_features / net.layout.embed_dim
+        knobs["model.scale_attn_norm"] = not isinstance(parts.attn.norm, nn.Identity)
+        knobs["model.scale_mlp_norm"] = not isinstance(parts.mlp.norm, nn.Identity)
     if len(net.rotation) and isinstance(rope := net.rotation[0], AxialRope):
         knobs |= {f"pos.rope.rotation.{name}": getattr(rope, name) for name in ("temperature", "span", "offset")}
     return knobs
@@ -45,11 +46,6 @@ BEFORE = {
     "pos.rope.rotation.span": None,
     "pos.rope.rotation.offset": 0.0,
 }
-
-
-def mlp_ratio(net: ViT) -> float:
-    block: Any = net.blocks[0]
-    return block.mlp.fc2.in_features / net.layout.embed_dim
 
 
 def in_chans(net: ViT) -> int:

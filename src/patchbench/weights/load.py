@@ -144,7 +144,7 @@ def fit_table(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]
         return []
     if not isinstance(net.tokens, Learned):
         del state["tokens.table"]
-        return ["its positions are left out (pos=none)"]
+        return ["its positions are left out, as pos=learned is not asked for"]
     rows, cols = net.layout.grid_size
     state["tokens.table"] = stretch(table, (rows, cols))
     there = f"{table.shape[0]}x{table.shape[1]} patches"

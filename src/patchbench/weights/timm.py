@@ -40,6 +40,12 @@ OTHERS = {  # parameters that no network of ours has, and what they are of
     "neck.": "a convolutional neck",
     "blocks.0.in_proj.": "attention and MLP side by side",
 }
+CLASSES = {  # of timm's, and what sets them apart
+    "Beit": "relative positions that reach to its class token",
+    "NaFlexVit": "another embedding, of images of any shape",
+    "VisionTransformerRelPos": "relative positions of another kind than ours",
+    "VisionTransformerSAM": "windows and relative positions",
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ class Weights:
 def told_by(vit: nn.Module) -> Told:
     """Facts about a network of timm's. ValueError says why it is none that can be built here."""
     if type(vit) not in (VisionTransformer, VisionTransformerDistilled, Eva):
-        raise ValueError(f"is a {type(vit).__name__}: use a plain one, such as vit_tiny_patch16_224")
+        apart = f", with {CLASSES[kind]}" if (kind := type(vit).__name__) in CLASSES else ""
+        raise ValueError(f"is a {kind}{apart}: use a plain one, such as vit_tiny_patch16_224")
     net: Any = vit
     block, embed, rope = net.blocks[0], net.patch_embed, getattr(net, "rope", None)
     if type(embed) is not PatchEmbed:
