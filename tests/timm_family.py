@@ -92,8 +92,9 @@ def tried(name: str, tags: int) -> Loaded:
 
 def loaded(vit: Any, *given: str) -> tuple[ViT, list[str], tuple[str, ...]]:
     """Load a network of timm's by the options that the refusals name: the network, remarks, and all options."""
+    told = told_by(vit)
     patch, img_size = vit.patch_embed.patch_size, vit.patch_embed.img_size
-    weights = from_timm(vit.state_dict(), told_by(vit), vit.patch_embed.grid_size)
+    weights = from_timm(vit.state_dict(), told, vit.patch_embed.grid_size)
     options = {"model": "tiny", "model.depth": str(len(vit.blocks)), "data": "random", "data.num_classes": "10"}
     options |= {"patch": f"[{patch[0]},{patch[1]}]", "data.img_size": f"[{img_size[0]},{img_size[1]}]"}
     options |= {"model.pool": weights.pool or "mean", "model.final_norm": weights.final_norm}

@@ -109,8 +109,13 @@ def told_by(vit: nn.Module) -> Told:
         )
     if net.global_pool not in ("", *POOLS):
         raise ValueError(f"pools its tokens by {net.global_pool}: use one that reads {', '.join(POOLS)}")
-    if getattr(net, "pool_include_prefix", False) or (net.global_pool == "map" and isinstance(net, Eva)):
+    over_all = getattr(net, "pool_include_prefix", False) or (net.global_pool == "map" and isinstance(net, Eva))
+    if over_all and net.num_prefix_tokens:
         raise ValueError("pools the class token or registers together with the patches: use one that pools patches")
+    if net.global_pool == "map" and net.attn_pool.num_heads != block.attn.num_heads:
+        raise ValueError(
+            f"pools by {net.attn_pool.num_heads} heads, and its blocks have {block.attn.num_heads}: use one with as many"
+        )
     knobs = {
         "model.num_heads": block.attn.num_heads,
         "model.act": ACTS[mlp],
