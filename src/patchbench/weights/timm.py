@@ -114,7 +114,7 @@ def told_by(vit: nn.Module) -> Told:
         raise ValueError("pools the class token or registers together with the patches: use one that pools patches")
     if net.global_pool == "map" and net.attn_pool.num_heads != block.attn.num_heads:
         raise ValueError(
-            f"pools by {net.attn_pool.num_heads} heads, and its blocks have {block.attn.num_heads}: use one with as many"
+            f"pools by {net.attn_pool.num_heads} heads, and its blocks have {block.attn.num_heads}: use one of as many"
         )
     knobs = {
         "model.num_heads": block.attn.num_heads,
