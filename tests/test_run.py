@@ -1,13 +1,19 @@
 """A run from configuration to record: it repeats, resumes and is tested again to the bit."""
 
+import os
+import pty
+import select
 import signal
+import sys
+import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from support import NOISY, Cut, configure, cut_at, metrics, run, weights
+from support import NOISY, ROOT, Cut, configure, cut_at, metrics, run, weights
 
 from patchbench.commands.build import build_augment, build_net, build_source
 from patchbench.commands.evaluate import evaluate
@@ -80,6 +86,51 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, micro, m
         metrics(tmp_path / "whole")["val/loss"].dropna().tolist()
         == metrics(tmp_path / "cut")["val/loss"].dropna().tolist()
     )
+
+
+def test_the_end_of_a_terminal_saves_and_under_nohup_changes_nothing(tmp_path, micro, monkeypatch):
+    original = StopOnSignal.on_train_batch_end
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 3:
+            signal.raise_signal(signal.SIGHUP)
+        original(self, trainer, *args)
+
+    monkeypatch.setattr(StopOnSignal, "on_train_batch_end", on_train_batch_end)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        done = run(tmp_path / "nohup", *micro, "epochs=1")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with pytest.raises(SystemExit) as ended:
+            run(tmp_path / "terminal", *micro, "epochs=1")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ended.value.code == 128 + signal.SIGHUP
+    assert read_checkpoint(tmp_path / "terminal" / "last.ckpt")["global_step"] == 3
+    monkeypatch.undo()
+    assert run(tmp_path / "terminal", *micro, "epochs=1")["result"]["test/loss"] == done["result"]["test/loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
+def test_a_training_saves_when_its_terminal_is_gone(tmp_path, micro, sweep):
+    """As when ssh is cut off: SIGHUP, and every further write to the terminal raises an error."""
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        line = [*sweep, *micro, "epochs=100000", "trainer=cpu", "logger=csv"]
+        os.execv(sys.executable, [sys.executable, str(ROOT / "train.py"), *line])
+    began = time.monotonic()
+    while not [path for path in tmp_path.rglob("metrics.csv") if "train/loss" in path.read_text()]:
+        assert time.monotonic() - began < 120
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 100_000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    [last] = tmp_path.rglob("last.ckpt")
+    rows = pd.read_csv(last.with_name("metrics.csv"))
+    assert read_checkpoint(last)["global_step"] >= rows["step"].max(), "nothing that was shown is lost"
 
 
 @pytest.mark.parametrize("step", [4, 8])

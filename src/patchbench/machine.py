@@ -1,9 +1,11 @@
 """The machine as this process may use it: cores, paths, files written whole or not at all, a pipe that is closed."""
 
 import os
+import signal
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +66,18 @@ def near(path: Path) -> Path:
     """A path as a person writes it here: relative below the working directory, absolute elsewhere."""
     path, here = Path(os.path.abspath(path)), Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def hangs_on(number: int) -> bool:
+    """True for SIGHUP under nohup, which the process shall go on ignoring."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+
+
+def leave_dead_terminal() -> None:
+    """Write to nowhere in place of a terminal that is gone, where each write would raise OSError."""
+    for output in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, output)
+                os.close(nowhere)

@@ -21,13 +21,13 @@ from patchbench.config.identity import analysed, answered
 from patchbench.config.names import SWEEP, name_sweep, sweep_name
 from patchbench.config.origin import another_run, changes
 from patchbench.config.unread import remarks_on_sweep
-from patchbench.machine import cores
+from patchbench.machine import cores, hangs_on
 from patchbench.runs import wandb_files
 from patchbench.runs.record import read_record
 from patchbench.sweep.cell import Cell, Composed, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
-from patchbench.sweep.pool import RANK_VARIABLES, Pool, warm, warm_context
+from patchbench.sweep.pool import ENDING, RANK_VARIABLES, Pool, warm, warm_context
 from patchbench.sweep.view import View, show_cells, show_costs, show_end, show_invalid
 
 Result = tuple[str | None, float | None, str]  # directory, best validation accuracy, error
@@ -54,12 +54,12 @@ def environment_of_cells() -> Iterator[None]:
 
 @contextmanager
 def ended_quietly() -> Iterator[None]:
-    """End this block on SIGTERM or Ctrl-C without a traceback; for the time before the first cell starts."""
+    """End this block on SIGHUP, SIGTERM or Ctrl-C without a traceback; for the time before the first cell starts."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, leave) for number in ENDING if not hangs_on(number)}
     try:
         yield
     finally:

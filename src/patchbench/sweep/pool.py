@@ -15,13 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from patchbench.machine import cores
+from patchbench.machine import cores, hangs_on, leave_dead_terminal
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.knobs import Knobs
 
 # These variables mark a process as one of several ranks. A cell is none, until it starts ranks itself.
 RANK_VARIABLES = {"LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"}
 RANK_VARIABLES |= {"MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"}
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # signals that end a sweep
 REFUSED = 2  # exit code of a configuration that cannot run; a second attempt would fail too
 
 
@@ -78,7 +79,7 @@ class Pool:
         ended: called for each cell when its state is final.
         """
         waiting = list(waiting)
-        before = {s: signal.signal(s, self.take_note) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, self.take_note) for s in ENDING if not hangs_on(s)}
         try:
             while self.running or (waiting and not self.received):
                 if not self.received:
@@ -103,6 +104,8 @@ class Pool:
 
     def take_note(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: the first one lets cells save, the second one kills them."""
+        if number == signal.SIGHUP:
+            leave_dead_terminal()
         if self.received:
             for attempt in self.running:
                 kill(attempt.process)

@@ -11,18 +11,21 @@ from types import FrameType
 import pytorch_lightning as pl
 import torch
 
+from patchbench.machine import hangs_on, leave_dead_terminal
+
 
 class StopOnSignal(pl.Callback):
-    """Finish the step, save last.ckpt and exit with 128 + number, on Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2.
+    """Finish the step, save last.ckpt and exit with 128 + number, on SIGHUP, Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2.
 
     The handler only stores the signal. Ranks agree every `every` steps and at the end of an epoch, so that all save
     together. A step of several micro-batches is finished first, since a checkpoint cannot store half a gradient.
     After the last step of an epoch its validation still runs, since a resumed training would not repeat it.
-    A second Ctrl-C, and any signal before or after training, ends the process at once.
+    A second Ctrl-C, and any signal before or after training, ends the process at once. SIGHUP, which comes when a
+    terminal or its connection ends, stays ignored under nohup.
     """
 
     # If there are several signals, the last in this order counts.
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
@@ -36,7 +39,7 @@ class StopOnSignal(pl.Callback):
 
         By then everything is saved and closed, and the earlier handler can act: submitit queues the job again.
         """
-        before = {s: signal.signal(s, self.take_note) for s in self.signals}
+        before = {s: signal.signal(s, self.take_note) for s in self.signals if not hangs_on(s)}
 
         def restore() -> None:
             for number, handler in before.items():
@@ -59,6 +62,8 @@ class StopOnSignal(pl.Callback):
             return
         if not self.training or (self.received and number == signal.SIGINT):
             raise SystemExit(128 + number)
+        if number == signal.SIGHUP:
+            leave_dead_terminal()
         self.received = max(self.received, 1 + self.signals.index(signal.Signals(number)))
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
