@@ -1,14 +1,22 @@
 """The order of images is a function of counters; splits are disjoint; a folder is read or refused by name."""
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from support import configure
+from support import configure, run
 
 from patchbench.commands.build import build_source
+from patchbench.config.errors import CellFailed
+from patchbench.data.batches import Reader
+from patchbench.data.hand_over import PREFETCH, SHARED, TAKEN, NoSharedMemory, refuse_small_shared_memory
 from patchbench.data.order import EvalOrder, TrainOrder
 from patchbench.data.pictures import Pictures
 from patchbench.data.sets.imagefolder import ImageFolder
@@ -197,3 +205,73 @@ def test_an_empty_class_and_a_broken_image_are_named(folder):
         path.unlink()
     with pytest.raises((ValueError, OSError), match=r"no .* in train/bee"):
         image_folder(folder)
+
+
+# Processes that load hand over their batches through shared memory.
+
+
+def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_training():
+    free = shutil.disk_usage(SHARED).free
+    batch = 1024 * 3 * 32 * 32
+    most = (free // batch - TAKEN) // PREFETCH
+    refuse_small_shared_memory(max(1, most // 2), 1024, (3, 32, 32), 1)
+    refuse_small_shared_memory(0, 10**9, (3, 32, 32), 1)
+    with pytest.raises(ValueError, match=rf"^workers={4 * most}: .*--shm-size=\d+g\), or use workers=\d+ or workers=0"):
+        refuse_small_shared_memory(4 * most, 1024, (3, 32, 32), 1)
+    with pytest.raises(ValueError, match=r"or use workers=0, or a smaller batch_size, or allow_cost=true"):
+        refuse_small_shared_memory(1, 10**9, (3, 32, 32), 1)
+    with pytest.raises(ValueError, match=f"up to {max(1, most // 2) * PREFETCH * 8 + 8 * TAKEN} batches"):
+        refuse_small_shared_memory(max(1, most // 2), 1024, (3, 32, 32), 8)
+
+
+LITTLE_ROOM = """
+import resource, torch
+from torch.utils.data import DataLoader
+from patchbench.data.batches import Reader
+from patchbench.data.order import Chosen
+from patchbench.data.source import InMemory
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))  # of files in memory as well
+split = InMemory(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
+loader = DataLoader(Reader(split, None), batch_size=None, sampler=[Chosen(list(range(64)))], num_workers=1)
+next(iter(loader))
+"""
+
+
+def test_a_batch_that_does_not_fit_into_shared_memory_is_an_error_and_no_silence():
+    line = [sys.executable, "-c", LITTLE_ROOM]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "NoSharedMemory: a batch of images does not fit into /dev/shm" in done.stderr
+    told = NoSharedMemory(f"Caught NoSharedMemory in worker.\nTraceback:\n  ...\n{NoSharedMemory.__name__}: a batch\n")
+    assert str(told) == "a batch"
+
+
+class Unpicklable:
+    """A part of a batch that does not pass the queue between processes, as when no more files can be opened."""
+
+    def __reduce__(self):
+        raise OSError("too many open files")
+
+
+@pytest.mark.parametrize("end", ["killed", "lost"])
+def test_a_training_whose_loading_process_dies_or_loses_a_batch_fails_in_one_line(
+    tmp_path, micro, monkeypatch, capsys, end
+):
+    original = Reader.__getitem__
+
+    def dies(self, chosen):
+        images, labels, *draws = original(self, chosen)
+        if chosen.draws is None or torch.utils.data.get_worker_info() is None:
+            return images, labels, *draws
+        if end == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return images, Unpicklable(), *draws
+
+    monkeypatch.setattr(Reader, "__getitem__", dies)
+    with pytest.raises(CellFailed, match="a process that loads data has ended"):
+        run(tmp_path, *micro, "epochs=1", "workers=1", "resident=0")
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "workers=0" in error
+    assert "the same command goes on" in error
+    assert not (tmp_path / "run.json").exists()

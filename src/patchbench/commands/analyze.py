@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from patchbench.checks import Size, size
 from patchbench.commands.build import build_net
 from patchbench.commands.draft import Draft
+from patchbench.commands.loading import loading
 from patchbench.commands.reopen import Machine, reopen
 from patchbench.commands.starts import build_starts, starts_elsewhere
 from patchbench.config.errors import refusing
@@ -22,7 +23,6 @@ from patchbench.config.identity import plain, reads
 from patchbench.config.names import command_line, title
 from patchbench.config.origin import restored
 from patchbench.data.batches import Batches
-from patchbench.data.pictures import BadImage
 from patchbench.data.source import Source
 from patchbench.evaluate.robustness import Views, check_views, evaluate_views
 from patchbench.evaluate.views import Some
@@ -62,7 +62,7 @@ def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> A
         if images is not None and images < FEWEST:
             raise ValueError(f"images={images} are too few to tell an accuracy: use {FEWEST} or more, or null")
         run = reopen(ckpt, machine)
-    with refusing(BadImage):
+    with loading():
         return analysis(run.draft, run.trainer, run.task, run.data, ckpt, out, images=images)
 
 

@@ -149,6 +149,8 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, room: int
             data.prepare_data()
         for loader in (data.train_dataloader, data.val_dataloader, data.test_dataloader):
             loader()
+        if not cfg.allow_cost:
+            data.check_shared_memory()
     return data
 
 

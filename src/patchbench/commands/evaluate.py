@@ -5,10 +5,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from patchbench.commands.loading import loading
 from patchbench.commands.reopen import Machine, reopen
 from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
-from patchbench.data.pictures import BadImage
 from patchbench.evaluate.robustness import evaluate_views
 from patchbench.evaluate.test import test
 from patchbench.runs.record import write_record
@@ -24,7 +24,7 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
         run = reopen(ckpt, machine, views)
     for remark in () if silent else getattr(run.draft.source, "remarks", ()):
         say(remark)
-    with refusing(BadImage):
+    with loading():
         result = test(run.trainer, run.task, run.data)
         result |= evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)
     result |= run.draft.cost.facts()

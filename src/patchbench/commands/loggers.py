@@ -10,10 +10,9 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import Logger
 
 from patchbench.commands.draft import Draft
-from patchbench.config.errors import refusing
+from patchbench.commands.loading import loading
 from patchbench.config.names import sweep_name
 from patchbench.data.batches import Batches
-from patchbench.data.pictures import BadImage
 from patchbench.evaluate.robustness import predict
 from patchbench.nets.cost import Cost
 from patchbench.runs.provenance import environment
@@ -80,7 +79,7 @@ def log_analysis(
     """Analyse the network that was just tested; its numbers, which go to all loggers, as the pictures to W&B."""
     from patchbench.commands.analyze import analysis  # with what draws and fits, which few runs need
 
-    with refusing(BadImage):
+    with loading():
         result = analysis(draft, trainer, task, data, out_dir / "best.ckpt", out_dir)
     meter.write(trainer, result.numbers)
     for logger in trainer.loggers:

@@ -33,6 +33,7 @@ from patchbench.commands.folder import (
     set_aside,
     starts_anew,
 )
+from patchbench.commands.loading import loading
 from patchbench.commands.loggers import log_analysis, log_checkpoint, log_predictions, start_loggers
 from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
@@ -40,7 +41,6 @@ from patchbench.config.identity import asked
 from patchbench.config.names import SWEEP, title
 from patchbench.config.origin import measured, origin_of
 from patchbench.data.batches import Batches
-from patchbench.data.pictures import BadImage
 from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
 from patchbench.evaluate.test import bad_images, emptied, skipped, test
@@ -117,7 +117,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
     with ready.stop.watching(), ExitStack() as stack:
         with refusing():
             trainer.loggers = start_loggers(cfg, ready.origin, costs, out_dir, stack, resume=ready.ckpt is not None)
-        with refusing(BadImage):
+        with loading():
             trainer.fit(task, data, ckpt_path=ready.ckpt)
             result: dict[str, Any] = {metric: float(value) for metric, value in trainer.callback_metrics.items()}
             load_weights(task, read_checkpoint(out_dir / "best.ckpt")["state_dict"])

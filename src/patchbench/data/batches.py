@@ -6,9 +6,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from patchbench.data.augment.chain import Augment
+from patchbench.data.hand_over import PREFETCH, end_with_lost_batches, refuse_small_shared_memory, share
 from patchbench.data.order import Chosen, EvalOrder, TrainOrder
 from patchbench.data.source import Batch, Crop, InMemory, Source, Split, Whole
 from patchbench.machine import cores
@@ -25,8 +26,12 @@ class Reader(Dataset):
 
     def __getitem__(self, chosen: Chosen) -> Batch:
         if chosen.draws is None:
-            return self.split.read(chosen.indices)
-        return *self.split.read(chosen.indices, chosen.draws, self.crop), chosen.draws
+            batch: Batch = self.split.read(chosen.indices)
+        else:
+            batch = *self.split.read(chosen.indices, chosen.draws, self.crop), chosen.draws
+        if get_worker_info() is not None:
+            share(batch)
+        return batch
 
 
 class Picked(NamedTuple):
@@ -137,22 +142,36 @@ class Batches(pl.LightningDataModule):
             }
         return self.resident
 
+    def workers_for(self, split: Split) -> int:
+        """Number of processes that load the images of a split, for each rank."""
+        if any(self.splits[name] is split for name in self.on_device()):
+            return 0
+        if isinstance(self.workers, int):
+            return self.workers
+        trainer = self.attached()
+        shared = 1 if isinstance(environment_of(trainer), SLURMEnvironment) else trainer.num_devices
+        return min(8, max(1, cores() // shared)) if split.slow else 0
+
+    def check_shared_memory(self) -> None:
+        """ValueError if the batches of the loaders do not fit into the shared memory of this machine."""
+        trainer = self.attached()
+        images = self.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
+        shape = (self.source.in_chans, *self.source.img_size)
+        workers = max(map(self.workers_for, self.splits.values()))
+        refuse_small_shared_memory(workers, images, shape, trainer.num_devices)
+
     def loader(self, split: Split, order: Sampler[Chosen]) -> DataLoader:
         trainer = self.attached()
         picked = next((name for name in self.on_device() if self.splits[name] is split), None)
-        if picked:
-            workers = 0
-        elif isinstance(self.workers, int):
-            workers = self.workers
-        else:
-            shared = 1 if isinstance(environment_of(trainer), SLURMEnvironment) else trainer.num_devices
-            workers = min(8, max(1, cores() // shared)) if split.slow else 0
+        workers = self.workers_for(split)
         return DataLoader(
             Picker(picked) if picked else Reader(split, self.augment.crop),
             batch_size=None,  # the sampler gives whole batches of indices
             sampler=order,
             num_workers=workers,
             persistent_workers=workers > 0,
+            prefetch_factor=PREFETCH if workers else None,
+            worker_init_fn=end_with_lost_batches,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
