@@ -22,6 +22,7 @@ from patchbench.data.pictures import Pictures
 from patchbench.data.sets.imagefolder import ImageFolder
 from patchbench.data.sets.random import Random
 from patchbench.data.source import InMemory, Source, held_out, resize
+from patchbench.data.splits import make_splits
 
 
 def order(position=0, *, rank=0, world_size=1, accumulate=1, repeats=1, seed=0, limit=None, images=100, batch_size=24):
@@ -205,6 +206,20 @@ def test_an_empty_class_and_a_broken_image_are_named(folder):
         path.unlink()
     with pytest.raises((ValueError, OSError), match=r"no .* in train/bee"):
         image_folder(folder)
+
+
+def test_a_class_of_one_image_is_named_where_images_are_held_out():
+    with pytest.raises(
+        ValueError, match=r"^val_size=0\.2 is held out of every class, and 1 of 2 classes have one image"
+    ):
+        held_out([0] * 9 + [1], 0.2, "val_size")
+    labels = {"train": [0] * 9 + [1] + [2] * 5 + [3], "val": [0, 1, 2, 3]}
+    sizes = {"val_size": 0.2, "test_size": None, "train_fraction": None, "train_size": None}
+    with pytest.raises(
+        ValueError, match="2 of 4 classes have one image only: bee, dog: add images to them or remove them"
+    ):
+        make_splits(labels, **sizes, classes=["ant", "bee", "cat", "dog"])
+    assert make_splits(labels | {"test": [0]}, **sizes)["train"] == ("train", list(range(16))), "nothing is held out"
 
 
 # Processes that load hand over their batches through shared memory.

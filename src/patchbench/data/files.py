@@ -93,6 +93,7 @@ class FileSet(ABC):
             test_size=self.test_size,
             train_fraction=self.train_fraction,
             train_size=self.train_size,
+            classes=self.classes,
         )
 
     def surveyed(self, train: Album, wanted: int | None) -> Survey:

@@ -13,6 +13,7 @@ A set made of pictures in files inherits these knobs: see files.py. A set in mem
 Refusals name a knob as the YAML does, `val_size=0.9`; whoever builds the set puts `data.` before it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -119,10 +120,12 @@ def resize(images: UInt8[Tensor, "n c h w"], img_size: Size) -> UInt8[Tensor, "n
     return scaled
 
 
-def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[list[int], list[int]]:
+def held_out(
+    labels: Sequence[int], count: int | float, option: str, names: Sequence[object] | None = None
+) -> tuple[list[int], list[int]]:
     """Divide 0 ... n-1 into those that stay and those held out, every class in proportion; the same each time.
 
-    count: images, or their share. ValueError names `option` if that cannot be done.
+    count: images, or their share. names: of the classes. ValueError names `option` if that cannot be done.
     """
     from sklearn.model_selection import train_test_split
 
@@ -130,6 +133,13 @@ def held_out(labels: Sequence[int], count: int | float, option: str) -> tuple[li
         stay, out = train_test_split(range(len(labels)), test_size=count, stratify=labels, random_state=0)
     except ValueError as error:
         classes = len(set(labels))
+        if alone := [label for label, images in sorted(Counter(labels).items()) if images == 1]:
+            called = ", ".join(str(names[label] if names else label) for label in alone[:5])
+            raise ValueError(
+                f"{option}={count} is held out of every class, and {len(alone)} of {classes} classes have one image "
+                f"only: {called}{', ...' * (len(alone) > 5)}: add images to them or remove them, or give the set "
+                f"{'val/ and test/' if option == 'val_size' else 'a split'} of its own"
+            ) from error
         raise ValueError(
             f"{option}={count} cannot be held out of {len(labels)} images in {classes} classes: use a share between 0 "
             f"and 1, or {classes} to {len(labels) - classes} images, with two images or more in each class"

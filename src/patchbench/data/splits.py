@@ -19,20 +19,21 @@ def make_splits(
     test_size: int | float | None,
     train_fraction: float | None,
     train_size: int | None,
+    classes: Sequence[object] | None = None,
 ) -> Chosen:
     """Choose the images of each split.
 
     labels: of the splits that the set has, `train` and perhaps `val` and `test`. If it has `val` and `test`, these are
     taken. If it has one of them, that one is the test split, and `val_size` images of `train` (or their share) are held
     out for validation. If it has neither, `test_size` images of `train` are held out first. The rest of `train` may be
-    thinned: see `subsample`.
+    thinned: see `subsample`. classes: their names, for refusals.
     """
     train = list(range(len(labels["train"])))
 
     def hold_out(size: int | float | None, option: str) -> tuple[str, list[int]]:
         nonlocal train
         assert size is not None, f"a set without a test split needs the knob {option}"
-        stay, out = held_out([labels["train"][i] for i in train], size, option)
+        stay, out = held_out([labels["train"][i] for i in train], size, option, classes)
         chosen, train = [train[i] for i in out], [train[i] for i in stay]
         return "train", chosen
 
