@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> None:
         seeds = len(study.scales[scale].seeds)
         arms = ", ".join(f"{part} {count}" for part, count in counts.items())
         print(f"{study.question}\n{len(planned)} runs: arms of {arms}; {seeds} seeds; scale {scale}", flush=True)
-        jobs = given.options["jobs"] or default_jobs(planned, given.others)
-        rest = [f"hydra.launcher.jobs={jobs}", f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
+        jobs = jobs_at_a_time(given.options["jobs"], planned, given.others)
+        rest = [*jobs, f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
         if tune:
             sweep(name, scale, "grid", rest)
             if dry_run:
@@ -49,6 +49,16 @@ def main(arguments: list[str]) -> None:
         sweep(name, scale, "best" if tune else "none", rest)
         if not dry_run:
             print(report.report_study(name, runs_dir, scale, tuned=tune))
+
+
+def jobs_at_a_time(jobs: str | None, planned: Sequence[Any], others: Sequence[str]) -> list[str]:
+    """The option for the number of runs at a time, which each launcher calls otherwise."""
+    launcher = next((o.partition("=")[2] for o in others if o.startswith("hydra/launcher=")), "processes")
+    if launcher == "processes":
+        return [f"hydra.launcher.jobs={jobs or default_jobs(planned, others)}"]
+    if jobs and not launcher.startswith("slurm"):
+        raise ValueError(f"jobs={jobs} is not read by hydra/launcher={launcher}: leave out one of the two")
+    return [f"hydra.launcher.array_parallelism={jobs}"] if jobs else []
 
 
 def default_jobs(planned: Sequence[Any], others: Sequence[str]) -> str:

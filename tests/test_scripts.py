@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, configure
 
 from patchbench.config.arguments import Arguments, read
 
@@ -76,3 +76,15 @@ def test_arguments_have_the_types_of_their_defaults_and_others_stay_as_they_are(
         flags={"dry-run"},
         typed=["limit=3", "out=a/b", "tune=true"],
     )
+
+
+def test_jobs_of_a_study_are_an_option_that_the_launcher_has():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs the extra `slurm`")
+    jobs_at_a_time = runpy.run_path(str(ROOT / "scripts" / "study.py"))["jobs_at_a_time"]
+    for launcher in ("processes", "slurm", "slurm_node", "basic"):
+        others = [f"hydra/launcher={launcher}"]
+        options = [*jobs_at_a_time(None, [], others), *(jobs_at_a_time("4", [], others) if launcher != "basic" else [])]
+        configure(*others, *options)  # which Hydra takes
+    assert jobs_at_a_time("4", [], []) == ["hydra.launcher.jobs=4"]
+    with pytest.raises(ValueError, match="jobs=4 is not read by hydra/launcher=basic"):
+        jobs_at_a_time("4", [], ["hydra/launcher=basic"])

@@ -1,4 +1,4 @@
-"""What goes wrong while images are read, in one line."""
+"""Errors that come up while images are read, in one line."""
 
 import sys
 from collections.abc import Iterator
