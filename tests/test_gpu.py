@@ -25,7 +25,7 @@ from patchbench.config.origin import origin_of
 from patchbench.data.augment.crop import moved
 from patchbench.data.batches import Batches
 from patchbench.nets.vit import PLACES
-from patchbench.train.graphs import worth_graphs
+from patchbench.train.graphs import can_be_graphs
 from patchbench.train.shard import Averaged
 
 # torch.compile looks at what it is given
@@ -180,12 +180,14 @@ def test_graphs_replay_what_is_computed_without_them(tmp_path, micro, more):
     pd.testing.assert_frame_equal(found[True], found[False], rtol=0.03)
 
 
-def test_graphs_are_for_small_steps_of_one_gpu():
-    there = torch.device("cuda", 0)
-    assert worth_graphs(SingleDeviceStrategy(there), 10**9)
-    assert not worth_graphs(SingleDeviceStrategy(there), 10**14)
-    assert not worth_graphs(SingleDeviceStrategy(torch.device("cpu")), 10**9)
-    assert not worth_graphs(Averaged(), 10**9)
+def test_graphs_are_for_one_gpu_and_steps_that_are_alike(build):
+    there, here = (SingleDeviceStrategy(torch.device(kind)) for kind in ("cuda", "cpu"))
+    net = build("model=micro")
+    assert can_be_graphs(net, there)
+    assert not can_be_graphs(net, here)
+    assert not can_be_graphs(net, Averaged())
+    assert can_be_graphs(build("model=micro", "embed=flexi"), there)
+    assert not can_be_graphs(build("model=micro", "embed=flexi", "embed.train_patches=[8,16]"), there)
 
 
 def test_graphs_without_a_gpu_are_refused(tmp_path, micro):

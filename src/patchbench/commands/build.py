@@ -112,7 +112,7 @@ def build_net(cfg: DictConfig, source: Source) -> Any:
         layout             its tokens, or None where it has none
         blocks             modules that are compiled, and shared out among devices, each by itself
         no_weight_decay()  names of the parameters that are spared weight decay beside biases and norms
-        embed              its embedding, where its YAML names ${embed}: asked for `fit_images`
+        embed              its embedding, where its YAML names ${embed}: asked for `fit_images` and `varies`
     """
     cfg = cfg.copy()
     with open_dict(cfg):

@@ -51,7 +51,7 @@ from patchbench.track.meter import Meter
 from patchbench.track.progress import ProgressBar
 from patchbench.track.terminal import print_result, say, spell_size
 from patchbench.train.checkpoint import read_checkpoint, write_checkpoints
-from patchbench.train.graphs import Graphed, worth_graphs
+from patchbench.train.graphs import HOST_BOUND, Graphed, can_be_graphs
 from patchbench.train.shard import load_weights
 from patchbench.train.signals import StopOnSignal
 from patchbench.train.task import Classify
@@ -181,10 +181,13 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
         origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [duration, split]
-    flops = plan.cost.train_flops(cfg.batch_size)
-    if cfg.cuda_graphs is True and not worth_graphs(trainer.strategy, 0):
-        raise ValueError("cuda_graphs=true needs training on one GPU, without DDP and FSDP: use cuda_graphs=auto")
-    if cfg.cuda_graphs is True or (cfg.cuda_graphs == "auto" and worth_graphs(trainer.strategy, flops)):
+    possible, small = can_be_graphs(net, trainer.strategy), plan.cost.train_flops(cfg.batch_size) < HOST_BOUND
+    if cfg.cuda_graphs is True and not possible:
+        raise ValueError(
+            "cuda_graphs=true needs one GPU, without DDP and FSDP, and steps that are all alike, without "
+            "embed.train_patches: use cuda_graphs=auto"
+        )
+    if cfg.cuda_graphs is True or (cfg.cuda_graphs == "auto" and possible and small):
         trainer.callbacks.append(Graphed(cfg.batch_size, plan.source.in_chans, plan.source.img_size))
     task = build_task(cfg, net, data, duration, origin)
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):

@@ -52,6 +52,11 @@ class FlexiEmbed(nn.Module):
                 matrix = resampling(old, new, interpolation, antialias).to(self.proj.weight)
                 self.register_buffer(f"{axis}{new}", matrix, persistent=False)
 
+    @property
+    def varies(self) -> bool:
+        """True if one step of training does other work than the next."""
+        return bool(self.train_patches)
+
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
         patch = self.patch_size
         if self.training and self.train_patches:

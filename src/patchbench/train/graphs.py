@@ -33,7 +33,7 @@ class Graphed(pl.Callback):
         vars(task.net).pop("forward", None)  # frees the memory of the graphs
 
 
-def worth_graphs(strategy: Strategy, flops_per_step: int) -> bool:
-    """True where a step computes so little that to launch its kernels takes longer."""
+def can_be_graphs(net: Any, strategy: Strategy) -> bool:
+    """True on one GPU, for a network whose steps are all alike: a graph repeats what the host decided at its capture."""
     alone = isinstance(strategy, SingleDeviceStrategy) and strategy.root_device.type == "cuda"
-    return alone and flops_per_step < HOST_BOUND
+    return alone and not getattr(getattr(net, "embed", None), "varies", False)
