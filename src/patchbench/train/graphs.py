@@ -34,6 +34,6 @@ class Graphed(pl.Callback):
 
 
 def can_be_graphs(net: Any, strategy: Strategy) -> bool:
-    """True on one GPU, for a network whose steps are all alike: a graph repeats what the host decided at its capture."""
+    """True on one GPU, where all steps are alike: a graph repeats what the host decided when it was captured."""
     alone = isinstance(strategy, SingleDeviceStrategy) and strategy.root_device.type == "cuda"
     return alone and not getattr(getattr(net, "embed", None), "varies", False)
