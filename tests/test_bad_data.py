@@ -365,8 +365,28 @@ def test_what_is_no_picture_is_left_out_and_what_should_be_one_is_not(folder):
     numbered = [f"{i:02d}.jpg" for i in range(2, 29)]
     assert names == ["00.jpg", *numbered, "linked/deeper/y.jpg", "linked.jpg", "more/x.JPEG", "nowhere.jpg"]
     assert found.classes == ["bee", "蜂 queen"]
+    [remark] = found.remarks
+    assert remark.startswith("3 files are of other kinds than images and are left out")
+    assert "1 .db" in remark
+    (bee / "disk").symlink_to(bee / "gone")
+    with pytest.raises(FileNotFoundError, match=r"bee/disk is a link to .*/gone, which is not there"):
+        image_folder(folder)
+    (bee / "disk").rename(folder / "train" / "wasp")
+    with pytest.raises(FileNotFoundError, match=r"train/wasp is a link to .*/gone, which is not there"):
+        image_folder(folder)
+    (folder / "train" / "wasp").unlink()
     with pytest.raises(BadImage, match=r"nowhere\.jpg does not decode \(.*No such file"):
         seen(bee / "nowhere.jpg")
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_the_only_split_beside_train_judges_whatever_it_is_called(folder, name):
+    (folder / "val").rename(folder / name)
+    splits = image_folder(folder).splits()
+    assert {split: len(images) for split, images in splits.items()} == {"train": 48, "val": 12, "test": 24}
+    (folder / name).rename(folder / "more")
+    with pytest.raises(FileNotFoundError, match=r"no class folders in val/: .* or test/<class>/<image>"):
+        image_folder(folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind the superuser")

@@ -23,7 +23,8 @@ from patchbench.config.origin import measured, origin_of, restored
 from patchbench.data.bands import Contradiction, coloured, facts, levels, open_picture, planes
 from patchbench.data.cache_writer import prepare
 from patchbench.data.pictures import BadImage
-from patchbench.data.survey import HEADERS, TAIL, spread
+from patchbench.data.statistics import variety
+from patchbench.data.survey import FEW_LEVELS, HEADERS, TAIL, spread
 from patchbench.train.checkpoint import read_checkpoint
 
 SIDE = 16
@@ -159,6 +160,34 @@ def test_a_hot_pixel_does_not_set_the_range_and_nearly_equal_values_have_one():
     assert spread(flat) == (5, 9)
 
 
+@pytest.mark.parametrize("mark", [-9999, 65535])
+def test_values_that_mark_missing_pixels_do_not_take_the_levels_in_silence(tmp_path, mark):
+    def marked(path: Path, values: np.ndarray) -> None:
+        values[:, :2] = mark
+        save_array(path, values)
+
+    root = folder(tmp_path, marked, "npy", np.float32, low=776, high=1009)
+    found = source(root)
+    flat = everything(found.splits()["train"])[:, :, 4:]
+    assert len(flat.unique()) <= FEW_LEVELS
+    _, doubt = found.remarks
+    assert "nine tenths" in doubt
+    low, high = json.loads(doubt.rpartition("data.range=")[2])
+    assert 776 <= low < 800
+    assert 980 < high <= 1009
+    found = source(root, f"data.range=[{low},{high}]")
+    assert len(everything(found.splits()["train"])[:, :, 4:].unique()) > 200
+    assert not found.remarks
+
+    def flattened(path: Path, values: np.ndarray) -> None:
+        marked(path, values / 1000)
+
+    found = source(folder(tmp_path, flattened, "npy", np.float32, low=776, high=1009))
+    train = found.splits()["train"]
+    with pytest.raises(ValueError, match=rf"are the same .*; values from .*{mark}.*; .* set data\.range="):
+        variety(train, found.remarks)
+
+
 def test_a_given_range_is_taken_and_checked(tmp_path):
     root = folder(tmp_path, save_image, "png", np.uint16, low=0, high=1000)
     found = source(root, "data.range=[0,2000]")
@@ -190,6 +219,23 @@ def test_pictures_of_another_depth_than_the_others_are_refused(tmp_path):
     assert source(deep, "data.range=[0,255]").splits()
 
 
+@pytest.mark.parametrize("deep", ["train", "val"])
+def test_splits_of_different_depth_are_refused_before_any_is_read(tmp_path, deep):
+    wide = folder(tmp_path / "wide", save_image, "png", np.uint16, high=4095)
+    plain = folder(tmp_path / "plain", save_image, "png", np.uint8)
+    other = "val" if deep == "train" else "train"
+    (plain / deep).rename(tmp_path / "unused")
+    (wide / deep).rename(plain / deep)
+    with pytest.raises(ValueError, match=rf"pictures of {deep} have more than 8 bits, those of {other} have 8"):
+        source(plain)
+    assert source(plain, "data.range=[0,4095]").splits()
+
+
+def test_a_range_that_nothing_reads_is_said(tmp_path):
+    [remark] = source(folder(tmp_path, save_image, "png", np.uint8), "data.range=[0,1]").remarks
+    assert remark.startswith("data.range is not read")
+
+
 def test_values_that_are_no_numbers_are_named(tmp_path):
     root = folder(tmp_path, save_array, "npy", np.float32)
     values = drawn(0, 0).astype(np.float32)
@@ -208,6 +254,8 @@ def test_colours_of_sixteen_bits_that_lose_their_levels_are_refused(tmp_path):
     assert len(everything(full.splits()["train"]).unique()) > 200
     with pytest.raises(ValueError, match=r"of 16 bits are read by their upper 8, and these reach 1[45] of 255 only"):
         source(folder(tmp_path / "dark", rgb16, "tif", np.uint16, high=4095, bands=3)).splits()
+    with pytest.raises(ValueError, match=r"these reach 1[45] of 255 only"):
+        source(tmp_path / "dark", "data.mean=[.5,.5,.5]", "data.std=[.2,.2,.2]").splits()
 
 
 # Bands
@@ -345,6 +393,17 @@ def test_alpha_is_remarked_on_once(tmp_path):
     assert found.in_chans == 3
     [remark] = found.remarks
     assert "alpha channel" in remark
+    assert not source(tmp_path, "data.channels=4").remarks
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_frames_that_are_not_read_are_said(tmp_path, suffix):
+    def animated(path: Path, values: np.ndarray) -> None:
+        frames = [Image.fromarray(np.moveaxis(each, 0, 2).astype(np.uint8)) for each in (values, 255 - values)]
+        frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
+
+    remarks = source(folder(tmp_path, animated, suffix, np.uint8, bands=3)).remarks
+    assert "some pictures are animated: the first of their frames is read, no other" in remarks
 
 
 # Grey and colour

@@ -467,6 +467,10 @@ def test_two_images_of_one_key_are_refused_unless_one_is_meant(tmp_path):
         assert torch.equal(images.float().mean((2, 3)).argmax(1), (labels + shift) % 3), key
     with pytest.raises(ValueError, match=r"train\.tar holds no images that end in \.gif: .*data\.image_key"):
         shards(tmp_path, "data.image_key=gif")
+    with tarfile.open(tmp_path / "train.tar", "a") as archive:  # as `tar --append` does with a file that was mended
+        archive.addfile(tarfile.TarInfo("0000.png"))
+    with pytest.raises(ValueError, match=r"0000\.png and 0000\.png are two images of one key: remove one"):
+        shards(tmp_path, "data.image_key=png")
 
 
 def test_arrays_in_archives_are_read_as_those_in_folders(tmp_path):

@@ -145,6 +145,6 @@ def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
     on_gpu = trainer.strategy.root_device.type == "cuda"
     split_batch(run, trainer, None, free=free_memory_of_gpus() if on_gpu else None)
     data = prepare_data(cfg, source, trainer, room=0)
-    variety(data.splits["train"])
+    variety(data.splits["train"], getattr(source, "remarks", []))
     build_task(cfg, run.net, data, build_duration(run, data))
     return run.cost

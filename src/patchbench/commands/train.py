@@ -177,7 +177,8 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     remarks = [*share_batch_norms(cfg, net, trainer), *remarks]
     data = prepare_data(cfg, plan.source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints
-        remarks = [*getattr(plan.source, "remarks", []), *variety(data.splits["train"]), *remarks]
+        said = getattr(plan.source, "remarks", [])
+        remarks = [*said, *variety(data.splits["train"], said), *remarks]
         origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [duration, split]

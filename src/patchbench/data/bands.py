@@ -24,6 +24,7 @@ Ranges = Sequence[tuple[float, float]]
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of one band of more than 8 bits
 GREY = ("1", "L", "LA", "La", *DEEP)
 ARRAY = "save it as an array (.npy, H x W x C)"
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 NO_FULL_PAGE = 1 | 4  # bits of the tag NewSubfileType: a smaller copy, a mask
 
 
@@ -35,13 +36,15 @@ class Facts(NamedTuple):
     """Facts of a picture, by its header.
 
     channels: 1 of a grey picture, 3 of one in colour, else its bands. deep: values of more than 8 bits, to be scaled by
-    a range. halved: of 16 bits, of which Pillow decodes the upper 8.
+    a range. transparent: part of it shows what lies behind it. halved: of 16 bits, of which Pillow decodes the upper 8.
+    animated: the first of its frames is the picture.
     """
 
     channels: int
     deep: bool
     transparent: bool
     halved: bool
+    animated: bool
 
 
 def open_picture(file: str | io.BytesIO, name: str) -> Picture:
@@ -85,7 +88,7 @@ def facts(picture: Picture, wanted: int | None) -> Facts:
     wanted: the number of channels asked for; None where the picture itself tells.
     """
     if isinstance(picture, np.ndarray):
-        return Facts(fitting(len(planes(picture, wanted)), wanted), picture.dtype != np.uint8, False, False)
+        return Facts(fitting(len(planes(picture, wanted)), wanted), picture.dtype != np.uint8, False, False, False)
     if (pages := full_pages(picture)) and wanted is None:
         raise Contradiction(
             f"has {len(pages)} pages: set data.channels to their bands together to read them all, as in "
@@ -98,7 +101,7 @@ def facts(picture: Picture, wanted: int | None) -> Facts:
             bands += stored_bands(picture)
             deep |= picture.mode in DEEP
         picture.seek(0)
-        return Facts(fitting(bands, wanted), deep, False, False)
+        return Facts(fitting(bands, wanted), deep, False, False, False)
     read = stored_bands(picture)
     if (samples := samples_stored(picture)) > read and wanted != 3:
         cure = f"set data.channels=3 to do without the others, or {ARRAY}" if wanted is None else ARRAY
@@ -106,7 +109,9 @@ def facts(picture: Picture, wanted: int | None) -> Facts:
     channels = 1 if picture.mode in GREY else 3
     if wanted not in (None, 1, 3):
         channels = fitting(read, wanted)
-    return Facts(channels, picture.mode in DEEP, picture.has_transparency_data, halved(picture))
+    transparent = picture.has_transparency_data and wanted in (None, 1, 3)  # elsewhere alpha is a band as others are
+    animated = picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1
+    return Facts(channels, picture.mode in DEEP, transparent, halved(picture), animated)
 
 
 def fitting(bands: int, wanted: int | None) -> int:

@@ -18,6 +18,7 @@ from patchbench.data.splits import make_splits
 from patchbench.data.statistics import check_statistics, statistics
 from patchbench.data.survey import Survey, measured_ranges, survey
 
+OTHERS = 32  # pictures of each other split whose headers are compared with those of training
 FEW_LEVELS = 64  # of 256, in which pictures of 16 bits read by their upper 8 have lost too much
 
 
@@ -99,6 +100,19 @@ class FileSet(ABC):
     def surveyed(self, train: Album, wanted: int | None) -> Survey:
         """Look at some training pictures, and remark on those whose reading is not a matter of course."""
         found = survey(train, wanted, ranged=self.ranges is not None)
+        for name in self.labels.keys() - {"train"}:
+            ranged = self.ranges is not None
+            other = survey(self.albums[name], found.channels, ranged=ranged, headers=OTHERS)  # type: ignore[arg-type]
+            if {other.deep, found.deep} == {True, False} and not ranged:
+                raise ValueError(
+                    f"pictures of {'train' if found.deep else name} have more than 8 bits, those of "
+                    f"{name if found.deep else 'train'} have 8: save all alike, or set data.range=[low,high], the "
+                    "values of the former that become black and white"
+                )
+        if self.ranges and not found.deep:
+            self.remarks.append("data.range is not read: these pictures have 8 bits, of which 0 is black, 255 is white")
+        if found.animated:
+            self.remarks.append("some pictures are animated: the first of their frames is read, no other")
         if found.transparent:
             self.remarks.append(
                 "some pictures have an alpha channel: what is transparent becomes white; alpha that is one value all "
@@ -110,14 +124,15 @@ class FileSet(ABC):
         _, images = self.chosen["train"]
         if self.survey.deep and self.ranges is None:
             train: Any = self.albums["train"]
-            self.ranges = measured_ranges(train, images, self.in_chans)
+            self.ranges, doubt = measured_ranges(train, images, self.in_chans)
             self.range = [list(each) for each in self.ranges]
             spans = ", ".join(f"{low:g} to {high:g}" for low, high in self.ranges[:3])
             more = f", ... ({len(self.ranges)} bands)" if len(self.ranges) > 3 else ""
             self.remarks.append(f"values from {spans}{more} become black to white: data.range, as measured")
+            self.remarks += [doubt] if doubt else []
         self.reading = replace(self.reading, ranges=self.ranges)
         splits = {name: self.split(given, images) for name, (given, images) in self.chosen.items()}
-        if not (self.mean and self.std):
+        if self.survey.halved or not (self.mean and self.std):
             mean, std, highest = statistics(splits["train"], self.in_chans)
             if self.survey.halved and highest < FEW_LEVELS:
                 raise ValueError(
@@ -166,4 +181,4 @@ def in_memory(images: UInt8[Tensor, "n c h w"], wanted: int | None) -> Survey:
     there = images.shape[1]
     if wanted not in (None, there) and {wanted, there} != {1, 3}:
         raise ValueError(f"channels={wanted}: these images have {there}: leave it out")
-    return Survey(wanted or there, deep=False, transparent=False, halved=False)
+    return Survey(wanted or there, deep=False, transparent=False, halved=False, animated=False)

@@ -40,8 +40,11 @@ def statistics(train: Split, in_chans: int) -> tuple[list[float], list[float], i
     return first.tolist(), spread.tolist(), highest
 
 
-def variety(train: Split) -> list[str]:
-    """Remarks on channels that are the same in all training images. ValueError if all images are alike."""
+def variety(train: Split, said: Sequence[str] = ()) -> list[str]:
+    """Remarks on channels that are the same in all training images. ValueError if all images are alike.
+
+    said: remarks of the set, which may say why they are.
+    """
     for most in (64, IMAGES):  # more only where the first are alike
         count = min(most, len(train))
         images, _ = train.read([i * len(train) // count for i in range(count)])
@@ -53,6 +56,7 @@ def variety(train: Split) -> list[str]:
         raise ValueError(
             f"all of {len(images)} training images that were looked at are the same ({levels}): nothing can be learnt "
             "from them; look at the files, and at one as it is read: python scripts/explain.py with the same options"
+            + "".join(f"; {remark}" for remark in said)
         )
     dead = [c for c in range(images.shape[1]) if len(images) > 1 and images[:, c].min() == images[:, c].max()]
     if not dead:

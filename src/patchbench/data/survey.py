@@ -12,25 +12,27 @@ from patchbench.data.pictures import UNREADABLE, Album, opened
 HEADERS = 256  # pictures whose headers are read: of a share of 2 % one is missed once in 180 sets
 IMAGES, PIXELS = 1024, 2048  # pictures whose range is measured, and pixels of each
 TAIL = 1e-4  # share of the values that may lie beyond either end of the range, so that no hot pixel sets it
+FEW_LEVELS = 16  # of 256: where nine tenths of the values have no more, others have set the range
 
 
 class Survey(NamedTuple):
-    """Facts of a set by the headers of some of its pictures. deep, transparent, halved: as of a picture."""
+    """Facts of a set by the headers of some of its pictures, as those of a picture. deep: None if no header is read."""
 
     channels: int
-    deep: bool
+    deep: bool | None
     transparent: bool
     halved: bool
+    animated: bool
 
 
-def survey(album: Album, wanted: int | None, *, ranged: bool) -> Survey:
+def survey(album: Album, wanted: int | None, *, ranged: bool, headers: int = HEADERS) -> Survey:
     """Look at the headers of some pictures, chosen at random, the same each time.
 
     wanted: the number of channels asked for; None takes that of the pictures, where grey among colours counts as
     colour. ranged: a range is given, so that pictures of more than 8 bits may lie among others.
     ValueError: a picture's content would be lost, or pictures are not alike.
     """
-    chosen = sorted(random.Random(0).sample(range(len(album)), min(HEADERS, len(album))))
+    chosen = sorted(random.Random(0).sample(range(len(album)), min(headers, len(album))))
     found: dict[int, Facts] = {}
     for i in chosen:
         try:
@@ -55,13 +57,18 @@ def survey(album: Album, wanted: int | None, *, ranged: bool) -> Survey:
             "data.range=[low,high], the values of the former that become black and white"
         )
     channels = wanted or (counts[-1] if counts else 3)
-    return Survey(channels, True in deep, *(any(getattr(f, n) for f in found.values()) for n in Facts._fields[2:]))
+    return Survey(
+        channels,
+        True in deep if found else None,
+        *(any(getattr(f, n) for f in found.values()) for n in Facts._fields[2:]),
+    )
 
 
-def measured_ranges(album: Album, chosen: Sequence[int], channels: int) -> Ranges:
-    """Values that become black and white, per band, of evenly spaced pictures of more than 8 bits.
+def measured_ranges(album: Album, chosen: Sequence[int], channels: int) -> tuple[Ranges, str]:
+    """Values that become black and white, per band, of evenly spaced pictures of more than 8 bits; and a doubt, or "".
 
     All but a ten thousandth of the values at either end lie between them. Pictures that do not decode are left out.
+    The doubt is that most values become a few levels, because of some that mark what is missing or broken.
     """
     count = min(IMAGES, len(chosen))
     samples: list[np.ndarray] = []
@@ -81,11 +88,14 @@ def measured_ranges(album: Album, chosen: Sequence[int], channels: int) -> Range
         some = pixels.integers(flat.shape[1], size=PIXELS) if flat.shape[1] > PIXELS else slice(None)
         samples.append(flat[:, some].astype(np.float32))
     if not samples:
-        return [(0.0, 1.0)]
+        return [(0.0, 1.0)], ""
     bands = len(samples[0])
     if any(len(sample) != bands for sample in samples):
         raise ValueError("range=null: pictures of more than 8 bits have different numbers of bands: mend the set")
-    return [spread(np.concatenate([sample[band] for sample in samples])) for band in range(bands)]
+    values = [np.concatenate([sample[band] for sample in samples]) for band in range(bands)]
+    ranges = [spread(band) for band in values]
+    doubts = [doubt for pair in zip(values, ranges, strict=True) if (doubt := crowded(*pair))]
+    return ranges, doubts[0] + (", with such a pair for each band" if bands > 1 else "") if doubts else ""
 
 
 def spread(values: np.ndarray) -> tuple[float, float]:
@@ -94,3 +104,18 @@ def spread(values: np.ndarray) -> tuple[float, float]:
     if low == high:
         low, high = values.min(), values.max()
     return float(low), float(high)
+
+
+def crowded(values: np.ndarray, ends: tuple[float, float]) -> str:
+    """A doubt about the range of a band: nine tenths of the values between its ends become a few levels."""
+    low, high = ends
+    if not (inner := values[(values > low) & (values < high)]).size:
+        return ""
+    first, last = (float(value) for value in np.quantile(inner, [0.05, 0.95], method="nearest"))
+    levels = round((last - first) / (high - low) * 255) + 1
+    if first == last or levels > FEW_LEVELS:
+        return ""
+    return (
+        f"values from {first:g} to {last:g}, nine tenths of those within {low:g} to {high:g}, become {levels} of 256 "
+        f"levels: if others mark missing or broken pixels, set data.range=[{first:g},{last:g}]"
+    )

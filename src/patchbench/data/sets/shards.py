@@ -131,10 +131,9 @@ def scanned(url: str, label_key: str, image_key: str | None) -> list[Member]:
                     continue
                 if suffix.lower() == ending or (ending is None and f".{suffix.lower()}" in SUFFIXES):
                     if key in images:
-                        raise ValueError(
-                            f"{url}: {images[key][0]} and {entry.name} are two images of one key: say which is meant, "
-                            f"as in image_key={suffix.lower()}"
-                        )
+                        same = images[key][0].lower() == entry.name.lower()
+                        cure = "remove one" if same else f"say which is meant, as in image_key={suffix.lower()}"
+                        raise ValueError(f"{url}: {images[key][0]} and {entry.name} are two images of one key: {cure}")
                     images[key] = entry.name, entry.offset_data, entry.size
                 elif suffix in ("cls", "json"):
                     member: Any = archive.extractfile(entry)
