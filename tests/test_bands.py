@@ -489,7 +489,7 @@ def test_training_images_that_are_all_alike_are_refused_and_a_dead_channel_is_sa
 # The scale of training holds for other images
 
 
-def test_other_images_are_scaled_by_the_range_of_training(tmp_path):
+def test_other_images_are_scaled_by_the_range_of_training(tmp_path, capsys):
     root = folder(tmp_path / "set", save_image, "tif", np.uint16, low=776, high=1009)
     train_in(small(root), tmp_path / "run")
     ckpt = tmp_path / "run" / "best.ckpt"
@@ -498,6 +498,8 @@ def test_other_images_are_scaled_by_the_range_of_training(tmp_path):
     found = build_source(cfg)
     assert everything(found.splits()["test"]).unique().tolist() == [255], "all of them lie beyond the range"
     assert not found.remarks
+    evaluated(ckpt, brighter)
+    assert "all of 12 test images that were looked at are the same (every pixel is 255 of" in capsys.readouterr().out
     prepare(source(root), tmp_path / "cache", made_from={}, command="", workers=0)
     meta = json.loads((tmp_path / "cache" / "meta.json").read_text())
     assert meta["range"] == source_range(root)

@@ -9,6 +9,7 @@ from patchbench.commands.loading import loading
 from patchbench.commands.reopen import Machine, reopen
 from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
+from patchbench.data.statistics import alike
 from patchbench.evaluate.robustness import evaluate_views
 from patchbench.evaluate.test import test
 from patchbench.runs.record import write_record
@@ -22,8 +23,11 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
     """
     with refusing():
         run = reopen(ckpt, machine, views)
+        _, same = ("", "") if silent else alike(run.data.splits["test"], "test")
     for remark in () if silent else getattr(run.draft.source, "remarks", ()):
         say(remark)
+    if same:
+        say(f"{same}: the figures tell nothing; images are read with the data.range of training, see run.json")
     with loading():
         result = test(run.trainer, run.task, run.data)
         result |= evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)

@@ -35,6 +35,7 @@ from patchbench.pages.explain.explanation import Explanation
 from patchbench.pages.explain.page import page
 from patchbench.pages.explain.terminal import print_walk
 from patchbench.pages.explain.walk import steps, walk
+from patchbench.track.terminal import say
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.weights.read import net_state
 
@@ -120,6 +121,8 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
     html = page(explanation)
     with refusing():
         write_whole(path, html)
+    for remark in getattr(source, "remarks", ()):
+        say(remark)
     print_walk(explanation.title, rows, breakdowns, path)
     return path
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from patchbench.data.source import Split
 
@@ -40,23 +42,31 @@ def statistics(train: Split, in_chans: int) -> tuple[list[float], list[float], i
     return first.tolist(), spread.tolist(), highest
 
 
+def alike(split: Split, kind: str) -> tuple[UInt8[Tensor, "n c H W"], str]:
+    """Some images of a split, evenly spaced; and words that say that all of them are the same, or "" if they are not.
+
+    kind: of images, for the words.
+    """
+    for most in (64, IMAGES):  # more only where the first are alike
+        count = min(most, len(split))
+        images, _ = split.read([i * len(split) // count for i in range(count)])
+        if len(images) < 2 or not bool((images == images[:1]).all()):
+            return images, ""
+    low, high = int(images.min()), int(images.max())
+    levels = f"every pixel is {low} of 255" if low == high else f"levels {low} to {high} of 255"
+    return images, f"all of {len(images)} {kind} images that were looked at are the same ({levels})"
+
+
 def variety(train: Split, said: Sequence[str] = ()) -> list[str]:
     """Remarks on channels that are the same in all training images. ValueError if all images are alike.
 
     said: remarks of the set, which may say why they are.
     """
-    for most in (64, IMAGES):  # more only where the first are alike
-        count = min(most, len(train))
-        images, _ = train.read([i * len(train) // count for i in range(count)])
-        if len(images) < 2 or not bool((images == images[:1]).all()):
-            break
-    else:
-        low, high = int(images.min()), int(images.max())
-        levels = f"every pixel is {low} of 255" if low == high else f"levels {low} to {high} of 255"
+    images, same = alike(train, "training")
+    if same:
         raise ValueError(
-            f"all of {len(images)} training images that were looked at are the same ({levels}): nothing can be learnt "
-            "from them; look at the files, and at one as it is read: python scripts/explain.py with the same options"
-            + "".join(f"; {remark}" for remark in said)
+            f"{same}: nothing can be learnt from them; look at the files, and at one as it is read: "
+            "python scripts/explain.py with the same options" + "".join(f"; {remark}" for remark in said)
         )
     dead = [c for c in range(images.shape[1]) if len(images) > 1 and images[:, c].min() == images[:, c].max()]
     if not dead:

@@ -92,9 +92,9 @@ def measured_ranges(album: Album, chosen: Sequence[int], channels: int) -> tuple
     bands = len(samples[0])
     if any(len(sample) != bands for sample in samples):
         raise ValueError("range=null: pictures of more than 8 bits have different numbers of bands: mend the set")
-    values = [np.concatenate([sample[band] for sample in samples]) for band in range(bands)]
-    ranges = [spread(band) for band in values]
-    doubts = [doubt for pair in zip(values, ranges, strict=True) if (doubt := crowded(*pair))]
+    by_band = [np.concatenate([sample[band] for sample in samples]) for band in range(bands)]
+    ranges = [spread(band) for band in by_band]
+    doubts = [doubt for pair in zip(by_band, ranges, strict=True) if (doubt := crowded(*pair))]
     return ranges, doubts[0] + (", with such a pair for each band" if bands > 1 else "") if doubts else ""
 
 
