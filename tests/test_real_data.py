@@ -438,6 +438,17 @@ def test_labels_of_archives_are_numbers_words_or_fields(tmp_path):
     with pytest.raises((ValueError, OSError), match=r"0000\.json tells no label: .*data\.label_key"):
         shards(tmp_path)
     assert shards(tmp_path, "data.label_key=species").classes == [7, 8, 9]
+    write_shard(tmp_path / "word-train.tar", shard(30, 0, lambda i: ("CLS", ("7", "cat", "ant")[i % 3])))
+    mixed = shards(tmp_path)
+    assert mixed.classes == ["7", "ant", "cat"]
+    assert mixed.labels["train"][:3] == [0, 2, 1]
+    again = shards(tmp_path, "data.classes=[cat,ant,'7']")
+    assert again.labels["train"][:3] == [2, 0, 1]
+    write_shard(tmp_path / "word-train.tar", shard(30, 0, lambda i: ("cls", "one")))
+    assert shards(tmp_path).remarks == ["there is one class only, one: every answer is right"]
+    write_shard(tmp_path / "word-train.tar", {"0.heic": b"", "0.cls": b"1"})
+    with pytest.raises(ValueError, match=r"word-train\.tar holds labels and no \.avif\|.*: convert its images"):
+        shards(tmp_path)
 
 
 def test_an_index_is_kept_and_made_anew_when_the_archive_or_the_index_is_another(tmp_path):

@@ -87,6 +87,18 @@ def test_parameters_and_macs_are_timms(build, model, params, gmacs):
     assert counted.macs / 1e9 == pytest.approx(gmacs, abs=6e-5)
 
 
+def test_pooling_by_attention_costs_its_projections_and_its_mlp(build):
+    mean, attending = (
+        build("model=micro", "patch=4", "data.img_size=16", pool) for pool in ("model.pool=mean", "model.pool=map")
+    )
+    tokens, width = 16, mean.layout.embed_dim
+    hidden = attending.attn_pool.mlp.fc1.out_features
+    more = width * width * (1 + 2 * tokens + 1) + 2 * tokens * width + 2 * width * hidden
+    macs = [cost(net, net.layout, 3, (16, 16)).macs for net in (mean, attending)]
+    assert macs[1] - macs[0] == more
+    assert all(weight.requires_grad for weight in attending.parameters())
+
+
 def test_weights_decay_and_nothing_else(build):
     net = build("model=micro", "pos=[learned,rope]", "model.num_prefix_tokens=2")
     spared = net.no_weight_decay()

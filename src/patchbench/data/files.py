@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from patchbench.checks import one_of, positive, size
 from patchbench.data.bands import Ranges
-from patchbench.data.pictures import ON_ERROR, Album, Pictures, Reading
+from patchbench.data.pictures import ON_ERROR, Album, Pictures, Reading, as_text
 from patchbench.data.source import InMemory, Split, resize
 from patchbench.data.splits import make_splits
 from patchbench.data.statistics import check_statistics, statistics
@@ -77,6 +77,8 @@ class FileSet(ABC):
         given = self.classes
         self.albums, self.labels, self.classes = self.open()
         self.num_classes = len(self.classes)
+        if self.num_classes == 1:
+            self.remarks.append(f"there is one class only, {as_text(str(self.classes[0]))}: every answer is right")
         if given is not None and (there := len({*self.labels["train"]})) < len(given):
             self.remarks.append(f"{there} of the {len(given)} classes are in these images; answers may be any of all")
         train = self.albums["train"]

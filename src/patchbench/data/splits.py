@@ -83,9 +83,11 @@ def numbered(
     """Classes, and the labels of each split as numbers of classes.
 
     classes: None takes those of the training images, sorted. A split without any label, such as the test split of a
-    contest, is left out. where: names an image by split and number, for the ValueError at any other label that is no
-    class.
+    contest, is left out. Where some classes are words, numbers are too. where: names an image by split and number,
+    for the ValueError at any other label that is no class.
     """
+    if any(isinstance(name, str) for name in (labels["train"] if classes is None else classes)):
+        labels = {split: [str(n) if is_class(n) else n for n in given] for split, given in labels.items()}
     known = sorted({label for label in labels["train"] if is_class(label)}) if classes is None else list(classes)
     numbers = {label: number for number, label in enumerate(known)}
     labelled = {split: given for split, given in labels.items() if split == "train" or not set(given) <= {None, -1}}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchbench.checks import Size
@@ -70,8 +71,9 @@ def macs_by_module(net: nn.Module, images: int, in_chans: int, img_size: Size) -
     """Count the MACs of a forward pass, by module and operation. MACs are half of the FLOPs."""
     device, training = next(net.parameters()).device, net.training
     net.eval()  # batch norms cannot normalise one image, and nothing random shall happen
+    still = {name: weight.detach() for name, weight in net.named_parameters()}  # the counter fails at views of those
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(torch.empty(images, in_chans, *img_size, device=device))
+        functional_call(net, still, torch.empty(images, in_chans, *img_size, device=device))
     net.train(training)
     return {
         module: {operation: flops // 2 for operation, flops in counted.items()}

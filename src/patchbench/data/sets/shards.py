@@ -135,9 +135,9 @@ def scanned(url: str, label_key: str, image_key: str | None) -> list[Member]:
                         cure = "remove one" if same else f"say which is meant, as in image_key={suffix.lower()}"
                         raise ValueError(f"{url}: {images[key][0]} and {entry.name} are two images of one key: {cure}")
                     images[key] = entry.name, entry.offset_data, entry.size
-                elif suffix in ("cls", "json"):
+                elif suffix.lower() in ("cls", "json"):
                     member: Any = archive.extractfile(entry)
-                    if (label := label_in(member.read(), suffix, label_key)) is None:
+                    if (label := label_in(member.read(), suffix.lower(), label_key)) is None:
                         raise ValueError(
                             f"{url}: {entry.name} tells no label: mend it, or set label_key=<key of the label>"
                         )
@@ -151,6 +151,8 @@ def scanned(url: str, label_key: str, image_key: str | None) -> list[Member]:
         ) from error
     if ending is not None and not images:
         raise ValueError(f"{url} holds no images that end in .{ending}: give image_key=<ending of the images>, or null")
+    if labels and not images:
+        raise ValueError(f"{url} holds labels and no {'|'.join(sorted(SUFFIXES))}: convert its images, or remove it")
     for key, (name, *_) in images.items():
         if key not in labels:
             raise ValueError(f"{url}: {name} has no label, a .cls or .json of the same name: add it")
