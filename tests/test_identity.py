@@ -32,8 +32,8 @@ from patchbench.config.identity import (
 )
 from patchbench.config.names import SWEEP, run_name
 from patchbench.config.origin import changes, origin_of, restored
-from patchbench.config.typed import refuse_lists_of_options
-from patchbench.config.unread import refuse_options_of_the_other_mode, remarks_on_sweep, remarks_on_unread, unread
+from patchbench.config.typed import refuse_lists_of_options, refuse_options_of_the_other_mode
+from patchbench.config.unread import remarks_on_sweep, remarks_on_unread, unread
 from patchbench.runs import provenance, records
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.check import compose_cell

@@ -15,8 +15,12 @@ from patchbench.config.compose import register_options
 from patchbench.config.errors import Refused, one_line_errors
 from patchbench.config.names import SWEEP, register, sweep_name
 from patchbench.config.options import CONF
-from patchbench.config.typed import arranged, refuse_added_options, refuse_lists_of_options
-from patchbench.config.unread import refuse_options_of_the_other_mode
+from patchbench.config.typed import (
+    arranged,
+    refuse_added_options,
+    refuse_lists_of_options,
+    refuse_options_of_the_other_mode,
+)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:

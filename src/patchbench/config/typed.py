@@ -18,6 +18,7 @@ from patchbench.config.options import CONF
 # Arguments of classes of other libraries, which may be more than the options name.
 ADDED = re.compile(r"(optim\.(optimizer|schedule)|(model|data)\.options)\.\w+")
 OF_A_CHECKPOINT = ("evaluate", "analyze", "export")  # commands
+OF_A_SWEEP = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.")
 ASKING = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--version"}
 
 
@@ -124,6 +125,25 @@ def refuse_slips(overrides: Sequence[str], *, submits: bool) -> None:
                 f"{override}: there is no srun on this machine: start this where jobs are submitted, or leave it out"
             )
     refuse_lists_of_options(overrides)
+
+
+def refuse_options_of_the_other_mode(arguments: Sequence[str]) -> None:
+    """Refuse options of a sweep without -m, and the folder of a single run with it: Hydra would not read them."""
+    flags = {argument for argument in arguments if argument.startswith("-")}
+    if flags & ASKING:
+        return
+    in_sweep = bool(flags & {"-m", "--multirun"}) or "hydra.mode=MULTIRUN" in arguments
+    for argument in arguments:
+        key, _, value = argument.lstrip("+").partition("=")
+        if in_sweep and key == "hydra.run.dir":
+            raise Refused(
+                f"{argument} is the folder of a single run, which a sweep does not read: use hydra.sweep.dir={value} "
+                "for the folder of all runs, or leave it out"
+            )
+        if not in_sweep and key.startswith(OF_A_SWEEP):
+            raise Refused(
+                f"{argument} is an option of sweeps, which a single run does not read: add -m, or leave it out"
+            )
 
 
 def refuse_added_options(overrides: Sequence[str], command: str = "train") -> None:
