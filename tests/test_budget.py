@@ -128,10 +128,10 @@ def test_the_estimate_is_what_tensors_take_at_the_peak_of_two_steps(arguments):
     ids=" ".join,
 )
 def test_what_cannot_fit_is_refused_before_anything_is_computed(tmp_path, overrides, said):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(Refused) as refused:
         train_in(configure(*Q1_AT_224, *overrides, "trainer=cpu", "logger=none"), tmp_path / "run")
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     for words in said:
         assert re.search(words, str(refused.value)), refused.value
     assert "\n" not in str(refused.value)
@@ -226,7 +226,8 @@ def test_a_run_goes_on_in_the_micro_batches_it_was_cut_off_in(tmp_path, micro, m
     from support import Cut, cut_at, weights
 
     def run(name: str, *overrides: str) -> None:
-        train_in(configure(*micro, "trainer=cpu", "logger=none", *overrides), tmp_path / name)
+        kept = [*micro, "trainer=cpu", "logger=none", "keep_checkpoints=all"]
+        train_in(configure(*kept, *overrides), tmp_path / name)
 
     run("whole", "trainer.accumulate=2")
     with monkeypatch.context() as patch:

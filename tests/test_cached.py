@@ -234,7 +234,7 @@ def test_a_disk_too_small_is_said_before_anything_is_read(tmp_path):
         def splits(self):
             return {"train": range(10**12), "val": range(1), "test": range(1)}
 
-    source = Vast(img_size=224, in_chans=3, num_classes=5, train_size=0, eval_size=0)
+    source = Vast(img_size=224, in_chans=3, num_classes=5, train_size=1, eval_size=1)
     with pytest.raises(OSError, match=r"train\.images\.npy takes 1\.4e\+08 GiB, and .* GiB are free"):
         write(source, tmp_path / "vast")
 
