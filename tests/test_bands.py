@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -579,6 +580,13 @@ def test_names_of_classes_may_be_any_bytes(tmp_path):
     train_in(small(root, "data.val_size=0.2"), tmp_path / "run")
     assert sorted(record(tmp_path / "run")["classes"]) == sorted(names)
     assert evaluated(tmp_path / "run" / "best.ckpt")["test/images"] == 16
+
+
+@pytest.mark.parametrize("name", ["???", "${seed}"])
+def test_names_of_classes_that_no_checkpoint_can_keep_are_refused(tmp_path, name):
+    root = folder(tmp_path, save_image, "png", np.uint8, classes=(name, "bee"))
+    with pytest.raises(ValueError, match=rf"the folder {re.escape(name)} in train/ cannot be the name of a class"):
+        source(root)
 
 
 def test_a_cache_is_labelled_by_name_too(tmp_path):

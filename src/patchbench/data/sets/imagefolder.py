@@ -120,4 +120,6 @@ def class_names(root: Path, split: str) -> list[str]:
             f"root={root}: no class folders in {split}/: {LAYOUT}; give root=<folder that holds them>, "
             "unpack the set there, or use data=digits, which needs no files"
         )
+    if odd := [name for name in names if name == "???" or "${" in name]:  # OmegaConf reads more in them, as in options
+        raise ValueError(f"root={root}: the folder {odd[0]} in {split}/ cannot be the name of a class: rename it")
     return names
