@@ -46,7 +46,7 @@ RUN = [*SMALL, "epochs=2", "batch_size=16", "limit_batches=3", "log_every=1", "t
 
 
 def run(out_dir: Path, model: str, *overrides: str) -> dict:
-    cfg = configure(*RUN, f"model={model}", *TINY.get(model, []), *overrides)
+    cfg = configure(*RUN, "keep_checkpoints=all", f"model={model}", *TINY.get(model, []), *overrides)
     train_in(cfg, out_dir)
     return json.loads((out_dir / "run.json").read_text())
 
