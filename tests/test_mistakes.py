@@ -328,7 +328,19 @@ def test_a_finished_run_says_that_it_reads_no_checkpoint(tmp_path, capsys):
     train_in(cfg, tmp_path / "run")
     cfg.ckpt = str(tmp_path / "run" / "last.ckpt")
     train_in(cfg, tmp_path / "run")
-    assert f"ckpt={cfg.ckpt} is not read" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"ckpt={cfg.ckpt} is not read" in said
+    assert said.count("is not read") == 1
+
+
+def test_a_finished_run_names_the_options_that_ask_for_what_it_has_not(tmp_path, capsys):
+    cfg = configure(*SMALL)
+    train_in(cfg, tmp_path / "run")
+    wishes = ("logger=wandb", "logger.tables=true", "logger.checkpoints=true", "keep_checkpoints=none")
+    train_in(configure(*SMALL, *wishes), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert [wish for wish in wishes if f"{wish} is not read: this run is done" not in said] == []
+    assert (tmp_path / "run" / "best.ckpt").exists()
 
 
 def test_a_refusal_of_moved_data_names_the_option_of_the_command():

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,23 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
     drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"))  # where its process was killed before
     if cfg.ckpt:
         say(f"ckpt={cfg.ckpt} is not read: this run is done, and rerun=true trains it again from there.")
+    for option in unanswered(cfg, done["config"], out_dir):
+        say(f"{option} is not read: this run is done, and only rerun=true does that, with the training.")
     print_result(done["name"], done["result"], out_dir)
     say(f"This run was done before{', by other code than today' * bool(other_code)}; rerun=true trains it again.")
     return done["result"]["val/acc_best"]
+
+
+def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[str]:
+    """Options that ask a finished run for what it has not, and what only a training makes. then: its configuration."""
+    logger, keep = then.get("logger") or {}, then.get("keep_checkpoints", "all")
+    asked = {
+        "logger.tables=true": cfg.logger.tables and not (out_dir / "confusion.csv").exists(),
+        "logger.checkpoints=true": cfg.logger.checkpoints and not logger.get("checkpoints"),
+        "logger=wandb": cfg.logger.wandb and not logger.get("wandb"),
+        f"keep_checkpoints={cfg.keep_checkpoints}": cfg.keep_checkpoints != keep,
+    }
+    return [option for option, lacking in asked.items() if lacking]
 
 
 @contextmanager
