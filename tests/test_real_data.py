@@ -352,6 +352,15 @@ def test_deep_pictures_of_a_table_are_scaled_by_their_range(tmp_path):
     assert torch.equal(images[:, 0, 0, 0], torch.tensor([0, 128, 255], dtype=torch.uint8)[labels])
 
 
+def test_a_linked_folder_that_the_library_would_leave_out_is_named(tmp_path):
+    for name in ("set/train/ant", "set/train/bee", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
+    (tmp_path / "set" / "train" / "ant" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"train/ant/more, a linked folder: use data=imagefolder"):
+        source("data=hf", f"data.root={tmp_path / 'set'}", "data.img_size=16")
+
+
 def test_words_are_classes_by_their_order(tmp_path):
     table(["zebra", "ant", "bee"] * 20).save_to_disk(tmp_path)
     found = source("data=hf", f"data.root={tmp_path}", "data.img_size=16", "data.test_size=12")

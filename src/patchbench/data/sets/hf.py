@@ -1,6 +1,7 @@
 """A data set of the Hugging Face hub, or a local one, read by the library `datasets` (Lhoest et al., 2021)."""
 
 import io
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,8 +100,11 @@ def loaded(what: str, where: str, config: str | None) -> Any:
     folder = Path(where).expanduser()
     if not folder.exists() and not reachable(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # else: minutes
+    saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+    if not saved:
+        refuse_linked_folders(folder)
     try:
-        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        if saved:
             tables = datasets.load_from_disk(str(folder))
         else:
             tables = datasets.load_dataset(str(folder) if folder.exists() else where, config)
@@ -110,6 +114,17 @@ def loaded(what: str, where: str, config: str | None) -> Any:
             "if there is no network, give a local copy as root=<folder>"
         ) from error
     return {"train": tables} if isinstance(tables, datasets.Dataset) else dict(tables)
+
+
+def refuse_linked_folders(root: Path) -> None:
+    """ValueError if folders in `root` are links: the library would read what is beside them, without a word."""
+    for above, folders, _ in os.walk(root):
+        for name in folders:
+            if (link := Path(above, name)).is_symlink():
+                raise ValueError(
+                    f"root={root}: the package datasets does not follow {link.relative_to(root)}, a linked folder: use "
+                    f"data=imagefolder data.root={root}, which does, or put the files in its place"
+                )
 
 
 def reachable(url: str) -> bool:
