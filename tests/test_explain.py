@@ -310,7 +310,7 @@ def test_trained_weights_come_with_their_configuration(command, micro, explain, 
         ("image=nowhere.png", ["image=nowhere.png is no file", "china or flower"]),
         ("patch=7", ["patch=7", "embed.pad=true"]),
         ("embed=cnv", ["embed=cnv is no option", "embed=conv"]),
-        ("imge=3", ["'imge'"]),
+        ("imge=3", ["imge=3", "image"]),
         ("ckpt=/nowhere/best.ckpt", ["ckpt=/nowhere/best.ckpt", "no such file"]),
     ],
 )

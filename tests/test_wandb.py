@@ -376,7 +376,6 @@ def test_a_run_that_the_server_refuses_is_logged_offline(server, here, monkeypat
         ("WANDB_PROJECT=a/b", "WANDB_PROJECT=a/b .*unset WANDB_PROJECT"),
         ("WANDB_MODE=never", "WANDB_MODE=never .*unset WANDB_MODE"),
         ("WANDB_BASE_URL=here", "WANDB_BASE_URL=here .*URL"),
-        ("WANDB_RUN_ID=", "WANDB_RUN_ID= .*empty"),
         ("WANDB_TAGS=a,,b", "WANDB_TAGS=a,,b .*empty"),
     ],
 )
@@ -388,6 +387,13 @@ def test_what_wandb_would_refuse_is_refused_before_training_with_the_cure(here, 
         check_options(configure(given))
     assert "\n" not in str(refused.value)
     assert "abc" not in str(refused.value)
+
+
+@pytest.mark.parametrize("variable", ["WANDB_MODE", "WANDB_RUN_ID", "WANDB_BASE_URL", "WANDB_PROJECT"])
+def test_an_empty_variable_counts_as_none(here, monkeypatch, variable):
+    monkeypatch.setenv(variable, "")
+    check_options(configure("seed=0"))
+    assert variable not in os.environ, "W&B itself would object to it"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def refuse_slips(overrides: Sequence[str], *, submits: bool) -> None:
     for override in overrides:
         key, equals, value = override.partition("=")
         if equals and not value and key not in groups():
-            raise Refused(f"{override} needs a value: {key}=<value>, or {key}=null for none")
+            raise Refused(f"{override} needs a value: write {key}=<value>, or leave it out")
         if key in groups() and re.fullmatch(r"|null|true|false|[-+.\d]+", value, re.IGNORECASE):
             raise Refused(no_option_of_group(key, value))
         if key == "hydra/launcher" and value.startswith("slurm") and submits and not shutil.which("srun"):
@@ -176,6 +176,8 @@ def refuse_lists_of_options(overrides: Iterable[str]) -> None:
         value = parsed.value()
         values = value.list if isinstance(value, ChoiceSweep) else [value]
         if lists := [each for each in values if isinstance(each, list)]:
+            if len(lists[0]) == 1:
+                raise Refused(f"{override} is a list, and {group} takes one option: write {group}={lists[0][0]}")
             names = ",".join(map(str, lists[0])) or "<option>"
             raise Refused(
                 f"{override} names several options, and {group} takes one: to sweep, train.py -m {group}={names}"

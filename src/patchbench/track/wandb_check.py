@@ -80,11 +80,16 @@ def own_tags(given: object) -> list[str]:
 
 
 def check_environment() -> None:
-    """ValueError names the first variable of the environment that W&B does not understand."""
+    """ValueError names the first variable of the environment that W&B does not understand.
+
+    An empty one counts as none and is removed: W&B would object to it.
+    """
     import wandb
 
     for variable, value in sorted(os.environ.items()):
-        if variable.startswith("WANDB_"):
+        if variable.startswith("WANDB_") and not value:
+            del os.environ[variable]
+        elif variable.startswith("WANDB_"):
             try:
                 wandb.Settings().update_from_env_vars({variable: value})
             except (ValueError, wandb.errors.Error) as error:
