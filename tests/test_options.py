@@ -244,7 +244,7 @@ def test_refuses_a_number_that_cannot_be(name, knob, zero):
             "model.num_heads=5",
             "model.embed_dim=48 does not split into model.num_heads=5 equal heads: use model.embed_dim=45",
         ),
-        ("model.pool=max", "model.pool=max is unknown: use cls or mean"),
+        ("model.pool=max", "model.pool=max is unknown: use mean or cls or map"),
         (
             "model.pool=cls",
             "model.pool=cls reads the class token, but model.num_prefix_tokens=0: "
