@@ -262,7 +262,7 @@ def test_the_pareto_front_has_what_nothing_beats():
 def test_refusals_are_one_line(command, tmp_path):
     done = command("scripts/report.py", "no_such_study")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: study no_such_study: there is no")
+    assert done.stderr.startswith("error: no_such_study is neither a folder of runs nor a study")
     assert len(done.stderr.splitlines()) == 1
 
 
