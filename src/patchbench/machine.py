@@ -1,6 +1,7 @@
 """The machine as this process may use it: cores, paths, files written whole or not at all, a pipe that is closed."""
 
 import os
+import select
 import signal
 import stat
 import sys
@@ -54,12 +55,12 @@ def ending_with_its_reader() -> Iterator[None]:
             if sys.stdout:  # None where it was closed from the start
                 sys.stdout.flush()
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
-            raise SystemExit(141) from None
-        raise  # of another pipe
+        out = select.poll()
+        out.register(sys.stdout.fileno(), 0)
+        if not out.poll(0):  # nothing is wrong with it: it was another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+        raise SystemExit(141) from None
 
 
 def near(path: Path) -> Path:

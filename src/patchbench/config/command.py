@@ -51,7 +51,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             try:
                 return hydra_main()
             except OSError as error:
-                if begun or isinstance(error, HydraException):
+                if begun or isinstance(error, HydraException | BrokenPipeError):
                     raise
                 raise Refused(
                     f"runs_dir: {error.filename} cannot be made ({error.strerror}): give runs_dir=<folder>, another one"
