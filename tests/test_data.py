@@ -189,7 +189,7 @@ def test_with_a_test_folder_val_chooses_and_test_judges(folder):
 
 def test_a_folder_laid_out_otherwise_is_refused_with_the_layout(folder):
     with pytest.raises(
-        (ValueError, OSError), match=r"no class folders in train/: expected train/<class>/<image> and val/"
+        (ValueError, OSError), match=r"no class folders in train/: expected train/<class>/<image>, and val/"
     ):
         image_folder(folder / "train")
     (folder / "val" / "bee").rename(folder / "val" / "wasp")
