@@ -144,7 +144,7 @@ def walked(build: Callable[..., Any], *overrides: str) -> Walk:
 
 @pytest.mark.parametrize("embed", options("embed"))
 def test_a_formula_is_given_only_where_it_gives_the_grid(build, embed):
-    """Where it is given, its numbers are worked out here."""
+    """The example's numbers are worked out here, where it is given."""
     seen = walked(build, f"embed={embed}", "data.img_size=32", "patch=8")
     formulas = re.findall(r"⌊\((\d+)(?: \+ 2·(\d+))? − (\d+)\)/(\d+)⌋ \+ 1 = (\d+)", number_of_windows(seen))
     for n, pad, kernel, stride, grid in formulas:

@@ -94,7 +94,7 @@ def test_a_run_without_a_record_has_a_row_that_says_how_it_ended(runs):
 
 
 def test_runs_in_folders_of_any_name_count_and_copies_count_once(runs, experiments):
-    """As hydra.run.dir makes them, or a person who renames a folder, puts it into another one, or copies it."""
+    """Folders as hydra.run.dir makes them, or a person who renames, moves or copies one."""
     first, second, third, *_ = load(runs)["run"]
     (runs / "kept").mkdir()
     (runs / first).rename(runs / "the best one")

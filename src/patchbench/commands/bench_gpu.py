@@ -33,7 +33,6 @@ from patchbench.commands.train import prepare
 from patchbench.config.compose import composed
 from patchbench.config.origin import origin_of
 from patchbench.machine import write_whole
-from patchbench.track.device import bf16_peak
 
 Figures = dict[str, Any]
 IMAGENET = "data=random data.img_size=224 patch=16 data.num_classes=1000"
@@ -424,9 +423,3 @@ def runs_in_processes(root: Path, folder: str, device: str, seconds: float) -> F
     share = ["hydra.launcher.gpus_per_job=0.5"] if device == "cuda" else []
     commands["sweep"] = [*line, "-m", *small, "embed=conv,linear", *share, *more, f"runs_dir={folder}/sweep"]
     return ended(commands, root, seconds)
-
-
-def peak(device: torch.device) -> float | None:
-    """Peak of the data sheet in TFLOP/s."""
-    value = bf16_peak(device)
-    return value / 1e12 if value else None

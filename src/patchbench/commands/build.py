@@ -182,12 +182,17 @@ def build_task(
     )
 
 
+def has_batch_norms(net: nn.Module) -> bool:
+    """True if some module normalises by statistics of the batch."""
+    return any(isinstance(module, _BatchNorm) for module in net.modules())
+
+
 def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[str]:
     """Let batch norms see the batch of all devices, so that their number changes nothing; remarks where that fails.
 
     ValueError for several CPUs, among which torch shares none.
     """
-    if not any(isinstance(module, _BatchNorm) for module in net.modules()):
+    if not has_batch_norms(net):
         return []
     if trainer.world_size > 1 and trainer.strategy.root_device.type != "cuda":
         parts = ["embed", "model"] if reads(cfg, "embed") else ["model"]

@@ -8,10 +8,17 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchbench.checks import Size
-from patchbench.commands.build import build_net, build_source, build_task, build_trainer, check_options, prepare_data
+from patchbench.commands.build import (
+    build_net,
+    build_source,
+    build_task,
+    build_trainer,
+    check_options,
+    has_batch_norms,
+    prepare_data,
+)
 from patchbench.config.identity import plain, reads
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
@@ -108,7 +115,7 @@ def split_batch(
 
 def refuse_lone_values(draft: Draft, images: int) -> None:
     """ValueError where a batch norm would see one value of each channel, which has no variance."""
-    if images > 1 or not any(isinstance(module, _BatchNorm) for module in draft.net.modules()):
+    if images > 1 or not has_batch_norms(draft.net):
         return
     try:
         draft.net.train()(torch.empty(images, draft.source.in_chans, *draft.source.img_size, device="meta"))

@@ -51,7 +51,7 @@ from patchbench.track.meter import Meter
 from patchbench.track.progress import ProgressBar
 from patchbench.track.terminal import print_result, say, spell_size
 from patchbench.train.checkpoint import read_checkpoint, write_checkpoints
-from patchbench.train.graphs import HOST_BOUND, Graphed, can_be_graphs
+from patchbench.train.graphs import Graphed, uses_graphs
 from patchbench.train.shard import load_weights
 from patchbench.train.signals import StopOnSignal
 from patchbench.train.task import Classify
@@ -182,13 +182,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
         origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [duration, split]
-    possible, small = can_be_graphs(net, trainer.strategy), plan.cost.train_flops(cfg.batch_size) < HOST_BOUND
-    if cfg.cuda_graphs is True and not possible:
-        raise ValueError(
-            "cuda_graphs=true needs one GPU, without DDP and FSDP, and steps that are all alike, without "
-            "embed.train_patches: use cuda_graphs=auto"
-        )
-    if cfg.cuda_graphs is True or (cfg.cuda_graphs == "auto" and possible and small):
+    if uses_graphs(cfg.cuda_graphs, net, trainer.strategy, plan.cost.train_flops(cfg.batch_size)):
         trainer.callbacks.append(Graphed(cfg.batch_size, plan.source.in_chans, plan.source.img_size))
     task = build_task(cfg, net, data, duration, origin)
     if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):

@@ -19,7 +19,7 @@ Picture = Image.Image | np.ndarray
 """An open picture: one of Pillow's, not decoded yet, or an array, H W, H W C or C H W."""
 
 Ranges = Sequence[tuple[float, float]]
-"""For each band, or once for all, the values that become black and white."""
+"""The values that become black and white, for each band, or once for all."""
 
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of one band of more than 8 bits
 GREY = ("1", "L", "LA", "La", *DEEP)

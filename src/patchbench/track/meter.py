@@ -85,7 +85,7 @@ class Meter(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.device = trainer.strategy.root_device
-        self.laps, self.running = Laps(self.device), False
+        self.laps = Laps(self.device)
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
         self.waiting = Waiting()
         trainer.profiler = self.waiting  # type: ignore[attr-defined]
@@ -104,12 +104,12 @@ class Meter(pl.Callback):
     def start_clock(self) -> None:
         """Count the time from here as training."""
         self.laps.mark()
-        self.running = self.waiting.counting = True
+        self.waiting.counting = True
 
     def stop_clock(self) -> None:
         """Stop counting time, before validation, checkpoints and logging."""
         self.step_laps += self.laps.read()
-        self.running = self.waiting.counting = False
+        self.waiting.counting = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.start_clock()  # waiting for the first batch of an epoch counts too
@@ -117,7 +117,7 @@ class Meter(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
-        if not self.running:  # resumed in the middle of an epoch
+        if not self.waiting.counting:  # resumed in the middle of an epoch
             self.start_clock()
 
     def on_train_batch_end(

@@ -99,7 +99,7 @@ def check_environment() -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why W&B objects, in a line."""
+    """The reason why W&B objects, in a line."""
     errors: Any = getattr(error, "errors", None)  # of pydantic
     said = errors()[0]["msg"] if callable(errors) else str(error)
     return redact(" ".join(said.split()).rstrip(".")[:200]) or type(error).__name__

@@ -1,6 +1,6 @@
 """The forward and the backward pass of a small network as CUDA graphs."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -31,6 +31,17 @@ class Graphed(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, task: Any) -> None:
         vars(task.net).pop("forward", None)  # frees the memory of the graphs
+
+
+def uses_graphs(option: bool | Literal["auto"], net: Any, strategy: Strategy, flops_per_step: int) -> bool:
+    """Decide by `cuda_graphs` and the network. ValueError where graphs are asked for and cannot be."""
+    possible = can_be_graphs(net, strategy)
+    if option is True and not possible:
+        raise ValueError(
+            "cuda_graphs=true needs one GPU, without DDP and FSDP, and steps that are all alike, without "
+            "embed.train_patches: use cuda_graphs=auto"
+        )
+    return option is True or (option == "auto" and possible and flops_per_step < HOST_BOUND)
 
 
 def can_be_graphs(net: Any, strategy: Strategy) -> bool:
