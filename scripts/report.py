@@ -1,8 +1,8 @@
-"""Write a report of runs: tables, figures, a verdict.
+"""Write a report of runs: answers, tables, figures.
 
 python scripts/report.py position                 a study, into experiments/position/
 python scripts/report.py position scale=gpu       the study at one scale; runs_dir=<folder> if its runs are not in runs/
-python scripts/report.py --all                    every study that has runs.csv, a row each: experiments/README.md
+python scripts/report.py --all                    the pages over all studies: effects, predictions, errata
 python scripts/report.py runs                     a folder of runs, into runs/reports/all/
 python scripts/report.py runs data=digits epochs=15 against=none     some of its runs, compared with one arm
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from patchbench.config.arguments import errors_in_one_line, read
 
-OF_A_STUDY = {"scale": None, "tune": False, "runs_dir": Path("runs")}
+OF_A_STUDY = {"scale": None, "runs_dir": Path("runs")}
 OF_A_FOLDER = {"against": None}
 
 
@@ -28,19 +28,19 @@ def main(arguments: list[str]) -> None:
         options = given.options
         if not given.names:
             given.only([])
-            path = report.report_all()
+            written = report.report_all()
         elif given.names[0] not in report.studies() and not Path(given.names[0]).is_dir():
             raise ValueError(
                 f"{given.names[0]} is neither a folder of runs nor a study: studies are {', '.join(report.studies())}"
             )
         elif given.names[0] in report.studies():
             given.only(OF_A_STUDY)
-            path = report.report_study(given.names[0], options["runs_dir"], options["scale"], tuned=options["tune"])
+            written = [report.report_study(given.names[0], options["runs_dir"], options["scale"])]
         else:
             given.only(OF_A_FOLDER, others=True)
             chosen = dict(argument.split("=", 1) for argument in given.others)
-            path = report.report_sweep(Path(given.names[0]), chosen, options["against"])
-    print(path)
+            written = [report.report_sweep(Path(given.names[0]), chosen, options["against"])]
+    print(*written, sep="\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 python scripts/study.py position                    at scale=cpu: the runs, then experiments/position/report.html
 python scripts/study.py position scale=smoke        a few steps of every arm, to see that it runs
 python scripts/study.py position --dry-run          every run and its cost; nothing is trained
-python scripts/study.py position tune=true          first learning rate x weight decay for each arm, then the seeds
+python scripts/study.py position tune=false         every arm with the settings of the study, without trials before
 python scripts/study.py position jobs=4 runs_dir=/scratch/runs hydra/launcher=slurm      and other options of train.py
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from patchbench.config.arguments import errors_in_one_line, read
 
 ROOT = Path(__file__).resolve().parents[1]
-KNOWN = {"scale": "cpu", "tune": False, "jobs": None, "runs_dir": Path("runs")}
+KNOWN = {"scale": "cpu", "tune": "auto", "jobs": None, "runs_dir": Path("runs")}
 
 
 def main(arguments: list[str]) -> None:
@@ -30,8 +30,9 @@ def main(arguments: list[str]) -> None:
         from patchbench.config import plan, tuning
 
         [name], dry_run = given.names, "dry-run" in given.flags
-        scale, tune, runs_dir = given.options["scale"], given.options["tune"], given.options["runs_dir"]
+        scale, runs_dir = given.options["scale"], given.options["runs_dir"]
         study = plan.read_study(name)
+        tune = tuned(given.options["tune"], study)
         planned = plan.cells(study, scale)
         plan.identities(study, planned)  # Hydra accepts every arm
         counts = {part.name: len(part.arms) for part in plan.parts_at(study, scale)}
@@ -48,7 +49,16 @@ def main(arguments: list[str]) -> None:
             print(f"chosen for every arm: {path}", flush=True)
         sweep(name, scale, "best" if tune else "none", rest)
         if not dry_run:
-            print(report.report_study(name, runs_dir, scale, tuned=tune))
+            print(report.report_study(name, runs_dir, scale))
+
+
+def tuned(given: str, study: Any) -> bool:
+    """True if arms are tuned before they are trained with all seeds: unless the study or the command says otherwise."""
+    if given not in ("auto", "true", "false"):
+        raise ValueError(f"tune={given} must be auto, true or false")
+    if given == "true" and not study.grid:
+        raise ValueError(f"tune=true: study {study.name} says tune: false, so it has no settings to try")
+    return bool(study.grid) and given != "false"
 
 
 def jobs_at_a_time(jobs: str | None, planned: Sequence[Any], others: Sequence[str]) -> list[str]:

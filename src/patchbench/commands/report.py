@@ -1,7 +1,7 @@
 """Write the pages of a study, of any folder of runs, and of all studies together, from the records of runs."""
 
 import shlex
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -13,49 +13,83 @@ from patchbench.config.tuning import FILE, best, read_tuned
 from patchbench.machine import write_whole
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import curves, load
-from patchbench.study import pages
-from patchbench.study.claim import Comparison, Part, Study
+from patchbench.study import effects, pages
+from patchbench.study.design import Part, Statement, Study
 from patchbench.study.numbers import Report, train_gflops
-from patchbench.study.verdict import Judgement, judge
+from patchbench.study.outcomes import Evidence
+from patchbench.study.predictions import errata, predictions
+from patchbench.study.verdict import judge
 
+NO_RECORDS = pd.DataFrame(columns=["run", "identity", "status"])
+MADE_BY = "Made by `python scripts/report.py --all` from the files of the studies."
 VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # factors of arms; `data` makes the parts
 
 
 def report_study(
-    name: str, runs_dir: Path, scale: str | None = None, *, tuned: bool = False, experiments: Path = EXPERIMENTS
+    name: str, runs_dir: Path, scale: str | None = None, *, experiments: Path = EXPERIMENTS
 ) -> Path:
     """Write runs.csv, report.md, its figures and report.html; returns report.html.
 
-    scale: without one, the scale that has most runs. tuned: every arm at the best setting of its grid.
-    ValueError or OSError in one line if there can be no report.
+    scale: without one, the scale that has most runs. ValueError or OSError in one line if there can be no report.
     """
     study = read_study(name, experiments)
-    records = load(runs_dir)
+    records = load(runs_dir) if runs_dir.is_dir() else NO_RECORDS
     scale = scale or likely_scale(study, set(records["identity"]))
     folder = folder_of(name, scale, runs_dir, experiments)
-    if tuned:
-        study = best(study, scale, folder)
-    planned = plan_of(study, scale, records)
-    if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
-        raise ValueError(
-            f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
-            f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    planned.to_csv(folder / "runs.csv", index=False)
-    table = read_runs(folder / "runs.csv")  # so that the pages agree with the file
+    study = at_its_best(study, scale, folder)
+    if study.as_recorded:
+        planned = recorded(study, scale, folder)
+    else:
+        planned = plan_of(study, scale, records)
+        if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
+            raise ValueError(
+                f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
+                f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        planned.to_csv(folder / "runs.csv", index=False)
+    return write(report_of(study, scale, folder, runs_dir), folder)
+
+
+def report_of(study: Study, scale: str, folder: Path, runs_dir: Path = Path("runs")) -> Report:
+    """The report on a study from the files that its folder holds."""
+    table = recorded(study, scale, folder) if study.as_recorded else read_runs(folder / "runs.csv")
+    evidence = Evidence(table, learning_curves(table, runs_dir))
     where = "" if runs_dir == Path("runs") else f" {shlex.quote(f'runs_dir={runs_dir}')}"
-    report = Report(
+    return Report(
         study=study,
         scale=scale,
-        cells=table,
-        curves=learning_curves(table, runs_dir),
-        judgement=judge(study, table),
-        commands=[f"python scripts/study.py {name} scale={scale}{' tune=true' * tuned}{where}"],
-        again=f"python scripts/report.py {name} scale={scale}{' tune=true' * tuned}{where}",
-        tuned=read_tuned(folder / FILE) if tuned else None,
+        evidence=evidence,
+        judgement=judge(study, evidence),
+        commands=[] if study.as_recorded else [f"python scripts/study.py {study.name} scale={scale}{where}"],
+        again=f"python scripts/report.py {study.name} scale={scale}{where}",
+        costs=read_costs(folder),
+        tuned=read_tuned(folder / FILE) if (folder / FILE).exists() else None,
     )
-    return write(report, folder)
+
+
+def at_its_best(study: Study, scale: str, folder: Path) -> Study:
+    """Every arm at the setting that tuning chose, where the study was tuned."""
+    return best(study, scale, folder) if (folder / FILE).exists() else study
+
+
+def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
+    """The planned runs of a study as runs.csv has them, taken by part, arm, budget and seed."""
+    if not (folder / "runs.csv").exists():
+        raise FileNotFoundError(f"{folder / 'runs.csv'} is missing: the study says that it holds its runs as_recorded")
+    known = read_runs(folder / "runs.csv")
+    keys = ["part", "arm", "rung", "seed"]
+    planned = pd.DataFrame(
+        [(cell.part, cell.arm, cell.rung, cell.seed) for cell in cells(study, scale)], columns=keys
+    )
+    table = planned.assign(scale=scale).merge(known.drop(columns="scale"), on=keys, how="left")
+    table["status"] = table["status"].fillna("not run")
+    return table
+
+
+def read_costs(folder: Path) -> pd.DataFrame:
+    path = folder / "costs.csv"
+    return pd.read_csv(path, dtype={"part": str, "arm": str}, keep_default_na=False) if path.exists() else pd.DataFrame()
 
 
 def likely_scale(study: Study, there: Set[str]) -> str:
@@ -71,7 +105,9 @@ def likely_scale(study: Study, there: Set[str]) -> str:
 
 def read_runs(path: Path) -> pd.DataFrame:
     """Read runs.csv as it was written: names stay names, even 16 and none."""
-    return pd.read_csv(path, dtype={"scale": str, "part": str, "arm": str}, keep_default_na=False, na_values=[""])
+    names = dict.fromkeys(("scale", "part", "arm", "rung"), str)
+    table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    return table.assign(rung=table["rung"].fillna("") if "rung" in table else "")
 
 
 def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None) -> Path:
@@ -96,19 +132,19 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     table = records.assign(
         part=records.get("data", pd.Series(dtype=str)), arm=name_arms.reindex(records.index).fillna(records["run"])
     )
-    table["part"] = table["part"].fillna("")
+    table = table.assign(part=table["part"].fillna(""), rung="")
     study = sweep_as_study(runs_dir, table[table["status"] == "done"], against)
     chosen = " ".join(f"{name}={value}" for name, value in where.items())
     given = shlex.join([str(runs_dir), *(f"{name}={value}" for name, value in where.items())])
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     table.dropna(axis=1, how="all").to_csv(folder / "runs.csv", index=False)
+    evidence = Evidence(table, learning_curves(table, runs_dir))
     report = Report(
         study=study,
         scale="",
-        cells=table,
-        curves=learning_curves(table, runs_dir),
-        judgement=judge(study, table),
+        evidence=evidence,
+        judgement=judge(study, evidence),
         commands=[],
         again=f"python scripts/report.py {given}",
         sweep=True,
@@ -143,36 +179,44 @@ def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> S
         first = next(iter(arms)) if against is None else against
         if first not in arms:
             raise ValueError(f"against={first} is no arm of {data}: {', '.join(arms)}")
-        comparisons = tuple(
-            Comparison("", (((1, arm), (-1, first)),), 0.0, np.inf, "aside", "undetermined", "test/acc")
+        statements = tuple(
+            Statement(f"{data}: {arm}", "", (((1, arm), (-1, first)),), 0.0, np.inf, "claim", "", "test/acc")
             for arm in arms
             if arm != first
         )
-        parts.append(Part(str(data), arms, (), {}, (), "test/acc", None, comparisons))
-    title = f"Runs of {runs_dir}"
-    return Study(str(runs_dir), title, "", "", "undetermined", {}, {}, tuple(parts), (), ())
+        parts.append(Part(str(data), arms, (), {}, (), "test/acc", None, statements))
+    return Study(str(runs_dir), f"Runs of {runs_dir}", (), {}, tuple(parts), (), ())
 
 
-def report_all(experiments: Path = EXPERIMENTS) -> Path:
-    """Write experiments/README.md from the runs.csv of each study, so that it needs no runs."""
-    rows: list[tuple[Study, Judgement | None, dict[str, str]]] = []
+def report_all(experiments: Path = EXPERIMENTS) -> list[Path]:
+    """Write the pages over all studies, from the files that their folders hold, so that it needs no runs."""
+    reports = list(all_reports(experiments))
+    text, pictures = effects.page(reports)
+    pages_of_all = {
+        "effects.md": ("What each design choice is worth", text or "No study has been run."),
+        "predictions.md": ("Predicted against found", predictions(reports)),
+        "errata.md": ("What was withdrawn and changed", errata([read_study(name, experiments) for name in studies(experiments)])),
+    }
+    for name, drawn in pictures.items():
+        write_whole(experiments / name, drawn)
+    for name, (title, body) in pages_of_all.items():
+        write_whole(experiments / name, f"# {title}\n\n{MADE_BY}\n\n{body}")
+    return [experiments / name for name in pages_of_all]
+
+
+def all_reports(experiments: Path) -> Iterator[tuple[Report, Mapping[str, str]]]:
+    """The report of each study at each scale that has runs in its folder, with the links to its pages."""
     for name in studies(experiments):
         study = read_study(name, experiments)
-        folders = [experiments / name, *(experiments / name / scale for scale in study.scales)]
-        written = [folder for folder in folders if (folder / "runs.csv").exists()]
-        for folder in written:
-            judgement = judge(study, read_runs(folder / "runs.csv"))
-            report = (folder / "report.md").relative_to(experiments)
-            rows.append((study, judgement, {"report": str(report), "protocol": f"{name}/README.md"}))
-        if not written:
-            rows.append((study, None, {"protocol": f"{name}/README.md"}))
-    path = experiments / "README.md"
-    write_whole(path, pages.index(rows))
-    return path
+        for scale in study.scales:
+            folder = folder_of(name, scale, Path("runs"), experiments)
+            if scale != "smoke" and (folder / "runs.csv").exists():
+                report = report_of(at_its_best(study, scale, folder), scale, folder)
+                yield report, {"report": str((folder / "report.md").relative_to(experiments))}
 
 
 def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
-    """Validation accuracy after each epoch of every finished run, and the cost up to that epoch."""
+    """Validation accuracy after each epoch of every finished run, with the images and FLOPs up to it."""
     tables = []
     for row in table.assign(gflops=train_gflops(table))[table["status"] == "done"].to_dict("records"):
         score = curves(runs_dir / row["run"], "val/acc")
@@ -180,13 +224,11 @@ def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
         tables.append(
             pd.DataFrame(
                 {
-                    "part": row["part"],
-                    "arm": row["arm"],
-                    "seed": row["seed"],
+                    **{name: row[name] for name in ("part", "arm", "rung", "seed")},
                     "step": score.index,
                     "epoch": np.arange(1, len(score) + 1),
+                    "images": images,
                     "gflops": images * row["gflops"],
-                    "s": images / row["final/images_per_s"],
                     "score": score.to_numpy(),
                 }
             )

@@ -12,15 +12,23 @@ from patchbench.config.compose import composed
 from patchbench.config.identity import identity_of
 from patchbench.config.mistakes import OBJECTIONS, explain
 from patchbench.config.options import EXPERIMENTS
-from patchbench.study.claim import Part, Study, one_of, parse
+from patchbench.study.design import Part, Scale, Study
+from patchbench.study.reading import one_of, parse
+
+PLANNED = ["scale", "part", "arm", "rung", "seed"]
+EQUAL = ("tested=last",)  # overrides of every run of every study: what training ended with is tested, in every arm
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study: an arm with a seed. overrides: the arguments of train.py that make it."""
+    """One run of a study: an arm with a seed, at a budget of the ladder if its part has one.
+
+    overrides: the arguments of train.py that make it.
+    """
 
     part: str
     arm: str
+    rung: str
     seed: int
     overrides: tuple[str, ...]
 
@@ -36,7 +44,7 @@ def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise ValueError(f"{path} must be a mapping: question, quote, ..., parts")
+        raise ValueError(f"{path} must be a mapping: question, decides, ..., parts")
     return parse(name, {str(key): value for key, value in tree.items()})
 
 
@@ -56,18 +64,25 @@ def parts_at(study: Study, scale: str) -> list[Part]:
     return [part for part in study.parts if scale in part.only]
 
 
-def overrides(study: Study, scale: str, part: Part, arm: str) -> tuple[str, ...]:
+def rungs(part: Part, scale: Scale) -> tuple[str, ...]:
+    """Budgets of the part at this scale: one without a name where it has no ladder."""
+    return part.ladder.rungs[: scale.rungs or None] if part.ladder else ("",)
+
+
+def overrides(study: Study, scale: str, part: Part, arm: str, rung: str) -> tuple[str, ...]:
     """Overrides of an arm: of the study, the scale, the part, the part at this scale, the arm; the last one wins."""
     at_scale = study.scales[scale].overrides, part.overrides, part.scales.get(scale, ())
-    return (*study.overrides, *(o for some in at_scale for o in some), *part.arms[arm])
+    budget = (f"{part.ladder.knob}={rung}",) if part.ladder else ()
+    return (*EQUAL, *study.overrides, *(o for some in at_scale for o in some), *budget, *part.arms[arm])
 
 
 def cells(study: Study, scale: str) -> list[Cell]:
     """Every planned run, seed by seed: what is cut off has all arms of some seeds, not some arms of all seeds."""
     return [
-        Cell(part.name, arm, seed, (*overrides(study, scale, part, arm), f"seed={seed}"))
+        Cell(part.name, arm, rung, seed, (*overrides(study, scale, part, arm, rung), f"seed={seed}"))
         for part in parts_at(study, scale)
         for seed in study.scales[scale].seeds
+        for rung in rungs(part, study.scales[scale])
         for arm in part.arms
     ]
 
@@ -77,10 +92,10 @@ def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
 
     ValueError if Hydra does not take the overrides.
     """
-    arms: dict[tuple[str, str], DictConfig] = {}
+    arms: dict[tuple[str, str, str], DictConfig] = {}
     found = []
     for cell in planned:
-        arm = cell.part, cell.arm
+        arm = cell.part, cell.arm, cell.rung
         if arm not in arms:
             try:
                 arms[arm] = composed(cell.overrides)
@@ -96,10 +111,10 @@ def plan_of(study: Study, scale: str, records: pd.DataFrame) -> pd.DataFrame:
     """A row for each planned run, with what its record says; status `not run` where there is none."""
     planned = cells(study, scale)
     rows = [
-        (scale, cell.part, cell.arm, cell.seed, identity)
+        (scale, cell.part, cell.arm, cell.rung, cell.seed, identity)
         for cell, identity in zip(planned, identities(study, planned), strict=True)
     ]
-    table = pd.DataFrame(rows, columns=["scale", "part", "arm", "seed", "identity"])
+    table = pd.DataFrame(rows, columns=[*PLANNED, "identity"])
     finished_last = records.sort_values("status", key=lambda status: status == "done", kind="stable")
     known = finished_last.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
     found = table.merge(known, on="identity", how="left")

@@ -1,4 +1,4 @@
-"""The same small grid of learning rates and weight decays for every arm: one seed, judged on the validation split."""
+"""The same number of trials for every arm, over learning rate and weight decay: one seed, judged on validation."""
 
 from dataclasses import replace
 from itertools import product
@@ -9,33 +9,33 @@ import pandas as pd
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import folder_of, plan_of, read_study
 from patchbench.runs.records import load
-from patchbench.study.claim import Part, Scale, Study
+from patchbench.study.design import TUNING_SEED, Part, Scale, Study
 
 FILE = "tuned.csv"  # part, arm, setting, val/acc_best, chosen
 TUNINGS = ("none", "grid", "best")
 
 
-def settings(study: Study) -> list[str]:
-    """Points of the grid as overrides, as in `optim.lr=0.001 optim.weight_decay=0.05`."""
+def settings(study: Study, arm: str) -> list[str]:
+    """Trials of an arm as overrides, as in `optim.lr=0.001 optim.weight_decay=0.05`."""
+    grid = study.grids.get(arm, study.grid)
     return [
-        " ".join(f"{knob}={value:g}" for knob, value in zip(study.grid, values, strict=True))
-        for values in product(*study.grid.values())
+        " ".join(f"{knob}={value:g}" for knob, value in zip(grid, values, strict=True))
+        for values in product(*grid.values())
     ]
 
 
 def grid(study: Study, scale: str) -> Study:
-    """Each arm at each setting, called `arm | setting`; one seed, which is none of those of the scale."""
+    """Each arm at each of its settings, called `arm | setting`, at the first budget of a ladder, with a seed apart."""
 
     def widened(part: Part) -> Part:
         arms = {
             f"{arm} | {setting}": (*given, *setting.split())
             for arm, given in part.arms.items()
-            for setting in settings(study)
+            for setting in settings(study, arm)
         }
-        return replace(part, arms=arms, comparisons=())
+        return replace(part, arms=arms, statements=(), effects=())
 
-    seeds = (max(study.scales[scale].seeds) + 1,)
-    scales = {scale: Scale(seeds, study.scales[scale].overrides)}
+    scales = {scale: Scale((TUNING_SEED,), study.scales[scale].overrides, rungs=1)}
     return replace(study, scales=scales, parts=tuple(map(widened, study.parts)))
 
 

@@ -122,6 +122,8 @@ METRICS = {
     "gmacs_per_step": Metric("multiply-accumulates per step beside those of images", "GMAC", LESS),
     "gflops_fwd": Metric("forward computation per image", "GFLOP", LESS),
     "gflops_train": Metric("training computation per image", "GFLOP", LESS),
+    "solved": Metric("seeds that solve the task", "%", MORE),
+    "steps_to_solve": Metric("steps until the task is solved", "steps", LESS),
     "wall_s": Metric("wall time", "s", LESS, main="time"),
     "acc_*": Metric("", "%", MORE),
     "*_per_s": Metric("", "", MORE),

@@ -3,9 +3,12 @@
 import math
 import re
 
+import pandas as pd
+
 from patchbench.runs.metrics import metric, plain
 from patchbench.study import figures
-from patchbench.study.claim import Part
+from patchbench.study.design import Part
+from patchbench.study.inference import noise_of_test_set
 from patchbench.study.markdown import picture, table
 from patchbench.study.numbers import (
     BUDGETS,
@@ -16,12 +19,13 @@ from patchbench.study.numbers import (
     differing,
     formatted,
     mean,
-    memory,
     pareto,
     steps_to,
+    t_estimate,
     t_interval,
 )
-from patchbench.study.stats import noise_of_test_set, t_estimate
+from patchbench.study.outcomes import population, solved
+from patchbench.study.rates import Rate
 
 TARGET = 0.9  # validation accuracy: arms that end at one ceiling still differ in how soon they reach it
 
@@ -36,39 +40,76 @@ def every_run(report: Report) -> str:
     return picture(report, "arms", drawing, "Result of every run, by arm", caption)
 
 
+def ladders(report: Report) -> str:
+    """The picture of results over budgets, of the parts that have several."""
+    parts = [(part, pd.concat([report.scores(part, rung) for rung in report.rungs(part)])) for part in report.parts
+             if part.ladder and len(report.rungs(part)) > 1]  # fmt: skip
+    if not parts:
+        return ""
+    margins = ", ".join(f"{part.name} {metric(part.metric).change(part.plateau).lstrip('+')}" for part, _ in parts)
+    caption = (
+        "Each point is a training of its own, with a schedule of that length; bars are 95 % intervals. A statement is "
+        f"decided at the last budget, where the last two differ by less than a margin: {margins}."
+    )
+    drawing = figures.ladders(parts)
+    return "## Longer training\n\n" + picture(report, "ladders", drawing, "Results by length of training", caption)
+
+
 def every_arm(report: Report) -> str:
-    """Mean, spread and costs of each arm, a table for each part."""
+    """Mean, spread and costs of each arm, a table for each part and budget."""
     sections = ["## Every arm"]
     for part in report.parts:
+        line = metric(part.metric)
         header = [
-            "arm", "seeds", metric(part.metric).label, "sd", "95 % interval (t)", "noise of the test set",
-            "tokens", "GMACs", "images/s", "memory, GiB", "wall time, s", f"steps to {TARGET:.0%}",
+            "arm", "seeds", line.label, "sd", "95 % interval (t)", "noise of the test set",
+            "tokens", "GMACs", "images/s", "memory, GiB",
         ]  # fmt: skip
-        rows = [arm_row(report, part, arm) for arm in part.arms]
-        sections += [f"### {part.name}", table(header, rows, range(1, 12))]
+        threshold = TARGET if part.solved is None else part.solved
+        header += [f"steps to {threshold:.0%}"]
+        if part.solved is not None:
+            header += [f"solved ({line.value(part.solved, 0)})", "95 % interval", "accuracy of the solved"]
+        for rung in report.rungs(part):
+            rows = [arm_row(report, part, arm, rung, threshold) for arm in part.arms]
+            title = f"{part.name}, {part.ladder.knob}={rung}" if part.ladder else part.name
+            sections += [f"### {title}", table(header, rows, range(1, len(header)))]
+        sections.append(f"Intervals speak of {population(part, report.cells, report.evidence.hits)}.")
     sections.append(
         "Noise of the test set: standard deviation, in points, that an accuracy has because the test set is a sample "
-        "of so many images. Arms see the same images, so differences between them have less. "
-        f"Steps to {TARGET:.0%}: optimizer steps up to the first validation at which that accuracy was reached, median "
-        "over seeds, where at least half of them reached it."
+        "of so many images. Steps: optimizer steps up to the first validation at which that accuracy was reached, "
+        "median over seeds, where at least half of them reached it. Images/s and memory are measured apart from "
+        "training, on an idle machine; a column is empty where nobody measured."
     )
     return "\n\n".join(sections)
 
 
-def arm_row(report: Report, part: Part, arm: str) -> list[str]:
-    line, scores = metric(part.metric), report.scores(part)
+def arm_row(report: Report, part: Part, arm: str, rung: str, threshold: float) -> list[str]:
+    line, scores, prices = metric(part.metric), report.scores(part, rung), report.costs_of(part)
     cells = scores[scores["arm"] == arm]
     e = t_estimate(cells["score"].dropna().to_numpy(dtype=float))
     images = mean(cells, "test/images")
     noise = noise_of_test_set(e.mean, images) if part.metric == "test/acc" and e.n and images else math.nan
     interval = "{} to {} {}".format(*t_interval(line, e, 2), line.unit).rstrip()
-    return [
+    speed, memory = prices.loc[arm] if arm in prices.index else (math.nan, math.nan)
+    row = [
         arm, str(e.n), line.value(e.mean, 2), line.number(e.sd, 2), interval if e.n > 1 else "n/a",
         line.number(noise, 2),
         formatted(mean(cells, "model/tokens"), ",.0f"), formatted(mean(cells, "model/gmacs"), ".3g"),
-        formatted(mean(cells, "final/images_per_s"), ",.0f"), formatted(memory(cells), ".2f"),
-        formatted(mean(cells, "time/wall_s"), ",.0f"), steps_to(report.curves_of(part), arm, TARGET),
+        formatted(speed, ",.0f") if speed == speed else "", formatted(memory, ".2f") if memory == memory else "",
+        steps_to(report.evidence.of(part, rung).curves, arm, threshold),
     ]  # fmt: skip
+    return row if part.solved is None else row + solved_by(part, cells)
+
+
+def solved_by(part: Part, cells: pd.DataFrame) -> list[str]:
+    """Number of seeds of an arm that solve the task, the interval of their share, and the mean among them."""
+    reached = solved(part, cells).dropna()
+    if reached.empty:
+        return ["", "", ""]
+    rate = Rate(int(reached.sum()), len(reached))
+    low, high = rate.interval()
+    among = cells.loc[reached[reached == 1].index, "score"].mean()
+    line = metric(part.metric)
+    return [f"{rate.solved} of {rate.n}", f"{low:.0%} to {high:.0%}", line.value(among, 2) if rate.solved else ""]
 
 
 def tuning(report: Report) -> str:
@@ -113,7 +154,8 @@ def costs(report: Report) -> str:
             f"whether arms differ at all is told above. On the front, by {'; '.join(fronts)}."
         )
         caption += f" The same for all arms: {'; '.join(same)}." if same else ""
-        caption += " Speed is what the runs had: it compares only if nothing else ran beside them."
+        if len(measured := report.costs_of(part)):
+            caption += f" Speed and memory: medians of rounds on an idle machine, {len(measured)} arms in turn."
         name = "cost_" + re.sub(r"\W+", "_", part.name)
         drawn = picture(report, name, figures.costs(part, prices), f"Result against cost, {part.name}", caption)
         sections += [f"### {part.name}", drawn]
@@ -136,24 +178,32 @@ def equal_cost(report: Report) -> str:
         points, prices = report.curves_of(part), cost_table(report, part)
         if not len(points) or len(prices) < 2 or "model/gflops_train" not in differing(prices):
             continue
-        budgets = {
-            column: points.groupby(["arm", "seed"])[column].max().groupby("arm").mean().min() for column in BUDGETS
-        }
+        points = points.assign(s=seconds(report, part, points))
+        there = [column for column in BUDGETS if points[column].notna().all()]
+        budgets = {column: points.groupby(["arm", "seed"])[column].max().groupby("arm").mean().min() for column in there}
         rows = [
-            [arm, *(at_budget(points[points["arm"] == arm], column, budgets[column]) for column in BUDGETS)]
+            [arm, *(at_budget(points[points["arm"] == arm], column, budgets[column]) for column in there)]
             for arm in part.arms
         ]
-        amounts = (f"{budgets['epoch']:.4g}", f"{budgets['gflops'] / 1e3:.3g} TFLOP", f"{budgets['s']:.3g} s")
-        header = [f"{words}: {amount}" for words, amount in zip(BUDGETS.values(), amounts, strict=True)]
-        sections.append(table([part.name, *header], rows, range(1, 4)))
+        spelled = {"epoch": "{:.4g}", "gflops": "{:.3g} GFLOP", "s": "{:.3g} s"}
+        header = [f"{BUDGETS[column]}: {spelled[column].format(budgets[column])}" for column in there]
+        sections.append(table([part.name, *header], rows, range(1, len(header) + 1)))
     if not sections:
         return ""
     note = (
         "Validation accuracy (mean and 95 % interval, t) when the budget of the cheapest arm is spent: epochs, "
-        "training FLOPs, or seconds at steady throughput. Read off the learning curves, whose schedules were not "
-        "shortened, so it understates the arms that are cut off."
+        "training FLOPs, or seconds at the speed that was measured on an idle machine. Read off the learning curves, "
+        "whose schedules were not shortened, so it understates the arms that are cut off."
     )
     return "\n\n".join(["## At equal cost", note, *sections])
+
+
+def seconds(report: Report, part: Part, points: pd.DataFrame) -> pd.Series:
+    """Seconds of training up to each point of the learning curves, at the measured speed; nan where nobody measured."""
+    speeds = report.costs_of(part)
+    if not len(speeds):
+        return pd.Series(math.nan, index=points.index)
+    return points["images"] / points["arm"].map(speeds["images_per_s"])
 
 
 def published(report: Report) -> str:

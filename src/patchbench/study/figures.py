@@ -14,16 +14,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from patchbench.runs.metrics import Metric, metric
-from patchbench.study.claim import Part
-from patchbench.study.numbers import differing, pareto, sum_of_arms
-from patchbench.study.stats import t_estimate
-from patchbench.study.verdict import Finding, Step
+from patchbench.study.design import Part
+from patchbench.study.numbers import differing, pareto, sum_of_arms, t_estimate
+from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Found, Step
 
 WIDTH = 10.0
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00"]
 LINES = ["-", "--", ":", "-."]
 MARKS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-VERDICTS = {"supported": ("#0072B2", "o"), "refuted": ("#D55E00", "X"), "undetermined": ("#6b6b6b", "s")}
+ANSWERS = {
+    YES: ("#0072B2", "o"),
+    NO: ("#D55E00", "X"),
+    OPEN: ("#6b6b6b", "s"),
+    HOW_MUCH: ("#6b6b6b", "D"),
+    NOT_RUN: ("#b0b0b0", "s"),
+    WITHDRAWN: ("#b0b0b0", "s"),
+}
 GREY, PALE = "#8a8f94", "#e6edf3"
 STYLE: Any = {
     "font.size": 10,
@@ -107,15 +113,16 @@ def show_chance(ax: Axes, chance: float, scores: pd.Series, line: Metric) -> Non
 
 
 def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
-    """Draw every comparison as its 95 % interval, above the region where the statement is true.
+    """Draw every statement as the interval that decides, above the region where the statement is true.
 
-    Statements of equality have small margins, and so a scale of their own; so has each unit. words: by verdict.
+    Statements of equality have small margins, and so a scale of their own; so has each unit. words: by answer.
     """
-    groups: dict[tuple[int, bool], list[tuple[Finding, Step]]] = {}
+    groups: dict[tuple[str, bool], list[tuple[Finding, Step]]] = {}
     for finding in findings:
-        equality = math.isfinite(finding.comparison.low) and math.isfinite(finding.comparison.high)
+        equality = math.isfinite(finding.statement.low) and math.isfinite(finding.statement.high)
         for step in finding.steps:
-            groups.setdefault((finding.metric.factor, equality), []).append((finding, step))
+            if step.amount is not None:
+                groups.setdefault((unit(finding.metric), equality), []).append((finding, step))
     with mpl.rc_context(STYLE):
         heights = [0.9 + 0.42 * len(group) for group in groups.values()]
         figure = canvas(sum(heights) + 0.3)
@@ -125,48 +132,130 @@ def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
         return figure
 
 
+def unit(line: Metric) -> str:
+    """Unit of the axis on which differences of a metric are drawn."""
+    return "points" if line.factor == 100 else line.label
+
+
+def ends(step: Step | Found, level: float) -> tuple[float, float]:
+    """Ends of the interval of an amount; nan where the interval has none, as below two seeds."""
+    low, high = step.amount.interval(level) if step.amount is not None else (math.nan, math.nan)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else (math.nan, math.nan)
+
+
 def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, words: Mapping[str, str]) -> None:
     factor = group[0][0].metric.factor
     edges = [0.0]
     for finding, step in group:
         at = offset(finding) * factor
-        bounds = [b * factor - at for b in (finding.comparison.low, finding.comparison.high) if math.isfinite(b)]
-        e = step.estimate
-        edges += [*bounds, *(v * factor - at for v in (e.mean, e.low, e.high) if not math.isnan(v))]
+        bounds = [b * factor - at for b in (finding.statement.low, finding.statement.high) if math.isfinite(b)]
+        values = (step.amount.estimate, *ends(step, finding.level)) if step.amount is not None else ()
+        edges += [*bounds, *(v * factor - at for v in values if not math.isnan(v))]
     room = 0.08 * ((max(edges) - min(edges)) or 1.0)
     left, right = min(edges) - room, max(edges) + room
     labels = []
     for row, (finding, step) in enumerate(group):
         at = offset(finding) * factor
-        low, high = (b * factor - at for b in (finding.comparison.low, finding.comparison.high))
-        if finding.comparison.says:  # else nothing is claimed, as of the runs of a sweep
+        low, high = (b * factor - at for b in (finding.statement.low, finding.statement.high))
+        if finding.statement.says:  # else nothing is claimed, as of the runs of a sweep
             ax.barh(row, min(high, right) - max(low, left), left=max(low, left), height=0.8, color=PALE, zorder=1)
-        colour, mark = VERDICTS[finding.verdict]
-        e = step.estimate
-        if not math.isnan(e.low):
-            ax.plot([e.low * factor - at, e.high * factor - at], [row, row], color=colour, linewidth=2.5, zorder=3)
-        if e.n:
-            ax.plot(e.mean * factor - at, row, mark, color=colour, markersize=8, zorder=4)
+        colour, mark = ANSWERS[finding.answer]
+        one_bar(ax, row, step, finding.level, factor, at, colour, mark)
         minus = f" − {finding.metric.value(offset(finding))}" if at else ""
-        of = "" if finding.comparison.metric == finding.part.metric else f", {finding.comparison.metric}"
+        of = "" if finding.statement.metric == finding.part.metric else f", {finding.statement.metric}"
         labels.append(f"{finding.part.name}: {sum_of_arms(step.terms)}{minus}{of}")
         ax.text(
-            1.01, row, words[finding.verdict], transform=ax.get_yaxis_transform(), va="center", color=colour, fontsize=9
+            1.01, row, words[finding.answer], transform=ax.get_yaxis_transform(), va="center", color=colour, fontsize=9
         )
-    ax.axvline(0, color="black", linewidth=0.8, zorder=2)
     ax.set_xlim(left, right)
-    ax.set_yticks(range(len(group)), [fill(label, 44) for label in labels])
-    ax.set_ylim(len(group) - 0.4, -0.6)
-    points = " (points)" if factor == 100 else f" ({group[0][0].comparison.metric})"
-    if group[0][0].comparison.says:
+    label_rows(ax, labels)
+    if group[0][0].statement.says:
         ax.set_title("Claimed to be equal, within a margin" if equality else "Claimed to differ")
-    ax.set_xlabel("difference" + points)
+    ax.set_xlabel(f"difference ({unit(group[0][0].metric)})")
+
+
+def one_bar(
+    ax: Axes, row: int, step: Step | Found, level: float, factor: int, at: float, colour: str, mark: str
+) -> None:
+    """An amount with its interval, in a row of a forest plot."""
+    if step.amount is None:
+        return
+    low, high = ends(step, level)
+    if not math.isnan(low):
+        ax.plot([low * factor - at, high * factor - at], [row, row], color=colour, linewidth=2.5, zorder=3)
+    ax.plot(step.amount.estimate * factor - at, row, mark, color=colour, markersize=8, zorder=4)
+
+
+def label_rows(ax: Axes, labels: Sequence[str]) -> None:
+    ax.axvline(0, color="black", linewidth=0.8, zorder=2)
+    ax.set_yticks(range(len(labels)), [fill(label, 44) for label in labels])
+    ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
+
+
+def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
+    """Draw effects with their 95 % intervals: a panel for each unit, since points and doublings share no axis.
+
+    groups: label and effect of each row, by the unit of their panel.
+    """
+    with mpl.rc_context(STYLE):
+        heights = [0.9 + 0.36 * len(rows) for rows in groups.values()]
+        figure = canvas(sum(heights) + 0.3)
+        axes = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+        for ax, (name, rows) in zip(axes, groups.items(), strict=True):
+            factors = {factor: i for i, factor in enumerate(dict.fromkeys(found.effect.factor for _, found in rows))}
+            for row, (_, found) in enumerate(rows):
+                i = factors[found.effect.factor]
+                one_bar(ax, row, found, 0.95, found.metric.factor, 0.0, COLOURS[i % 8], MARKS[i % 8])
+            label_rows(ax, [label for label, _ in rows])
+            ax.margins(x=0.06)
+            ax.grid(axis="x", color="#eceff1", linewidth=0.8)
+            ax.set_axisbelow(True)
+            ax.set_xlabel(f"effect ({name})")
+        return figure
+
+
+def ladders(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
+    """Draw the result of each arm over the budgets of its part: mean and 95 % interval.
+
+    parts: each with the rows arm, rung, seed, score. Each budget is a training of its own, with its own schedule.
+    """
+    with mpl.rc_context(STYLE):
+        columns = min(len(parts), 2)
+        rows = math.ceil(len(parts) / columns)
+        figure = canvas(3.6 * rows + 0.4)
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes[len(parts) :]:
+            ax.set_visible(False)
+        for ax, (part, scores) in zip(axes, parts, strict=False):
+            assert part.ladder is not None
+            line = metric(part.metric)
+            for i, arm in enumerate(part.arms):
+                own = scores[scores["arm"] == arm]
+                there = [rung for rung in part.ladder.rungs if own.loc[own["rung"] == rung, "score"].notna().any()]
+                e = [t_estimate(own.loc[own["rung"] == rung, "score"].dropna().to_numpy(dtype=float)) for rung in there]
+                xs = [part.ladder.rungs.index(rung) + 0.02 * (i - len(part.arms) / 2) for rung in there]
+                means = [estimate.mean * line.factor for estimate in e]
+                colour = COLOURS[i % 8]
+                ax.plot(xs, means, LINES[i // 8 % 4], marker=MARKS[i % 8], color=colour, label=arm, linewidth=1.6)
+                for x, estimate in zip(xs, e, strict=True):
+                    if estimate.n > 1:
+                        both = [line.clip(end) * line.factor for end in (estimate.low, estimate.high)]
+                        ax.plot([x, x], both, color=colour, linewidth=1.2, alpha=0.6)
+            if part.chance is not None:
+                ax.axhline(part.chance * line.factor, color=GREY, linestyle="--", linewidth=1)
+            ax.set_xticks(range(len(part.ladder.rungs)), part.ladder.rungs)
+            ax.set_title(part.name)
+            ax.set_xlabel(part.ladder.knob)
+            ax.set_ylabel(line.title)
+            ax.grid(color="#eceff1", linewidth=0.8)
+            ax.legend(frameon=False, fontsize=9, ncols=1 if len(part.arms) <= 6 else 2)
+        return figure
 
 
 def offset(finding: Finding) -> float:
     """The value that is claimed of an arm; less this value, zero is where the statement is exactly true."""
-    low, high = finding.comparison.low, finding.comparison.high
+    low, high = finding.statement.low, finding.statement.high
     return (low + high) / 2 if math.isfinite(low) and math.isfinite(high) else 0.0
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from patchbench.runs.metrics import Metric, metric
-from patchbench.study.claim import Part, Study, Terms
-from patchbench.study.stats import Estimate, t_estimate
-from patchbench.study.verdict import Finding, Judgement, score
+from patchbench.study.design import Part, Study, Terms
+from patchbench.study.amounts import total
+from patchbench.study.inference import ALPHA, Amount, Values, spread
+from patchbench.study.outcomes import Evidence, score
+from patchbench.study.verdict import Finding, Judgement, rungs_there
 
 COSTS = ("final/images_per_s", "memory", "model/tokens", "model/gflops_train")
 BUDGETS = {"epoch": "same epochs", "gflops": "same FLOPs", "s": "same time"}  # by column of the learning curves
@@ -19,22 +21,27 @@ BUDGETS = {"epoch": "same epochs", "gflops": "same FLOPs", "s": "same time"}  # 
 class Report:
     """The data of a report.
 
-    cells: a row for each planned run. curves: part, arm, seed, step, epoch, gflops, s, score. commands: those that made
-    the runs. again: the command that makes this report. tuned: part, arm, setting, val/acc_best, chosen, if every arm
-    was tuned. sweep: the runs belong to no study, so nothing is claimed and arms are compared. pictures: SVG by file
-    name, filled while the page is written.
+    evidence: results of the planned runs; its curves have epoch and gflops as well. costs: part, arm, images_per_s,
+    memory (GiB), busy, device, measured apart from training on an idle machine; empty where nobody measured.
+    commands: those that made the runs. again: the command that makes this report. tuned: part, arm, setting,
+    val/acc_best, chosen, if every arm was tuned. sweep: the runs belong to no study, so nothing is claimed and arms are
+    compared. pictures: SVG by file name, filled while the page is written.
     """
 
     study: Study
     scale: str
-    cells: pd.DataFrame
-    curves: pd.DataFrame
+    evidence: Evidence
     judgement: Judgement
     commands: Sequence[str]
     again: str
+    costs: pd.DataFrame = field(default_factory=pd.DataFrame)
     tuned: pd.DataFrame | None = None
     sweep: bool = False
     pictures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        return self.evidence.cells
 
     @property
     def parts(self) -> list[Part]:
@@ -42,14 +49,23 @@ class Report:
         there = set(self.cells["part"])
         return [part for part in self.study.parts if part.name in there]
 
-    def scores(self, part: Part) -> pd.DataFrame:
-        """The cells of a part, with the metric of the part as the column `score`."""
-        rows = self.cells[self.cells["part"] == part.name]
-        return rows.assign(score=score(part, part.metric, rows))
+    def rungs(self, part: Part) -> list[str]:
+        """Budgets of a part that have cells."""
+        return rungs_there(part, self.cells)
+
+    def scores(self, part: Part, rung: str | None = None) -> pd.DataFrame:
+        """The cells of a part at a budget, the last one without a name, with its metric as the column `score`."""
+        here = self.evidence.of(part, self.rungs(part)[-1] if rung is None else rung).cells
+        return here.assign(score=score(part, part.metric, here))
 
     def curves_of(self, part: Part) -> pd.DataFrame:
-        """The learning curves of a part."""
-        return self.curves[self.curves["part"] == part.name] if len(self.curves) else self.curves
+        """The learning curves of a part at its last budget."""
+        return self.evidence.of(part, self.rungs(part)[-1]).curves
+
+    def costs_of(self, part: Part) -> pd.DataFrame:
+        """Medians of the costs by arm; empty where nobody measured."""
+        rows = self.costs[self.costs["part"] == part.name] if len(self.costs) else self.costs
+        return rows.groupby("arm")[["images_per_s", "memory"]].median() if len(rows) else pd.DataFrame()
 
 
 def formatted(value: float, form: str) -> str:
@@ -71,8 +87,8 @@ def sum_of_arms(terms: Terms) -> str:
 
 def is_level(finding: Finding) -> bool:
     """True if the statement is about the value of an arm, not about a difference."""
-    differs = " - " in finding.comparison.metric
-    return not differs and all(sum(sign for sign, _ in terms) == 1 for terms in finding.comparison.sums)
+    differs = " - " in finding.statement.metric
+    return not differs and all(sum(sign for sign, _ in terms) == 1 for terms in finding.statement.sums)
 
 
 def with_unit(finding: Finding, x: float) -> str:
@@ -82,17 +98,29 @@ def with_unit(finding: Finding, x: float) -> str:
     return f"0 {finding.metric.change_unit}".rstrip() if x == 0 else finding.metric.change(x)
 
 
-def interval(finding: Finding, e: Estimate) -> str:
-    if e.n < 2:
+def interval(finding: Finding, value: Amount, level: float = 1 - ALPHA) -> str:
+    return spelled_interval(finding.metric, value, level, change=not is_level(finding))
+
+
+def spelled_interval(line: Metric, value: Amount, level: float = 1 - ALPHA, *, change: bool = True) -> str:
+    """An interval in words; empty where the test has none, as that of censored times, or the seeds do not suffice."""
+    low, high = value.interval(level)
+    if math.isnan(low) or math.isnan(high):
         return "no interval"
-    if is_level(finding):
-        return f"{finding.metric.number(e.low)} to {finding.metric.value(e.high)}"
-    return f"{finding.metric.signed(e.low)} to {finding.metric.change(e.high)}"
+    if not change:
+        return f"{line.number(line.clip(low))} to {line.value(line.clip(high))}"
+    return f"{line.signed(low)} to {line.change(high)}"
+
+
+def measured(finding: Finding) -> str:
+    """The value of each sum of a statement with its interval: +49.8 pt (+49.1 to +50.5 pt)."""
+    some = [step.amount for step in finding.steps if step.amount is not None]
+    return " and ".join(f"{with_unit(finding, a.estimate)} ({interval(finding, a)})" for a in some)
 
 
 def region(finding: Finding) -> str:
     """The region in which the value must lie for the statement to be true."""
-    low, high = finding.comparison.low, finding.comparison.high
+    low, high = finding.statement.low, finding.statement.high
     if math.isinf(high):
         return f"above {with_unit(finding, low)}"
     if math.isinf(low):
@@ -103,6 +131,25 @@ def region(finding: Finding) -> str:
 
 
 # Arms.
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean, standard deviation and 95 % interval (Student's t) of n seeds; nan where n does not suffice."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def t_estimate(values: Values) -> Estimate:
+    """The mean of the seeds of an arm with its interval."""
+    n = len(values)
+    if n < 2:
+        return Estimate(n, float(values[0]) if n else math.nan, math.nan, math.nan, math.nan)
+    return Estimate(n, float(values.mean()), spread(values), *total((1,), (values,)).interval())
 
 
 def t_interval(line: Metric, e: Estimate, digits: int = 1) -> tuple[str, str]:
@@ -124,23 +171,18 @@ def train_gflops(cells: pd.DataFrame) -> pd.Series:
     return 6 * (per_image + (per_step / images).fillna(0))
 
 
-def memory(cells: pd.DataFrame) -> float:
-    """Peak memory of the GPU, or of the host where there is no GPU."""
-    of_gpu = mean(cells, "final/gpu_peak_allocated_gib")
-    return mean(cells, "final/cpu_rss_gib") if math.isnan(of_gpu) else of_gpu
-
-
 def cost_table(report: Report, part: Part) -> pd.DataFrame:
-    """One row for each arm that has a result: its score and its COSTS."""
+    """One row for each arm that has a result: its score and its COSTS, speed and memory nan where nobody measured."""
     rows = {}
-    scores = report.scores(part)
+    scores, measured = report.scores(part), report.costs_of(part)
     for arm in part.arms:
         cells = scores[(scores["arm"] == arm) & (scores["status"] == "done")]
         if cells["score"].notna().any():
+            price = measured.loc[arm] if arm in measured.index else {"images_per_s": math.nan, "memory": math.nan}
             rows[arm] = {
                 "score": mean(cells, "score"),
-                "final/images_per_s": mean(cells, "final/images_per_s"),
-                "memory": memory(cells),
+                "final/images_per_s": price["images_per_s"],
+                "memory": price["memory"],
                 "model/tokens": mean(cells, "model/tokens"),
                 "model/gflops_train": float(train_gflops(cells).mean()),
             }

@@ -1,30 +1,27 @@
-"""The pages of a study: Markdown with its figures, the same as one HTML file, and the table of all studies."""
+"""The page of a study: Markdown with its figures, and the same as one HTML file."""
 
 import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import pandas as pd
 from markdown_it import MarkdownIt
 
 from patchbench import html
-from patchbench.study import arms, statements
-from patchbench.study.claim import Study
+from patchbench.study import arms, effects, statements
+from patchbench.study.design import Change
 from patchbench.study.markdown import table
-from patchbench.study.numbers import Report, interval, sum_of_arms, with_unit
-from patchbench.study.statements import SIGNS
-from patchbench.study.verdict import Judgement
+from patchbench.study.numbers import Report
 from patchbench.words import count
 
 STYLE = """
 blockquote { margin: 1.2rem 0; padding: .8rem 1.2rem; background: var(--card); border-left: 5px solid var(--soft);
              border-radius: 0 6px 6px 0; }
-blockquote.supported { background: var(--marked); border-color: var(--mark); }
-blockquote.refuted { background: #fbe6d8; border-color: #d55e00; color: #1d2327; }
-blockquote.undetermined { background: #ececec; border-color: #6b6b6b; color: #1d2327; }
-blockquote.verdict p:first-child { font-size: 1.25rem; line-height: 1.4; }
+blockquote.yes { background: var(--marked); border-color: var(--mark); }
+blockquote.no { background: #fbe6d8; border-color: #d55e00; color: #1d2327; }
+blockquote p:first-child { font-size: 1.15rem; line-height: 1.4; }
 table { font-size: .93rem; }
 td[style*="right"] { white-space: nowrap; }
 td:first-child { min-width: 9rem; }
@@ -35,22 +32,28 @@ figure { max-width: 1000px; margin-left: auto; margin-right: auto; }
 """
 HOW_TO_READ = """## How to read this
 
-- An *arm* is one design choice; each arm is run with the same list of *seeds*, and runs of equal seed start from \
-equal weights and see the images in the same order. So arms are compared seed by seed.
-- The *95 % interval* of a difference is a BCa bootstrap over seeds (9,999 resamples); that of an arm is Student's t, \
-printed up to 0 and 100 % where it reaches beyond.
-- *p* is exact, by all flips of sign of the differences about the bound; for a statement of equality it is that of two \
-one-sided t tests (TOST). *Holm* corrects for the number of statements in this study.
-- *Supported*: the whole interval lies where the statement is true and p after Holm is at most 5 %. *Refuted*: the \
-whole interval lies outside, and likewise. *Undetermined*: everything else."""
+- An *arm* is one design choice, trained with the same list of *seeds* as every other arm. Seeds are not paired: runs of \
+equal seed are no more alike than others.
+- The *interval* of a difference is the inversion of its test, so the two cannot disagree. Two arms are compared by a \
+permutation test on counts of right answers and by Welch's t test, and the one that sees less decides. Single arms and \
+sums of several are measured by Student's t; where the same test images serve every seed and the answer to each is \
+known, their choice counts as a source of error beside that of the seeds.
+- Where a seed finds the solution or does not, *solved* counts the seeds that do: intervals are exact (Clopper and \
+Pearson; for differences, an unconditional test inverted).
+- *p* is two-sided. *Corrected*: by Holm, for the number of claims of this study.
+- *Yes*: the whole interval lies where the statement is true. *No*: the whole interval lies outside. *Open*: both are \
+possible. *By how much*: arms still gain at the longest training, so only the amount at that budget is told."""
 
 
 def markdown(report: Report) -> str:
     """Write the whole page; this fills `report.pictures`."""
     sections = [
         head(report),
+        history(report),
         arms.every_run(report),
+        arms.ladders(report),
         statements.statements(report),
+        effects.section(report),
         arms.every_arm(report),
         arms.tuning(report),
         statements.power(report),
@@ -66,7 +69,7 @@ def markdown(report: Report) -> str:
 
 
 def head(report: Report) -> str:
-    """The question, the verdict, and the number of runs."""
+    """The question, its answers, and the number of runs."""
     cells = report.cells
     planned = count(len(cells), "run" if report.sweep else "planned run")
     have = "has" if len(cells) == 1 else "have"
@@ -76,8 +79,27 @@ def head(report: Report) -> str:
     counted = f"{int((cells['status'] == 'done').sum())} of {planned} {have} a result: {', '.join(counts)}."
     if not math.isnan(hours := pd.to_numeric(cells.get("time/wall_s", pd.Series(dtype=float))).sum() / 3600):
         counted += f" They took {hours:.2g} hours, one after another."
+    if report.tuned is None and not report.sweep:
+        counted += " No arm was tuned: all have the settings of the study."
     title = f"# {report.study.question}"
-    return "\n\n".join([title, counted] if report.sweep else [title, statements.verdict(report), counted])
+    return "\n\n".join([title, counted] if report.sweep else [title, statements.answers(report), counted])
+
+
+def history(report: Report) -> str:
+    """Changes of the study since it was written, statements withdrawn, and where the runs are from."""
+    study = report.study
+    sections = [f"**Mind:** {study.as_recorded}"] if study.as_recorded else []
+    if study.changes:
+        sections.append("## What was changed\n\n" + changes(study.changes))
+    return "\n\n".join(sections)
+
+
+def changes(rows: Sequence[Change]) -> str:
+    """Dated changes as a table."""
+    known = {True: "yes", False: "no"}
+    return table(
+        ["date", "what", "why", "results known"], [[row.date, row.what, row.why, known[row.seen]] for row in rows]
+    )
 
 
 def without_result(report: Report) -> str:
@@ -90,8 +112,8 @@ def without_result(report: Report) -> str:
         for (part, arm, status), seeds in rows.groupby(["part", "arm", "status"])["seed"]
     ]
     return (
-        "## Runs without a result\n\nNone is left out in silence: a comparison that lacks one is undetermined. A "
-        "diverged run counts as guessing, where the study says what guessing gives.\n\n"
+        "## Runs without a result\n\nNone is left out in silence: a statement that lacks one is open. A diverged run "
+        "counts as guessing, where the study says what guessing gives.\n\n"
         + table(["part", "arm", "status", "seeds"], listed)
     )
 
@@ -127,31 +149,5 @@ def page(report: Report, text: str) -> str:
     body = re.sub(r'src="(\w[^":/]*\.svg)"', inline, body)
     body = re.sub(r"<p>(<img [^>]*>)</p>", lambda found: f"<figure>{html.zoomable(found[1])}</figure>", body)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    kind = "" if report.sweep else f' class="verdict {report.judgement.verdict}"'
-    body = body.replace("<blockquote>", f"<blockquote{kind}>", 1)
+    body = re.sub(r"<blockquote>\s*<p><strong>(\w+)", lambda found: found[0].replace(">", f' class="{found[1].lower()}">', 1), body)
     return html.article(escape(report.study.question), body, STYLE)
-
-
-def index(rows: Sequence[tuple[Study, Judgement | None, Mapping[str, str]]]) -> str:
-    """experiments/README.md: a line for each study, with the verdict of its committed runs."""
-    listed = []
-    for study, judgement, links in rows:
-        link = ", ".join(f"[{name}]({path})" for name, path in links.items())
-        quote = f"“{study.quote}”"
-        if judgement is None:
-            listed.append([study.question, quote, "not run yet", "", link])
-            continue
-        first = next((f for f in judgement.findings if f.comparison.role == "claim"), None)
-        effect = ""
-        if first and first.steps[0].estimate.n:
-            step = first.steps[0]
-            effect = f"{first.part.name}: {sum_of_arms(step.terms)} {with_unit(first, step.estimate.mean)} "
-            effect += f"({interval(first, step.estimate)})"
-        verdict = f"{SIGNS[judgement.verdict]} **{judgement.verdict}**"
-        listed.append([study.question, quote, verdict, effect, link])
-    return (
-        "# Studies\n\nEach was written before it was run, and its verdict is computed from intervals. Made by "
-        "`python scripts/report.py --all`.\n\n"
-        + table(["question", "claim", "verdict", "effect, 95 % interval", ""], listed)
-        + "\n"
-    )

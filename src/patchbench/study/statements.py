@@ -1,96 +1,107 @@
-"""The sections of a report about what was stated: the verdict, each statement, and the power of its seeds."""
+"""The sections of a study's page about its statements: the answers, the table of all, and the power of the seeds."""
 
 import math
 
 from patchbench.study import figures
-from patchbench.study.claim import ROLES
+from patchbench.study.design import ROLES, STEPS
+from patchbench.study.inference import ALPHA, POWER, least_seeds, smallest_effect, spread
 from patchbench.study.markdown import picture, table
-from patchbench.study.numbers import Report, interval, p_value, region, sum_of_arms, with_unit
-from patchbench.study.stats import ALPHA, LEAST_SEEDS, POWER
-from patchbench.study.verdict import Finding, Judgement, Step
+from patchbench.study.numbers import Report, interval, measured, p_value, region, sum_of_arms, with_unit
+from patchbench.study.outcomes import outcome
+from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Step
 from patchbench.words import count
 
-SIGNS = {"supported": "✔", "refuted": "✘", "undetermined": "?"}
-SWEEP = {
-    "supported": "higher",
-    "refuted": "lower",
-    "undetermined": "not told apart",
-}  # verdicts where nothing is stated
+SWEEP = {YES: "higher", NO: "lower", OPEN: "not told apart", HOW_MUCH: "", NOT_RUN: "not run", WITHDRAWN: ""}
+# of answers where nothing is stated
 
 
-def verdict(report: Report) -> str:
-    """The claim, the verdict on it, and each statement in a line."""
-    study, judgement = report.study, report.judgement
-    meaning = study.means.get(judgement.verdict) or undecided(judgement)
-    predicted = "as predicted" if judgement.verdict == study.expect else f"the prediction was: {study.expect}"
-    return (
-        f"The claim: “{study.quote}” ({study.source})\n\n"
-        f"> **{judgement.verdict.capitalize()}.** {meaning.strip()}\n>\n"
-        f"> Why: {judgement.because}; {predicted}.\n\n"
-        + "\n".join(in_a_line(finding) for finding in judgement.findings if finding.comparison.role != "aside")
-    )
+def answers(report: Report) -> str:
+    """The answers to the statements that decide the question, each with its amount and how sure it is."""
+    decided = (report.judgement.finding(name) for name in report.study.decides)
+    return "\n\n".join(in_words(finding) for finding in decided if finding is not None)
 
 
-def undecided(judgement: Judgement) -> str:
-    claims = [finding for finding in judgement.findings if finding.comparison.role == "claim"]
-    supported = sum(finding.verdict == "supported" for finding in claims)
-    if not supported:
-        return "These runs do not decide it."
-    rest = len(claims) - supported
-    other = "the other" if rest == 1 else f"the other {rest}"
-    return f"{supported} of {len(claims)} statements hold; these runs cannot decide {other}."
+def in_words(finding: Finding) -> str:
+    """An answer for people: the statement, the amount, and how sure it is."""
+    says = finding.statement.says
+    head = {
+        YES: f"**Yes.** {says}",
+        NO: f"**No.** It does not hold that: “{says}”",
+        OPEN: f"**Open.** “{says}”",
+        HOW_MUCH: f"**By how much.** “{says}”",
+        NOT_RUN: f"**Not tested.** “{says}”",
+        WITHDRAWN: f"**Withdrawn.** “{says}”",
+    }[finding.answer]
+    if finding.answer in (NOT_RUN, WITHDRAWN):
+        return f"> {head} {sentence(finding.because)}"
+    return f"> {head}\n>\n> Measured: {compared(finding)} {measured(finding)}. {how_sure(finding)}"
 
 
-def in_a_line(finding: Finding) -> str:
-    measured = " and ".join(
-        f"{with_unit(finding, step.estimate.mean)} ({interval(finding, step.estimate)})" for step in finding.steps
-    )
-    why = f" Undetermined: {finding.because}." if finding.verdict == "undetermined" else ""
-    why = " **Refuted.**" if finding.verdict == "refuted" else why
-    control = " (control)" if finding.comparison.role == "control" else ""
-    sign, part = SIGNS[finding.verdict], finding.part.name
-    return f"- {sign} *{part}*: {finding.comparison.says}{control} Measured {measured}.{why}"
+def compared(finding: Finding) -> str:
+    """The arms whose values were measured, the data, and the budget: sincos − none on left_of,"""
+    sums = " and ".join(sum_of_arms(step.terms) for step in finding.steps)
+    budget = f" at {finding.part.ladder.knob}={finding.rung}" if finding.part.ladder else ""
+    among = " among seeds that solve the task" if finding.statement.among_solved else ""
+    label = "" if finding.metric.label == "test accuracy" else f", {finding.metric.label}"
+    return f"{sums} on {finding.part.name}{budget}{among}{label},"
+
+
+def how_sure(finding: Finding) -> str:
+    """The strength of an answer in words."""
+    if finding.answer in (YES, NO):
+        odds = "fewer than 1 of 10,000" if finding.p < 1e-4 else f"about {finding.p:.1%}"
+        return f"If the truth lay on the other side of the bound, {odds} experiments like this one would come out so."
+    return sentence(finding.because)
+
+
+def sentence(text: str) -> str:
+    """A reason as a sentence of its own."""
+    return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def statements(report: Report) -> str:
-    """Every statement with its interval, p values and verdict, as a table and as a picture."""
+    """Every statement with its interval, p values and answer, as a table and as a picture."""
     findings = report.judgement.findings
     if not findings:
         return ""
-    words = SWEEP if report.sweep else {name: name for name in SIGNS}
-    caption = "The bar is the 95 % interval of the difference, paired by seed. "
+    shown = [finding for finding in findings if any(step.amount for step in finding.steps)]
     if report.sweep:
         title = "Differences"
-        note = "Paired by seed, against the first arm; *higher* and *lower* hold after Holm's correction."
-        header = ["compared", "measured", "95 % interval", "p", "p, Holm", "verdict"]
+        note = "Against the first arm; *higher* and *lower* hold after Holm's correction for the number of comparisons."
+        header = ["compared", "measured", "95 % interval", "p", "p, corrected", "verdict"]
         rows = [
-            [*measurement(finding, step), p_value(finding.p), p_value(finding.p_holm), SWEEP[finding.verdict]]
+            [*measurement(finding, step), p_value(finding.p), p_value(finding.p_holm), SWEEP[finding.answer]]
             for finding in findings
             for step in finding.steps
         ]
         body = table(header, rows, (1, 2, 3, 4))
+        caption = "The bar is the 95 % interval of the difference."
     else:
-        title = "What was predicted, and what was found"
+        title = "Every statement"
         roles = ", ".join(f"*{role}*: {meaning}" for role, meaning in ROLES.items())
-        note = f"Each statement was written before the runs. {roles}."
-        header = ["statement", "compared", "measured", "95 % interval", "true if", "p", "p, Holm", "verdict"]
+        note = f"Each was written before the runs, but for the changes below. {roles}."
+        header = ["statement", "compared", "measured", "95 % interval", "true if", "p", "p, corrected", "answer"]
         body = table(header, [row for finding in findings for row in statement_rows(finding)], (2, 3, 5, 6))
-        caption += (
-            "Shaded: where the statement is true. Supported when the whole bar is inside, refuted when all of it is "
-            "outside, otherwise undetermined."
+        caption = (
+            "Shaded: where the statement is true. The bar is the interval that decides, at 95 %, or wider for one of "
+            "several claims. Yes where the whole bar is inside, no where all of it is outside, open otherwise."
         )
-    drawing = figures.forest(findings, words)
-    drawn = picture(report, "differences", drawing, "Every comparison with its 95 % interval", caption)
+    if not shown:
+        return f"## {title}\n\n{note}\n\n{body}"
+    drawing = figures.forest(shown, {answer: SWEEP[answer] if report.sweep else answer for answer in SWEEP})
+    drawn = picture(report, "differences", drawing, "Every statement with its interval", caption)
     return f"## {title}\n\n{note}\n\n{body}\n\n{drawn}"
 
 
 def statement_rows(finding: Finding) -> list[list[str]]:
-    """A row for each step of a statement; the first one has the statement and the verdict."""
-    comparison = finding.comparison
-    says = comparison.says + ("" if comparison.role == "claim" else f" ({comparison.role})")
-    decided = f"{SIGNS[finding.verdict]} **{finding.verdict}**"
-    decided += "" if finding.as_expected else f" (predicted: {comparison.expect})"
-    whole = [p_value(finding.p), p_value(finding.p_holm), decided]
+    """A row for each sum of a statement; the first one has the statement and the answer."""
+    statement = finding.statement
+    says = statement.says + ("" if statement.role == "claim" else f" ({statement.role})")
+    answer = f"**{finding.answer}**"
+    answer += f": {finding.because}" if finding.answer in (OPEN, HOW_MUCH) else ""
+    whole = [p_value(finding.p), p_value(finding.p_holm) if statement.role == "claim" else "", answer]
+    if finding.answer in (NOT_RUN, WITHDRAWN):
+        whole = ["", "", answer]
     return [
         [says if i == 0 else "", *measurement(finding, step), region(finding), *(whole if i == 0 else ["", "", ""])]
         for i, step in enumerate(finding.steps)
@@ -99,39 +110,47 @@ def statement_rows(finding: Finding) -> list[list[str]]:
 
 def measurement(finding: Finding, step: Step) -> list[str]:
     """The arms compared, the value measured, and its interval."""
-    metric = "" if finding.comparison.metric == finding.part.metric else f", `{finding.comparison.metric}`"
-    compared = f"{finding.part.name}: {sum_of_arms(step.terms)}{metric}"
-    return [compared, with_unit(finding, step.estimate.mean), interval(finding, step.estimate)]
+    statement = finding.statement
+    metric = "" if statement.metric == finding.part.metric else f", `{statement.metric}`"
+    metric += ", among the solved" if statement.among_solved else ""
+    budget = f", {finding.part.ladder.knob}={finding.rung}" if finding.part.ladder else ""
+    compared = f"{finding.part.name}: {sum_of_arms(step.terms)}{metric}{budget}"
+    if step.amount is None:
+        return [compared, "", ""]
+    return [compared, with_unit(finding, step.amount.estimate), interval(finding, step.amount)]
 
 
 def power(report: Report) -> str:
-    """The smallest difference that the seeds could have found, for each comparison."""
-    findings = report.judgement.findings
+    """The smallest difference that the seeds could have found, for each difference of means."""
+    claims = sum(finding.statement.role == "claim" and finding.answer != WITHDRAWN for finding in report.judgement.findings)
     rows = [
-        [
-            f"{finding.part.name}: {sum_of_arms(step.terms)}",
-            str(step.estimate.n),
-            finding.metric.number(step.estimate.sd, 2) if step.estimate.n > 1 else "n/a",
-            smallest_difference(finding, step),
-            p_value(step.flip_p),
-            p_value(step.tost),
-        ]
-        for finding in findings
+        row
+        for finding in report.judgement.findings
+        if finding.answer not in (NOT_RUN, WITHDRAWN)
         for step in finding.steps
+        if (row := detectable(report, finding, step, max(1, claims)))
     ]
     if not rows:
         return ""
-    header = ["compared", "seeds", "sd of the difference", "smallest difference found", "sign-flip p, no difference"]
+    header = ["compared", "seeds of each arm", "sd between seeds", "smallest difference found"]
     return (
         "## What these seeds could have found\n\n"
-        f"The smallest true difference that so many seeds find in {POWER:.0%} of such experiments, at the strictest "
-        f"step of Holm's correction over {count(len(findings), 'statement')}. With n paired seeds "
-        f"the smallest possible p is 2/2ⁿ: fewer than {LEAST_SEEDS} seeds can support nothing at {ALPHA:.0%}.\n\n"
-        + table([*header, "TOST p"], rows, range(1, 6))
+        f"The smallest true difference of two arms that so many seeds find in {POWER:.0%} of such experiments, at the "
+        f"strictest step of the correction for {count(max(1, claims), 'claim')}. It takes "
+        f"{least_seeds(max(1, claims))} seeds an arm to find anything at {ALPHA:.0%}.\n\n" + table(header, rows, (1, 2, 3))
     )
 
 
-def smallest_difference(finding: Finding, step: Step) -> str:
-    if math.isinf(step.detectable):
-        return "none of any size"
-    return finding.metric.change(step.detectable).lstrip("+")
+def detectable(report: Report, finding: Finding, step: Step, claims: int) -> list[str]:
+    """A row of the table of power; empty unless the step compares the means of two arms."""
+    statement = finding.statement
+    if step.amount is None or len(step.terms) != 2 or statement.metric in ("solved", STEPS):
+        return []
+    here = report.evidence.of(finding.part, finding.rung)
+    values = outcome(finding.part, statement.metric, here, among_solved=statement.among_solved)
+    spreads = [spread(values[here.cells["arm"] == arm].dropna().to_numpy(dtype=float)) for _, arm in step.terms]
+    sd = math.sqrt(sum(s**2 for s in spreads) / len(spreads))
+    seeds = min(step.amount.seeds)
+    least = smallest_effect(seeds, sd, claims)
+    found = "none of any size" if math.isinf(least) else finding.metric.change(least).lstrip("+")
+    return [measurement(finding, step)[0], str(seeds), finding.metric.number(sd, 2), found]

@@ -1,150 +1,139 @@
-"""Decide the verdict on a study from its cells: by intervals and exact p values, never by a mean.
+"""The answers to the statements of a study, decided by intervals and exact p values, never by a mean.
 
-A statement is supported when the whole 95 % interval lies in its region, refuted when the whole interval lies outside,
-and either way only if the p value of the opposite, corrected over all statements of the study (Holm, 1979), is at most
-5 %. Everything else is undetermined: too few seeds, a cell without a result, an interval that reaches over the bound.
+A statement is answered yes when the whole interval lies in its region, and no when the whole interval lies outside. The
+interval is the inversion of the test, at 95 % or, for one of several claims, at the level that Holm's correction (1979)
+leaves it; so interval and p value cannot disagree. Everything else is open: too few seeds, a run without a result, an
+interval that reaches over the bound. Where the arms of a ladder still gain at the last budget, the answer is an amount.
 """
 
 import math
-import re
-from collections import Counter
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from patchbench.runs.metrics import Metric, metric
-from patchbench.study.claim import Comparison, Part, Study, Terms, parse_terms
-from patchbench.study.stats import (
-    ALPHA,
-    LEAST_SEEDS,
-    Estimate,
-    Values,
-    bca_estimate,
-    detectable,
-    holm,
-    sign_flip_p,
-    tost_p,
-)
-from patchbench.words import count
+from patchbench.study.design import SOLVED, Effect, Part, Statement, Study, Terms
+from patchbench.study.inference import ALPHA, Amount, Corrected, correct, two_groups
+from patchbench.study.outcomes import Evidence, amount, outcome, solved
+
+YES, NO, OPEN, HOW_MUCH, NOT_RUN, WITHDRAWN = "yes", "no", "open", "by how much", "not run", "withdrawn"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One sum of arms, measured. p: that of the bound which the mean must differ from. detectable: see stats."""
+    """One sum of arms, measured. inside: its value lies where the statement is true. p: that it lies on that side."""
 
     terms: Terms
-    values: Values  # one for each seed
-    estimate: Estimate
-    inside: bool  # on which side of the bound the mean is, so what p speaks against
+    amount: Amount | None
+    inside: bool
     p: float
-    flip_p: float  # against equality, by sign flips
-    tost: float  # p of the two one-sided tests; nan where no equality is claimed
-    detectable: float
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a comparison. p: that of all its steps together, before and after correction over the study."""
+    """A statement with its answer.
+
+    p: of all its steps together. p_holm: corrected over the claims of the study. level: of the intervals that decide.
+    rung: the budget at which it was decided. without_result: by arm, as in "seed 3 failed".
+    """
 
     part: Part
-    comparison: Comparison
+    statement: Statement
     metric: Metric
+    rung: str
     steps: tuple[Step, ...]
     p: float
     p_holm: float
-    verdict: str
+    level: float
+    answer: str
     because: str
-    without_result: dict[str, list[str]]  # by arm: "seed 3 failed"
+    without_result: dict[str, list[str]]
 
     @property
-    def as_expected(self) -> bool:
-        return self.verdict == self.comparison.expect
+    def as_predicted(self) -> bool | None:
+        """True or False where something was predicted and an answer was found."""
+        if not self.statement.predicted or self.answer not in (YES, NO):
+            return None
+        return self.answer == self.statement.predicted
+
+
+@dataclass(frozen=True)
+class Found:
+    """An effect, measured at a budget."""
+
+    part: Part
+    effect: Effect
+    metric: Metric
+    rung: str
+    amount: Amount | None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    verdict: str
-    because: str
+    """failed: the control that does not hold, so that no claim of the study is answered."""
+
     findings: tuple[Finding, ...]
+    effects: tuple[Found, ...]
+    failed: Finding | None = None
+
+    def finding(self, name: str) -> Finding | None:
+        return next((finding for finding in self.findings if finding.statement.name == name), None)
 
 
-def judge(study: Study, cells: pd.DataFrame) -> Judgement:
-    """Judge every comparison and the whole claim.
-
-    cells: one row for each planned run, with part, arm, seed, status, and the figures of its result.
-    """
-    pairs = [(part, comparison) for part, comparison in study.comparisons if part.name in set(cells["part"])]
-    measured = [measure(part, comparison, cells, len(pairs)) for part, comparison in pairs]
-    adjusted = holm(np.array([finding.p for finding in measured]))
-    findings = tuple(decide(replace(f, p_holm=float(p)), len(pairs)) for f, p in zip(measured, adjusted, strict=True))
-    return Judgement(*conclude(findings), findings)
-
-
-def conclude(findings: tuple[Finding, ...]) -> tuple[str, str]:
-    """The verdict on the claim, and why."""
-    claims, controls = ([f for f in findings if f.comparison.role == role] for role in ("claim", "control"))
-    verdicts = Counter(f.verdict for f in claims)
-    statements = f"{len(claims)} statements"
-    if broken := [f for f in controls if f.verdict == "refuted"]:
-        return "undetermined", f"a control failed, so nothing is concluded: {broken[0].comparison.says}"
-    if verdicts["refuted"]:
-        return "refuted", (
-            "its statement is refuted"
-            if len(claims) == 1
-            else f"{verdicts['refuted']} of its {statements} {'is' if verdicts['refuted'] == 1 else 'are'} refuted"
-        )
-    if not claims:
-        return "undetermined", "no statement of the claim was tested at this scale"
-    if verdicts["undetermined"]:
-        first = next(f for f in claims if f.verdict == "undetermined")
-        many = f"{verdicts['undetermined']} of its {statements} undecided"
-        return "undetermined", f"{'its statement is undecided' if len(claims) == 1 else many}: {first.because}"
-    if shaky := [f for f in controls if f.verdict == "undetermined"]:
-        return "undetermined", f"a control is undecided: {shaky[0].because}"
-    held = f", {count(len(controls), 'control')} held" if controls else ""
-    return "supported", (
-        "its statement is supported" if len(claims) == 1 else f"all of its {statements} are supported"
-    ) + held
+def judge(study: Study, evidence: Evidence) -> Judgement:
+    """Answer every statement, and measure every effect, of the parts that have cells."""
+    parts = [part for part in study.parts if part.name in set(evidence.cells["part"])]
+    measured = [measure(part, statement, evidence) for part in parts for statement in part.statements]
+    claims = [i for i, finding in enumerate(measured) if finding.statement.role == "claim" and not finding.answer]
+    corrected = dict(zip(claims, correct([measured[i].p for i in claims]), strict=True))
+    findings = [
+        decide(finding, corrected.get(i, Corrected(finding.p, 1 - ALPHA))) for i, finding in enumerate(measured)
+    ]
+    controls = [finding for finding in findings if finding.statement.role == "control"]
+    failed = next((finding for finding in controls if finding.answer != YES), None)
+    if failed:
+        findings = [unless_controlled(finding, failed) for finding in findings]
+    effects = [found(part, effect, evidence) for part in parts for effect in part.effects]
+    return Judgement(tuple(findings), tuple(effects), failed)
 
 
-def measure(part: Part, comparison: Comparison, cells: pd.DataFrame, comparisons: int) -> Finding:
-    here = cells[(cells["part"] == part.name) & cells["arm"].isin(comparison.arms)]
-    scores = here.assign(score=score(part, comparison.metric, here))
-    table = scores.pivot(index="seed", columns="arm", values="score").reindex(columns=comparison.arms)
-    steps = tuple(step(terms, table, comparison, comparisons) for terms in comparison.sums)
-    without: dict[str, list[str]] = {}
-    for row in scores[scores["score"].isna()].itertuples():
-        reason = "has no such figure" if row.status == "done" else row.status
-        without.setdefault(str(row.arm), []).append(f"seed {row.seed} {reason}")
-    return Finding(part, comparison, metric(comparison.metric), steps, joint_p(steps), math.nan, "", "", without)
+def unless_controlled(finding: Finding, failed: Finding) -> Finding:
+    """A claim is open where a control does not hold."""
+    if finding.statement.role != "claim" or finding.answer not in (YES, NO, HOW_MUCH):
+        return finding
+    return replace(finding, answer=OPEN, because=f"a control does not hold: {failed.statement.says}")
 
 
-def score(part: Part, name: str, cells: pd.DataFrame) -> pd.Series:
-    """The metric of each cell, nan where there is none. A diverged run counts as guessing, which it can do."""
-    total = pd.Series(0.0, index=cells.index)
-    for sign, term in parse_terms(name):
-        logarithm = re.fullmatch(r"log2\((.+)\)", term)
-        column = cells.get(logarithm[1] if logarithm else term, pd.Series(math.nan, index=cells.index))
-        values = pd.to_numeric(column).where(cells["status"] == "done")
-        total += sign * (np.log2(values) if logarithm else values)
-    guessing = part.chance if name == part.metric and part.chance is not None else math.nan
-    return total.mask(cells["status"] == "diverged", guessing)
+def rungs_there(part: Part, cells: pd.DataFrame) -> list[str]:
+    """Budgets of a part that have cells, in the order of its ladder; one without a name where it has no ladder."""
+    there = set(cells.loc[cells["part"] == part.name, "rung"])
+    return [rung for rung in part.ladder.rungs if rung in there] if part.ladder else [""]
 
 
-def step(terms: Terms, table: pd.DataFrame, comparison: Comparison, comparisons: int) -> Step:
-    sums = sum((sign * table[arm] for sign, arm in terms), pd.Series(0.0, index=table.index))
-    values = sums.dropna().to_numpy(dtype=float)
-    estimate = bca_estimate(values)
-    low, high = comparison.low, comparison.high
-    two_sided = math.isfinite(low) and math.isfinite(high)
-    middle = (low + high) / 2 if two_sided else 0.0
-    inside = low < estimate.mean < high
-    tost = tost_p(values, low, high) if two_sided else math.nan
-    nearest = low if abs(estimate.mean - low) <= abs(estimate.mean - high) else high
-    p = tost if inside and two_sided else sign_flip_p(values, nearest)
-    to_find = detectable(estimate.n, estimate.sd, comparisons)
-    return Step(terms, values, estimate, inside, p, sign_flip_p(values, middle), tost, to_find)
+def measure(part: Part, statement: Statement, evidence: Evidence) -> Finding:
+    """Measure the sums of a statement at its budget; those that cannot be decided by p have their answer already."""
+    rungs = rungs_there(part, evidence.cells)
+    rung = statement.at if statement.at in rungs else rungs[-1]
+    here = evidence.of(part, rung)
+    mine = replace(here, cells=here.cells[here.cells["arm"].isin(statement.arms)])
+    steps = tuple(step(part, statement, terms, mine) for terms in statement.sums)
+    without = without_result(part, statement, mine)
+    answer, because = beforehand(part, statement, evidence, mine, rungs, without)
+    line = metric(statement.metric)
+    return Finding(part, statement, line, rung, steps, joint_p(steps), 1.0, 1 - ALPHA, answer, because, without)
+
+
+def step(part: Part, statement: Statement, terms: Terms, evidence: Evidence) -> Step:
+    value = amount(part, statement.metric, terms, evidence, among_solved=statement.among_solved)
+    if value is None:
+        return Step(terms, None, False, 1.0)
+    low, high = statement.low, statement.high
+    inside = low < value.estimate < high
+    bounds = [bound for bound in (low, high) if math.isfinite(bound)]
+    if inside:
+        return Step(terms, value, True, max(value.p(bound) for bound in bounds))
+    nearest = min(bounds, key=lambda bound: abs(value.estimate - bound))
+    return Step(terms, value, False, value.p(nearest))
 
 
 def joint_p(steps: tuple[Step, ...]) -> float:
@@ -154,27 +143,93 @@ def joint_p(steps: tuple[Step, ...]) -> float:
     return min(1.0, len(steps) * min(s.p for s in steps if not s.inside))
 
 
-def decide(finding: Finding, comparisons: int) -> Finding:
-    """The one rule; see the head of this file."""
-    low, high = finding.comparison.low, finding.comparison.high
-    estimates = [s.estimate for s in finding.steps]
-    n = min(e.n for e in estimates)
-    holds = all(low < e.low and e.high < high for e in estimates)
-    fails = any(e.high <= low or e.low >= high for e in estimates)
-    corrected = f" after Holm's correction over {comparisons} statements" if comparisons > 1 else ""
-    if finding.without_result:
-        arm, seeds = next(iter(finding.without_result.items()))
-        missing = sum(map(len, finding.without_result.values()))
+def without_result(part: Part, statement: Statement, evidence: Evidence) -> dict[str, list[str]]:
+    """Cells of a statement that have no figure, by arm."""
+    values = outcome(part, statement.metric, evidence)
+    without: dict[str, list[str]] = {}
+    for row in evidence.cells[values.isna()].itertuples():
+        reason = "has no such figure" if row.status == "done" else row.status
+        without.setdefault(str(row.arm), []).append(f"seed {row.seed} {reason}")
+    return without
+
+
+def beforehand(
+    part: Part,
+    statement: Statement,
+    evidence: Evidence,
+    mine: Evidence,
+    rungs: list[str],
+    without: dict[str, list[str]],
+) -> tuple[str, str]:
+    """The answer and its reason where no p value can decide; empty otherwise. mine: of the arms at the budget."""
+    if statement.withdrawn:
+        return WITHDRAWN, statement.withdrawn
+    if mine.cells.empty or (mine.cells["status"] == "not run").all():
+        return NOT_RUN, "no run of these arms has been made"
+    if without:
+        arm, seeds = next(iter(without.items()))
+        missing = sum(map(len, without.values()))
         some = "1 run without a result" if missing == 1 else f"{missing} runs without a result, the first"
-        verdict, because = "undetermined", f"{some} of {arm}: {seeds[0]}"
-    elif n < LEAST_SEEDS:
-        verdict, because = "undetermined", f"{n} seeds; fewer than {LEAST_SEEDS} can support nothing at 5 %"
-    elif not holds and not fails:
-        verdict, because = "undetermined", "the 95 % interval reaches over the bound, so both are possible"
-    elif finding.p_holm > ALPHA:
-        verdict, because = "undetermined", f"p = {finding.p_holm:.2g}{corrected}"
-    elif holds:
-        verdict, because = "supported", "the whole interval lies where it was predicted"
-    else:
-        verdict, because = "refuted", "the whole interval lies outside of what was stated"
-    return replace(finding, verdict=verdict, because=because)
+        return OPEN, f"{some} of {arm}: {seeds[0]}"
+    if statement.among_solved and (rest := unsolved(part, statement, mine)):
+        return OPEN, f"fewer than two seeds of {rest} solve the task"
+    if part.solved is None and statement.metric == part.metric and (split := in_two_groups(part, statement, mine)):
+        return OPEN, f"the seeds of {split} fall into two groups far apart, so a mean does not describe them"
+    if not statement.at and part.ladder and (gaining := still_moving(part, statement, evidence, rungs)):
+        return HOW_MUCH, f"{gaining} at the last budget, {part.ladder.knob}={rungs[-1]}"
+    return "", ""
+
+
+def unsolved(part: Part, statement: Statement, evidence: Evidence) -> str:
+    counts = solved(part, evidence.cells).groupby(evidence.cells["arm"]).sum()
+    return ", ".join(arm for arm in statement.arms if counts[arm] < 2)
+
+
+def in_two_groups(part: Part, statement: Statement, evidence: Evidence) -> str:
+    values = outcome(part, statement.metric, evidence)
+    groups = {arm: values[evidence.cells["arm"] == arm].to_numpy(dtype=float) for arm in statement.arms}
+    return ", ".join(arm for arm, some in groups.items() if two_groups(some))
+
+
+def still_moving(part: Part, statement: Statement, evidence: Evidence, rungs: list[str]) -> str:
+    """Name the arms whose results at the last two budgets differ by the margin of a plateau or more."""
+    if len(rungs) < 2:
+        return "there is one budget only"
+    moving = [arm for arm in statement.arms if not on_plateau(part, arm, evidence, rungs)]
+    return f"{', '.join(moving)} {'is' if len(moving) == 1 else 'are'} not on a plateau" if moving else ""
+
+
+def on_plateau(part: Part, arm: str, evidence: Evidence, rungs: list[str]) -> bool:
+    """True if the mean results of an arm at the last two budgets differ by less than the margin of its part."""
+    means = []
+    for rung in rungs[-2:]:
+        here = evidence.of(part, rung)
+        means.append(outcome(part, part.metric, here)[here.cells["arm"] == arm].mean())
+    return bool(abs(means[1] - means[0]) < part.plateau)
+
+
+def decide(finding: Finding, corrected: Corrected) -> Finding:
+    """The one rule; see the head of this file."""
+    holds = all(s.inside for s in finding.steps)
+    level = corrected.level if holds else 1 - (1 - corrected.level) / len(finding.steps)
+    finding = replace(finding, p_holm=corrected.p, level=level)
+    if finding.answer:
+        return finding
+    if corrected.p > ALPHA:
+        several = f" after correction for several claims, whose intervals are at {level:.1%}"
+        because = f"both are possible: p = {corrected.p:.2g}{several if corrected.p > finding.p else ''}"
+        return replace(finding, answer=OPEN, because=because)
+    if holds:
+        return replace(finding, answer=YES, because="the whole interval lies where the statement is true")
+    return replace(finding, answer=NO, because="the whole interval lies outside of where the statement is true")
+
+
+def found(part: Part, effect: Effect, evidence: Evidence) -> Found:
+    """Measure an effect at the last budget: of seeds that solve, where seeds may fail; else of the part's metric."""
+    rung = rungs_there(part, evidence.cells)[-1]
+    name = SOLVED if part.solved is not None else part.metric
+    here = evidence.of(part, rung)
+    arms = {arm for _, arm in effect.terms}
+    mine = replace(here, cells=here.cells[here.cells["arm"].isin(arms)])
+    whole = outcome(part, name, mine).notna().all() and len(mine.cells)
+    return Found(part, effect, metric(name), rung, amount(part, name, effect.terms, mine) if whole else None)

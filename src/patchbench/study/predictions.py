@@ -1,0 +1,56 @@
+"""Predictions against findings, and the statements that were withdrawn or changed, of all studies."""
+
+from collections.abc import Sequence
+
+from patchbench.study.design import Study
+from patchbench.study.effects import Reports
+from patchbench.study.markdown import table
+from patchbench.study.numbers import measured
+
+
+def predictions(reports: Reports) -> str:
+    """What was predicted, and what was found, of all studies; with the score."""
+    rows, right, decided = [], 0, 0
+    for report, links in reports:
+        path = next(iter(links.values()), "")
+        for finding in report.judgement.findings:
+            if not finding.statement.predicted:
+                continue
+            scored = finding.as_predicted
+            decided += scored is not None
+            right += bool(scored)
+            sign = {True: "as predicted", False: "**otherwise**", None: ""}[scored]
+            amounts = measured(finding) if any(step.amount for step in finding.steps) else ""
+            name = f"[{report.study.name}]({path})" if path else report.study.name
+            rows.append([name, finding.statement.says, finding.statement.predicted, finding.answer, amounts, sign])
+    order = {"**otherwise**": 0, "as predicted": 1, "": 2}
+    rows.sort(key=lambda cells: order[cells[-1]])
+    score = (
+        f"{right} of {decided} predictions that were decided came true; {len(rows) - decided} of {len(rows)} are not "
+        "decided. Those that did not come true stand first."
+    )
+    return f"{score}\n\n" + table(["study", "statement", "predicted", "found", "measured", ""], rows) + "\n"
+
+
+def errata(studies: Sequence[Study]) -> str:
+    """Statements that are withdrawn, and changes made after results were known, of all studies by date."""
+    withdrawn = [
+        [study.name, statement.says, statement.withdrawn]
+        for study in studies
+        for _, statement in study.statements
+        if statement.withdrawn
+    ]
+    changed = sorted(
+        ([change.date, study.name, change.what, change.why, "yes" if change.seen else "no"] for study in studies for change in study.changes),
+        reverse=True,
+    )
+    return "\n\n".join(
+        [
+            "## Withdrawn",
+            table(["study", "statement", "why"], withdrawn) if withdrawn else "Nothing.",
+            "## Changed after it was written",
+            table(["date", "study", "what", "why", "results known"], changed) if changed else "Nothing.",
+        ]
+    ) + "\n"
+
+
