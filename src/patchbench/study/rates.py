@@ -1,0 +1,126 @@
+"""Rates of seeds that solve a task: k of n, exact, for one arm and for the difference between two.
+
+One arm: the binomial test and its interval (Clopper and Pearson, 1934). Two arms: the unconditional test of Barnard
+(1945) at every margin (Chan and Zhang, 1999), inverted. Tables are ordered by the score statistic of equal rates, at
+every margin: the p value then rises and falls with the margin only once (Buehler, 1957), so it has an interval.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import gammaln, xlog1py, xlogy
+from scipy.stats import binom, binomtest
+
+from patchbench.study.inference import two_sided
+
+GRID = 201  # values of the unknown rate that are tried before the largest is refined
+Table = Bool[np.ndarray, "n1+1 n2+1"]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The rate at which seeds of an arm solve a task: `solved` of `n` did."""
+
+    solved: int
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.solved <= self.n or self.n < 1:
+            raise ValueError(f"solved={self.solved} of n={self.n} is no count of seeds")
+
+    @property
+    def estimate(self) -> float:
+        return self.solved / self.n
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return (self.n,)
+
+    def p(self, bound: float) -> float:
+        if not 0 <= bound <= 1:
+            return 0.0
+        most, least = binom.sf(self.solved - 1, self.n, bound), binom.cdf(self.solved, self.n, bound)
+        return two_sided((float(most), float(least)))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        low, high = binomtest(self.solved, self.n).proportion_ci(level, method="exact")
+        return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class RateDifference:
+    """The rate of one arm less the rate of another."""
+
+    a: Rate
+    b: Rate
+
+    @property
+    def estimate(self) -> float:
+        return self.a.estimate - self.b.estimate
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return (self.a.n, self.b.n)
+
+    def tails(self, bound: float) -> tuple[float, float]:
+        """One-sided p values of "the difference is at most the bound" and of "at least the bound"."""
+        if not -1 <= bound <= 1:
+            return float(bound > 1), float(bound < -1)
+        return self.largest(self.as_large, bound), self.largest(self.as_small, bound)
+
+    def p(self, bound: float) -> float:
+        return two_sided(self.tails(bound))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        tail = (1 - level) / 2
+        low = self.crossing(self.as_large, tail) if not self.as_large.all() else -1.0
+        high = self.crossing(self.as_small, tail) if not self.as_small.all() else 1.0
+        return low, high
+
+    def crossing(self, tables: Table, tail: float) -> float:
+        """The margin at which the chance of such tables is `tail`."""
+        return float(brentq(lambda bound: self.largest(tables, bound) - tail, -1.0, 1.0, xtol=1e-9))
+
+    @cached_property
+    def score(self) -> Float[np.ndarray, "n1+1 n2+1"]:
+        """The score statistic of equal rates, of every table; 0 where all seeds solved or none."""
+        n, m = self.a.n, self.b.n
+        x, y = np.arange(n + 1)[:, None], np.arange(m + 1)
+        pooled = (x + y) / (n + m)
+        variance = pooled * (1 - pooled) * (1 / n + 1 / m)
+        return np.round((x / n - y / m) / np.sqrt(np.where(variance > 0, variance, 1.0)), 9)
+
+    @cached_property
+    def as_large(self) -> Table:
+        return self.score >= self.score[self.a.solved, self.b.solved]
+
+    @cached_property
+    def as_small(self) -> Table:
+        return self.score <= self.score[self.a.solved, self.b.solved]
+
+    def largest(self, tables: Table, bound: float) -> float:
+        """The largest chance of such tables among all pairs of rates that differ by the bound."""
+        start, end = max(0.0, -bound), min(1.0, 1.0 - bound)
+
+        def chance(rate: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+            of_a = binomial(self.a.n, np.clip(rate + bound, 0.0, 1.0))
+            return ((of_a @ tables) * binomial(self.b.n, rate)).sum(1)
+
+        rates = np.linspace(start, end, GRID)
+        chances = chance(rates)
+        best = int(chances.argmax())
+        around = rates[max(best - 1, 0)], rates[min(best + 1, GRID - 1)]
+        if around[0] == around[1]:
+            return float(chances[best])
+        finer = minimize_scalar(lambda rate: -chance(np.array([rate]))[0], bounds=around, method="bounded")
+        return float(max(chances[best], -finer.fun))
+
+
+def binomial(n: int, rates: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k n+1"]:
+    """The chances of 0 to n successes at each rate."""
+    x = np.arange(n + 1)
+    ways = gammaln(n + 1) - gammaln(x + 1) - gammaln(n - x + 1)
+    return np.exp(ways + xlogy(x, rates[:, None]) + xlog1py(n - x, -rates[:, None]))
