@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
             print(f"chosen for every arm: {path}", flush=True)
         sweep(name, scale, "best" if tune else "none", rest)
         if not dry_run:
-            print(report.report_study(name, runs_dir, scale))
+            print(report.report_study(name, runs_dir, scale, tuned=tune))
 
 
 def tuned(given: str, study: Any) -> bool:

@@ -26,17 +26,24 @@ VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # fact
 
 
 def report_study(
-    name: str, runs_dir: Path, scale: str | None = None, *, experiments: Path = EXPERIMENTS
+    name: str,
+    runs_dir: Path,
+    scale: str | None = None,
+    *,
+    tuned: bool | None = None,
+    experiments: Path = EXPERIMENTS,
 ) -> Path:
     """Write runs.csv, report.md, its figures and report.html; returns report.html.
 
-    scale: without one, the scale that has most runs. ValueError or OSError in one line if there can be no report.
+    scale: without one, the scale that has most runs. tuned: the runs are those at the settings that tuning chose; None:
+    if it has chosen any. ValueError or OSError in one line if there can be no report.
     """
     study = read_study(name, experiments)
     records = load(runs_dir) if runs_dir.is_dir() else NO_RECORDS
     scale = scale or likely_scale(study, set(records["identity"]))
     folder = folder_of(name, scale, runs_dir, experiments)
-    study = at_its_best(study, scale, folder)
+    if tuned is not False:
+        study = at_its_best(study, scale, folder)
     if study.as_recorded:
         planned = recorded(study, scale, folder)
     else:
@@ -48,10 +55,12 @@ def report_study(
             )
         folder.mkdir(parents=True, exist_ok=True)
         planned.to_csv(folder / "runs.csv", index=False)
-    return write(report_of(study, scale, folder, runs_dir), folder)
+    return write(report_of(study, scale, folder, runs_dir, tuned=tuned is not False), folder)
 
 
-def report_of(study: Study, scale: str, folder: Path, runs_dir: Path = Path("runs")) -> Report:
+def report_of(
+    study: Study, scale: str, folder: Path, runs_dir: Path = Path("runs"), *, tuned: bool = True
+) -> Report:
     """The report on a study from the files that its folder holds."""
     table = recorded(study, scale, folder) if study.as_recorded else read_runs(folder / "runs.csv")
     evidence = Evidence(table, learning_curves(table, runs_dir))
@@ -64,7 +73,7 @@ def report_of(study: Study, scale: str, folder: Path, runs_dir: Path = Path("run
         commands=[] if study.as_recorded else [f"python scripts/study.py {study.name} scale={scale}{where}"],
         again=f"python scripts/report.py {study.name} scale={scale}{where}",
         costs=read_costs(folder),
-        tuned=read_tuned(folder / FILE) if (folder / FILE).exists() else None,
+        tuned=read_tuned(folder / FILE) if tuned and (folder / FILE).exists() else None,
     )
 
 

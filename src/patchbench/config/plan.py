@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from patchbench.config.compose import composed
 from patchbench.config.identity import identity_of
@@ -41,7 +42,7 @@ def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
         raise FileNotFoundError(f"study {name}: there is no {path}; studies are {there}")
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must be a mapping: question, decides, ..., parts")

@@ -107,4 +107,9 @@ def standard_effect(n: int, alpha: float) -> float:
     total = math.comb(2 * n, n)
     level = 2 * math.floor(alpha / 2 * total * (1 + 1e-12)) / total
     test = TTestIndPower()
-    return float(brentq(lambda effect: test.power(effect, n, level) - POWER, 1e-3, 50.0))
+
+    def lacking(effect: float) -> float:
+        power = test.power(effect, n, level)
+        return (1.0 if math.isnan(power) else power) - POWER  # statsmodels has no power of effects that none can miss
+
+    return float(brentq(lacking, 1e-3, 50.0))
