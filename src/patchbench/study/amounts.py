@@ -153,13 +153,15 @@ def exchange(a: Values, b: Values) -> Exchange:
 
 
 @lru_cache(maxsize=8)
-def masks(n: int, m: int) -> Masks:
-    """The seeds, among n + m, that make up arm a after each exchange; the first exchanges nothing."""
-    count = math.comb(n + m, n)
-    if count <= ENUMERATED:
+def masks(n: int, m: int, enumerated: int = ENUMERATED, sampled: int = SAMPLED) -> Masks:
+    """The seeds, among n + m, that make up arm a after each exchange; the first exchanges nothing.
+
+    enumerated: exchanges up to which every one is listed; of more, `sampled` are drawn, always the same.
+    """
+    if math.comb(n + m, n) <= enumerated:
         chosen = np.array(list(combinations(range(n + m), n)))
     else:
-        order = np.random.default_rng(0).random((1 + SAMPLED, n + m))
+        order = np.random.default_rng(0).random((1 + sampled, n + m))
         order[0] = np.arange(n + m)
         chosen = np.argsort(order, axis=1)[:, :n]
     taken = np.zeros((len(chosen), n + m), dtype=bool)

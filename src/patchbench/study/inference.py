@@ -6,17 +6,13 @@ Several claims: Holm (1979).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Real
-from scipy.optimize import brentq
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestIndPower
 
 ALPHA = 0.05
-POWER = 0.8
 Values = Real[np.ndarray, " n"]
 
 
@@ -91,25 +87,3 @@ def noise_of_test_set(accuracy: float, images: float) -> float:
 def least_seeds(claims: int = 1) -> int:
     """The fewest seeds of each of two arms that can decide the strictest of several claims."""
     return next(n for n in range(1, 100) if 2 / math.comb(2 * n, n) <= ALPHA / claims)
-
-
-def smallest_effect(n: int, sd: float, claims: int = 1) -> float:
-    """The smallest true difference of two arms that n seeds of each find with probability POWER; inf if none.
-
-    sd: between the seeds of an arm. Found: p is at most ALPHA / claims, the strictest step of Holm.
-    """
-    return math.inf if n < least_seeds(claims) else sd * standard_effect(n, ALPHA / claims)
-
-
-@lru_cache
-def standard_effect(n: int, alpha: float) -> float:
-    """The smallest difference in units of sd, by the t test at the largest level that exchanges of seeds can have."""
-    total = math.comb(2 * n, n)
-    level = 2 * math.floor(alpha / 2 * total * (1 + 1e-12)) / total
-    test = TTestIndPower()
-
-    def lacking(effect: float) -> float:
-        power = test.power(effect, n, level)
-        return (1.0 if math.isnan(power) else power) - POWER  # statsmodels has no power of effects that none can miss
-
-    return float(brentq(lacking, 1e-3, 50.0))

@@ -1,8 +1,11 @@
 """Rates of seeds that solve a task: k of n, exact, for one arm and for the difference between two.
 
-One arm: the binomial test and its interval (Clopper and Pearson, 1934). Two arms: the unconditional test of Barnard
-(1945) at every margin (Chan and Zhang, 1999), inverted. Tables are ordered by the score statistic of equal rates, at
-every margin: the p value then rises and falls with the margin only once (Buehler, 1957), so it has an interval.
+One arm: the binomial test and its interval (Clopper and Pearson, 1934). Two arms: an unconditional test at every margin
+(Barnard, 1945; Chan and Zhang, 1999), inverted. What counts as far out is one order of all tables for all margins, by
+their approximate limits (Agresti and Caffo, 2000). So the p value rises and falls only once as the margin moves, and
+inverting the test gives an interval, the shortest for this order (Buehler, 1957; Kabaila and Lloyd, 2003). The score
+statistic as the order, as in scipy's `barnard_exact`, gives nearly the same p at margin 0, and wider intervals where
+nearly all seeds solve: 10 of 10 against 10 of 10 is within 0.46, here within 0.31.
 """
 
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, xlog1py, xlogy
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, norm
 
 from patchbench.study.inference import two_sided
 
@@ -85,21 +88,15 @@ class RateDifference:
         return float(brentq(lambda bound: self.largest(tables, bound) - tail, -1.0, 1.0, xtol=1e-9))
 
     @cached_property
-    def score(self) -> Float[np.ndarray, "n1+1 n2+1"]:
-        """The score statistic of equal rates, of every table; 0 where all seeds solved or none."""
-        n, m = self.a.n, self.b.n
-        x, y = np.arange(n + 1)[:, None], np.arange(m + 1)
-        pooled = (x + y) / (n + m)
-        variance = pooled * (1 - pooled) * (1 / n + 1 / m)
-        return np.round((x / n - y / m) / np.sqrt(np.where(variance > 0, variance, 1.0)), 9)
-
-    @cached_property
     def as_large(self) -> Table:
-        return self.score >= self.score[self.a.solved, self.b.solved]
+        """The tables that speak for a difference as large as the observed one, or larger."""
+        order = limits(self.a.n, self.b.n)
+        return order >= order[self.a.solved, self.b.solved]
 
     @cached_property
     def as_small(self) -> Table:
-        return self.score <= self.score[self.a.solved, self.b.solved]
+        order = limits(self.b.n, self.a.n).T
+        return order >= order[self.a.solved, self.b.solved]
 
     def largest(self, tables: Table, bound: float) -> float:
         """The largest chance of such tables among all pairs of rates that differ by the bound."""
@@ -124,3 +121,10 @@ def binomial(n: int, rates: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k n+1
     x = np.arange(n + 1)
     ways = gammaln(n + 1) - gammaln(x + 1) - gammaln(n - x + 1)
     return np.exp(ways + xlogy(x, rates[:, None]) + xlog1py(n - x, -rates[:, None]))
+
+
+def limits(n: int, m: int) -> Float[np.ndarray, "n+1 m+1"]:
+    """The approximate lower limit of the first rate less the second, for every table: one seed more of either result."""
+    first, second = ((np.arange(k + 1) + 1) / (k + 2) for k in (n, m))
+    variance = (first * (1 - first) / (n + 2))[:, None] + second * (1 - second) / (m + 2)
+    return np.round(first[:, None] - second - norm.isf(0.025) * np.sqrt(variance), 9)
