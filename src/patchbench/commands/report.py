@@ -50,17 +50,15 @@ def report_study(
         planned = plan_of(study, scale, records)
         if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
             raise ValueError(
-                f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
-                f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
+                f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: "
+                f"make the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
             )
         folder.mkdir(parents=True, exist_ok=True)
         planned.to_csv(folder / "runs.csv", index=False)
     return write(report_of(study, scale, folder, runs_dir, tuned=tuned is not False), folder)
 
 
-def report_of(
-    study: Study, scale: str, folder: Path, runs_dir: Path = Path("runs"), *, tuned: bool = True
-) -> Report:
+def report_of(study: Study, scale: str, folder: Path, runs_dir: Path = Path("runs"), *, tuned: bool = True) -> Report:
     """The report on a study from the files that its folder holds."""
     table = recorded(study, scale, folder) if study.as_recorded else read_runs(folder / "runs.csv")
     evidence = Evidence(table, learning_curves(table, runs_dir))
@@ -88,9 +86,7 @@ def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"{folder / 'runs.csv'} is missing: the study says that it holds its runs as_recorded")
     known = read_runs(folder / "runs.csv")
     keys = ["part", "arm", "rung", "seed"]
-    planned = pd.DataFrame(
-        [(cell.part, cell.arm, cell.rung, cell.seed) for cell in cells(study, scale)], columns=keys
-    )
+    planned = pd.DataFrame([(cell.part, cell.arm, cell.rung, cell.seed) for cell in cells(study, scale)], columns=keys)
     table = planned.assign(scale=scale).merge(known.drop(columns="scale"), on=keys, how="left")
     table["status"] = table["status"].fillna("not run")
     return table
@@ -98,7 +94,9 @@ def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
 
 def read_costs(folder: Path) -> pd.DataFrame:
     path = folder / "costs.csv"
-    return pd.read_csv(path, dtype={"part": str, "arm": str}, keep_default_na=False) if path.exists() else pd.DataFrame()
+    return (
+        pd.read_csv(path, dtype={"part": str, "arm": str}, keep_default_na=False) if path.exists() else pd.DataFrame()
+    )
 
 
 def likely_scale(study: Study, there: Set[str]) -> str:
@@ -204,7 +202,10 @@ def report_all(experiments: Path = EXPERIMENTS) -> list[Path]:
     pages_of_all = {
         "effects.md": ("What each design choice is worth", text or "No study has been run."),
         "predictions.md": ("Predicted against found", predictions(reports)),
-        "errata.md": ("What was withdrawn and changed", errata([read_study(name, experiments) for name in studies(experiments)])),
+        "errata.md": (
+            "What was withdrawn and changed",
+            errata([read_study(name, experiments) for name in studies(experiments)]),
+        ),
     }
     for name, drawn in pictures.items():
         write_whole(experiments / name, drawn)

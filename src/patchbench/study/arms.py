@@ -180,7 +180,9 @@ def equal_cost(report: Report) -> str:
             continue
         points = points.assign(s=seconds(report, part, points))
         there = [column for column in BUDGETS if points[column].notna().all()]
-        budgets = {column: points.groupby(["arm", "seed"])[column].max().groupby("arm").mean().min() for column in there}
+        budgets = {
+            column: points.groupby(["arm", "seed"])[column].max().groupby("arm").mean().min() for column in there
+        }
         rows = [
             [arm, *(at_budget(points[points["arm"] == arm], column, budgets[column]) for column in there)]
             for arm in part.arms

@@ -111,7 +111,12 @@ def page(reports: Reports) -> tuple[str, dict[str, str]]:
         )
         link = ", ".join(f"[{name}]({path})" for name, path in links.items())
         note = f"Speaks of {speaks}. {report.study.as_recorded}".strip()
-        sections += [f"## {report.study.question}", link, table(HEADER, [row(report, e) for e in found], range(4, 10)), note]
+        sections += [
+            f"## {report.study.question}",
+            link,
+            table(HEADER, [row(report, e) for e in found], range(4, 10)),
+            note,
+        ]
     if not groups:
         return "", {}
     drawn = f"![Effects of design choices with 95 % intervals](effects.svg)\n\n{CAPTION}"

@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Bool
 
 from patchbench.runs.metrics import LESS, metric
-from patchbench.study.amounts import over_images
 from patchbench.study.amounts import amount as of_means
+from patchbench.study.amounts import over_images
 from patchbench.study.design import SOLVED, STEPS, Part, Terms
 from patchbench.study.inference import Amount, exact_accuracy
 from patchbench.study.rates import Rate, RateDifference
@@ -86,9 +86,7 @@ def outcome(part: Part, name: str, evidence: Evidence, *, among_solved: bool = F
     return values.where(solved(part, evidence.cells) == 1) if among_solved else values
 
 
-def amount(
-    part: Part, name: str, terms: Terms, evidence: Evidence, *, among_solved: bool = False
-) -> Amount | None:
+def amount(part: Part, name: str, terms: Terms, evidence: Evidence, *, among_solved: bool = False) -> Amount | None:
     """The sum of arms, with the test that fits the outcome; None where an arm has no value.
 
     evidence: of this part, at one budget.
@@ -105,8 +103,8 @@ def amount(
     if name == STEPS:
         return Sooner(groups[0], groups[1])
     if name == ACCURACY:
-        hits = [hits_of(evidence, there[arm].index) for _, arm in terms]
-        if all(table is not None for table in hits) and min(map(len, groups)) > 1:
+        hits = [table for _, arm in terms if (table := hits_of(evidence, there[arm].index)) is not None]
+        if len(hits) == len(terms) and min(map(len, hits)) > 1:
             return over_images(signs, hits)
         images = cells.get("test/images", pd.Series(dtype=float)).dropna().unique()
         if len(images) == 1:

@@ -32,8 +32,8 @@ figure { max-width: 1000px; margin-left: auto; margin-right: auto; }
 """
 HOW_TO_READ = """## How to read this
 
-- An *arm* is one design choice, trained with the same list of *seeds* as every other arm. Seeds are not paired: runs of \
-equal seed are no more alike than others.
+- An *arm* is one design choice, trained with the same list of *seeds* as every other arm. Seeds are not paired: runs \
+of equal seed are no more alike than others.
 - The *interval* of a difference is the inversion of its test, so the two cannot disagree. Two arms are compared by a \
 permutation test on counts of right answers and by Welch's t test, and the one that sees less decides. Single arms and \
 sums of several are measured by Student's t; where the same test images serve every seed and the answer to each is \
@@ -149,5 +149,9 @@ def page(report: Report, text: str) -> str:
     body = re.sub(r'src="(\w[^":/]*\.svg)"', inline, body)
     body = re.sub(r"<p>(<img [^>]*>)</p>", lambda found: f"<figure>{html.zoomable(found[1])}</figure>", body)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    body = re.sub(r"<blockquote>\s*<p><strong>(\w+)", lambda found: found[0].replace(">", f' class="{found[1].lower()}">', 1), body)
+    body = re.sub(
+        r"<blockquote>\s*<p><strong>(\w+)",
+        lambda found: found[0].replace(">", f' class="{found[1].lower()}">', 1),
+        body,
+    )
     return html.article(escape(report.study.question), body, STYLE)

@@ -33,24 +33,26 @@ def predictions(reports: Reports) -> str:
 
 
 def errata(studies: Sequence[Study]) -> str:
-    """Statements that are withdrawn, and changes made after results were known, of all studies by date."""
-    withdrawn = [
-        [study.name, statement.says, statement.withdrawn]
-        for study in studies
-        for _, statement in study.statements
-        if statement.withdrawn
+    """Statements that are withdrawn, by reason, and changes made after a study was written, the latest first."""
+    withdrawn: dict[tuple[str, str], list[str]] = {}
+    for study in studies:
+        for _, statement in study.statements:
+            if statement.withdrawn:
+                withdrawn.setdefault((study.name, statement.withdrawn), []).append(f"“{statement.says}”")
+    rows = [[study, why, " ".join(says)] for (study, why), says in withdrawn.items()]
+    changes: dict[tuple[str, str, str, bool], list[str]] = {}
+    for study in studies:
+        for change in study.changes:
+            changes.setdefault((change.date, change.what, change.why, change.seen), []).append(study.name)
+    known = {True: "yes", False: "no"}
+    changed = [
+        [date, ", ".join(names), what, why, known[seen]]
+        for (date, what, why, seen), names in sorted(changes.items(), key=lambda item: item[0][0], reverse=True)
     ]
-    changed = sorted(
-        ([change.date, study.name, change.what, change.why, "yes" if change.seen else "no"] for study in studies for change in study.changes),
-        reverse=True,
-    )
-    return "\n\n".join(
-        [
-            "## Withdrawn",
-            table(["study", "statement", "why"], withdrawn) if withdrawn else "Nothing.",
-            "## Changed after it was written",
-            table(["date", "study", "what", "why", "results known"], changed) if changed else "Nothing.",
-        ]
-    ) + "\n"
-
-
+    sections = [
+        "## Withdrawn",
+        table(["study", "why", "statements"], rows) if rows else "Nothing.",
+        "## Changed after it was written",
+        table(["date", "study", "what", "why", "results known"], changed) if changed else "Nothing.",
+    ]
+    return "\n\n".join(sections) + "\n"

@@ -35,7 +35,7 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
     for key in ("question", "decides", "scales", "parts"):
         if not tree.get(key):
             raise ValueError(
-                f"{where}: {key} is missing: every study has a question, the statements that decide it, scales and parts"
+                f"{where}: {key} is missing: a study has a question, statements that decide it, scales and parts"
             )
     grid, grids = parse_tuning(where, tree)
     study = Study(

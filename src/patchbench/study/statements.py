@@ -3,8 +3,8 @@
 import math
 
 from patchbench.study import figures
-from patchbench.study.design import ROLES, STEPS
 from patchbench.study.calibration import POWER, smallest_effect
+from patchbench.study.design import ROLES, STEPS
 from patchbench.study.inference import ALPHA, least_seeds, spread
 from patchbench.study.markdown import picture, table
 from patchbench.study.numbers import Report, interval, measured, p_value, region, sum_of_arms, with_unit
@@ -123,7 +123,9 @@ def measurement(finding: Finding, step: Step) -> list[str]:
 
 def power(report: Report) -> str:
     """The smallest difference that the seeds could have found, for each difference of means."""
-    claims = sum(finding.statement.role == "claim" and finding.answer != WITHDRAWN for finding in report.judgement.findings)
+    claims = sum(
+        finding.statement.role == "claim" and finding.answer != WITHDRAWN for finding in report.judgement.findings
+    )
     rows = [
         row
         for finding in report.judgement.findings
@@ -138,7 +140,8 @@ def power(report: Report) -> str:
         "## What these seeds could have found\n\n"
         f"The smallest true difference of two arms that so many seeds find in {POWER:.0%} of such experiments, at the "
         f"strictest step of the correction for {count(max(1, claims), 'claim')}. It takes "
-        f"{least_seeds(max(1, claims))} seeds an arm to find anything at {ALPHA:.0%}.\n\n" + table(header, rows, (1, 2, 3))
+        f"{least_seeds(max(1, claims))} seeds an arm to find anything at {ALPHA:.0%}.\n\n"
+        + table(header, rows, (1, 2, 3))
     )
 
 

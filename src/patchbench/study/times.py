@@ -86,7 +86,7 @@ class Sooner:
         return len(self.a), len(self.b)
 
     def p(self, bound: float) -> float:
-        """Of a bound of 0, which is all that ranks can tell; 1 where medians and ranks point in different directions."""
+        """The p value of a bound of 0, the only one that ranks tell; 1 where medians and ranks disagree on the sign."""
         if bound != 0:
             raise ValueError(f"bound={bound}: ranks tell only which arm is sooner, so the bound must be 0")
         ranks = rankdata(np.concatenate([self.a, self.b]))
