@@ -20,8 +20,9 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
 from patchbench.data.batches import Batches
+from patchbench.runs.record import validation_accuracy
 from patchbench.track.meter import Meter
-from patchbench.train.checkpoint import LEFT, read_checkpoint
+from patchbench.train.checkpoint import KEEP, TESTED, left, read_checkpoint
 from patchbench.train.signals import StopOnSignal
 
 
@@ -190,34 +191,82 @@ def test_a_run_that_is_done_is_not_repeated_unless_asked(tmp_path, micro, capsys
     assert again["result"]["test/loss"] == first["result"]["test/loss"]
 
 
-@pytest.mark.parametrize("keep", list(LEFT))
-def test_a_finished_run_keeps_the_checkpoints_asked_for_and_is_not_repeated_without_them(tmp_path, micro, keep):
-    arguments = [*micro, f"keep_checkpoints={keep}"]
+FLAT = "optim.lr=1e-6"  # weights change, accuracy does not: the first epoch is the best
+
+
+@pytest.mark.parametrize("tested", TESTED)
+@pytest.mark.parametrize("keep", KEEP)
+def test_a_finished_run_keeps_the_checkpoints_asked_for_and_is_not_repeated_without_them(tmp_path, micro, keep, tested):
+    arguments = [*micro, FLAT, f"keep_checkpoints={keep}", f"tested={tested}"]
     done = run(tmp_path, *arguments)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert {name for name in before if name.endswith(".ckpt")} == set(LEFT[keep])
+    assert {name for name in before if name.endswith(".ckpt")} == set(left(keep, tested))
     run(tmp_path, *arguments)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     cfg = configure("trainer=cpu")
-    machine = Machine(cfg.trainer, 0, 0.2)
+    machine, ckpt = Machine(cfg.trainer, 0, 0.2), tmp_path / f"{tested}.ckpt"
     if keep == "none":
-        retry = "its run kept none .*rerun=true keep_checkpoints=best"
-        with pytest.raises(Refused, match=f"best.ckpt: there is no such file; {retry}"):
-            evaluate(tmp_path / "best.ckpt", machine, cfg.eval)
+        retry = "its run kept none .*rerun=true keep_checkpoints=tested"
+        with pytest.raises(Refused, match=f"{ckpt.name}: there is no such file; {retry}"):
+            evaluate(ckpt, machine, cfg.eval)
         for asked_later in ("eval.move=[1]", "analyze=true"):
             with pytest.raises(Refused, match=retry):
                 run(tmp_path, *arguments, asked_later)
         return
-    checkpoint = read_checkpoint(tmp_path / "best.ckpt")
+    checkpoint = read_checkpoint(ckpt)
+    assert checkpoint["global_step"] == (4 if tested == "best" else 8)
     assert ("optimizer_states" in checkpoint) == (keep == "all")
-    assert evaluate(tmp_path / "best.ckpt", machine, cfg.eval)["result"]["test/loss"] == done["result"]["test/loss"]
-    if keep == "best":
-        size = sum(weight.nbytes for weight in checkpoint["state_dict"].values())
-        assert sum(map(len, before.values())) < size + 50_000, "no other state, once"
-        with pytest.raises(Refused, match=r"holds weights without the states of training.*model\.init_from="):
-            run(tmp_path / "other", *arguments, f"ckpt={tmp_path / 'best.ckpt'}")
-        with pytest.raises(Refused, match=r"last\.ckpt only with keep_checkpoints=all"):
-            run(tmp_path / "other", *arguments, f"ckpt={tmp_path / 'last.ckpt'}")
+    again = evaluate(ckpt, machine, cfg.eval)
+    assert again["result"].items() <= done["result"].items()
+    assert run(tmp_path, *arguments, "eval.move=[1]")["result"]["test/loss"] == done["result"]["test/loss"]
+    if keep == "all":
+        other = evaluate(tmp_path / f"{'last' if tested == 'best' else 'best'}.ckpt", machine, cfg.eval)
+        assert other["result"]["test/loss"] != done["result"]["test/loss"]
+        return
+    size = sum(weight.nbytes for weight in checkpoint["state_dict"].values())
+    assert sum(map(len, before.values())) < size + 50_000, "no other state, once"
+    with pytest.raises(Refused, match=r"holds weights without the states of training.*model\.init_from="):
+        run(tmp_path / "other", *arguments, f"ckpt={ckpt}")
+    absent = tmp_path / f"{'last' if tested == 'best' else 'best'}.ckpt"
+    with pytest.raises(Refused, match=rf"kept {tested}\.ckpt; keep_checkpoints=all keeps both"):
+        run(tmp_path / "other", *arguments, f"ckpt={absent}")
+    if tested == "last":
+        (tmp_path / "run.json").unlink()
+        with pytest.raises(Refused, match=r"a finished run whose record is gone: rerun=true trains it again"):
+            run(tmp_path, *arguments)
+
+
+def test_what_is_tested_is_part_of_the_run_and_the_default_is_as_it_was(tmp_path, micro, capsys):
+    best, last = (run(tmp_path / tested, *micro, FLAT, f"tested={tested}") for tested in TESTED)
+    assert best["identity"] == run(tmp_path / "default", *micro, FLAT)["identity"] != last["identity"]
+    assert (best["result"]["val/acc_best"], best["result"]["val/loss"]) == (
+        last["result"]["val/acc_best"],
+        last["result"]["val/loss"],
+    ), "the training is the same"
+    assert validation_accuracy(last) == last["result"]["val/acc"]
+    assert validation_accuracy(best) == best["result"]["val/acc_best"]
+    said = capsys.readouterr().out.splitlines()
+    for tested in TESTED:
+        there = said[said.index(f"{tmp_path / tested}/") :]
+        assert next(line for line in there if "which were tested" in line).split()[0] == f"{tested}.ckpt"
+
+
+@pytest.mark.parametrize("tested", TESTED)
+def test_cut_off_between_the_last_step_and_the_record_a_run_is_completed(tmp_path, micro, monkeypatch, tested):
+    """Nothing is left to train, and the figures of the last validation are those of the run."""
+
+    def killed(*_: object) -> None:
+        raise Cut
+
+    arguments = [*micro, f"tested={tested}"]
+    whole = run(tmp_path / "whole", *arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr("patchbench.commands.train.test", killed)
+        with pytest.raises(Cut):
+            run(tmp_path / "cut", *arguments)
+    resumed = run(tmp_path / "cut", *arguments)
+    for name in ("val/acc", "val/loss", "val/acc_best", "test/acc", "test/loss"):
+        assert resumed["result"][name] == whole["result"][name], name
 
 
 def test_killed_before_it_dropped_its_checkpoints_a_run_is_done_and_drops_them_later(tmp_path, micro, monkeypatch):
@@ -227,7 +276,7 @@ def test_killed_before_it_dropped_its_checkpoints_a_run_is_done_and_drops_them_l
     with monkeypatch.context() as patch:
         patch.setattr("patchbench.commands.train.drop_checkpoints", killed)
         with pytest.raises(Cut):
-            run(tmp_path, *micro, "keep_checkpoints=best")
+            run(tmp_path, *micro, "keep_checkpoints=tested")
     record = (tmp_path / "run.json").read_bytes()
     assert (tmp_path / "last.ckpt").exists()
     run(tmp_path, *micro, "keep_checkpoints=none")  # of a run that is done, the record says what it keeps

@@ -39,7 +39,7 @@ class ProcessLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Return for each cell its best validation accuracy, NaN if it is invalid and skipped; or status FAILED."""
+        """Return for each cell its validation accuracy, NaN if it is invalid and skipped; or status FAILED."""
         from patchbench.sweep.launch import launch
 
         cells = launch([list(overrides) for overrides in job_overrides], initial_job_idx, self.config, self.knobs)

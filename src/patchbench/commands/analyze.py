@@ -69,7 +69,7 @@ def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> A
 def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Add the analysis to a finished run that was trained without it."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
-    result = analyze(out_dir / "best.ckpt", out_dir, machine, images=None)
+    result = analyze(out_dir / f"{cfg.tested}.ckpt", out_dir, machine, images=None)
     done |= {"result": done["result"] | result.numbers}
     write_record(out_dir / "run.json", done)
     return done

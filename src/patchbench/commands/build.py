@@ -22,7 +22,7 @@ from patchbench.data.source import Source
 from patchbench.track.device import free_memory
 from patchbench.track.wandb_check import check_wandb
 from patchbench.train.budget import Duration
-from patchbench.train.checkpoint import LEFT
+from patchbench.train.checkpoint import KEEP, TESTED
 from patchbench.train.task import Classify
 
 
@@ -42,7 +42,8 @@ def check_options(cfg: DictConfig) -> None:
     if cfg.logger.wandb:
         asked = ("project", "entity", "mode", "tags", "notes", "finish_s", "table_rows")
         check_wandb(**{knob: plain(cfg.logger.wandb[knob]) for knob in asked})
-    one_of("keep_checkpoints", cfg.keep_checkpoints, tuple(LEFT))
+    one_of("tested", cfg.tested, TESTED)
+    one_of("keep_checkpoints", cfg.keep_checkpoints, KEEP)
     check_workers(cfg.workers)
     if not 0 <= cfg.resident <= 1:
         raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")

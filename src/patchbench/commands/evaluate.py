@@ -41,7 +41,7 @@ def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict
     """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
     views = asked(cfg)
-    more = evaluate(out_dir / "best.ckpt", machine, OmegaConf.create(views), silent=True)
+    more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), silent=True)
     done |= {"eval": views, "result": done["result"] | more["result"]}
     write_record(out_dir / "run.json", done)
     return done

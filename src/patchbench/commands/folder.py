@@ -15,10 +15,10 @@ from patchbench.config.identity import analysed, answered
 from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
-from patchbench.runs.record import read_record
+from patchbench.runs.record import read_record, validation_accuracy
 from patchbench.runs.wandb_files import ID_FILE
 from patchbench.track.terminal import print_result, say
-from patchbench.train.checkpoint import LEFT, read_checkpoint
+from patchbench.train.checkpoint import CHECKPOINTS, drop_states, left, read_checkpoint
 
 FILES = (
     "run.json",
@@ -74,7 +74,7 @@ def record_in(out_dir: Path, origin: dict[str, Any], *, anew: bool) -> dict[str,
 
 
 def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[str, Any]) -> float:
-    """Show the record of a finished run, completed by what is asked of it now; its best validation accuracy."""
+    """Show the record of a finished run, completed by what is asked of it now; the validation accuracy as tested."""
     drop_earlier(out_dir)
     other_code = changes(done, origin)
     if other_code:
@@ -91,14 +91,14 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
         from patchbench.commands.analyze import analyze_again
 
         done = analyze_again(cfg, done, out_dir)
-    drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"))  # where its process was killed before
+    drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"), cfg.tested)  # if it was killed before that
     if cfg.ckpt:
         say(f"ckpt={cfg.ckpt} is not read: this run is done, and rerun=true trains it again from there.")
     for option in unanswered(cfg, done["config"], out_dir):
         say(f"{option} is not read: this run is done, and only rerun=true does that, with the training.")
-    print_result(done["name"], done["result"], out_dir)
+    print_result(done["name"], done["result"], out_dir, tested=cfg.tested)
     say(f"This run was done before{', by other code than today' * bool(other_code)}; rerun=true trains it again.")
-    return done["result"]["val/acc_best"]
+    return validation_accuracy(done)
 
 
 def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[str]:
@@ -108,7 +108,7 @@ def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[
         "logger.tables=true": cfg.logger.tables and not (out_dir / "confusion.csv").exists(),
         "logger.checkpoints=true": cfg.logger.checkpoints and not logger.get("checkpoints"),
         "logger=wandb": cfg.logger.wandb and not logger.get("wandb"),
-        f"keep_checkpoints={cfg.keep_checkpoints}": cfg.keep_checkpoints != keep,
+        f"keep_checkpoints={cfg.keep_checkpoints}": left(cfg.keep_checkpoints, cfg.tested) != left(keep, cfg.tested),
     }
     return [option for option, lacking in asked.items() if lacking]
 
@@ -154,10 +154,16 @@ def drop_earlier(out_dir: Path) -> None:
 
 
 @rank_zero_only
-def drop_checkpoints(out_dir: Path, keep: str, *names: str) -> None:
-    """Remove the checkpoints that a finished run does not keep; of these names, or all. keep: as in LEFT."""
-    for name in {*(names or LEFT["all"])} - {*LEFT[keep]}:
-        (out_dir / name).unlink(missing_ok=True)
+def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
+    """Remove the checkpoints that a finished run does not keep, and, but for keep=all, the states in last.ckpt.
+
+    keep, tested: see `left`.
+    """
+    for name in CHECKPOINTS:
+        if name not in left(keep, tested):
+            (out_dir / name).unlink(missing_ok=True)
+    if keep != "all" and (out_dir / "last.ckpt").exists():
+        drop_states(out_dir / "last.ckpt")
 
 
 def move(source: Path, target: Path) -> None:
@@ -194,6 +200,8 @@ def checkpoint_to_resume(
         raise ValueError(
             f"{'ckpt=' if cfg.ckpt else ''}{path} is of another run ({differences(origin, there)}): {cure}"
         )
+    if "optimizer_states" not in checkpoint and not cfg.ckpt:
+        raise ValueError(f"{path} is left of a finished run whose record is gone: rerun=true trains it again")
     if "optimizer_states" not in checkpoint:
         raise ValueError(
             f"ckpt={path} holds weights without the states of training, so no run can go on from it: give last.ckpt, "

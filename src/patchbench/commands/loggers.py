@@ -66,21 +66,24 @@ def log_predictions(trainer: pl.Trainer, task: Classify, data: Batches, out_dir:
             logger.log_predictions(predicted, confused, lambda numbers: test.read(numbers)[0])
 
 
-def log_checkpoint(trainer: pl.Trainer, out_dir: Path, metadata: dict[str, Any]) -> None:
-    """Send best.ckpt to W&B as an artifact."""
+def log_checkpoint(trainer: pl.Trainer, ckpt: Path, metadata: dict[str, Any]) -> None:
+    """Send the checkpoint that was tested to W&B as an artifact."""
     for logger in trainer.loggers:
         if isinstance(logger, RunLogger):
-            logger.log_checkpoint(out_dir / "best.ckpt", out_dir.name, metadata)
+            logger.log_checkpoint(ckpt, ckpt.parent.name, metadata)
 
 
 def log_analysis(
-    draft: Draft, trainer: pl.Trainer, task: Classify, data: Batches, meter: Meter, out_dir: Path
+    draft: Draft, trainer: pl.Trainer, task: Classify, data: Batches, meter: Meter, ckpt: Path
 ) -> dict[str, float]:
-    """Analyse the network that was just tested; its numbers, which go to all loggers, as the pictures to W&B."""
+    """Analyse the network that was just tested; its numbers, which go to all loggers, as the pictures to W&B.
+
+    ckpt: the checkpoint of its weights; pictures and page go beside it.
+    """
     from patchbench.commands.analyze import analysis  # with what draws and fits, which few runs need
 
     with loading():
-        result = analysis(draft, trainer, task, data, out_dir / "best.ckpt", out_dir)
+        result = analysis(draft, trainer, task, data, ckpt, ckpt.parent)
     meter.write(trainer, result.numbers)
     for logger in trainer.loggers:
         if isinstance(logger, RunLogger):

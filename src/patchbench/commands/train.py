@@ -45,7 +45,7 @@ from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
 from patchbench.evaluate.test import bad_images, emptied, skipped, test
 from patchbench.runs.provenance import environment, execution
-from patchbench.runs.record import write_record
+from patchbench.runs.record import validation_accuracy, write_record
 from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
 from patchbench.track.progress import ProgressBar
@@ -66,10 +66,10 @@ def train(
     remarks: Sequence[str] = (),
     in_sweep: bool = False,
 ) -> float:
-    """Train, test the best checkpoint, and leave the record, the checkpoints and the metrics in `out_dir`.
+    """Train, test the checkpoint `tested`, and leave the record, the checkpoints and the metrics in `out_dir`.
 
-    choices: the option taken in each group. remarks: lines to print before all others. Returns the best validation
-    accuracy, for sweepers.
+    choices: the option taken in each group. remarks: lines to print before all others. Returns the validation accuracy
+    of the weights that were tested, for sweepers.
     A run that has its record is not repeated, one that was cut off goes on from its last checkpoint. Refused before
     anything is trained, written or removed where the configuration cannot run.
     """
@@ -113,14 +113,14 @@ class Ready:
 def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
     """Train, test, and write the record; see `train`."""
     trainer, task, data, meter, costs = ready.trainer, ready.task, ready.data, ready.meter, ready.draft.cost
-    name, record = ready.origin["name"], out_dir / "run.json"
+    name, record, ckpt = ready.origin["name"], out_dir / "run.json", out_dir / f"{cfg.tested}.ckpt"
     with ready.stop.watching(), ExitStack() as stack:
         with refusing():
             trainer.loggers = start_loggers(cfg, ready.origin, costs, out_dir, stack, resume=ready.ckpt is not None)
         with loading():
             trainer.fit(task, data, ckpt_path=ready.ckpt)
-            result: dict[str, Any] = {metric: float(value) for metric, value in trainer.callback_metrics.items()}
-            load_weights(task, read_checkpoint(out_dir / "best.ckpt")["state_dict"])
+            result: dict[str, Any] = dict(meter.validated)
+            load_weights(task, read_checkpoint(ckpt)["state_dict"])
             result |= test(trainer, task, data)
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
         bad = bad_images(trainer, data)
@@ -136,21 +136,22 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         }
         write_record(record, done)  # before anything that may still fail
         drop_earlier(out_dir)
-        drop_checkpoints(out_dir, cfg.keep_checkpoints, "last.ckpt")  # a run that has its record is not resumed
+        needed = "all" if cfg.keep_checkpoints == "all" else "tested"  # a run that has its record is not resumed
+        drop_checkpoints(out_dir, needed, cfg.tested)
         if cfg.logger.tables:
             log_predictions(trainer, task, data, out_dir)
         if cfg.analyze:
-            result |= log_analysis(ready.draft, trainer, task, data, meter, out_dir)
+            result |= log_analysis(ready.draft, trainer, task, data, meter, ckpt)
             write_record(record, done)
         if cfg.logger.checkpoints:
-            log_checkpoint(trainer, out_dir, ready.origin["factors"] | result)
-        drop_checkpoints(out_dir, cfg.keep_checkpoints)
+            log_checkpoint(trainer, ckpt, ready.origin["factors"] | result)
+        drop_checkpoints(out_dir, cfg.keep_checkpoints, cfg.tested)
     if left_out:
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
     for remark in emptied(data, bad):
         say(remark)
-    print_result(name, result, out_dir)
-    return result["val/acc_best"]
+    print_result(name, result, out_dir, tested=cfg.tested)
+    return validation_accuracy(done)
 
 
 def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool, in_sweep: bool) -> Ready:

@@ -29,6 +29,7 @@ class Compared:
     epochs: int = MISSING
     batch_size: int = MISSING
     limit_batches: int | None = MISSING
+    tested: str = MISSING
     seed: int = MISSING
 
 

@@ -1,6 +1,7 @@
 """The record of a finished run, run.json: written once, as a whole or not at all."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def read_record(path: Path) -> dict[str, Any]:
         lost = ", ".join(sorted(missing)) if isinstance(record, dict) else "all of it"
         raise ValueError(f"{path} is of an earlier version or damaged, it lacks {lost}: {cure}")
     return record
+
+
+def validation_accuracy(record: Mapping[str, Any]) -> float:
+    """Validation accuracy of the weights that were tested: those of the best epoch, or the last."""
+    return record["result"]["val/acc" if record["config"].get("tested") == "last" else "val/acc_best"]
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class Cell:
     error: str = ""  # the reason why it is invalid or failed
     composed: Composed | None = None
     facts: Facts | None = None
-    value: float | None = None  # best validation accuracy
+    value: float | None = None  # validation accuracy of the weights that were tested
     seconds: float = 0.0  # of all attempts in this sweep
     attempts: int = 0
     same_as: "Cell | None" = None  # an earlier cell that is the same run

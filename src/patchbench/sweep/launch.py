@@ -23,14 +23,14 @@ from patchbench.config.origin import another_run, changes
 from patchbench.config.unread import remarks_on_sweep
 from patchbench.machine import cores, hangs_on
 from patchbench.runs import wandb_files
-from patchbench.runs.record import read_record
+from patchbench.runs.record import read_record, validation_accuracy
 from patchbench.sweep.cell import Cell, Composed, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
 from patchbench.sweep.pool import ENDING, RANK_VARIABLES, Pool, warm, warm_context
 from patchbench.sweep.view import View, show_cells, show_costs, show_end, show_invalid
 
-Result = tuple[str | None, float | None, str]  # directory, best validation accuracy, error
+Result = tuple[str | None, float | None, str]  # directory, validation accuracy, error
 OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.run.dir")
 
 
@@ -256,8 +256,8 @@ def mark_by_record(cell: Cell, composed: Composed) -> None:
 def learn(cell: Cell) -> None:
     """Read accuracy and cost of a cell from its record."""
     with suppress(OSError, ValueError, KeyError):
-        result = json.loads(cell.record.read_text())["result"]
-        cell.value = result["val/acc_best"]
+        record = json.loads(cell.record.read_text())
+        result, cell.value = record["result"], validation_accuracy(record)
         params, gmacs = result["model/params"], result["model/gmacs"]
         cell.facts = Facts(result.get("model/grid", ""), result.get("model/tokens"), params, gmacs)
 

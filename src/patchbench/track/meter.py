@@ -70,14 +70,16 @@ class Meter(pl.Callback):
         self.wall_since: float | None = None
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
+        self.validated: dict[str, float] = {}  # the last time
         self.warm = False
         self.began, self.earlier_s = time.perf_counter(), 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "wall_s": self.wall_s()}
+        return {"best": self.best, "validated": self.validated, "wall_s": self.wall_s()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.earlier_s = state["best"], state["wall_s"]
+        self.validated = state.get("validated", {})  # a run may have been cut off before there was any
 
     def wall_s(self) -> float:
         """Seconds of training, over all starts of the run."""
@@ -152,7 +154,7 @@ class Meter(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            validated = self.validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
             best = max(validated["val/acc"], self.best.get("val/acc_best", 0.0))
             self.best = {"val/acc_best": best, "final/acc_best": best}
             self.latest |= validated

@@ -15,7 +15,7 @@ from patchbench.runs.metrics import Number, metric
 # all there is left out. Of two rows with one label the later counts, unless it is left out: a CNN has no tokens.
 ROWS = (
     ("test accuracy", "{test/acc}, 95 % interval {test/acc_low} to {test/acc_high}, {test/images} images"),
-    ("validation accuracy", "{val/acc_best}  at best"),
+    ("validation accuracy", "{val/acc} at the end, {val/acc_best} at best"),
     ("throughput", "{final/images_per_s}"),
     ("throughput", "{final/images_per_s}, {final/tokens_per_s}"),
     ("step time", "{final/step_ms_median} median, {final/step_ms_p95} p95"),
@@ -35,8 +35,8 @@ FILES = {
     "metrics.csv": "every metric, step by step",
     "predictions.csv": "the prediction for each test image, the worst first",
     "confusion.csv": "how often each label was predicted as which",
-    "best.ckpt": "best by validation accuracy: the one that was tested",
-    "last.ckpt": "after the last epoch",
+    "best.ckpt": "weights of the epoch with the best validation accuracy",
+    "last.ckpt": "weights at the end of training",
     "analysis.html": "what the input stage learned, in pictures",
 }
 
@@ -80,8 +80,10 @@ def spell(name: str, value: Number | str) -> str:
 
 
 @rank_zero_only
-def print_result(title: str, result: Mapping[str, Number | str], out_dir: Path | None = None) -> None:
-    """Print the figures in rows and, with `out_dir`, the files of the run."""
+def print_result(
+    title: str, result: Mapping[str, Number | str], out_dir: Path | None = None, tested: str = "best"
+) -> None:
+    """Print the figures in rows and, with `out_dir`, the files of the run. tested: best or last."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\n[bold]{title}[/bold]")
     for label, value in rows(result).items():
@@ -90,7 +92,7 @@ def print_result(title: str, result: Mapping[str, Number | str], out_dir: Path |
         console.print(f"\n[bold]{out_dir}/[/bold]")
         for name, content in FILES.items():
             if (out_dir / name).exists():
-                console.print(f"  {name:<21}{content}")
+                console.print(f"  {name:<21}{content}{', which were tested' * (name == f'{tested}.ckpt')}")
 
 
 def spell_size(pair: Size) -> str:

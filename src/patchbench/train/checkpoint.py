@@ -11,7 +11,18 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from patchbench.machine import whole_file
 from patchbench.runs.record import read_record
 
-LEFT = {"best": ("best.ckpt",), "all": ("best.ckpt", "last.ckpt"), "none": ()}  # in a finished run, by keep_checkpoints
+CHECKPOINTS = ("best.ckpt", "last.ckpt")  # of a run that is on
+TESTED = ("best", "last")
+KEEP = ("tested", "all", "none")
+WITHOUT_STATES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "patchbench")
+
+
+def left(keep: str, tested: str) -> tuple[str, ...]:
+    """List the checkpoints that a finished run keeps.
+
+    keep: one of KEEP; `best` in records of an earlier version means `tested`. tested: one of TESTED.
+    """
+    return {"all": CHECKPOINTS, "none": ()}.get(keep, (f"{tested}.ckpt",))
 
 
 class AtomicCheckpoint(CheckpointIO):
@@ -60,19 +71,27 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 def where_checkpoints_are(run: Path) -> str:
     """Say which checkpoints a run has, by its record if it is finished."""
     try:
-        kept = read_record(run / "run.json")["config"].get("keep_checkpoints")
+        config = read_record(run / "run.json")["config"]
     except (OSError, ValueError):
-        return "a run that is on writes last.ckpt and best.ckpt into its directory, a finished one keeps best.ckpt"
-    if kept == "none":
-        return "its run kept none (keep_checkpoints=none): rerun=true keep_checkpoints=best trains it again"
-    return "a finished run keeps best.ckpt, and last.ckpt only with keep_checkpoints=all"
+        return "a run that is on writes last.ckpt and best.ckpt into its directory, a finished one keeps the tested one"
+    kept = left(config.get("keep_checkpoints", "all"), config.get("tested", "best"))
+    if not kept:
+        return "its run kept none (keep_checkpoints=none): rerun=true keep_checkpoints=tested trains it again"
+    return f"its run is finished and kept {' and '.join(kept)}; keep_checkpoints=all keeps both"
+
+
+def drop_states(path: Path) -> None:
+    """Leave weights and configuration of a checkpoint that no run goes on from, a third of its bytes."""
+    checkpoint = read_checkpoint(path)
+    if "optimizer_states" in checkpoint:
+        AtomicCheckpoint().save_checkpoint({name: checkpoint[name] for name in WITHOUT_STATES}, path)
 
 
 def write_checkpoints(out_dir: Path, keep: str) -> list[pl.Callback]:
     """Write last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals.
 
     A run goes on from last.ckpt, so best.ckpt holds weights and configuration only, a third of the bytes; with keep=all
-    it holds the optimizer's states as well. keep: one of LEFT.
+    it holds the optimizer's states as well. keep: one of KEEP.
     There are two callbacks, since `save_last` of one callback writes only when the best changes. The one for last.ckpt
     is called second, so that last.ckpt contains the state of the other.
     """
