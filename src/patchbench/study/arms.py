@@ -42,7 +42,7 @@ def every_run(report: Report) -> str:
 
 def ladders(report: Report) -> str:
     """The picture of results over budgets, of the parts that have several."""
-    parts = [(part, pd.concat([report.scores(part, rung) for rung in report.rungs(part)])) for part in report.parts
+    parts = [(part, pd.concat([with_flops(report, part, rung) for rung in report.rungs(part)])) for part in report.parts
              if part.ladder and len(report.rungs(part)) > 1]  # fmt: skip
     if not parts:
         return ""
@@ -53,6 +53,15 @@ def ladders(report: Report) -> str:
     )
     drawing = figures.ladders(parts)
     return "## Longer training\n\n" + picture(report, "ladders", drawing, "Results by length of training", caption)
+
+
+def with_flops(report: Report, part: Part, rung: str) -> pd.DataFrame:
+    """The scores at a budget, with the computation of each training up to its last validation; nan if not known."""
+    scores, curves = report.scores(part, rung), report.evidence.of(part, rung).curves
+    if not len(curves):
+        return scores.assign(flops=math.nan)
+    spent = (curves.groupby(["arm", "seed"])["gflops"].max() * 1e9).rename("flops")
+    return scores.merge(spent, left_on=["arm", "seed"], right_index=True, how="left")
 
 
 def every_arm(report: Report) -> str:

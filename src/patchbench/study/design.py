@@ -111,7 +111,8 @@ class Published:
 
 @dataclass(frozen=True)
 class Study:
-    """question: for people. decides: names of the statements that answer it, in the order of the page's head.
+    """question: for people. decides: names of the statements that answer it, in the order of the page's head; none
+    where its effects do.
 
     as_recorded: where the runs of runs.csv differ from what study.yaml would run today, in words; such runs are taken
     by part, arm and seed, and not by their identity. Empty: today's runs only.

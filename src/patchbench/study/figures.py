@@ -216,41 +216,49 @@ def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
 
 
 def ladders(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
-    """Draw the result of each arm over the budgets of its part: mean and 95 % interval.
+    """Draw the result of each arm over the budgets of its part, and over their computation: mean and 95 % interval.
 
-    parts: each with the rows arm, rung, seed, score. Each budget is a training of its own, with its own schedule.
+    parts: each with the rows arm, rung, seed, score, flops. Each budget is a training with a schedule of its own.
     """
     with mpl.rc_context(STYLE):
-        columns = min(len(parts), 2)
-        rows = math.ceil(len(parts) / columns)
-        figure = canvas(3.6 * rows + 0.4)
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for ax in axes[len(parts) :]:
-            ax.set_visible(False)
-        for ax, (part, scores) in zip(axes, parts, strict=False):
+        figure = canvas(3.8 * len(parts) + 0.4)
+        axes = figure.subplots(len(parts), 2, squeeze=False, sharey="row")
+        for (left, right), (part, scores) in zip(axes, parts, strict=True):
             assert part.ladder is not None
-            line = metric(part.metric)
+            places = {rung: i for i, rung in enumerate(part.ladder.rungs)}
             for i, arm in enumerate(part.arms):
-                own = scores[scores["arm"] == arm]
-                there = [rung for rung in part.ladder.rungs if own.loc[own["rung"] == rung, "score"].notna().any()]
-                e = [t_estimate(own.loc[own["rung"] == rung, "score"].dropna().to_numpy(dtype=float)) for rung in there]
-                xs = [part.ladder.rungs.index(rung) + 0.02 * (i - len(part.arms) / 2) for rung in there]
-                means = [estimate.mean * line.factor for estimate in e]
-                colour = COLOURS[i % 8]
-                ax.plot(xs, means, LINES[i // 8 % 4], marker=MARKS[i % 8], color=colour, label=arm, linewidth=1.6)
-                for x, estimate in zip(xs, e, strict=True):
-                    if estimate.n > 1:
-                        both = [line.clip(end) * line.factor for end in (estimate.low, estimate.high)]
-                        ax.plot([x, x], both, color=colour, linewidth=1.2, alpha=0.6)
-            if part.chance is not None:
-                ax.axhline(part.chance * line.factor, color=GREY, linestyle="--", linewidth=1)
-            ax.set_xticks(range(len(part.ladder.rungs)), part.ladder.rungs)
-            ax.set_title(part.name)
-            ax.set_xlabel(part.ladder.knob)
-            ax.set_ylabel(line.title)
-            ax.grid(color="#eceff1", linewidth=0.8)
-            ax.legend(frameon=False, fontsize=9, ncols=1 if len(part.arms) <= 6 else 2)
+                own = scores[(scores["arm"] == arm) & scores["score"].notna()]
+                there = [rung for rung in part.ladder.rungs if (own["rung"] == rung).any()]
+                of_rung = [own[own["rung"] == rung] for rung in there]
+                one_ladder(left, part, i, [places[rung] + 0.02 * (i - len(part.arms) / 2) for rung in there], of_rung)
+                if (flops := [float(rows["flops"].mean()) for rows in of_rung]) and not any(map(math.isnan, flops)):
+                    one_ladder(right, part, i, flops, of_rung)
+            left.set_xticks(range(len(places)), list(places))
+            left.set_xlabel(part.ladder.knob)
+            left.set_ylabel(metric(part.metric).title)
+            left.set_title(part.name)
+            left.legend(frameon=False, fontsize=9, ncols=1 if len(part.arms) <= 6 else 2)
+            right.set_visible(bool(right.lines))
+            right.set_xscale("log")
+            right.set_xlabel("training computation (FLOP)")
+            for ax in (left, right):
+                ax.grid(color="#eceff1", linewidth=0.8)
+                if part.chance is not None:
+                    ax.axhline(part.chance * metric(part.metric).factor, color=GREY, linestyle="--", linewidth=1)
         return figure
+
+
+def one_ladder(ax: Axes, part: Part, i: int, xs: Sequence[float], of_rung: Sequence[pd.DataFrame]) -> None:
+    """Draw arm number i at each of its budgets."""
+    line = metric(part.metric)
+    e = [t_estimate(rows["score"].to_numpy(dtype=float)) for rows in of_rung]
+    colour = COLOURS[i % 8]
+    means = [estimate.mean * line.factor for estimate in e]
+    ax.plot(xs, means, LINES[i // 8 % 4], marker=MARKS[i % 8], color=colour, label=list(part.arms)[i], linewidth=1.6)
+    for x, estimate in zip(xs, e, strict=True):
+        if estimate.n > 1:
+            both = [line.clip(end) * line.factor for end in (estimate.low, estimate.high)]
+            ax.plot([x, x], both, color=colour, linewidth=1.2, alpha=0.6)
 
 
 def offset(finding: Finding) -> float:

@@ -32,16 +32,14 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
     where = f"study {name}"
     keys = "question decides metric factors arms overrides scales parts published tune tune_arms changes as_recorded"
     known(tree, where, keys)
-    for key in ("question", "decides", "scales", "parts"):
+    for key in ("question", "scales", "parts"):
         if not tree.get(key):
-            raise ValueError(
-                f"{where}: {key} is missing: a study has a question, statements that decide it, scales and parts"
-            )
+            raise ValueError(f"{where}: {key} is missing: a study has a question, scales and parts")
     grid, grids = parse_tuning(where, tree)
     study = Study(
         name=name,
         question=tree["question"].strip(),
-        decides=tuple(map(str, [tree["decides"]] if isinstance(tree["decides"], str) else tree["decides"])),
+        decides=tuple(map(str, tree.get("decides", ()))),
         scales={scale: parse_scale(f"{where}: scales.{scale}", body) for scale, body in tree["scales"].items()},
         parts=tuple(parse_part(f"{where}: parts.{part}", part, body, tree) for part, body in tree["parts"].items()),
         overrides=tuple(tree.get("overrides", ())),
@@ -66,6 +64,8 @@ def check_names(where: str, study: Study) -> None:
         raise ValueError(f"{where}: two statements are called {twice[0]}: pages refer to them by name; rename one")
     for name in study.decides:
         one_of(name, tuple(names), f"{where}: decides")
+    if not study.decides and not any(part.effects for part in study.parts):
+        raise ValueError(f"{where}: nothing answers it: give decides, names of statements, or effects in a part")
     arms = {arm for part in study.parts for arm in part.arms}
     for arm in study.grids:
         one_of(arm, tuple(sorted(arms)), f"{where}: tune_arms")
