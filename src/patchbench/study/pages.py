@@ -3,7 +3,6 @@
 import base64
 import math
 import re
-from collections.abc import Sequence
 from html import escape
 
 import pandas as pd
@@ -11,13 +10,12 @@ from markdown_it import MarkdownIt
 
 from patchbench import html
 from patchbench.study import arms, effects, statements
-from patchbench.study.design import Change
 from patchbench.study.markdown import table
 from patchbench.study.numbers import Report
 from patchbench.words import count
 
 STYLE = """
-blockquote { margin: 1.2rem 0; padding: .8rem 1.2rem; background: var(--card); border-left: 5px solid var(--soft);
+blockquote { margin: 1.2rem auto; padding: .8rem 1.2rem; background: var(--card); border-left: 5px solid var(--soft);
              border-radius: 0 6px 6px 0; }
 blockquote.yes { background: var(--marked); border-color: var(--mark); }
 blockquote.no { background: #fbe6d8; border-color: #d55e00; color: #1d2327; }
@@ -49,7 +47,6 @@ def markdown(report: Report) -> str:
     """Write the whole page; this fills `report.pictures`."""
     sections = [
         head(report),
-        history(report),
         arms.every_run(report),
         arms.ladders(report),
         statements.statements(report),
@@ -62,6 +59,7 @@ def markdown(report: Report) -> str:
         arms.equal_cost(report),
         arms.published(report),
         without_result(report),
+        changed(report),
         provenance(report),
         HOW_TO_READ,
     ]
@@ -81,25 +79,18 @@ def head(report: Report) -> str:
         counted += f" They took {hours:.2g} hours, one after another."
     if report.tuned is None and not report.sweep:
         counted += " No arm was tuned: all have the settings of the study."
-    title = f"# {report.study.question}"
-    return "\n\n".join([title, counted] if report.sweep else [title, statements.answers(report), counted])
+    title, recorded = f"# {report.study.question}", report.study.as_recorded
+    sections = [title, statements.answers(report), counted, f"**Mind:** {recorded}" if recorded else ""]
+    return "\n\n".join(section for section in sections if section)
 
 
-def history(report: Report) -> str:
-    """Changes of the study since it was written, statements withdrawn, and where the runs are from."""
-    study = report.study
-    sections = [f"**Mind:** {study.as_recorded}"] if study.as_recorded else []
-    if study.changes:
-        sections.append("## What was changed\n\n" + changes(study.changes))
-    return "\n\n".join(sections)
-
-
-def changes(rows: Sequence[Change]) -> str:
-    """Dated changes as a table."""
+def changed(report: Report) -> str:
+    """Changes of the study since it was first written."""
+    if not report.study.changes:
+        return ""
     known = {True: "yes", False: "no"}
-    return table(
-        ["date", "what", "why", "results known"], [[row.date, row.what, row.why, known[row.seen]] for row in rows]
-    )
+    rows = [[change.date, change.what, change.why, known[change.seen]] for change in report.study.changes]
+    return "## What was changed\n\n" + table(["date", "what", "why", "results known"], rows)
 
 
 def without_result(report: Report) -> str:

@@ -50,7 +50,7 @@ def compared(finding: Finding) -> str:
 def how_sure(finding: Finding) -> str:
     """The strength of an answer in words."""
     if finding.answer in (YES, NO):
-        odds = "fewer than 1 of 10,000" if finding.p < 1e-4 else f"about {finding.p:.1%}"
+        odds = "fewer than 1 of 10,000" if finding.p < 1e-4 else f"about {10_000 * finding.p:,.0f} of 10,000"
         return f"If the truth lay on the other side of the bound, {odds} experiments like this one would come out so."
     return sentence(finding.because)
 
