@@ -21,6 +21,7 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre
 from patchbench.data.sets.imagefolder import ImageFolder
+from patchbench.runs.hits import read_hits
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -428,6 +429,9 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     assert sorted(kept["skipped"]) == sorted(map(str, bad))
     assert kept["result"]["data/skipped"] == 6
     assert kept["result"]["test/images"] == 24 - 3
+    hits = read_hits(tmp_path / "run")
+    assert (len(hits.asked), hits.asked.sum(), hits.right.sum()) == (24, 24 - 3, kept["result"]["test/right"])
+    assert not hits.right[~hits.asked].any()
     assert "6 images do not decode and were skipped" in capsys.readouterr().out
     assert len(kept["config"]["data"]["mean"]) == 3, "as measured"
     moved = folder.rename(tmp_path / "moved")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
@@ -21,6 +22,7 @@ from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
 from patchbench.data.batches import Batches
 from patchbench.data.order import EvalOrder
+from patchbench.runs.hits import read_hits
 from patchbench.track.device import peak_of
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.trainer import chosen
@@ -77,6 +79,10 @@ def assert_same(folder: Path, alone: Path) -> None:
     torch.testing.assert_close(b["state_dict"], a["state_dict"], rtol=1e-3, atol=1e-4)
     result, expected = record(folder)["result"], record(alone)["result"]
     assert result["test/images"] == expected["test/images"] == 359
+    hits, ours = (read_hits(next(place.rglob("run.json")).parent) for place in (folder, alone))
+    assert hits.asked.all()
+    assert hits.right.sum() == result["test/right"]
+    np.testing.assert_array_equal(hits.right, ours.right)
     for name in ("test/acc", "val/acc", "val/acc_best"):
         assert result[name] == pytest.approx(expected[name], abs=1e-7), name
     assert result["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-4)

@@ -11,13 +11,13 @@ from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
 from patchbench.data.statistics import alike
 from patchbench.evaluate.robustness import evaluate_views
-from patchbench.evaluate.test import test
+from patchbench.evaluate.test import test, test_is_shared
 from patchbench.runs.record import write_record
 from patchbench.track.terminal import print_result, say
 
 
 def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = False) -> dict[str, Any]:
-    """Test a network again, from its checkpoint alone; its origin, and `result`.
+    """Test a network again, from its checkpoint alone; its origin, `result`, and `hits` as in the record.
 
     views: the options `eval.*`. Refused where the checkpoint or its data cannot be read.
     """
@@ -29,12 +29,12 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
     if same:
         say(f"{same}: the figures tell nothing; images are read with the data.range of training, see run.json")
     with loading():
-        result = test(run.trainer, run.task, run.data)
+        result, hits = test(run.trainer, run.task, run.data)
         result |= evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)
     result |= run.draft.cost.facts()
     if not silent:
         print_result(run.origin["name"], result)
-    return run.origin | {"result": result}
+    return run.origin | {"result": result, "hits": hits.packed() if test_is_shared(run.data.source) else None}
 
 
 def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
@@ -42,6 +42,6 @@ def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
     views = asked(cfg)
     more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), silent=True)
-    done |= {"eval": views, "result": done["result"] | more["result"]}
+    done |= {"eval": views, "result": done["result"] | more["result"], "hits": more["hits"]}
     write_record(out_dir / "run.json", done)
     return done

@@ -43,7 +43,7 @@ from patchbench.config.origin import measured, origin_of
 from patchbench.data.batches import Batches
 from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
-from patchbench.evaluate.test import bad_images, emptied, skipped, test
+from patchbench.evaluate.test import bad_images, emptied, skipped, test, test_is_shared
 from patchbench.runs.provenance import environment, execution
 from patchbench.runs.record import validation_accuracy, write_record
 from patchbench.track.device import GIB
@@ -121,7 +121,8 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             trainer.fit(task, data, ckpt_path=ready.ckpt)
             result: dict[str, Any] = dict(meter.validated)
             load_weights(task, read_checkpoint(ckpt)["state_dict"])
-            result |= test(trainer, task, data)
+            tested, hits = test(trainer, task, data)
+            result |= tested
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
         bad = bad_images(trainer, data)
         left_out = skipped(data, bad)
@@ -131,6 +132,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             "eval": asked(cfg),
             "skipped": left_out,
             "result": result,
+            "hits": hits.packed() if test_is_shared(data.source) else None,
             "environment": environment(),
             "execution": execution(),
         }

@@ -10,6 +10,7 @@ A new set is a class that offers `Source`, built by a YAML in conf/data. Its con
         train_fraction, train_size  train on fewer images: their share or their number (see `splits.subsample`)
 
 A set made of pictures in files inherits these knobs: see files.py. A set in memory is shortest: see sets/digits.py.
+A set that makes its images says `generated = True`: runs may be tested on images of their own.
 Refusals name a knob as the YAML does, `val_size=0.9`; whoever builds the set puts `data.` before it.
 """
 

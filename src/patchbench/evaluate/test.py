@@ -1,4 +1,4 @@
-"""Metrics of the test split."""
+"""Metrics of the test split, and the answer to each of its images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,21 +10,46 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from patchbench.data.batches import Batches
-from patchbench.data.source import unreadable
+from patchbench.data.source import Source, unreadable
+from patchbench.runs.hits import Hits
 from patchbench.train.task import Classify
 
 
-def test(trainer: pl.Trainer, task: Classify, data: Batches) -> dict[str, Any]:
-    """Metrics of the test split at the weights that `task` has, with the 95 % Wilson interval of the accuracy."""
+def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, Any], Hits]:
+    """Metrics of the test split at the weights that `task` has, and the answers they are made of, of all ranks.
+
+    test/acc is test/right / test/images to the bit, and has a 95 % Wilson interval.
+    """
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    bad = unreadable(data.splits["test"])
-    images = sum(len(batch.indices) - int(bad[batch.indices].sum()) for batch in data.test_dataloader().sampler)
+    hits = answers(trainer, task, data)
+    right, images = int(hits.right.sum()), int(hits.asked.sum())
+    interval = binomtest(right, images).proportion_ci(method="wilson")
+    return metrics | {
+        "test/acc": right / images,
+        "test/right": right,
+        "test/images": images,
+        "test/acc_low": float(interval.low),
+        "test/acc_high": float(interval.high),
+    }, hits
+
+
+def answers(trainer: pl.Trainer, task: Classify, data: Batches) -> Hits:
+    """Answers of all ranks together; each image is the share of one rank."""
+    split = data.splits["test"]
+    bad = unreadable(split)  # left out when it was read
+    order: Any = data.test_dataloader().sampler
+    mine = [i for chosen in order for i in chosen.indices if not bad[i]]
+    counts = torch.zeros(len(split), dtype=torch.int32)  # 1 for an answer, 2 for a right one
+    counts[mine] = 1 + torch.cat(task.hits).cpu().int()
     if trainer.world_size > 1:
-        count = torch.tensor(images, device=trainer.strategy.root_device)  # NCCL knows no other
-        images = int(trainer.strategy.reduce(count, reduce_op="sum"))
-    interval = binomtest(round(metrics["test/acc"] * images), images).proportion_ci(method="wilson")
-    return metrics | {"test/images": images, "test/acc_low": float(interval.low), "test/acc_high": float(interval.high)}
+        counts = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum").cpu()
+    return Hits((counts == 2).numpy(), (counts > 0).numpy())
+
+
+def test_is_shared(source: Source) -> bool:
+    """True if all runs on this set are tested on the same images."""
+    return not getattr(source, "generated", False)
 
 
 def bad_images(trainer: pl.Trainer, data: Batches) -> dict[str, Bool[Tensor, " n"]]:

@@ -98,6 +98,7 @@ METRICS = {
     "grad_norm": Metric("gradient norm", curves=("train",)),
     "lr-*": Metric("learning rate"),
     "images": Metric("images"),
+    "right": Metric("images answered rightly"),
     "images_per_s": Metric("training speed", "images/s", MORE, curves=("throughput",), main="final"),
     "images_per_s_wall": Metric("training speed, pauses between steps included", "images/s", MORE),
     "images_per_s_per_gpu": Metric("training speed per device", "images/s", MORE),

@@ -15,6 +15,10 @@ from patchbench.runs.metrics import Number, metric
 # all there is left out. Of two rows with one label the later counts, unless it is left out: a CNN has no tokens.
 ROWS = (
     ("test accuracy", "{test/acc}, 95 % interval {test/acc_low} to {test/acc_high}, {test/images} images"),
+    (
+        "test accuracy",
+        "{test/acc}, 95 % interval {test/acc_low} to {test/acc_high}, {test/right} of {test/images} images",
+    ),
     ("validation accuracy", "{val/acc} at the end, {val/acc_best} at best"),
     ("throughput", "{final/images_per_s}"),
     ("throughput", "{final/images_per_s}, {final/tokens_per_s}"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -46,6 +47,7 @@ class Classify(pl.LightningModule):
         self.label_smoothing, self.clip_grad, self.seed = label_smoothing, clip_grad, seed
         self.total_steps, self.origin = total_steps, origin
         self.grad_norm = torch.zeros(())
+        self.hits: list[Tensor] = []  # of each batch of the latest test, per image; those of this rank
         self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
 
     def configure_model(self) -> None:
@@ -76,8 +78,11 @@ class Classify(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
 
+    def on_test_epoch_start(self) -> None:
+        self.hits = []
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.measure("test", batch)
+        self.hits.append(self.measure("test", batch).argmax(1) == batch[1])
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the predicted class of each image, its label, and the probabilities of both."""
@@ -87,8 +92,8 @@ class Classify(pl.LightningModule):
         confidence, label_probability = (shares.gather(1, each[:, None])[:, 0] for each in (classes, labels))
         return classes, labels, confidence, label_probability
 
-    def measure(self, split: str, batch: Batch) -> None:
-        """Add a batch to the metrics of a split."""
+    def measure(self, split: str, batch: Batch) -> Float[Tensor, "b classes"]:
+        """Add a batch to the metrics of a split, and return its logits."""
         images, labels = batch
         logits = self.net(images).float()
         by_name = {}
@@ -101,6 +106,7 @@ class Classify(pl.LightningModule):
                 metric.update(logits, labels)
             by_name[f"{split}/{name}"] = metric
         self.log_dict(by_name, on_step=False, on_epoch=True, logger=False)  # callbacks write them, with the speed
+        return logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["patchbench"] = self.origin
