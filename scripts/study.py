@@ -36,9 +36,8 @@ def main(arguments: list[str]) -> None:
         planned = plan.cells(study, scale)
         plan.identities(study, planned)  # Hydra accepts every arm
         counts = {part.name: len(part.arms) for part in plan.parts_at(study, scale)}
-        seeds = len(study.scales[scale].seeds)
         arms = ", ".join(f"{part} {count}" for part, count in counts.items())
-        print(f"{study.question}\n{len(planned)} runs: arms of {arms}; {seeds} seeds; scale {scale}", flush=True)
+        print(f"{study.question}\n{len(planned)} runs: arms of {arms}; scale {scale}", flush=True)
         jobs = jobs_at_a_time(given.options["jobs"], planned, given.others)
         rest = [*jobs, f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
         if tune:

@@ -82,7 +82,7 @@ def cells(study: Study, scale: str) -> list[Cell]:
     return [
         Cell(part.name, arm, rung, seed, (*overrides(study, scale, part, arm, rung), f"seed={seed}"))
         for part in parts_at(study, scale)
-        for seed in study.scales[scale].seeds
+        for seed in part.seeds.get(scale, study.scales[scale].seeds)
         for rung in rungs(part, study.scales[scale])
         for arm in part.arms
     ]

@@ -33,7 +33,7 @@ def grid(study: Study, scale: str) -> Study:
             for arm, given in part.arms.items()
             for setting in settings(study, arm)
         }
-        return replace(part, arms=arms, statements=(), effects=())
+        return replace(part, arms=arms, statements=(), effects=(), seeds={})
 
     scales = {scale: Scale((TUNING_SEED,), study.scales[scale].overrides, rungs=1)}
     return replace(study, scales=scales, parts=tuple(map(widened, study.parts)))

@@ -78,6 +78,9 @@ class Part:
     ladder: Ladder | None = None
     plateau: float = PLATEAU
     solved: float | None = None  # value of the metric from which on a seed has solved the task; none: no seed can fail
+    seeds: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # at a scale, where they are not those of the scale
     seconds: float | None = None  # of training on an idle machine, where all arms have the same time
 
 

@@ -111,30 +111,31 @@ def parse_date(where: str, given: Any) -> str:
 
 def parse_scale(where: str, body: Mapping[str, Any]) -> Scale:
     known(body, where, "seeds overrides rungs")
-    seeds = parse_seeds(where, body.get("seeds"))
-    if late := [seed for seed in seeds if seed >= PILOTS]:
-        raise ValueError(f"{where}: seed {late[0]} is kept for pilots and tuning, as all from {PILOTS} on: use another")
-    return Scale(seeds, tuple(body.get("overrides", ())), int(body.get("rungs", 0)))
+    return Scale(parse_seeds(where, body.get("seeds")), tuple(body.get("overrides", ())), int(body.get("rungs", 0)))
 
 
 def parse_seeds(where: str, given: Any) -> tuple[int, ...]:
     if isinstance(given, list) and all(isinstance(seed, int) for seed in given):
-        return tuple(given)
-    if ends := re.fullmatch(r"(\d+)-(\d+)", str(given)):
-        return tuple(range(int(ends[1]), int(ends[2]) + 1))
-    raise ValueError(f"{where}: seeds={given} must be a range, as in 0-9, or a list, as in [0, 1, 2]")
+        seeds = tuple(given)
+    elif ends := re.fullmatch(r"(\d+)-(\d+)", str(given)):
+        seeds = tuple(range(int(ends[1]), int(ends[2]) + 1))
+    else:
+        raise ValueError(f"{where}: seeds={given} must be a range, as in 0-9, or a list, as in [0, 1, 2]")
+    if late := [seed for seed in seeds if seed >= PILOTS]:
+        raise ValueError(f"{where}: seed {late[0]} is kept for pilots and tuning, as all from {PILOTS} on: use another")
+    return seeds
 
 
 def parse_part(where: str, name: str, body: Mapping[str, Any], study: Mapping[str, Any]) -> Part:
     known(
         body,
         where,
-        "overrides factors arms metric chance scales only statements effects ladder plateau solved seconds",
+        "overrides factors arms metric chance scales only seeds statements effects ladder plateau solved seconds",
     )
     own = "factors" in body or "arms" in body
     arms = parse_arms(where, body if own else study)
     metric = body.get("metric", study.get("metric", "test/acc"))
-    for scale in (*body.get("scales", {}), *body.get("only", ())):
+    for scale in (*body.get("scales", {}), *body.get("seeds", {}), *body.get("only", ())):
         one_of(scale, tuple(study["scales"]), f"{where}: scale")
     ladder = parse_ladder(where, body.get("ladder"))
     solved = None if body.get("solved") is None else float(body["solved"])
@@ -158,6 +159,7 @@ def parse_part(where: str, name: str, body: Mapping[str, Any], study: Mapping[st
         ladder=ladder,
         plateau=float(body.get("plateau", PLATEAU)),
         solved=solved,
+        seeds={scale: parse_seeds(f"{where}: seeds.{scale}", given) for scale, given in body.get("seeds", {}).items()},
         seconds=None if body.get("seconds") is None else float(body["seconds"]),
     )
 
