@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from patchbench.study.inference import Amount, Values, decimals, spread, two_sided
@@ -106,7 +106,7 @@ class OverImages(StudentT):
     of_images: float = 0.0
 
 
-def amount(signs: Sequence[float], arms: Sequence[Values]) -> Amount:
+def amount(signs: Sequence[int], arms: Sequence[Values]) -> Amount:
     """The sum of the means of arms, each with its sign: by both tests if it is a - b, else by Student's t."""
     if len(arms) == 2 and sorted(signs) == [-1, 1]:
         a, b = arms if signs[0] > 0 else reversed(arms)
@@ -120,7 +120,7 @@ def difference(a: Values, b: Values) -> Difference:
     return Difference(student.estimate, student.seeds, exchange(a, b), student)
 
 
-def total(signs: Sequence[float], arms: Sequence[Values]) -> StudentT:
+def total(signs: Sequence[int], arms: Sequence[Values]) -> StudentT:
     """The sum of the means of arms, each with its sign: Student's t for one, Welch and Satterthwaite's for several."""
     finite(arms)
     places = decimals(np.concatenate(arms))
@@ -134,7 +134,7 @@ def total(signs: Sequence[float], arms: Sequence[Values]) -> StudentT:
     )
 
 
-def satterthwaite(variances: Sequence[float], df: Sequence[float]) -> float:
+def satterthwaite(variances: Sequence[float], df: Sequence[int]) -> float:
     """The degrees of freedom of a sum of variances (Satterthwaite, 1946)."""
     whole = sum(variances)
     return whole**2 / sum(v**2 / d for v, d in zip(variances, df, strict=True)) if whole else float(min(df))
@@ -170,7 +170,7 @@ def masks(n: int, m: int, enumerated: int = ENUMERATED, sampled: int = SAMPLED) 
     return taken
 
 
-def over_images(signs: Sequence[float], hits: Sequence[Real[np.ndarray, "_ images"]]) -> OverImages:
+def over_images(signs: Sequence[int], hits: Sequence[Bool[np.ndarray, "_ images"]]) -> OverImages:
     """The sum of the accuracies of arms, each with its sign, over seeds and over images like the tested ones.
 
     hits: for each arm, of its seeds (rows) on the same images (columns), 1 where the answer was right.

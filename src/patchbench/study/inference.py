@@ -6,16 +6,17 @@ Several claims: Holm (1979).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Real
 from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05
-Values = Real[np.ndarray, " n"]
+Values = Real[np.ndarray, " _"]  # of the seeds of an arm, in any order
 
 
+@runtime_checkable  # the shape checks of the tests ask
 class Amount(Protocol):
     """An estimate with its error. A bound lies outside `interval(level)` if and only if p(bound) is at most 1 - level.
 
@@ -74,7 +75,7 @@ def decimals(values: Values) -> int:
     return 11 - math.floor(math.log10(largest)) if largest else 12
 
 
-def exact_accuracy(accuracies: Values, images: int) -> Float[np.ndarray, " n"]:
+def exact_accuracy(accuracies: Values, images: int) -> Float[np.ndarray, " _"]:
     """Accuracies as the fractions of right answers that they were before float32 rounded them."""
     return np.round(accuracies * images) / images
 

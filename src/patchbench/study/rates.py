@@ -20,7 +20,7 @@ from scipy.stats import binom, binomtest, norm
 from patchbench.study.inference import two_sided
 
 GRID = 201  # values of the unknown rate that are tried before the largest is refined
-Table = Bool[np.ndarray, "n1+1 n2+1"]
+Table = Bool[np.ndarray, "solved_a solved_b"]
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ class RateDifference:
         return float(max(chances[best], -finer.fun))
 
 
-def binomial(n: int, rates: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k n+1"]:
+def binomial(n: int, rates: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k solved"]:
     """The chances of 0 to n successes at each rate."""
     x = np.arange(n + 1)
     ways = gammaln(n + 1) - gammaln(x + 1) - gammaln(n - x + 1)
     return np.exp(ways + xlogy(x, rates[:, None]) + xlog1py(n - x, -rates[:, None]))
 
 
-def limits(n: int, m: int) -> Float[np.ndarray, "n+1 m+1"]:
-    """The approximate lower limit of the first rate less the second, for every table: one seed more of either result."""
+def limits(n: int, m: int) -> Float[np.ndarray, "solved_a solved_b"]:
+    """The approximate lower limits of the first rate less the second, of all tables; each arm has two seeds more."""
     first, second = ((np.arange(k + 1) + 1) / (k + 2) for k in (n, m))
     variance = (first * (1 - first) / (n + 2))[:, None] + second * (1 - second) / (m + 2)
     return np.round(first[:, None] - second - norm.isf(0.025) * np.sqrt(variance), 9)

@@ -14,7 +14,7 @@ from scipy.stats import binom, rankdata
 from patchbench.study.amounts import exchange
 from patchbench.study.inference import Values, two_sided
 
-Steps = Float[np.ndarray, " n"]
+Steps = Float[np.ndarray, " _"]
 
 
 def within(steps: Values, budget: float) -> Steps:

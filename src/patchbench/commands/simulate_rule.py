@@ -1,0 +1,82 @@
+"""Print how often the rules of a study err."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from patchbench.study import calibration
+from patchbench.study.groups import FALSE_ALARM
+from patchbench.study.power import smallest_effect
+
+SEEDS = ((6, 6), (10, 10), (6, 10))
+CLAIMS = 12
+
+
+def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each table, in percent of samples, under its title."""
+    yield (
+        f"two arms of equal means, and of 6 and 6, 10 and 10, 6 and 10 seeds: called different ({samples} samples); "
+        f"also how many intervals miss\nby exchanges of seeds, by Welch's t, by both (the rule); "
+        f"and by the rule at the strictest of {CLAIMS} claims, where {5 / CLAIMS:.1f} is promised",
+        pd.DataFrame({arms: two_arms(arms, samples) for arms in calibration.ARMS}).T,
+    )
+    yield (
+        f"sums of arms whose value is 0, by Student's t ({samples} samples): called other than 0",
+        percent(
+            {
+                terms: {f"n={n}": calibration.wrong_total(terms, n, samples) for n in (6, 10)}
+                for terms in calibration.TOTALS
+            }
+        ),
+    )
+    few = samples // 4
+    yield (
+        f"two arms that are equal over all images there could be ({few} samples): called different\n"
+        "tau: the sd that the choice of images brings, in points of accuracy; share: that of images in the variance",
+        pd.DataFrame(
+            {
+                f"{nets}; {n} seeds, {images} images": over_images(nets, n, images, few)
+                for nets in calibration.NETS
+                for n, images in ((6, 360), (10, 360), (6, 4000))
+            }
+        ).T,
+    )
+    shapes = ("normal", "uniform", "exponential", "lognormal")
+    yield (
+        f"seeds of one arm ({10 * samples} samples): said to fall into two groups; {100 * FALSE_ALARM:.1f} is intended",
+        percent(
+            {
+                shape: {
+                    f"n={n}": calibration.alarms(calibration.ARMS[shape][0], n, 10 * samples) for n in (4, 6, 10, 20)
+                }
+                for shape in shapes
+            }
+        ),
+    )
+    yield (
+        "the smallest difference of two arms that is found in 80 of 100 studies, in sd of an arm",
+        pd.DataFrame(
+            {
+                f"{n} seeds": {f"{claims} claims": smallest_effect(n, 1.0, claims) for claims in (1, 4, CLAIMS)}
+                for n in (4, 5, 6, 8, 10, 20)
+            }
+        ).T,
+    )
+
+
+def two_arms(arms: str, samples: int) -> dict[str, float]:
+    row = {}
+    for n, m in SEEDS:
+        tests = calibration.wrong(arms, n, m, samples)
+        row |= {f"{n},{m} {test}": 100 * share for test, share in tests.items()}
+        row[f"{n},{m} /{CLAIMS}"] = 100 * calibration.wrong(arms, n, m, samples, CLAIMS)["both"]
+    return row
+
+
+def over_images(nets: str, seeds: int, images: int, samples: int) -> dict[str, float]:
+    shares = calibration.wrong_over_images(nets, seeds, images, samples)
+    return {name: value if name == "tau" else 100 * value for name, value in shares.items()}
+
+
+def percent(rows: dict[str, dict[str, float]]) -> pd.DataFrame:
+    return 100 * pd.DataFrame(rows).T
