@@ -41,7 +41,7 @@ def publish_study(
         folder = report_study(name, runs_dir, scale, tuned=tuned, experiments=experiments).parent
     except (ValueError, FileNotFoundError):
         folder = folder_of(name, scale or "cpu", runs_dir, experiments)
-        if not (folder / "report.md").exists():
+        if not (folder / "README.md").exists():
             raise
     return publish_report(name, folder, runs_dir, project, entity, out)
 
@@ -55,13 +55,13 @@ def publish_sweep(
 
 
 def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity: str | None, out: Path) -> str:
-    """Publish report.md, runs.csv and the figures of a folder."""
+    """Publish README.md, runs.csv and the figures of a folder."""
     online = publish.logged_in()
     entity, table = publish.entity_or_default(entity, online), read_runs(folder / "runs.csv")
     made = report(
         entity,
         project,
-        (folder / "report.md").read_text(encoding="utf-8"),
+        (folder / "README.md").read_text(encoding="utf-8"),
         figures_run=f"report-{name}",
         identities=sorted(table["identity"].dropna()),
         links=links(table, runs_dir, f"{publish.app_url()}/{entity}/{project}/runs" if entity else None),

@@ -33,7 +33,7 @@ def report_study(
     tuned: bool | None = None,
     experiments: Path = EXPERIMENTS,
 ) -> Path:
-    """Write runs.csv, report.md, its figures and report.html; returns report.html.
+    """Write runs.csv, README.md, its figures and report.html; returns report.html.
 
     scale: without one, the scale that has most runs. tuned: the runs are those at the settings that tuning chose; None:
     if it has chosen any. ValueError or OSError in one line if there can be no report.
@@ -222,7 +222,7 @@ def all_reports(experiments: Path) -> Iterator[tuple[Report, Mapping[str, str]]]
             folder = folder_of(name, scale, Path("runs"), experiments)
             if scale != "smoke" and (folder / "runs.csv").exists():
                 report = report_of(at_its_best(study, scale, folder), scale, folder)
-                yield report, {"report": str((folder / "report.md").relative_to(experiments))}
+                yield report, {"report": str((folder / "README.md").relative_to(experiments))}
 
 
 def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
@@ -253,7 +253,7 @@ def write(report: Report, folder: Path) -> Path:
         old.unlink()
     for name, drawn in report.pictures.items():
         write_whole(folder / name, drawn)
-    write_whole(folder / "report.md", text)
+    write_whole(folder / "README.md", text)
     path = folder / "report.html"
     write_whole(path, pages.page(report, text))
     return path

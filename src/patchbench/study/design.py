@@ -120,6 +120,7 @@ class Study:
     as_recorded: where the runs of runs.csv differ from what study.yaml would run today, in words; such runs are taken
     by part, arm and seed, and not by their identity. Empty: today's runs only.
 
+    doubts: what could fool a reader of the results, in words.
     grid: values of knobs of which every arm tries all combinations before it is trained with all seeds; empty: untuned.
     grids: of arms that have a grid of their own, with as many combinations.
     """
@@ -133,6 +134,7 @@ class Study:
     published: tuple[Published, ...]
     changes: tuple[Change, ...] = ()
     as_recorded: str = ""
+    doubts: str = ""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     grids: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
 

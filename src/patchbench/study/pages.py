@@ -51,6 +51,7 @@ def markdown(report: Report) -> str:
         arms.ladders(report),
         statements.statements(report),
         effects.section(report),
+        f"## What could fool us\n\n{report.study.doubts}" if report.study.doubts else "",
         arms.every_arm(report),
         arms.tuning(report),
         statements.power(report),

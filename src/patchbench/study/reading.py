@@ -30,7 +30,7 @@ from patchbench.study.design import (
 def parse(name: str, tree: Mapping[str, Any]) -> Study:
     """Read the content of a study.yaml. ValueError names the place and the cure."""
     where = f"study {name}"
-    keys = "question decides metric factors arms overrides scales parts published tune tune_arms changes as_recorded"
+    keys = "question decides metric factors arms overrides scales parts published tune tune_arms changes as_recorded doubts"
     known(tree, where, keys)
     for key in ("question", "scales", "parts"):
         if not tree.get(key):
@@ -50,6 +50,7 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
             parse_change(f"{where}: changes[{i}]", change) for i, change in enumerate(tree.get("changes", ()))
         ),
         as_recorded=tree.get("as_recorded", "").strip(),
+        doubts=tree.get("doubts", "").strip(),
         grid=grid,
         grids=grids,
     )

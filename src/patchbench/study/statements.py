@@ -3,12 +3,12 @@
 import math
 
 from patchbench.study import figures
-from patchbench.study.calibration import POWER, smallest_effect
 from patchbench.study.design import ROLES, STEPS
 from patchbench.study.inference import ALPHA, least_seeds, spread
 from patchbench.study.markdown import picture, table
 from patchbench.study.numbers import Report, interval, measured, p_value, region, sum_of_arms, with_unit
 from patchbench.study.outcomes import outcome
+from patchbench.study.power import POWER, smallest_effect
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Step
 from patchbench.words import count
 
