@@ -30,8 +30,8 @@ from patchbench.study.design import (
 def parse(name: str, tree: Mapping[str, Any]) -> Study:
     """Read the content of a study.yaml. ValueError names the place and the cure."""
     where = f"study {name}"
-    keys = "question decides metric factors arms overrides scales parts published tune tune_arms changes as_recorded doubts"
-    known(tree, where, keys)
+    keys = "question decides doubts metric factors arms overrides scales parts published tune tune_arms"
+    known(tree, where, f"{keys} changes as_recorded")
     for key in ("question", "scales", "parts"):
         if not tree.get(key):
             raise ValueError(f"{where}: {key} is missing: a study has a question, scales and parts")
