@@ -11,8 +11,9 @@ from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
 from patchbench.config.tuning import FILE, best, read_tuned
 from patchbench.machine import write_whole
+from patchbench.runs.committed import POINTS, keep, merged, points_of, read_curves, read_runs
 from patchbench.runs.metrics import FACTORS
-from patchbench.runs.records import curves, load
+from patchbench.runs.records import KEYS, load
 from patchbench.study import pages
 from patchbench.study.claim import Comparison, Part, Study
 from patchbench.study.numbers import Report, train_gflops
@@ -24,32 +25,41 @@ VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # fact
 def report_study(
     name: str, runs_dir: Path, scale: str | None = None, *, tuned: bool = False, experiments: Path = EXPERIMENTS
 ) -> Path:
-    """Write runs.csv, report.md, its figures and report.html; returns report.html.
+    """Write runs.csv, curves.csv, hits.npz, report.md, its figures and report.html; returns report.html.
 
-    scale: without one, the scale that has most runs. tuned: every arm at the best setting of its grid.
+    scale: without one, the scale that has most runs. tuned: every arm at the best setting of its grid. Runs that the
+    files of the study hold, and `runs_dir` does not, count as well.
     ValueError or OSError in one line if there can be no report.
     """
     study = read_study(name, experiments)
-    records = load(runs_dir)
-    scale = scale or likely_scale(study, set(records["identity"]))
-    folder = folder_of(name, scale, runs_dir, experiments)
+    folders = {each: folder_of(name, each, runs_dir, experiments) for each in study.scales}
+    wanted = [folders[scale]] if scale in folders else folders.values()
+    committed = any((folder / "runs.csv").exists() for folder in wanted)
+    if committed and not runs_dir.exists():
+        print(f"runs_dir={runs_dir} is no folder: the report is about the runs that the files of the study hold")
+        records = pd.DataFrame(columns=KEYS)
+    else:
+        records = load(runs_dir, knobs=False)
+    there = {each: set(merged(records, folder)["identity"]) for each, folder in folders.items()}
+    scale = scale or likely_scale(study, there)
+    folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
     if tuned:
         study = best(study, scale, folder)
-    planned = plan_of(study, scale, records)
+    planned = plan_of(study, scale, merged(records, folder))
     if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
         raise ValueError(
             f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
             f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    planned.to_csv(folder / "runs.csv", index=False)
-    table = read_runs(folder / "runs.csv")  # so that the pages agree with the file
+    keep(folder, planned, records, runs_dir)
+    table = read_runs(folder / "runs.csv")  # so that the pages agree with the files
     where = "" if runs_dir == Path("runs") else f" {shlex.quote(f'runs_dir={runs_dir}')}"
     report = Report(
         study=study,
         scale=scale,
         cells=table,
-        curves=learning_curves(table, runs_dir),
+        curves=learning_curves(table, read_curves(folder)),
         judgement=judge(study, table),
         commands=[f"python scripts/study.py {name} scale={scale}{' tune=true' * tuned}{where}"],
         again=f"python scripts/report.py {name} scale={scale}{' tune=true' * tuned}{where}",
@@ -58,20 +68,15 @@ def report_study(
     return write(report, folder)
 
 
-def likely_scale(study: Study, there: Set[str]) -> str:
-    """The scale that has most runs, by the first arm of each part; of equal ones, cpu."""
+def likely_scale(study: Study, there: Mapping[str, Set[str]]) -> str:
+    """The scale that has most runs, by the first arm of each part; of equal ones, cpu. there: identities by scale."""
     first = {part.name: next(iter(part.arms)) for part in study.parts}
 
     def finished(scale: str) -> tuple[int, bool]:
         planned = [cell for cell in cells(study, scale) if cell.arm == first[cell.part]]
-        return len(there & set(identities(study, planned))), scale == "cpu"
+        return len(there[scale] & set(identities(study, planned))), scale == "cpu"
 
     return max(study.scales, key=finished)
-
-
-def read_runs(path: Path) -> pd.DataFrame:
-    """Read runs.csv as it was written: names stay names, even 16 and none."""
-    return pd.read_csv(path, dtype={"scale": str, "part": str, "arm": str}, keep_default_na=False, na_values=[""])
 
 
 def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None) -> Path:
@@ -103,11 +108,12 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     table.dropna(axis=1, how="all").to_csv(folder / "runs.csv", index=False)
+    points = points_of(table[table["status"] == "done"], runs_dir)
     report = Report(
         study=study,
         scale="",
         cells=table,
-        curves=learning_curves(table, runs_dir),
+        curves=learning_curves(table, points),
         judgement=judge(study, table),
         commands=[],
         again=f"python scripts/report.py {given}",
@@ -171,27 +177,15 @@ def report_all(experiments: Path = EXPERIMENTS) -> Path:
     return path
 
 
-def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
-    """Validation accuracy after each epoch of every finished run, and the cost up to that epoch."""
-    tables = []
-    for row in table.assign(gflops=train_gflops(table))[table["status"] == "done"].to_dict("records"):
-        score = curves(runs_dir / row["run"], "val/acc")
-        images = score.index.to_numpy(dtype=float) * row["batch_size"]
-        tables.append(
-            pd.DataFrame(
-                {
-                    "part": row["part"],
-                    "arm": row["arm"],
-                    "seed": row["seed"],
-                    "step": score.index,
-                    "epoch": np.arange(1, len(score) + 1),
-                    "gflops": images * row["gflops"],
-                    "s": images / row["final/images_per_s"],
-                    "score": score.to_numpy(),
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """Validation accuracy after each epoch of every finished run, and the cost up to that epoch.
+
+    table: rows of runs. points: the columns POINTS of each run.
+    """
+    names = ["part", "arm", "seed", "identity", "final/images_per_s"]
+    runs = table.assign(gflops=train_gflops(table))[table["status"] == "done"].reindex(columns=[*names, "gflops"])
+    found = runs.merge(points[POINTS], on="identity", validate="many_to_many").rename(columns={"val/acc": "score"})
+    return found.assign(gflops=found["images"] * found["gflops"], s=found["images"] / found["final/images_per_s"])
 
 
 def write(report: Report, folder: Path) -> Path:
