@@ -1,6 +1,7 @@
 """A study is run by its name, goes on where it was cut off, and gives every arm the same tuning."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +31,13 @@ def test_a_study_is_run_reported_and_not_run_again(command, tmp_path):
     assert "python scripts/study.py projection scale=smoke" in text
     again = command("scripts/study.py", *given)
     assert "8 cells: 8 done before" in again.stdout
+    for path in tmp_path.glob("runs/*/run.json"):
+        shutil.rmtree(path.parent)
+    elsewhere = command("scripts/study.py", *given)
+    assert elsewhere.returncode == 0, elsewhere.stdout + elsewhere.stderr
+    assert "8 of 8 runs were finished elsewhere" in elsewhere.stdout
+    assert not list(tmp_path.glob("runs/*/run.json"))
+    assert (tmp_path / "runs" / "reports" / "projection-smoke" / "report.md").read_text() == text
 
 
 @pytest.mark.slow

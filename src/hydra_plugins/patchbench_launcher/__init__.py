@@ -81,14 +81,15 @@ class GridSweeper(Sweeper):
         return cells
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        results = self.launcher.launch(self.cells(arguments), 0)
+        cells = self.cells(arguments)
+        results = self.launcher.launch(cells, 0) if cells else []
         for result in results:
             _ = result.return_value  # raises where a cell failed
         return list(results)
 
 
 class StudySweeper(GridSweeper):
-    """The runs of a study. Options on the command line apply to all of them."""
+    """The runs of a study that are not finished elsewhere. Options on the command line apply to all of them."""
 
     def __init__(self, name: str, scale: str, tuning: str) -> None:
         self.study = name, scale, tuning
@@ -98,10 +99,8 @@ class StudySweeper(GridSweeper):
         self.runs_dir = Path(config.runs_dir)
 
     def cells(self, arguments: list[str]) -> Sequence[Sequence[str]]:
-        from patchbench.config import plan, tuning
         from patchbench.config.errors import refusing
+        from patchbench.sweep.study import cells_to_run
 
-        name, scale, which = self.study
         with refusing():
-            study = tuning.study_as(name, scale, which, self.runs_dir)
-            return [[*cell.overrides, *arguments] for cell in plan.cells(study, scale)]
+            return cells_to_run(*self.study, self.runs_dir, arguments)

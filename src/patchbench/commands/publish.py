@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from patchbench.commands.report import read_runs, report_study, report_sweep
+from patchbench.commands.report import report_study, report_sweep
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import folder_of
 from patchbench.pages.wandb import publish
 from patchbench.pages.wandb.figures import log_figures
 from patchbench.pages.wandb.report import report
 from patchbench.pages.wandb.workspace import workspace
+from patchbench.runs.committed import read_runs
 from patchbench.runs.wandb_files import ID_FILE
 
 MEDIA = re.compile(r"(analysis/.+)_\d+_[0-9a-f]+\.\w+$")  # <key>_<step>_<hash>.<format>, below files/media/<kind>/

@@ -1,7 +1,7 @@
 """Write the pages of a study, of any folder of runs, and of all studies together, from the records of runs."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
 from patchbench.config.tuning import FILE, best, read_tuned
 from patchbench.machine import write_whole
+from patchbench.runs.committed import POINTS, keep, merged, points_of, read_curves, read_hits, read_runs
 from patchbench.runs.metrics import FACTORS
-from patchbench.runs.records import curves, load
+from patchbench.runs.records import KEYS, load
 from patchbench.study import effects, pages
 from patchbench.study.design import Part, Statement, Study
 from patchbench.study.numbers import Report, train_gflops
@@ -20,7 +21,6 @@ from patchbench.study.outcomes import Evidence
 from patchbench.study.predictions import errata, predictions
 from patchbench.study.verdict import judge
 
-NO_RECORDS = pd.DataFrame(columns=["run", "identity", "status"])
 MADE_BY = "Made by `python scripts/report.py --all` from the files of the studies."
 VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # factors of arms; `data` makes the parts
 
@@ -33,43 +33,53 @@ def report_study(
     tuned: bool | None = None,
     experiments: Path = EXPERIMENTS,
 ) -> Path:
-    """Write runs.csv, README.md, its figures and report.html; returns report.html.
+    """Write runs.csv, curves.csv, hits.npz, README.md, its figures and report.html; returns report.html.
 
     scale: without one, the scale that has most runs. tuned: the runs are those at the settings that tuning chose; None:
-    if it has chosen any. ValueError or OSError in one line if there can be no report.
+    if it has chosen any. Runs that the files of the study hold, and `runs_dir` does not, count as well.
+    ValueError or OSError in one line if there can be no report.
     """
     study = read_study(name, experiments)
-    records = load(runs_dir) if runs_dir.is_dir() else NO_RECORDS
-    scale = scale or likely_scale(study, set(records["identity"]))
-    folder = folder_of(name, scale, runs_dir, experiments)
+    folders = {each: folder_of(name, each, runs_dir, experiments) for each in study.scales}
+    records = records_of(runs_dir, [folders[scale]] if scale in folders else list(folders.values()))
+    there = {each: set(merged(records, folder)["identity"]) for each, folder in folders.items()}
+    scale = scale or likely_scale(study, there)
+    folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
     if tuned is not False:
         study = at_its_best(study, scale, folder)
-    if study.as_recorded:
-        planned = recorded(study, scale, folder)
-    else:
-        planned = plan_of(study, scale, records)
+    if not study.as_recorded:
+        planned = plan_of(study, scale, merged(records, folder))
         if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
             raise ValueError(
                 f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: "
                 f"make the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        planned.to_csv(folder / "runs.csv", index=False)
-    return write(report_of(study, scale, folder, runs_dir, tuned=tuned is not False), folder)
+        keep(folder, planned, records, runs_dir)
+    return write(report_of(study, scale, folder, tuned=tuned is not False), folder)
 
 
-def report_of(study: Study, scale: str, folder: Path, runs_dir: Path = Path("runs"), *, tuned: bool = True) -> Report:
-    """The report on a study from the files that its folder holds."""
+def records_of(runs_dir: Path, folders: Sequence[Path]) -> pd.DataFrame:
+    """The records of a folder of runs; none where the folder is missing and the files of the study hold its runs."""
+    if not runs_dir.exists() and any((folder / "runs.csv").exists() for folder in folders):
+        print(f"runs_dir={runs_dir} is no folder: the report is about the runs that the files of the study hold")
+        return pd.DataFrame(columns=KEYS)
+    return load(runs_dir, knobs=False)
+
+
+def report_of(study: Study, scale: str, folder: Path, *, tuned: bool = True) -> Report:
+    """The report on a study, from nothing but the files of its folder: so the same files give the same pages."""
     table = recorded(study, scale, folder) if study.as_recorded else read_runs(folder / "runs.csv")
-    evidence = Evidence(table, learning_curves(table, runs_dir))
-    where = "" if runs_dir == Path("runs") else f" {shlex.quote(f'runs_dir={runs_dir}')}"
+    table["rung"] = table["rung"].fillna("") if "rung" in table else ""
+    whole = {identity: hits.right for identity, hits in read_hits(folder).items() if hits.asked.all()}
+    evidence = Evidence(table, learning_curves(table, read_curves(folder)), whole)
     return Report(
         study=study,
         scale=scale,
         evidence=evidence,
         judgement=judge(study, evidence),
-        commands=[] if study.as_recorded else [f"python scripts/study.py {study.name} scale={scale}{where}"],
-        again=f"python scripts/report.py {study.name} scale={scale}{where}",
+        commands=[] if study.as_recorded else [f"python scripts/study.py {study.name} scale={scale}"],
+        again=f"python scripts/report.py {study.name} scale={scale}",
         costs=read_costs(folder),
         tuned=read_tuned(folder / FILE) if tuned and (folder / FILE).exists() else None,
     )
@@ -85,6 +95,7 @@ def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
     if not (folder / "runs.csv").exists():
         raise FileNotFoundError(f"{folder / 'runs.csv'} is missing: the study says that it holds its runs as_recorded")
     known = read_runs(folder / "runs.csv")
+    known["rung"] = known["rung"].fillna("") if "rung" in known else ""
     keys = ["part", "arm", "rung", "seed"]
     planned = pd.DataFrame([(cell.part, cell.arm, cell.rung, cell.seed) for cell in cells(study, scale)], columns=keys)
     table = planned.assign(scale=scale).merge(known.drop(columns="scale"), on=keys, how="left")
@@ -93,28 +104,22 @@ def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
 
 
 def read_costs(folder: Path) -> pd.DataFrame:
+    """The rounds of measurement of each arm; empty where nobody measured."""
     path = folder / "costs.csv"
-    return (
-        pd.read_csv(path, dtype={"part": str, "arm": str}, keep_default_na=False) if path.exists() else pd.DataFrame()
-    )
+    if not path.exists():
+        return pd.DataFrame()
+    return pd.read_csv(path, dtype={"part": str, "arm": str}, keep_default_na=False)
 
 
-def likely_scale(study: Study, there: Set[str]) -> str:
-    """The scale that has most runs, by the first arm of each part; of equal ones, cpu."""
+def likely_scale(study: Study, there: Mapping[str, Set[str]]) -> str:
+    """The scale that has most runs, by the first arm of each part; of equal ones, cpu. there: identities by scale."""
     first = {part.name: next(iter(part.arms)) for part in study.parts}
 
     def finished(scale: str) -> tuple[int, bool]:
         planned = [cell for cell in cells(study, scale) if cell.arm == first[cell.part]]
-        return len(there & set(identities(study, planned))), scale == "cpu"
+        return len(there[scale] & set(identities(study, planned))), scale == "cpu"
 
     return max(study.scales, key=finished)
-
-
-def read_runs(path: Path) -> pd.DataFrame:
-    """Read runs.csv as it was written: names stay names, even 16 and none."""
-    names = dict.fromkeys(("scale", "part", "arm", "rung"), str)
-    table = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
-    return table.assign(rung=table["rung"].fillna("") if "rung" in table else "")
 
 
 def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None) -> Path:
@@ -146,7 +151,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     table.dropna(axis=1, how="all").to_csv(folder / "runs.csv", index=False)
-    evidence = Evidence(table, learning_curves(table, runs_dir))
+    evidence = Evidence(table, learning_curves(table, points_of(table[table["status"] == "done"], runs_dir)))
     report = Report(
         study=study,
         scale="",
@@ -225,25 +230,15 @@ def all_reports(experiments: Path) -> Iterator[tuple[Report, Mapping[str, str]]]
                 yield report, {"report": str((folder / "README.md").relative_to(experiments))}
 
 
-def learning_curves(table: pd.DataFrame, runs_dir: Path) -> pd.DataFrame:
-    """Validation accuracy after each epoch of every finished run, with the images and FLOPs up to it."""
-    tables = []
-    for row in table.assign(gflops=train_gflops(table))[table["status"] == "done"].to_dict("records"):
-        score = curves(runs_dir / row["run"], "val/acc")
-        images = score.index.to_numpy(dtype=float) * row["batch_size"]
-        tables.append(
-            pd.DataFrame(
-                {
-                    **{name: row[name] for name in ("part", "arm", "rung", "seed")},
-                    "step": score.index,
-                    "epoch": np.arange(1, len(score) + 1),
-                    "images": images,
-                    "gflops": images * row["gflops"],
-                    "score": score.to_numpy(),
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """Validation accuracy after each epoch of every finished run, and the cost up to that epoch.
+
+    table: rows of runs. points: the columns POINTS of each run.
+    """
+    names = ["part", "arm", "rung", "seed", "identity", "gflops"]
+    runs = table.assign(gflops=train_gflops(table))[table["status"] == "done"].reindex(columns=names)
+    found = runs.merge(points[POINTS], on="identity", validate="many_to_many").rename(columns={"val/acc": "score"})
+    return found.assign(gflops=found["images"] * found["gflops"])
 
 
 def write(report: Report, folder: Path) -> Path:

@@ -18,7 +18,8 @@ from patchbench.train.task import Classify
 def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, Any], Hits]:
     """Metrics of the test split at the weights that `task` has, and the answers they are made of, of all ranks.
 
-    test/acc is test/right / test/images to the bit, and has a 95 % Wilson interval.
+    test/acc is test/right / test/images to the bit, and has a 95 % Wilson interval. test/own_images is 1 where the test
+    images are those of this seed alone.
     """
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -29,6 +30,7 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, 
         "test/acc": right / images,
         "test/right": right,
         "test/images": images,
+        "test/own_images": float(not test_is_shared(data.source)),
         "test/acc_low": float(interval.low),
         "test/acc_high": float(interval.high),
     }, hits

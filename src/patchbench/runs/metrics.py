@@ -98,6 +98,7 @@ METRICS = {
     "grad_norm": Metric("gradient norm", curves=("train",)),
     "lr-*": Metric("learning rate"),
     "images": Metric("images"),
+    "own_images": Metric("images of this seed alone"),
     "right": Metric("images answered rightly"),
     "images_per_s": Metric("training speed", "images/s", MORE, curves=("throughput",), main="final"),
     "images_per_s_wall": Metric("training speed, pauses between steps included", "images/s", MORE),

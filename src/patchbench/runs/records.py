@@ -19,13 +19,14 @@ KEYS = ["run", "identity", "status"]  # what every run has
 TAIL = 20_000  # characters of a log that are searched for how it ended
 
 
-def load(runs_dir: Path) -> pd.DataFrame:
+def load(runs_dir: Path, *, knobs: bool = True) -> pd.DataFrame:
     """One row for each run in the folder and in the folders in it, by path.
 
     Columns: run, the path of its folder; identity; status (done, diverged, failed, unfinished, damaged);
     the factors by name; the leaves of the configuration that take more than one value, by path, as in optim.lr; the
-    figures of the result by name, as in test/acc; commit, device, and the versions by package. FileNotFoundError where
-    there is no such folder.
+    figures of the result by name, as in test/acc; commit, device, and the versions by package.
+    knobs: false leaves the leaves of the configuration out, which depend on all runs of the folder, and adds eval, the
+    views of the test images that a run was asked for. FileNotFoundError where there is no such folder.
     """
     if not runs_dir.is_dir():
         raise FileNotFoundError(
@@ -38,6 +39,9 @@ def load(runs_dir: Path) -> pd.DataFrame:
         leaves.append(leaf)
     tell_apart(rows, leaves)
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=KEYS)
+    if not knobs:
+        return frame
+    frame = frame.drop(columns="eval", errors="ignore")
     varied = [name for name, values in distinct(leaves).items() if len(values) > 1 and name not in frame]
     settings = pd.DataFrame({name: [leaf.get(name) for leaf in leaves] for name in varied}, index=frame.index)
     return pd.concat([frame, settings], axis=1)
@@ -83,6 +87,8 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
     row |= {"commit": environment["commit"], "device": device(machine)} | environment["versions"]
     config = record["config"]
     row |= {"epochs": config["epochs"], "batch_size": config["batch_size"]}
+    views = record.get("eval", {})
+    row["eval"] = plain(views) if any(views.get(name) for name in ("img_size", "shuffle", "move")) else None
     knobs = {path: value for path, value in record["compared"].items() if "." in path or path not in row}
     return row, {path: "null" if value is None else plain(value) for path, value in knobs.items()}
 

@@ -122,8 +122,7 @@ def hits_of(evidence: Evidence, rows: pd.Index) -> Bool[np.ndarray, "seeds image
 def population(part: Part, cells: pd.DataFrame, hits: Mapping[str, Hits]) -> str:
     """Say for which population the intervals of a part speak."""
     done = cells[(cells["part"] == part.name) & (cells["status"] == "done")]
-    anew = done.get("data.eval_seed")
-    if len(done) and anew is not None and anew.notna().all() and (anew.astype(float) == done["seed"]).all():
+    if len(done) and (done.get("test/own_images", pd.Series(0, index=done.index)) == 1).all():
         return "all seeds and all images that the set can draw: each seed has test images of its own"
     images = done.get("test/images", pd.Series(dtype=float)).dropna().unique()
     these = f"these {images[0]:,.0f} test images" if len(images) == 1 else "these test images"

@@ -1,0 +1,182 @@
+"""The files of a study hold its finished runs: they lose nothing, and another machine goes on from them."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+from support import STUDY, configure, train_in
+
+from patchbench.commands.report import report_study
+from patchbench.config.plan import cells, read_study
+from patchbench.runs import committed
+from patchbench.runs.hits import Hits, read_hits
+from patchbench.runs.records import load
+from patchbench.sweep.study import cells_to_run
+
+FILES = (committed.RUNS, committed.CURVES, committed.HITS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """The six runs of STUDY, and none of another study."""
+    folder = tmp_path_factory.mktemp("made")
+    for pos in ("none", "learned"):
+        for seed in range(3):
+            given = [*STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
+            train_in(configure(*given), folder / "runs" / f"{pos}_{seed}")
+    for path in (folder / "runs").iterdir():
+        identity = json.loads((path / "run.json").read_text())["identity"]
+        path.rename(path.with_name(f"{path.name}_{identity}"))
+    return folder / "runs"
+
+
+@pytest.fixture
+def runs(made, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(made, tmp_path / "runs"))
+
+
+@pytest.fixture
+def experiments(tmp_path) -> Path:
+    folder = tmp_path / "experiments" / "positions"
+    folder.mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(STUDY), folder / "study.yaml")
+    return folder.parent
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def report(experiments: Path, runs: Path) -> dict[str, bytes]:
+    """All files of the study after its report at scale cpu."""
+    return content(report_study("positions", runs, "cpu", experiments=experiments).parent)
+
+
+def test_every_number_and_every_name_reads_back_as_it_was(tmp_path):
+    draw = np.random.default_rng(0)
+    numbers = [0.1 + 0.2, 1 / 3, 1e-320, 5e300, 1.0, float(np.float32(0.1)), 2.0**60, math.nan, *draw.random(50)]
+    n = len(numbers)
+    names = ["16", "none", "1e10", "0x1", "NA", "a,b", 'say "x"', "None", *map(str, range(n - 8))]
+    table = pd.DataFrame({"scale": "cpu", "part": "1", "arm": names, "seed": range(n), "identity": "12345678"})
+    table = table.assign(run="r", status="done", commit="00012e45", torch="2.10", data="digits", patch=4)
+    table = table.assign(**{"test/acc": numbers, "model/grid": "4x4", "test/right": np.arange(n), "epochs": 15})
+    committed.write_runs(tmp_path / "one.csv", table)
+    again = committed.read_runs(tmp_path / "one.csv")
+    np.testing.assert_array_equal(again["test/acc"], table["test/acc"])
+    for name in ("arm", "part", "identity", "commit", "torch", "seed", "model/grid", "epochs", "test/right"):
+        assert again[name].tolist() == table[name].tolist(), name
+    committed.write_runs(tmp_path / "two.csv", again.sample(frac=1, axis=1, random_state=0))
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+@pytest.mark.parametrize("partly", [False, True])
+def test_answers_by_identity_read_back_and_are_written_alike(tmp_path, partly):
+    draw, hits = np.random.default_rng(0), {}
+    for name, count in (("00000000", 360), ("1e100000", 8), ("ffffffff", 9)):
+        asked = draw.random(count) < 0.9 if partly else np.ones(count, bool)
+        hits[name] = Hits((draw.random(count) < 0.7) & asked, asked)
+    for path in (tmp_path / "one" / committed.HITS, tmp_path / "two" / committed.HITS):
+        committed.write_hits(path, hits)
+    assert path.read_bytes() == (tmp_path / "one" / committed.HITS).read_bytes()
+    again = committed.read_hits(tmp_path / "one")
+    assert list(again) == list(hits)
+    for name, known in hits.items():
+        np.testing.assert_array_equal(again[name].right, known.right)
+        np.testing.assert_array_equal(again[name].asked, known.asked)
+    committed.write_hits(path, {})
+    assert not path.exists()
+
+
+def test_a_study_is_reported_where_its_runs_are_not_to_the_byte(runs, experiments):
+    here = report(experiments, runs)
+    assert set(FILES) < set(here)
+    rows = committed.read_runs(experiments / "positions" / committed.RUNS)
+    hits = committed.read_hits(experiments / "positions")
+    for row in rows.itertuples():
+        right = read_hits(runs / row.run).right
+        np.testing.assert_array_equal(hits[row.identity].right, right)
+        result = json.loads((runs / row.run / "run.json").read_text())["result"]
+        assert rows.loc[row.Index, "test/acc"] == result["test/acc"] == right.sum() / result["test/images"]
+    shutil.rmtree(runs)
+    assert report(experiments, runs) == here, "the folder of runs is gone"
+    runs.mkdir()
+    assert report(experiments, runs) == here, "it is empty"
+    train_in(configure(*STUDY["overrides"], "trainer=cpu", "patch=8", "epochs=1"), runs / "of_another_study_00000000")
+    assert report(experiments, runs) == here, "it holds other runs"
+
+
+def test_two_machines_that_share_the_work_leave_the_files_of_one(runs, experiments, tmp_path):
+    one = report(experiments, runs)
+    for name in FILES:
+        (experiments / "positions" / name).unlink()
+    other = Path(shutil.copytree(runs, tmp_path / "other"))
+    for path in [*runs.glob("*_2_*"), *other.glob("*_0_*"), *other.glob("*_1_*")]:
+        shutil.rmtree(path)
+    report(experiments, runs)
+    (other / "learned_0_00000000").mkdir()  # of an attempt that failed here
+    both = report(experiments, other)
+    assert {name: both[name] for name in FILES} == {name: one[name] for name in FILES}
+
+
+def test_a_record_here_wins_and_what_is_no_longer_planned_is_dropped(runs, experiments):
+    report(experiments, runs)
+    table = load(runs)
+    path = runs / table.set_index(["pos", "seed"])["run"]["learned", 1] / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"result": record["result"] | {"test/loss": 7.25}}))
+    report(experiments, runs)
+    rows = committed.read_runs(experiments / "positions" / committed.RUNS).set_index("identity")
+    assert rows.loc[record["identity"], "test/loss"] == 7.25
+    path.unlink()
+    (path.parent / "log.txt").write_text("OSError: disk full")
+    report(experiments, runs)
+    rows = committed.read_runs(experiments / "positions" / committed.RUNS).set_index("identity")
+    assert rows.loc[record["identity"], ["status", "test/loss"]].tolist() == ["done", 7.25], "it was finished before"
+
+    fewer = STUDY | {"scales": STUDY["scales"] | {"cpu": {"seeds": "0-1"}}}
+    OmegaConf.save(OmegaConf.create(fewer), experiments / "positions" / "study.yaml")
+    report(experiments, runs)
+    left = committed.read_runs(experiments / "positions" / committed.RUNS)
+    assert sorted(left["seed"]) == [0, 0, 1, 1]
+    assert set(committed.read_curves(experiments / "positions")["identity"]) == set(left["identity"])
+    assert set(committed.read_hits(experiments / "positions")) == set(left["identity"])
+
+
+def test_a_sweep_makes_the_runs_that_no_machine_has_finished(runs, experiments, capsys):
+    planned = [list(cell.overrides) for cell in cells(read_study("positions", experiments), "cpu")]
+
+    def to_run(*arguments: str) -> list[list[str]]:
+        return cells_to_run("positions", "cpu", "none", runs, arguments, experiments)
+
+    assert to_run() == planned, "nothing is committed"
+    report(experiments, runs)
+    assert to_run() == planned, "all were finished here, as the sweep itself says"
+    gone = [path for path in runs.iterdir() if path.name.startswith(("none_0", "learned_2"))]
+    for path in gone:
+        shutil.rmtree(path)
+    assert len(to_run()) == 4
+    assert "2 of 6 runs were finished elsewhere" in capsys.readouterr().out
+    shutil.rmtree(runs)
+    assert to_run() == []
+    for other in ("rerun=true", "epochs=1", "eval.img_size=[24]", "analyze=true"):
+        assert to_run(other) == [[*overrides, other] for overrides in planned], other
+
+
+def test_a_run_that_was_asked_for_views_is_not_made_again_for_them(runs, experiments):
+    views = "eval.img_size=[24]"
+    OmegaConf.save(
+        OmegaConf.create(STUDY | {"overrides": [*STUDY["overrides"], views]}), experiments / "positions" / "study.yaml"
+    )
+    path = next(runs.glob("none_0_*"))
+    given = [*STUDY["overrides"], views, "trainer=cpu", "pos=none", "seed=0"]
+    train_in(configure(*given), path)  # asks the finished run
+    report(experiments, runs)
+    shutil.rmtree(runs)
+    missing = cells_to_run("positions", "cpu", "none", runs, [], experiments)
+    assert [overrides[-1] for overrides in missing if "pos=none" in overrides] == ["seed=1", "seed=2"]
