@@ -1,0 +1,125 @@
+"""Answer a document sentence by sentence: the page, from statements as data, checks and the results of studies."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+from yaml import YAMLError
+
+from patchbench.checks import nearest
+from patchbench.commands.build import build_net, build_source
+from patchbench.config.compose import composed
+from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.names import register
+from patchbench.config.options import EXPERIMENTS
+from patchbench.config.plan import studies
+from patchbench.document import checking
+from patchbench.document.answers import Finding, Result, answer, found
+from patchbench.document.page import Answered, markdown, page
+from patchbench.document.statements import Case, Document, check_quotes, parse
+from patchbench.machine import near, write_whole
+
+STATEMENTS = EXPERIMENTS / "statements.yaml"
+
+
+def document(
+    path: Path = STATEMENTS,
+    experiments: Path = EXPERIMENTS,
+    text: Path | None = None,
+    results: Mapping[str, Result] | None = None,
+) -> Path:
+    """Write the page beside the statements, as Markdown and as HTML; returns the HTML.
+
+    experiments: the folder of the studies. text: the document itself, in which every quote must stand. results: of the
+    studies by study.statement; without it, those of the folder. ValueError or OSError in one line, before anything is
+    written, for statements that cannot be read and for checks, arguments and results that are not there.
+    """
+    statements = read(path)
+    if text or statements.text:
+        file = text or path.parent / statements.text
+        check_quotes(statements, file.read_text(encoding="utf-8"))
+    where = path.parent
+    given = results_of(experiments, where, statements) if results is None else results
+    for reference in statements.references:
+        if reference not in given:
+            close = nearest(reference, given)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(given) or 'none'}"
+            raise ValueError(f"{path}: {reference} is no statement of a study: {hint}")
+    answered = []
+    with importing_from(where):
+        for case in (case for sentence in statements.sentences for case in sentence.cases if case.check):
+            checking.find(case)  # all of them are there before the first is computed
+        tools = checking.Tools(build, where)
+        for sentence in statements.sentences:
+            findings = [finding_of(case, tools, given) for case in sentence.cases]
+            answered.append(Answered(sentence, findings, answer(findings)))
+    words = ["" if path == STATEMENTS else str(near(path))]
+    words += [] if experiments == EXPERIMENTS else [f"experiments={near(experiments)}"]
+    again = shlex.join(["python", "scripts/document.py", *filter(None, words)])
+    name = "README" if path == STATEMENTS else path.stem
+    written = markdown(statements, answered, again)
+    write_whole(where / f"{name}.md", written)
+    write_whole(where / f"{name}.html", page(statements, written))
+    return where / f"{name}.html"
+
+
+def read(path: Path) -> Document:
+    """Read a file of statements. FileNotFoundError or ValueError in one line."""
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} must be a mapping of title and sections")
+    try:
+        return parse({str(key): value for key, value in tree.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result]) -> Finding:
+    """The result of a case: computed now, or that of its study."""
+    if case.check:
+        return Finding(case, checking.run(case, tools), case.check)
+    return Finding(case, found(case, results[case.reference]), case.reference)
+
+
+def build(*options: str) -> nn.Module:
+    """Build the network that `python train.py data=random <options>` would train. ValueError if it cannot be."""
+    register()
+    given = ["data=random", *options]
+    try:
+        cfg = composed(given)
+        return build_net(cfg, build_source(cfg))
+    except OBJECTIONS as error:
+        raise ValueError(explain(error, given)) from error
+
+
+def results_of(experiments: Path, where: Path, statements: Document) -> dict[str, Result]:
+    """The results that the statements refer to. ValueError for a study that the folder does not have."""
+    there = studies(experiments)
+    found: dict[str, Result] = {}
+    for reference in statements.references:
+        study = reference.partition(".")[0]
+        if study not in there:
+            raise ValueError(f"{reference}: {experiments} has no study {study}: studies are {', '.join(there) or 'none'}")
+        link = checking.relative(experiments / study / "README.md", where)
+        found[reference] = Result("No study has a result for this yet", "not run", "", link)
+    return found
+
+
+@contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Let checks of the user's own be imported from a folder."""
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder.resolve()))
+
+
