@@ -62,7 +62,7 @@ def document(
     words += [] if experiments == EXPERIMENTS else [f"experiments={near(experiments)}"]
     again = shlex.join(["python", "scripts/document.py", *filter(None, words)])
     name = "README" if path == STATEMENTS else path.stem
-    written = markdown(statements, answered, again)
+    written = markdown(statements, answered, path.name, again)
     write_whole(where / f"{name}.md", written)
     write_whole(where / f"{name}.html", page(statements, written))
     return where / f"{name}.html"
@@ -84,6 +84,8 @@ def read(path: Path) -> Document:
 
 def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result]) -> Finding:
     """The result of a case: computed now, or that of its study."""
+    if case.needs:
+        return Finding(case, Result(f"Nothing here decides it: it would take {case.needs}", "not run", "", ""), "")
     if case.check:
         return Finding(case, checking.run(case, tools), case.check)
     return Finding(case, found(case, results[case.reference]), case.reference)

@@ -104,7 +104,7 @@ def answer(findings: Sequence[Finding]) -> Answer:
     if open_to == "not run":
         holding = sum(finding.result.answer == "yes" for finding in literal)
         return Answer("not tested", f"{holding} of {count(len(literal), 'case')} hold" if holding else "")
-    return Answer("by how much", "; ".join(amounts(literal)) + untested(findings))
+    return Answer("by how much", ("; ".join(amounts(literal)) + untested(findings)).strip())
 
 
 def corrected(corrections: Sequence[Finding]) -> Answer:

@@ -12,7 +12,7 @@ import math
 import os
 import string
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,10 +32,14 @@ OWN = {module.__name__.rpartition(".")[2]: module for module in (convolution, ne
 
 @dataclass(frozen=True)
 class Tools:
-    """build: networks by the options of train.py. page: the folder of the page, from which links go out."""
+    """build: networks by the options of train.py. page: the folder of the page, from which links go out.
+
+    known: figures by check and arguments, so that nothing is computed twice for one page.
+    """
 
     build: Build
     page: Path
+    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def vocabulary() -> dict[str, Check]:
@@ -89,12 +93,15 @@ def run(case: Case, tools: Tools) -> Result:
     except TypeError as error:
         takes = ", ".join(name for name in parameters if name != "build") or "none"
         raise ValueError(f"{case.where}: with of check={case.check}: {error}; arguments are {takes}") from None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            figures = check(*injected, **arguments)
-        except ValueError as error:
-            raise ValueError(f"{case.where}: check={case.check}: {error}") from error
+    call = f"{case.check}({arguments})"
+    if call not in tools.known:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                tools.known[call] = check(*injected, **arguments)
+            except ValueError as error:
+                raise ValueError(f"{case.where}: check={case.check}: {error}") from error
+    figures = tools.known[call]
     for name in case.gives or ():
         if name not in figures:
             raise ValueError(f"{case.where}: gives.{name}: {case.check} returns {', '.join(figures)}")
@@ -121,11 +128,13 @@ def holds(figure: Any, wanted: Any) -> bool:
 
 
 def measured(case: Case, figures: Mapping[str, Any]) -> str:
-    """The figures that decide, each with what it must be; of an amount, none beside those in its sentence."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {plain(figures[name])}, must be {region(wanted)}"
+    """The condition under which the case holds; empty for figures that are exactly what they must be."""
+    conditions = [
+        f"{name.replace('_', ' ')} is {region(wanted)}"
         for name, wanted in (case.gives or {}).items()
-    )
+        if isinstance(wanted, Mapping) or not holds(figures[name], wanted)
+    ]
+    return f"holds if {' and '.join(conditions)}" if conditions else ""
 
 
 def region(wanted: Any) -> str:

@@ -55,6 +55,7 @@ def like_text(build: Build, options: Sequence[str] = (), words: int = 196) -> di
         return {
             "blocks": len(net.blocks),
             "words": words,
+            "largest_value": float(out.abs().max()),
             "largest_difference": largest_difference(out, encoder(sequence)),
         }
 
@@ -95,23 +96,23 @@ def sequence(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
     return {"patches": tokens - prefix, "prefix": prefix, "tokens": tokens, "width": dimensions}
 
 
-def learnt(build: Build, options: Sequence[str] = (), part: str = "") -> dict[str, Any]:
-    """Count the kernels and projections of a network, or of one part of it, that one step of training moves.
+def learnt(build: Build, options: Sequence[str] = (), part: str = "", steps: int = 3) -> dict[str, Any]:
+    """Count the kernels and projections of a network, or of one part of it, that a few steps of training move.
 
-    layers: convolutions and linear layers. frozen: those of them whose weights stay as they were.
+    layers: convolutions and linear layers. frozen: those of them whose weights stay as they were. More than one step,
+    since a ResNet starts with branches that are multiplied by zero.
     """
     net = build(*options, "data.img_size=64")
-    layers = [
-        module for module in net.get_submodule(part).modules() if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
+    layers = [module for module in net.get_submodule(part).modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     before = [layer.weight.detach().clone() for layer in layers]
-    trainable = [weight for weight in net.parameters() if weight.requires_grad]
-    optimizer = torch.optim.SGD(trainable, lr=0.1)
+    optimizer = torch.optim.SGD([weight for weight in net.parameters() if weight.requires_grad], lr=0.1)
     images, labels = torch.randn(8, 3, 64, 64), torch.arange(8)
-    nn.functional.cross_entropy(net(images), labels).backward()
-    optimizer.step()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
     moved = sum(not torch.equal(layer.weight, old) for layer, old in zip(layers, before, strict=True))
-    return {"layers": len(layers), "moved": moved, "frozen": len(layers) - moved}
+    return {"steps": steps, "layers": len(layers), "moved": moved, "frozen": len(layers) - moved}
 
 
 def seen_at_once(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
@@ -162,5 +163,5 @@ def refused_by_timm(name: str = "vit_tiny_patch16_224", other: int = 256) -> dic
         with torch.no_grad():
             vit(torch.randn(1, 3, other, other))
     except (AssertionError, RuntimeError) as error:
-        return {"name": name, "other": other, "runs": False, "error": str(error).split("\n")[0]}
+        return {"name": name, "other": other, "runs": False, "error": str(error).split("\n")[0].rstrip(".")}
     return {"name": name, "other": other, "runs": True, "error": ""}

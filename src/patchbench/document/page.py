@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from markdown_it import MarkdownIt
 
@@ -35,16 +36,16 @@ class Answered:
     answer: Answer
 
 
-def markdown(document: Document, answered: Sequence[Answered], again: str) -> str:
-    """Write the page. again: the command that makes it."""
+def markdown(document: Document, answered: Sequence[Answered], source: str, again: str) -> str:
+    """Write the page. source: the file of the statements. again: the command that makes the page."""
     quoted = [each for each in answered if each.sentence.quote]
     asked = [each for each in answered if not each.sentence.quote]
-    counted = count(len(quoted), "sentence") + (f" and {count(len(asked), 'question')} beside them" if asked else "")
+    counted = count(len(quoted), "statement") + (f" and {count(len(asked), 'question')} beside them" if asked else "")
     lines = [
         f"# {document.title}, sentence by sentence",
         *([document.about] if document.about else []),
-        f"{counted}. Every answer follows from the cases below it by [one rule](#how-an-answer-is-found); checks are "
-        "computed when this page is made, and results come from the pages of the studies.",
+        f"{counted}. Every answer follows from the cases below it by [one rule](#how-an-answer-is-found): checks are "
+        f"computed when this page is made, and results are those of studies. Both are listed in [{source}]({source}).",
         summary(quoted),
     ]
     for heading in headings(document.sentences):
@@ -56,7 +57,7 @@ def markdown(document: Document, answered: Sequence[Answered], again: str) -> st
 def summary(answered: Sequence[Answered]) -> str:
     """A row for each answer: how many sentences have it, and which."""
     words = Counter(each.answer.word for each in answered)
-    rows = ["| answer | sentences | which |", "| --- | ---: | --- |"]
+    rows = ["| answer | statements | which |", "| --- | ---: | --- |"]
     for word in ANSWERS:
         if words[word]:
             numbers = [each.sentence.number for each in answered if each.answer.word == word]
@@ -72,20 +73,29 @@ def block(each: Answered) -> str:
     words = f"“{safe(sentence.quote)}”" if sentence.quote else safe(sentence.asks)
     answer = f"**{each.answer.word}**" + (f" {safe(each.answer.rest)}" if each.answer.rest else "")
     reading = f" *Read as: {safe(sentence.reading.rstrip('.'))}.*" if sentence.reading else ""
-    lines = "\n".join(case_line(finding) for finding in each.findings)
     return (
-        f'> <a id="s{sentence.number}"></a>**{sentence.number}.** {words} ({safe(place)})\n\n{answer}{reading}\n\n{lines}'
+        f'> <a id="s{sentence.number}"></a>**{sentence.number}.** {words} ({safe(place)})\n\n{answer}{reading}\n\n'
+        + "\n\n".join(reasons(each.findings))
     )
 
 
+def reasons(findings: Sequence[Finding]) -> list[str]:
+    """A list for each condition, with a line for each case."""
+    parts = []
+    for (condition, instead), group in groupby(findings, lambda finding: (finding.case.condition, finding.case.instead)):
+        title = f"If {condition}:" if condition else "As corrected:" if instead else ""
+        parts += [safe(title)] if title else []
+        parts.append("\n".join(case_line(finding) for finding in group))
+    return parts
+
+
 def case_line(finding: Finding) -> str:
-    """The sign of a case, its condition, its sentence, its figures, and the link to its source."""
-    case, result = finding.case, finding.result
-    before = f"if {case.condition}: " if case.condition else "corrected: " if case.instead else ""
+    """The sign of a case, its sentence, its figures, and the link to its source."""
+    result = finding.result
     figures = f" ({result.measured})" if result.measured else ""
-    source = f"[`{finding.name}`]({result.link})" if result.link else f"`{finding.name}`"
+    source = f"[`{finding.name}`]({result.link})" if result.link else f"`{finding.name}`" if finding.name else ""
     says = result.says if result.says.endswith((".", "?", "!")) else f"{result.says}."
-    return f"- {SIGNS[result.answer]} {safe(before)}{safe(says)}{safe(figures)} {source}"
+    return f"- {SIGNS[result.answer]} {safe(says)}{safe(figures)} {source}".rstrip()
 
 
 def rule(again: str) -> str:

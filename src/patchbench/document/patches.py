@@ -31,7 +31,8 @@ def tokens(
 def division(img_size: int = 224, patch: int = 16, in_chans: int = 3) -> dict[str, Any]:
     """Compare H/P x W/P with the number of patches that a convolution of stride P finds in an image of H x H pixels.
 
-    unseen_rows: rows of pixels on which no patch depends, by the gradient.
+    unseen_rows: rows of pixels on which no patch depends, by the gradient. refused: by `embed=conv`. padded: patches
+    that it makes with embed.pad=true.
     """
     conv = nn.Conv2d(in_chans, 8, patch, stride=patch)
     images = torch.randn(1, in_chans, img_size, img_size, requires_grad=True)
@@ -39,6 +40,11 @@ def division(img_size: int = 224, patch: int = 16, in_chans: int = 3) -> dict[st
     out.square().sum().backward()
     formula = (img_size / patch) ** 2
     number = out.shape[2] * out.shape[3]
+    try:
+        refused = ConvEmbed((img_size, img_size), in_chans, 8, patch_size=patch, pad=False) is None
+    except ValueError:
+        refused = True
+    rows, columns = ConvEmbed((img_size, img_size), in_chans, 8, patch_size=patch, pad=True).grid_size
     return {
         "side": img_size,
         "patch": patch,
@@ -46,6 +52,8 @@ def division(img_size: int = 224, patch: int = 16, in_chans: int = 3) -> dict[st
         "patches": number,
         "difference": formula - number,
         "unseen_rows": int((pixels_seen(images) == 0).all(1).sum()),
+        "refused": refused,
+        "padded": rows * columns,
     }
 
 
@@ -162,7 +170,7 @@ def one_width(
 
 
 def largest_difference(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max())
+    return float((one.detach() - other.detach()).abs().max())
 
 
 def pixels_seen(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@
               says: A token depends on {outside} pixels outside of its patch.
             - study: position.none_guesses_quadrant       or a statement of a study
             - amount: overlap.layers                      or an effect of which only the amount is wanted
+            - needs: a count of published models          or what would decide it, where there is neither
 
 A case may carry `if`, the condition in words under which it stands, or `instead`, the wording that would be right.
 """
@@ -39,7 +40,7 @@ class Case:
 
     check: name of the function; empty where a study answers. gives: empty for an amount. says: a sentence with {names} of figures. reference: of a
     statement or an effect, study.name. amount: only the amount of it counts.
-    contrary: the case holds if the study answers no.
+    contrary: the case holds if the study answers no. needs: what it would take to decide the case, which nothing does.
     condition: words under which the case stands; empty: always. instead: the wording that this case is about, in place
     of that of the document; empty: the document's own.
     """
@@ -52,6 +53,7 @@ class Case:
     reference: str = ""
     amount: bool = False
     contrary: bool = False
+    needs: str = ""
     condition: str = ""
     instead: str = ""
 
@@ -126,10 +128,12 @@ def parse_sentence(entry: Any, section: str, number: int) -> Sentence:
 
 
 def parse_case(entry: Any, where: str) -> Case:
-    known(entry, where, "check with gives says study amount if instead")
-    sources = [name for name in ("check", "study", "amount") if name in entry]
+    known(entry, where, "check with gives says study amount needs if instead")
+    sources = [name for name in ("check", "study", "amount", "needs") if name in entry]
     if len(sources) != 1:
-        raise ValueError(f"{where}: give one of check: <function>, study: <study.statement>, amount: <study.effect>")
+        raise ValueError(
+            f"{where}: give one of check: <function>, study: <study.statement>, amount: <study.effect>, needs: <words>"
+        )
     [source] = sources
     name = required(entry, where, source, str)
     condition, instead = flat(entry.get("if")), flat(entry.get("instead"))
@@ -138,6 +142,8 @@ def parse_case(entry: Any, where: str) -> Case:
     if source != "check":
         if given := {"with", "says"} & set(entry):
             raise ValueError(f"{where}: {min(given)} goes with check: a study has its own words and figures")
+        if source == "needs":
+            return Case(where, needs=flat(name), condition=condition, instead=instead)
         gives = {True: "yes", False: "no"}.get(entry.get("gives", True), entry.get("gives"))  # as YAML reads yes and no
         if gives not in ("yes", "no") or (source == "amount" and "gives" in entry):
             raise ValueError(f"{where}: gives={gives}: a study gives yes or no, and an amount neither")
