@@ -1,4 +1,4 @@
-"""Answer a document sentence by sentence: a page with an answer to each, from checks that are computed and from studies.
+"""Answer a document sentence by sentence, from checks that are computed now and from the results of studies.
 
 python scripts/document.py                                   the document of this project: experiments/README.md
 python scripts/document.py my/statements.yaml                yours: my/statements.md and my/statements.html
@@ -23,11 +23,7 @@ def main(arguments: list[str]) -> None:
 
         path = Path(given.names[0]) if given.names else document.STATEMENTS
         folder, text = given.options["experiments"], given.options["text"]
-        print(
-            document.document(
-                path, Path(folder) if folder else document.EXPERIMENTS, Path(text) if text else None
-            )
-        )
+        print(document.document(path, Path(folder) if folder else document.EXPERIMENTS, Path(text) if text else None))
 
 
 if __name__ == "__main__":

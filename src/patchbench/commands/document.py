@@ -61,7 +61,7 @@ def document(
     words = ["" if path == STATEMENTS else str(near(path))]
     words += [] if experiments == EXPERIMENTS else [f"experiments={near(experiments)}"]
     again = shlex.join(["python", "scripts/document.py", *filter(None, words)])
-    name = "README" if path == STATEMENTS else path.stem
+    name = statements.page or path.stem
     written = markdown(statements, answered, path.name, again)
     write_whole(where / f"{name}.md", written)
     write_whole(where / f"{name}.html", page(statements, written))
@@ -109,7 +109,9 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
     for reference in statements.references:
         study = reference.partition(".")[0]
         if study not in there:
-            raise ValueError(f"{reference}: {experiments} has no study {study}: studies are {', '.join(there) or 'none'}")
+            raise ValueError(
+                f"{reference}: {experiments} has no study {study}: studies are {', '.join(there) or 'none'}"
+            )
         link = checking.relative(experiments / study / "README.md", where)
         found[reference] = Result("No study has a result for this yet", "not run", "", link)
     return found
@@ -123,5 +125,3 @@ def importing_from(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder.resolve()))
-
-

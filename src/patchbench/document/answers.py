@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """word: one of ANSWERS. rest: what completes it, in words: conditions, amounts, a correction, what is not tested."""
+    """word: one of ANSWERS. rest: the words that complete it: conditions, amounts, a correction, the untested."""
 
     word: str
     rest: str = ""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from patchbench.document.patches import largest_difference
-from patchbench.nets.cost import cost
+from patchbench.nets.cost import cost, num_tokens
 from patchbench.weights.timm import from_timm, told_by
 
 Build = Callable[..., nn.Module]
@@ -129,12 +129,13 @@ def cost_by_patch(
     build: Build, patches: Sequence[int] = (32, 16, 8), img_size: int = 224, options: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Count tokens and multiply-accumulates of the forward pass of an image, for several patch sizes."""
-    lengths, gmacs = [], []
+    lengths: list[int] = []
+    gmacs: list[float] = []
     for patch in patches:
         with torch.device("meta"):
             net: Any = build(*options, f"patch={patch}", f"data.img_size={img_size}")
         counted = cost(net, net.layout, 3, (img_size, img_size))
-        lengths.append(counted.num_tokens)
+        lengths.append(num_tokens(net.layout))
         gmacs.append(counted.macs / 1e9)
     return {
         "patches": list(patches),

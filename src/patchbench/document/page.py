@@ -82,7 +82,9 @@ def block(each: Answered) -> str:
 def reasons(findings: Sequence[Finding]) -> list[str]:
     """A list for each condition, with a line for each case."""
     parts = []
-    for (condition, instead), group in groupby(findings, lambda finding: (finding.case.condition, finding.case.instead)):
+    for (condition, instead), group in groupby(
+        findings, lambda finding: (finding.case.condition, finding.case.instead)
+    ):
         title = f"If {condition}:" if condition else "As corrected:" if instead else ""
         parts += [safe(title)] if title else []
         parts.append("\n".join(case_line(finding) for finding in group))
@@ -130,7 +132,7 @@ def page(document: Document, text: str) -> str:
         body,
     )
     body = re.sub(r"(<a href=\"[^#][^>]*><code>.*?</code></a>)</li>", r'<em class="source">\1</em></li>', body)
-    body = re.sub(r'<h2>(How an answer is found)', r'<h2 id="how-an-answer-is-found">\1', body)
+    body = re.sub(r"<h2>(How an answer is found)", r'<h2 id="how-an-answer-is-found">\1', body)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     return html.article(f"{document.title}, sentence by sentence", body, STYLE)
 

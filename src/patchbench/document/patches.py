@@ -133,7 +133,7 @@ def flattened(patch: int = 16, in_chans: int = 3) -> dict[str, Any]:
 
 
 def any_order(patch: int = 16, in_chans: int = 3, embed_dim: int = 768) -> dict[str, Any]:
-    """Flatten patches in every order of row, column and channel, with the weights permuted alike: is the token the same?"""
+    """Flatten patches in every order of row, column and channel, with weights permuted alike, and compare the tokens."""
     weight = torch.randn(embed_dim, in_chans, patch, patch, dtype=torch.float64) / patch
     images = torch.randn(2, in_chans, patch, patch, dtype=torch.float64)
     orders = [" ".join(order) for order in permutations("cpq")]
@@ -156,9 +156,7 @@ def width(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
     return {"dimensions": dimensions, "values": count, "ratio": dimensions / count, "as_many": dimensions >= count}
 
 
-def one_width(
-    build: Build, options: Sequence[str] = (), patches: Sequence[int] = (8, 16, 32)
-) -> dict[str, Any]:
+def one_width(build: Build, options: Sequence[str] = (), patches: Sequence[int] = (8, 16, 32)) -> dict[str, Any]:
     """Return the widths of tokens over patch sizes, and the width that the blocks take."""
     widths, taken = set(), set()
     with torch.device("meta"):

@@ -15,7 +15,7 @@ Build = Callable[..., nn.Module]
 
 
 def shuffled(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Change the order of the tokens, and compare what the blocks return, and the logits; without prefix tokens or with.
+    """Change the order of patches, and compare the output of the blocks, and the logits.
 
     in_place: largest difference of the blocks' output at a place. moved_along: after the output was shuffled alike.
     logits: largest difference of the logits of an image whose patches change places. All in float64.
@@ -55,18 +55,22 @@ def mirrored(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) 
 
 def added(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
     """Sort schemes of `pos` by what they do: does each add a vector that depends on the place alone to the tokens?"""
-    adding, others, where = [], [], {}
+    adding: list[str] = []
+    others: list[str] = []
+    where: dict[str, list[str]] = {}
     for scheme in schemes:
         net: Any = build(*options, f"pos={scheme}", "data.img_size=64")
         where[scheme] = places.filled(net)
-        table = places.table(net.tokens, net.layout.grid_size, net.layout.embed_dim) if "tokens" in where[scheme] else None
+        table = (
+            places.table(net.tokens, net.layout.grid_size, net.layout.embed_dim) if "tokens" in where[scheme] else None
+        )
         (others if table is None else adding).append(scheme)
     used = {place for filled in where.values() for place in filled}
     return {"adding": adding, "others": others, "places": [place for place in PLACES if place in used]}
 
 
 def vectors(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the shape of what schemes add to the tokens: places and dimensions, equal for all, and those of a token."""
+    """Return the number and the dimensions of the vectors that schemes add, and the dimensions of a token."""
     shapes = set()
     for scheme in schemes:
         with torch.device("meta"):
@@ -100,7 +104,8 @@ def resized(
     build: Build, schemes: Sequence[str], img_size: int = 64, other: int = 96, options: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Feed images of another size than the network was built for: with which schemes does it return logits?"""
-    runs, refuses = [], []
+    runs: list[str] = []
+    refuses: list[str] = []
     for scheme in schemes:
         net = build(*options, f"pos={scheme}", f"data.img_size={img_size}").eval()
         try:

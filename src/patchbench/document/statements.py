@@ -31,18 +31,19 @@ KINDS = {
     "wording": "a manner of speaking, which is corrected rather than tested",
 }
 BOUNDS = ("at_least", "at_most")
+FORMS: dict[type, str] = {str: "text", list: "a list", dict: "a mapping"}
 LITERAL = (bool, int, float, str, list)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One reason for an answer: a check with the figures that it must give, or a result of a study.
+    """One reason for an answer: a check, a result of a study, or nothing that decides.
 
-    check: name of the function; empty where a study answers. gives: empty for an amount. says: a sentence with {names} of figures. reference: of a
-    statement or an effect, study.name. amount: only the amount of it counts.
-    contrary: the case holds if the study answers no. needs: what it would take to decide the case, which nothing does.
-    condition: words under which the case stands; empty: always. instead: the wording that this case is about, in place
-    of that of the document; empty: the document's own.
+    check: name of a function; arguments: of it. gives: the figures that it must return, by name; empty for an amount.
+    says: a sentence with {names} of figures. reference: of a statement or an effect of a study, as study.name. amount:
+    only its amount counts. contrary: the case holds if the study answers no. needs: what it would take to decide, where
+    nothing does. condition: words under which the case stands; empty: always. instead: the wording that the case is
+    about, in place of that of the document; empty: the document's own.
     """
 
     where: str
@@ -78,11 +79,16 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Document:
-    """Sentences in the order of the document. text: its file, against which quotes are checked; empty: none."""
+    """Sentences in the order of the document.
+
+    text: its file, against which quotes are checked; empty: none. page: name of the page without ending; empty: that of
+    the statements.
+    """
 
     title: str
     about: str
     text: str
+    page: str
     sentences: tuple[Sentence, ...]
 
     @property
@@ -94,7 +100,7 @@ class Document:
 
 def parse(tree: Mapping[str, Any]) -> Document:
     """Read the content of a file of statements. ValueError names the place and the cure."""
-    known(tree, "document", "title about text sections")
+    known(tree, "document", "title about text page sections")
     sections = required(tree, "document", "sections", dict)
     sentences: list[Sentence] = []
     for heading, entries in sections.items():
@@ -105,7 +111,13 @@ def parse(tree: Mapping[str, Any]) -> Document:
     if not sentences:
         raise ValueError("document: sections has no sentence: give at least one")
     title = required(tree, "document", "title", str)
-    return Document(title, flat(tree.get("about")), flat(tree.get("text")), tuple(sentences))
+    return Document(
+        title=title,
+        about=flat(tree.get("about")),
+        text=flat(tree.get("text")),
+        page=flat(tree.get("page")),
+        sentences=tuple(sentences),
+    )
 
 
 def parse_sentence(entry: Any, section: str, number: int) -> Sentence:
@@ -174,7 +186,9 @@ def check_quotes(document: Document, text: str) -> None:
     whole = flat(text)
     for sentence in document.sentences:
         if sentence.quote not in whole:
-            raise ValueError(f"sentence {sentence.number}: the text does not contain “{sentence.quote}”: quote it word by word")
+            raise ValueError(
+                f"sentence {sentence.number}: the text does not contain “{sentence.quote}”: quote it word by word"
+            )
 
 
 def flat(text: Any) -> str:
@@ -197,8 +211,7 @@ def required(entry: Mapping[str, Any], where: str, key: str, kind: type) -> Any:
     """ValueError unless a value is there and of this kind."""
     value = entry.get(key)
     if not value or not isinstance(value, kind):
-        form = {str: "text", list: "a list", dict: "a mapping"}[kind]
-        raise ValueError(f"{where}: {key} is missing: give {form}")
+        raise ValueError(f"{where}: {key} is missing: give {FORMS[kind]}")
     return value
 
 
