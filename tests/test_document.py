@@ -296,10 +296,10 @@ def test_a_document_of_ones_own_is_answered_and_what_is_false_in_it_comes_out(mi
         "**by how much** +0.2 pt (-1.1 to +1.5 pt), direction open",
         "**only if** the label is a place",
     ]
-    assert "- ✘ There are 3. (holds if bright is at least 10) [`mine.bright`](mine.py)" in written
+    assert "- ✘ There are 3. (holds if bright ≥ 10) [`mine.bright`](mine.py)" in written
     assert "[`kinds.places`](kinds/report.md)" in written
     for word in ("yes", "no", "by how much", "only if", "wrong as written"):
-        assert f"| **{word}** | 1 |" in written
+        assert f"| **{word}** 1 |" in written
     assert "not tested**" not in written.split("## How an answer")[0]
     assert "$" not in page.read_text()
 
@@ -372,6 +372,22 @@ def test_a_failed_check_of_the_structure_is_named_before_anything_is_computed():
         parse({"title": "A"})
     with pytest.raises(ValueError, match="answer=maybe is unknown"):
         Result("", "maybe", "", "")
+
+
+def test_the_example_in_the_readme_runs(tmp_path):
+    example = (ROOT / "README.md").read_text().partition("**A document of your own**")[2]
+    (tmp_path / "note.yaml").write_text(example.partition("```yaml\n")[2].partition("```")[0])
+    (tmp_path / "note.txt").write_text(
+        "An image of 64 pixels becomes 16 patches of 16. The network sees the order of patches."
+    )
+    (tmp_path / "mine.py").write_text(
+        "from patchbench.document.position import shuffled\n\n"
+        "def sees_order(build, options):\n    return {'change': shuffled(build, options)['logits']}\n"
+    )
+    sys.modules.pop("mine", None)
+    guesses = Result("It guesses", "yes", "25 % (25 to 26 %)", "")
+    document(tmp_path / "note.yaml", results={"position.none_guesses_quadrant": guesses})
+    assert answers_on(tmp_path / "note.md") == ["**yes**", "**only if** it has positions"]
 
 
 @pytest.mark.slow

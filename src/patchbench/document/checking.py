@@ -27,6 +27,9 @@ from patchbench.document.statements import BOUNDS, Case
 
 Build = Callable[..., nn.Module]
 Check = Callable[..., Mapping[str, Any]]
+SMALL = 1e-3  # numbers below are rounding errors, or bounds on them
+SIGNS = dict(zip(BOUNDS, "≥≤", strict=True))
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 OWN = {module.__name__.rpartition(".")[2]: module for module in (convolution, network, patches, position)}
 
 
@@ -130,7 +133,7 @@ def holds(figure: Any, wanted: Any) -> bool:
 def measured(case: Case, figures: Mapping[str, Any]) -> str:
     """The condition under which the case holds; empty for figures that are exactly what they must be."""
     conditions = [
-        f"{name.replace('_', ' ')} is {region(wanted)}"
+        f"{name.replace('_', ' ')} {region(wanted)}"
         for name, wanted in (case.gives or {}).items()
         if isinstance(wanted, Mapping) or not holds(figures[name], wanted)
     ]
@@ -138,9 +141,10 @@ def measured(case: Case, figures: Mapping[str, Any]) -> str:
 
 
 def region(wanted: Any) -> str:
+    """The values that a figure may have, as in ≤ 10⁻⁹."""
     if not isinstance(wanted, Mapping):
-        return plain(wanted)
-    return " and ".join(f"{bound.replace('_', ' ')} {value:,g}" for bound, value in wanted.items())
+        return f"= {plain(wanted)}"
+    return " and ".join(f"{SIGNS[bound]} {scientific(value)}" for bound, value in wanted.items())
 
 
 class Words(string.Formatter):
@@ -169,10 +173,18 @@ def plain(figure: Any) -> str:
     if isinstance(figure, int):
         return f"{figure:,}"
     if isinstance(figure, float):
-        if 0 < abs(figure) < 1e-3:
-            return f"less than 1e{math.floor(math.log10(abs(figure))) + 1}"
+        if 0 < abs(figure) < SMALL:
+            return f"less than {scientific(10.0 ** (math.floor(math.log10(abs(figure))) + 1))}"
         return f"{figure:,.4g}"
     return str(figure)
+
+
+def scientific(value: float) -> str:
+    """A number; a small one as a multiple of a power of ten."""
+    if not 0 < abs(value) < SMALL:
+        return f"{value:,g}"
+    digits, _, power = f"{value:.0e}".partition("e")
+    return f"{'' if digits == '1' else f'{digits}·'}10{str(int(power)).translate(RAISED)}"
 
 
 def relative(path: Path, folder: Path) -> str:

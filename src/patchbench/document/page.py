@@ -23,7 +23,8 @@ em.source { font-style: normal; color: var(--soft); font-size: .86rem; }
 .answer { display: inline-block; padding: .02rem .6rem; border-radius: 1rem; font-weight: 650; color: #fff; }
 .yes { background: #007a58; } .no, .wrong { background: #b34a00; } .only { background: #0067a3; }
 .by { background: #7a4f9a; } .not { background: #66707a; }
-table { width: 100%; } td:first-child { min-width: 9.5rem; } th:nth-child(2), td:nth-child(2) { text-align: right; }
+.answer { white-space: nowrap; }
+table { max-width: 46rem; } td:first-child { white-space: nowrap; }
 """
 
 
@@ -57,12 +58,12 @@ def markdown(document: Document, answered: Sequence[Answered], source: str, agai
 def summary(answered: Sequence[Answered]) -> str:
     """A row for each answer: how many sentences have it, and which."""
     words = Counter(each.answer.word for each in answered)
-    rows = ["| answer | statements | which |", "| --- | ---: | --- |"]
+    rows = ["| answer | statements |", "| --- | --- |"]
     for word in ANSWERS:
         if words[word]:
             numbers = [each.sentence.number for each in answered if each.answer.word == word]
             which = ", ".join(f"[{number}](#s{number})" for number in numbers)
-            rows.append(f"| **{word}** | {words[word]} | {which} |")
+            rows.append(f"| **{word}** {words[word]} | {which} |")
     return "\n".join(rows)
 
 

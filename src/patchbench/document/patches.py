@@ -133,7 +133,7 @@ def flattened(patch: int = 16, in_chans: int = 3) -> dict[str, Any]:
 
 
 def any_order(patch: int = 16, in_chans: int = 3, embed_dim: int = 768) -> dict[str, Any]:
-    """Flatten patches in every order of row, column and channel, with weights permuted alike, and compare the tokens."""
+    """Flatten patches in every order of row, column and channel, weights permuted alike, and compare the tokens."""
     weight = torch.randn(embed_dim, in_chans, patch, patch, dtype=torch.float64) / patch
     images = torch.randn(2, in_chans, patch, patch, dtype=torch.float64)
     orders = [" ".join(order) for order in permutations("cpq")]
