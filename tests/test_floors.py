@@ -11,6 +11,7 @@ FLOORS = (  # from the top; a file or folder may import what stands on a lower f
     ("sweep",),
     ("commands",),
     ("pages", "evaluate"),
+    ("document",),
     ("config", "train"),
     ("track", "weights", "study"),
     ("embed", "pos", "nets", "data", "measure"),

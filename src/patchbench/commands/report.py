@@ -220,14 +220,18 @@ def report_all(experiments: Path = EXPERIMENTS) -> list[Path]:
 
 
 def all_reports(experiments: Path) -> Iterator[tuple[Report, Mapping[str, str]]]:
-    """The report of each study at each scale that has runs in its folder, with the links to its pages."""
+    """The reports on all studies, with the links to their pages."""
     for name in studies(experiments):
-        study = read_study(name, experiments)
-        for scale in study.scales:
-            folder = folder_of(name, scale, Path("runs"), experiments)
-            if scale != "smoke" and (folder / "runs.csv").exists():
-                report = report_of(at_its_best(study, scale, folder), scale, folder)
-                yield report, {"report": str((folder / "README.md").relative_to(experiments))}
+        for scale in read_study(name, experiments).scales:
+            yield from reports_on(name, experiments, scale)
+
+
+def reports_on(name: str, experiments: Path, scale: str) -> Iterator[tuple[Report, Mapping[str, str]]]:
+    """The report on a study at a scale, if its folder holds runs of that scale, with the links to its page."""
+    study, folder = read_study(name, experiments), folder_of(name, scale, Path("runs"), experiments)
+    if scale != "smoke" and scale in study.scales and (folder / "runs.csv").exists():
+        report = report_of(at_its_best(study, scale, folder), scale, folder)
+        yield report, {"report": str((folder / "README.md").relative_to(experiments))}
 
 
 def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:

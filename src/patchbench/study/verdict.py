@@ -49,6 +49,7 @@ class Finding:
     answer: str
     because: str
     without_result: dict[str, list[str]]
+    uncontrolled: bool = False  # a control of the study does not hold
 
     @property
     def as_predicted(self) -> bool | None:
@@ -102,7 +103,8 @@ def unless_controlled(finding: Finding, failed: Finding) -> Finding:
     """A claim is open where a control does not hold."""
     if finding.statement.role != "claim" or finding.answer not in (YES, NO, HOW_MUCH):
         return finding
-    return replace(finding, answer=OPEN, because=f"a control does not hold: {failed.statement.says}")
+    because = f"a control does not hold: {failed.statement.says}"
+    return replace(finding, answer=OPEN, because=because, uncontrolled=True)
 
 
 def rungs_there(part: Part, cells: pd.DataFrame) -> list[str]:

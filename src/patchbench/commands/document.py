@@ -1,0 +1,165 @@
+"""Answer a document sentence by sentence: the page, from statements as data, checks and the results of studies."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+from yaml import YAMLError
+
+from patchbench.checks import nearest
+from patchbench.commands.build import build_net, build_source
+from patchbench.commands.report import reports_on
+from patchbench.config.compose import composed
+from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.names import register
+from patchbench.config.options import EXPERIMENTS
+from patchbench.config.plan import read_study, studies
+from patchbench.document import checking
+from patchbench.document.answers import Finding, Result, answer, found
+from patchbench.document.page import Answered, markdown, page
+from patchbench.document.statements import Case, Document, check_quotes, parse
+from patchbench.machine import near, write_whole
+from patchbench.study.effects import from_to
+from patchbench.study.numbers import Report, measured, spelled_interval, sum_of_arms
+from patchbench.study.verdict import HOW_MUCH, NOT_RUN, OPEN, WITHDRAWN
+from patchbench.study.verdict import Finding as Judged
+
+STATEMENTS = EXPERIMENTS / "statements.yaml"
+SCALE = "cpu"  # the scale of the studies whose results answer
+
+
+def document(
+    path: Path = STATEMENTS,
+    experiments: Path = EXPERIMENTS,
+    text: Path | None = None,
+    results: Mapping[str, Result] | None = None,
+) -> Path:
+    """Write the page beside the statements, as Markdown and as HTML; returns the HTML.
+
+    experiments: the folder of the studies. text: the document itself, in which every quote must stand. results: of the
+    studies by study.statement; without it, those of the folder. ValueError or OSError in one line, before anything is
+    written, for statements that cannot be read and for checks, arguments and results that are not there.
+    """
+    statements = read(path)
+    if text or statements.text:
+        file = text or path.parent / statements.text
+        check_quotes(statements, file.read_text(encoding="utf-8"))
+    where = path.parent
+    given = results_of(experiments, where, statements) if results is None else results
+    for reference in statements.references:
+        if reference not in given:
+            close = nearest(reference, given)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(given) or 'none'}"
+            raise ValueError(f"{path}: {reference} is no statement of a study: {hint}")
+    answered = []
+    with importing_from(where):
+        for case in (case for sentence in statements.sentences for case in sentence.cases if case.check):
+            checking.find(case)  # all of them are there before the first is computed
+        tools = checking.Tools(build, where)
+        for sentence in statements.sentences:
+            findings = [finding_of(case, tools, given) for case in sentence.cases]
+            answered.append(Answered(sentence, findings, answer(findings)))
+    words = ["" if path == STATEMENTS else str(near(path))]
+    words += [] if experiments == EXPERIMENTS else [f"experiments={near(experiments)}"]
+    again = shlex.join(["python", "scripts/document.py", *filter(None, words)])
+    name = statements.page or path.stem
+    written = markdown(statements, answered, path.name, again)
+    write_whole(where / f"{name}.md", written)
+    write_whole(where / f"{name}.html", page(statements, written))
+    return where / f"{name}.html"
+
+
+def read(path: Path) -> Document:
+    """Read a file of statements. FileNotFoundError or ValueError in one line."""
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path} must be a mapping of title and sections")
+    try:
+        return parse({str(key): value for key, value in tree.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result]) -> Finding:
+    """The result of a case: computed now, or that of its study."""
+    if case.needs:
+        return Finding(case, Result(f"Nothing here decides it: it would take {case.needs}", "not run", "", ""), "")
+    if case.check:
+        return Finding(case, checking.run(case, tools), case.check)
+    return Finding(case, found(case, results[case.reference]), case.reference)
+
+
+def build(*options: str) -> nn.Module:
+    """Build the network that `python train.py data=random <options>` would train. ValueError if it cannot be."""
+    register()
+    given = ["data=random", *options]
+    try:
+        cfg = composed(given)
+        return build_net(cfg, build_source(cfg))
+    except OBJECTIONS as error:
+        raise ValueError(explain(error, given)) from error
+
+
+def results_of(experiments: Path, where: Path, statements: Document) -> dict[str, Result]:
+    """The results of the studies that the statements refer to. ValueError for a study that the folder does not have."""
+    there = studies(experiments)
+    results: dict[str, Result] = {}
+    for name in dict.fromkeys(reference.partition(".")[0] for reference in statements.references):
+        if name not in there:
+            raise ValueError(f"{name}: {experiments} has no such study: studies are {', '.join(there) or 'none'}")
+        link = checking.relative(experiments / name / "README.md", where)
+        study = read_study(name, experiments)
+        for _, statement in study.statements:
+            results[f"{name}.{statement.name}"] = Result(statement.says, "not run", "no run of it has been made", link)
+        for effect in (effect for part in study.parts for effect in part.effects):
+            results[f"{name}.{effect.factor}"] = Result(effect.factor, "not run", "no run of it has been made", link)
+        for report, _ in reports_on(name, experiments, SCALE):
+            results |= {f"{name}.{factor}": amount for factor, amount in amounts(report, link).items()}
+            for judged in report.judgement.findings:
+                results[f"{name}.{judged.statement.name}"] = result_of(judged, link)
+    return results
+
+
+def result_of(judged: Judged, link: str) -> Result:
+    """The result of a statement of a study. One that is withdrawn, or lacks runs or a control, counts as not run."""
+    says, reason = judged.statement.says, judged.because
+    if judged.answer in (NOT_RUN, WITHDRAWN):
+        return Result(says, "not run", f"withdrawn: {reason}" if judged.answer == WITHDRAWN else reason, link)
+    if judged.without_result or judged.uncontrolled or not any(step.amount for step in judged.steps):
+        return Result(says, "not run", reason, link)
+    figure = f"{in_short(judged)} {measured(judged)}"
+    return Result(says, judged.answer, f"{figure}, {reason}" if judged.answer in (OPEN, HOW_MUCH) else figure, link)
+
+
+def amounts(report: Report, link: str) -> dict[str, Result]:
+    """The effects of each factor, as the result of one case."""
+    found: dict[str, list[str]] = {}
+    for effect in report.judgement.effects:
+        if effect.amount is not None:
+            size = effect.metric.change(effect.amount.estimate)
+            spelled = f"{from_to(effect)} {size} ({spelled_interval(effect.metric, effect.amount)})"
+            found.setdefault(effect.effect.factor, []).append(f"{effect.part.name}: {spelled}")
+    return {factor: Result(factor, "by how much", "; ".join(rows), link) for factor, rows in found.items()}
+
+
+def in_short(judged: Judged) -> str:
+    """The sums of arms that were measured, with their data: left_of: sincos − none."""
+    return f"{judged.part.name}: {' and '.join(sum_of_arms(step.terms) for step in judged.steps)}"
+
+
+@contextmanager
+def importing_from(folder: Path) -> Iterator[None]:
+    """Let checks of the user's own be imported from a folder."""
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder.resolve()))

@@ -1,0 +1,143 @@
+"""The page of answers: the sentences of a document under its headings, each with its answer and the reasons."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from markdown_it import MarkdownIt
+
+from patchbench import html
+from patchbench.document.answers import ANSWERS, SIGNS, Answer, Finding
+from patchbench.document.statements import KINDS, Document, Sentence, headings
+from patchbench.words import count
+
+STYLE = """
+blockquote { margin-top: 1.8rem; margin-bottom: .3rem; padding: .1rem 0 .1rem 1rem; border-left: 4px solid var(--line);
+             font-size: 1.06rem; }
+ul { padding-left: 1.3rem; margin-top: .3rem; list-style: none; }
+li { margin: .3rem 0; text-indent: -1.3rem; overflow-wrap: anywhere; }
+li code { font-size: .82em; }
+em.source { font-style: normal; color: var(--soft); font-size: .86rem; }
+.answer { display: inline-block; padding: .02rem .6rem; border-radius: 1rem; font-weight: 650; color: #fff; }
+.yes { background: #007a58; } .no, .wrong { background: #b34a00; } .only { background: #0067a3; }
+.by { background: #7a4f9a; } .not { background: #66707a; }
+.answer { white-space: nowrap; }
+table { max-width: 46rem; } td:first-child { white-space: nowrap; }
+"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A sentence with the result of each of its cases and the answer that follows."""
+
+    sentence: Sentence
+    findings: Sequence[Finding]
+    answer: Answer
+
+
+def markdown(document: Document, answered: Sequence[Answered], source: str, again: str) -> str:
+    """Write the page. source: the file of the statements. again: the command that makes the page."""
+    quoted = [each for each in answered if each.sentence.quote]
+    asked = [each for each in answered if not each.sentence.quote]
+    counted = count(len(quoted), "statement") + (f" and {count(len(asked), 'question')} beside them" if asked else "")
+    lines = [
+        f"# {document.title}, sentence by sentence",
+        *([document.about] if document.about else []),
+        f"{counted}. Every answer follows from the cases below it by [one rule](#how-an-answer-is-found): checks are "
+        f"computed when this page is made, and results are those of studies. Both are listed in [{source}]({source}).",
+        summary(quoted),
+    ]
+    for heading in headings(document.sentences):
+        lines.append(f"## {heading}")
+        lines += [block(each) for each in answered if each.sentence.section == heading]
+    return "\n\n".join([*lines, rule(again)]) + "\n"
+
+
+def summary(answered: Sequence[Answered]) -> str:
+    """A row for each answer: how many sentences have it, and which."""
+    words = Counter(each.answer.word for each in answered)
+    rows = ["| answer | statements |", "| --- | --- |"]
+    for word in ANSWERS:
+        if words[word]:
+            numbers = [each.sentence.number for each in answered if each.answer.word == word]
+            which = ", ".join(f"[{number}](#s{number})" for number in numbers)
+            rows.append(f"| **{word}** {words[word]} | {which} |")
+    return "\n".join(rows)
+
+
+def block(each: Answered) -> str:
+    """One sentence: the quote, the answer, and a line for each case."""
+    sentence = each.sentence
+    place = f"{sentence.at}, {sentence.kind}" if sentence.at else sentence.kind
+    words = f"“{safe(sentence.quote)}”" if sentence.quote else safe(sentence.asks)
+    answer = f"**{each.answer.word}**" + (f" {safe(each.answer.rest)}" if each.answer.rest else "")
+    reading = f" *Read as: {safe(sentence.reading.rstrip('.'))}.*" if sentence.reading else ""
+    return (
+        f'> <a id="s{sentence.number}"></a>**{sentence.number}.** {words} ({safe(place)})\n\n{answer}{reading}\n\n'
+        + "\n\n".join(reasons(each.findings))
+    )
+
+
+def reasons(findings: Sequence[Finding]) -> list[str]:
+    """A list for each condition, with a line for each case."""
+    parts = []
+    for (condition, instead), group in groupby(
+        findings, lambda finding: (finding.case.condition, finding.case.instead)
+    ):
+        title = f"If {condition}:" if condition else "As corrected:" if instead else ""
+        parts += [safe(title)] if title else []
+        parts.append("\n".join(case_line(finding) for finding in group))
+    return parts
+
+
+def case_line(finding: Finding) -> str:
+    """The sign of a case, its sentence, its figures, and the link to its source."""
+    result = finding.result
+    figures = f" ({result.measured})" if result.measured else ""
+    source = f"[`{finding.name}`]({result.link})" if result.link else f"`{finding.name}`" if finding.name else ""
+    says = result.says if result.says.endswith((".", "?", "!")) else f"{result.says}."
+    return f"- {SIGNS[result.answer]} {safe(says)}{safe(figures)} {source}".rstrip()
+
+
+def rule(again: str) -> str:
+    """The rule and the words, for the end of the page."""
+    answers = "\n".join(f"- **{word}**: {meaning}" for word, meaning in ANSWERS.items())
+    kinds = "; ".join(f"*{kind}*: {meaning}" for kind, meaning in KINDS.items())
+    signs = ", ".join(f"{sign} {result}" for result, sign in SIGNS.items())
+    return (
+        "## How an answer is found\n\nNobody writes an answer; it follows from the cases:\n\n"
+        f"{answers}\n\n"
+        "A case holds if every figure of its check is what it must be, or if its study says yes. Cases without a "
+        "condition must all hold, and so must all cases of one condition. A study that does not decide counts as an "
+        "amount with its interval, never as a yes or a no; one with missing runs or a failed control counts as not "
+        f"tested. Signs of cases: {signs}.\n\nKinds of sentences: {kinds}.\n\n"
+        f"This page is made by\n\n```\n{again}\n```"
+    )
+
+
+def safe(text: str) -> str:
+    """Text without what Markdown or HTML would take for its own."""
+    return re.sub(r"([*<|\[\]])", r"\\\1", text.replace("&", "&amp;"))
+
+
+def page(document: Document, text: str) -> str:
+    """The Markdown as HTML."""
+    body = MarkdownIt("commonmark").enable("table").render(text)
+    body = re.sub(r"\$(.+?)\$", lambda found: formula(found[1]), body)
+    words = "|".join(ANSWERS)
+    body = re.sub(
+        rf"<strong>({words})</strong>",
+        lambda found: f'<strong class="answer {found[1].split()[0]}">{found[1]}</strong>',
+        body,
+    )
+    body = re.sub(r"(<a href=\"[^#][^>]*><code>.*?</code></a>)</li>", r'<em class="source">\1</em></li>', body)
+    body = re.sub(r"<h2>(How an answer is found)", r'<h2 id="how-an-answer-is-found">\1', body)
+    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    return html.article(f"{document.title}, sentence by sentence", body, STYLE)
+
+
+def formula(tex: str) -> str:
+    """The few commands of TeX that a document of this kind has, as plain text."""
+    return re.sub(r"\\frac\{(\w+)\}\{(\w+)\}", r"\1/\2", tex).replace(r"\times", "×")
