@@ -65,7 +65,7 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def two_arms(arms: str, samples: int) -> dict[str, float]:
-    row = {}
+    row: dict[str, float] = {}
     for n, m in SEEDS:
         tests = calibration.wrong(arms, n, m, samples)
         row |= {f"{n},{m} {test}": 100 * share for test, share in tests.items()}
