@@ -179,7 +179,7 @@ def plain(figure: Any) -> str:
     return str(figure)
 
 
-def scientific(value: float) -> str:
+def scientific(value: float | int) -> str:
     """A number; a small one as a multiple of a power of ten."""
     if not 0 < abs(value) < SMALL:
         return f"{value:,g}"
