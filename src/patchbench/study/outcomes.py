@@ -65,7 +65,10 @@ def solved(part: Part, cells: pd.DataFrame) -> pd.Series:
 
 
 def steps_to_solve(part: Part, evidence: Evidence) -> pd.Series:
-    """Steps up to the first validation that reaches the threshold, of each cell; inf if none does, nan if unknown."""
+    """Steps up to the first validation that reaches the threshold, of each cell; inf if none does, nan if unknown.
+
+    A diverged run never gets there, where it is known that guessing does not.
+    """
     curves = evidence.curves
     if not len(curves):
         return pd.Series(math.nan, index=evidence.cells.index)
@@ -73,7 +76,8 @@ def steps_to_solve(part: Part, evidence: Evidence) -> pd.Series:
     known = curves.groupby(["arm", "seed"])["step"].min()
     keys = list(zip(evidence.cells["arm"], evidence.cells["seed"], strict=True))
     steps = [reached.get(key, math.inf) if key in known.index else math.nan for key in keys]
-    return pd.Series(steps, index=evidence.cells.index, dtype=float)
+    diverged = (evidence.cells["status"] == "diverged") & (solved(part, evidence.cells) == 0)
+    return pd.Series(steps, index=evidence.cells.index, dtype=float).mask(diverged, math.inf)
 
 
 def outcome(part: Part, name: str, evidence: Evidence, *, among_solved: bool = False) -> pd.Series:
@@ -96,7 +100,8 @@ def amount(part: Part, name: str, terms: Terms, evidence: Evidence, *, among_sol
     there = {arm: values[cells["arm"] == arm].dropna() for _, arm in terms}
     if any(v.empty for v in there.values()):
         return None
-    signs, groups = [sign for sign, _ in terms], [there[arm].to_numpy(dtype=float) for _, arm in terms]
+    signs = [sign for sign, _ in terms]
+    groups = [np.sort(there[arm].to_numpy(dtype=float)) for _, arm in terms]  # so that the order of seeds is no matter
     if name == SOLVED:
         rates = [Rate(int(group.sum()), len(group)) for group in groups]
         return rates[0] if len(rates) == 1 else RateDifference(rates[0], rates[1])
@@ -122,8 +127,8 @@ def hits_of(evidence: Evidence, rows: pd.Index) -> Bool[np.ndarray, "seeds image
 def population(part: Part, cells: pd.DataFrame, hits: Mapping[str, Hits]) -> str:
     """Say for which population the intervals of a part speak."""
     done = cells[(cells["part"] == part.name) & (cells["status"] == "done")]
-    anew = done.get("data.eval_seed")
-    if len(done) and anew is not None and anew.notna().all() and (anew.astype(float) == done["seed"]).all():
+    anew = pd.to_numeric(done.get("data.eval_seed", pd.Series(dtype=float)), errors="coerce")  # null in some runs
+    if len(anew) and (anew == done["seed"]).all():
         return "all seeds and all images that the set can draw: each seed has test images of its own"
     images = done.get("test/images", pd.Series(dtype=float)).dropna().unique()
     these = f"these {images[0]:,.0f} test images" if len(images) == 1 else "these test images"

@@ -274,7 +274,8 @@ def check_outcome(
         raise ValueError(f"{where}: the part does not say from which value on a seed has solved it: solved: 0.9")
     if metric == SOLVED and any(len(terms) > 2 or [sign for sign, _ in terms] not in ([1], [1, -1]) for terms in sums):
         raise ValueError(f"{where}: metric {SOLVED} takes one arm, or a - b")
-    if metric == STEPS and (any(sorted(s for s, _ in terms) != [-1, 1] for terms in sums) or 0.0 not in bounds):
+    one_sided = bounds in ((0.0, math.inf), (-math.inf, 0.0))
+    if metric == STEPS and (any(sorted(s for s, _ in terms) != [-1, 1] for terms in sums) or not one_sided):
         raise ValueError(f"{where}: metric {STEPS} takes a - b, above or below 0: censored times have no other amount")
 
 
