@@ -209,7 +209,7 @@ def test_asides_and_controls_are_outside_of_the_correction():
     beside = [{**close, "role": role} for role in ("aside", "control") for _ in range(4)]
     [claim, *others] = judge(study(close, *beside), scores).findings
     [alone] = judge(study(close), scores).findings
-    assert claim == alone
+    assert (claim.p, claim.p_holm, claim.level, claim.answer) == (alone.p, alone.p, alone.level, YES)
     assert {(finding.p_holm, finding.level, finding.answer) for finding in others} == {(alone.p, 0.95, YES)}
 
 
@@ -268,7 +268,7 @@ def statements_at_random(rng: np.random.Generator, solved: bool) -> list[dict[st
     ]
     if not solved:
         forms += [{"that": "a - b + c", "above": 0.6}, {"that": "b", "equals": 0.6, "within": 0.02}]
-    chosen = rng.choice(len(forms), size=rng.integers(1, 5), replace=True)
+    chosen = rng.choice(len(forms), size=rng.integers(1, 4), replace=True)
     return [{**forms[i], **({"metric": SOLVED} if solved else {})} for i in chosen]
 
 
@@ -280,7 +280,7 @@ def scores_at_random(rng: np.random.Generator, kind: str, n: int) -> pd.DataFram
     return cells(**{arm: np.where(rng.random(n) < rng.choice([0, 0.5, 1]), 0.99, 0.5) for arm in "abc"})
 
 
-@pytest.mark.parametrize("samples", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("samples", [8, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["continuous", "counts", SOLVED])
 def test_the_interval_at_its_level_excludes_the_bound_exactly_where_the_corrected_p_is_small(kind, samples):
     rng = np.random.default_rng(2)
@@ -362,44 +362,46 @@ def bimodal(rng: np.random.Generator, rate: float, n: int) -> np.ndarray:
     return np.where(rng.random(n) < rate, 0.99, 0.5) + rng.normal(0, 0.003, n)
 
 
-@pytest.mark.parametrize(("samples", "n"), [(25, 6), pytest.param(1000, 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("samples", "n"), [(12, 6), pytest.param(1000, 10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rate", [0.5, 0.8, 0.95])
 def test_an_arm_that_fails_now_and_then_against_a_flat_one_of_the_same_mean_is_not_judged_falsely(rate, samples, n):
-    """Two-group arms at the bounds of statements about how many solve, and about those that solve."""
+    """Statements whose bound is the truth, about how many seeds solve and about those that solve: yes is false."""
     flat = 0.5 + 0.49 * rate  # the mean of the arm that fails: 96.6 % at a rate of 0.95
-    part = {"arms": "a b", "chance": 0.5, "solved": min(0.9, flat - 0.02)}
     fewer, gain = rate - 1, 0.99 - flat
-    false = [
-        study({"that": "a - b", "metric": SOLVED, "above": fewer}, **part),  # exactly at the bound: yes is false
-        study({"that": "a - b", "metric": SOLVED, "below": fewer}, **part),
-        study({"that": "a", "metric": SOLVED, "above": rate}, **part),
-        study({"that": "a - b", "among": SOLVED, "above": gain}, **part),
-        study({"that": "a - b", "among": SOLVED, "below": gain}, **part),
-        study({"that": "a - b", "among": SOLVED, "within": gain}, **part),
+    false: list[dict[str, Any]] = [
+        {"that": "a - b", "metric": SOLVED, "above": fewer},
+        {"that": "a - b", "metric": SOLVED, "below": fewer},
+        {"that": "a", "metric": SOLVED, "above": rate},
+        {"that": "a - b", "among": SOLVED, "above": gain},
+        {"that": "a - b", "among": SOLVED, "below": gain},
+        {"that": "a - b", "among": SOLVED, "within": gain},
     ]
+    alone = [{**statement, "role": "aside"} for statement in false]
+    whole = study(*alone, arms="a b", chance=0.5, solved=min(0.9, flat - 0.02))
     rng = np.random.default_rng(4)
     found = np.zeros(len(false))
     for _ in range(samples):
         table = cells(images=4000, a=bimodal(rng, rate, n), b=flat + rng.normal(0, 0.003, n))
-        found += [judge(one, Evidence(table)).findings[0].answer == YES for one in false]
+        found += [finding.answer == YES for finding in judge(whole, Evidence(table)).findings]
     assert (found / samples <= at_most(ALPHA / 2, samples)).all()
 
 
 @pytest.mark.parametrize("n", [6, pytest.param(10, marks=pytest.mark.slow)])
-def test_the_exact_rate_of_false_answers_on_how_many_seeds_solve_is_at_most_alpha_whatever_the_rates(n):
-    """Every table of k and l solved seeds is judged once, and weighed by its chance under each pair of rates."""
-    rates, counts = np.linspace(0, 1, 41), np.arange(n + 1)
-    for bound in (0.0, -0.05):
-        whole = study({"that": "a - b", "metric": SOLVED, "above": bound}, arms="a b", chance=0.5, solved=0.9)
-        found = {
-            (k, m): judge(whole, Evidence(cells(a=solved_of(k, n), b=solved_of(m, n)))).findings[0].answer
-            for k, m in product(counts, counts)
-        }
-        assert set(found.values()) == LEVELS
-        for rate in rates[rates + bound >= 0]:
+def test_false_answers_on_how_many_seeds_solve_are_rare_whatever_the_rates(n):
+    """Every table of k and m solved seeds is judged once, and weighed by its chance: exact, not simulated."""
+    counts, bounds = np.arange(n + 1), (0.0, -0.05)
+    about = [{"that": "a - b", "metric": SOLVED, "above": bound, "role": "aside"} for bound in bounds]
+    whole = study(*about, arms="a b", chance=0.5, solved=0.9)
+    given = {
+        (k, m): [f.answer for f in judge(whole, Evidence(cells(a=solved_of(k, n), b=solved_of(m, n)))).findings]
+        for k, m in product(counts, counts)
+    }
+    for i, bound in enumerate(bounds):
+        assert {answers[i] for answers in given.values()} == LEVELS
+        for rate in np.linspace(-bound, 1, 41):
             chance = np.outer(binom.pmf(counts, n, rate + bound), binom.pmf(counts, n, rate))
             for answer in (YES, NO):
-                false = sum(chance[table] for table, given in found.items() if given == answer)
+                false = sum(chance[table] for table, answers in given.items() if answers[i] == answer)
                 assert false <= ALPHA / 2 + 1e-9
 
 
