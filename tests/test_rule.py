@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from patchbench.study.design import SOLVED, STEPS, Study
+from patchbench.config.plan import read_study
+from patchbench.study.design import GRID, SOLVED, STEPS, Study
 from patchbench.study.inference import ALPHA
 from patchbench.study.outcomes import Evidence, population
 from patchbench.study.reading import parse
@@ -693,3 +694,178 @@ def test_a_set_that_is_drawn_anew_for_every_seed_speaks_of_all_its_images(eval_s
     said = population(study({"that": "a - b", "above": 0}).parts[0], table, {})
     of_all = "all seeds and all images that the set can draw: each seed has test images of its own"
     assert said == (of_all if anew else "all seeds, on these 400 test images")
+
+
+# Reading.
+
+
+def changed(path: str, value: Any) -> dict:
+    """A good study.yaml but for the value at a path, as in parts.one.chance; ... for the value takes the key away."""
+    given = tree({"that": "a - b", "above": 0.0}, chance=0.1)
+    *way, last = path.split(".")
+    place = given
+    for key in way:
+        place = place.setdefault(key, {})
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return copy.deepcopy(given)
+
+
+def of_statement(**changes: Any) -> dict:
+    return {"says": "So.", "that": "a - b", "above": 0.0, **changes}
+
+
+CHANGE = {"date": "2026-11-26", "what": "All.", "why": "A slip.", "seen": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("question", ..., "question is missing: a study has a question, scales and parts"),
+        ("quote", "x", "key 'quote' is none of question, "),
+        ("decides", ["nobody"], "decides 'nobody' is none of s0"),
+        ("decides", "s0", "decides=s0 must be a list, as in [s0]"),
+        ("decides", [], "nothing answers it: give decides"),
+        ("arms", ["a"], "arms=['a'] must be a mapping"),
+        ("arms", {}, "parts.one: no arms: give factors"),
+        ("arms.a", "embed=a", "arms: a=embed=a must be a list, as in [embed=a]"),
+        ("overrides", "x=1", "overrides=x=1 must be a list"),
+        ("scales", [1], "scales=[1] must be a mapping"),
+        ("scales.cpu", {}, "scales.cpu: seeds=None must be a range, as in 0-9, or a list"),
+        ("scales.cpu.seeds", "ten", "scales.cpu: seeds=ten must be a range"),
+        ("scales.cpu.seeds", "9-0", "scales.cpu: seeds=9-0 must be a range"),
+        ("scales.cpu.seeds", [0, 1, 1], "seeds=[0, 1, 1] must be a range, as in 0-9, or a list, as in [0, 1, 2], each"),
+        ("scales.cpu.seeds", "895-900", "scales.cpu: seed 900 is kept for pilots and tuning, as all from 900 on: use"),
+        ("scales.cpu.seeds", [3, 999], "scales.cpu: seed 999 is kept for pilots"),
+        ("parts.one.seeds", {"gpu": "0-3"}, "parts.one: scale 'gpu' is none of cpu"),
+        ("parts.one.seeds", {"cpu": "0-900"}, "parts.one: seeds.cpu: seed 900 is kept for pilots"),
+        ("scales.cpu.rungs", "two", "scales.cpu: rungs=two must be a number of budgets"),
+        ("tune", True, "tune=True must be false, or values by knob"),
+        ("tune", {"optim.lr": 0.1}, "tune.optim.lr=0.1 must be a list, as in [0.1]"),
+        ("tune", {"optim.lr": ["fast"]}, "tune.optim.lr=fast must be a number"),
+        ("tune_arms", {"a": {"optim.lr": [1e-3]}}, "tune_arms.a has 1 combinations and tune has 6: every arm gets as"),
+        ("tune_arms", {"z": {"optim.lr": [1, 2, 3, 4, 5, 6]}}, "tune_arms 'z' is none of a, b, c"),
+        ("changes", [{**CHANGE, "date": "soon"}], "changes[0]: date=soon must be a day, as in 2026-11-26"),
+        ("changes", [CHANGE, {"what": "All.", "why": "A slip.", "seen": True}], "changes[1]: date is missing"),
+        ("changes", [{**CHANGE, "seen": "perhaps"}], "changes[0]: seen=perhaps must be true or false"),
+        ("published", [{"figures": {"a": 1}}], "published[0]: source is missing"),
+        ("parts", ["one"], "parts=['one'] must be a mapping"),
+        ("parts.one", None, "parts.one=None must be a mapping"),
+        ("parts.one.chance", "low", "parts.one: chance=low must be a number"),
+        ("parts.one.solved", "most", "parts.one: solved=most must be a number"),
+        ("parts.one.only", ["gpu"], "parts.one: scale 'gpu' is none of cpu"),
+        ("parts.one.ladder", {"epochs": [15]}, "parts.one: ladder must name one knob and at least two values"),
+        ("parts.one.ladder", {"epochs": 15}, "parts.one: ladder must name one knob and at least two values"),
+        ("parts.one.ladder", {"epochs": [15, 30], "patch": [2, 4]}, "ladder must name one knob"),
+        ("parts.one.ladder", {"epochs": [15, 60, 30]}, "ladder.epochs=[15,60,30] must rise"),
+        ("parts.one.ladder", {"epochs": [15, 15]}, "ladder.epochs=[15,15] must rise"),
+        ("parts.one.ladder", {"epochs": [15, "long"]}, "ladder.epochs=long must be a number"),
+        ("parts.one.effects", ["a - b"], "parts.one: effects=['a - b'] must be a mapping"),
+        ("parts.one.effects", {"embed": ["a"]}, "parts.one: effects.embed: a is no difference: give one"),
+        ("parts.one.effects", {"embed": ["a - z"]}, "parts.one: effects.embed: arm 'z' is none of a, b, c"),
+        ("parts.one.statements", [of_statement()], "parts.one: statements must have names"),
+        ("parts.two", {"statements": {"s0": of_statement()}}, "two statements are called s0"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_in_one_line_with_the_place_and_the_cure(path, value, said):
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        parse("test", changed(path, value))
+    message = str(refused.value)
+    assert message.startswith("study test: ")
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("statement", "part", "said"),
+    [
+        ({"that": "a - nobody"}, {}, "arm 'nobody' is none of a, b, c"),
+        ({"that": "a-b"}, {}, "arm 'a-b' is none of a, b, c"),
+        ({"above": ...}, {}, "give above: margin, or below: margin, or within: margin"),
+        ({"within": 1}, {}, "give above: margin"),
+        ({"above": ..., "within": -1}, {}, "give above: margin"),
+        ({"above": ..., "equals": 1}, {}, "give above: margin"),
+        ({"above": "much"}, {}, "above=much must be a number"),
+        ({"says": ...}, {}, "says is missing: a statement is a sentence"),
+        ({"that": ...}, {}, "give either that: a - b, or order: [least, ..., most]"),
+        ({"order": ["a", "b"]}, {}, "give either that"),
+        ({"that": ..., "order": ["a"]}, {}, "order must name at least two arms"),
+        ({"that": ..., "order": "a b"}, {}, "order=a b must be a list"),
+        ({"expect": "yes"}, {}, "key 'expect' is none of says, "),
+        ({"predicted": "perhaps"}, {}, "predicted 'perhaps' is none of yes, no"),
+        ({"role": "guess"}, {}, "role 'guess' is none of claim, control, aside"),
+        ({"withdrawn": True}, {}, "withdrawn=True must be the reason, as a sentence"),
+        ({"at": 15}, {}, "at '15' is none of nothing: there is none"),
+        ({"at": 20}, LADDER, "at '20' is none of 15, 30, 60"),
+        ({"metric": SOLVED}, {}, "from which value on a seed has solved it: solved: 0.9"),
+        ({"metric": STEPS}, {}, "from which value on a seed has solved it: solved: 0.9"),
+        ({"among": SOLVED}, {}, "from which value on a seed has solved it: solved: 0.9"),
+        ({"among": "all"}, {"solved": 0.9}, "among 'all' is none of solved"),
+        ({}, {"solved": 0.9}, "so a mean says little: give metric: solved, or among: solved"),
+        ({"that": ..., "order": ["a", "b"]}, {"solved": 0.9}, "so a mean says little"),
+        ({"metric": SOLVED, "that": "a - b - c"}, {"solved": 0.9}, "metric solved takes one arm, or a - b"),
+        ({"metric": STEPS, "that": "a"}, {"solved": 0.9}, "metric steps_to_solve takes a - b, above or below 0"),
+        ({"metric": STEPS, "above": 100}, {"solved": 0.9}, "metric steps_to_solve takes a - b, above or below 0"),
+        ({"metric": STEPS, "above": ..., "equals": 50, "within": 50}, {"solved": 0.9}, "takes a - b, above or below 0"),
+        ({}, {"solved": 0.9, "effects": {"embed": ["a - b - c + b"]}, "statements": {}}, "two rates are compared"),
+    ],
+)
+def test_a_statement_that_cannot_be_decided_is_refused_in_one_line(statement, part, said):
+    body = {key: value for key, value in of_statement(**statement).items() if value is not ...}
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        parse("test", tree(**{"statements": {"s0": body}, **part}))
+    message = str(refused.value)
+    assert message.startswith("study test: parts.one: ")
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "content", ["question: [", "question: a\nquestion: b", "- question", "question", "", "a: ${b", "\t- : x", "\x00"]
+)
+def test_a_file_that_is_no_study_is_refused_in_one_line_that_names_it(content, tmp_path):
+    path = tmp_path / "broken" / "study.yaml"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises((ValueError, OSError)) as refused:
+        read_study("broken", tmp_path)
+    assert "broken" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_that_is_not_there_is_refused_with_the_names_of_those_that_are(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"study position: there is no .*study\.yaml; studies are none"):
+        read_study("position", tmp_path)
+
+
+def test_the_content_of_a_study_is_read_as_it_stands():
+    given = tree({"that": "a - b", "above": 0.0, "predicted": True, "at": 30}, **LADDER, only=["gpu"], seconds=60)
+    given["parts"]["one"]["seeds"] = {"gpu": "0-1"}
+    given["scales"]["gpu"] = {"seeds": [5, 3], "overrides": ["trainer=auto"], "rungs": 1}
+    given |= {"tune": {"optim.lr": [0.1, 0.2]}, "tune_arms": {"b": {"patch": [2, 4]}}, "changes": [CHANGE]}
+    given |= {"published": [{"source": "A paper", "figures": {"a": 61.4}}], "as_recorded": " Old runs. "}
+    read = parse("test", given)
+    [part] = read.parts
+    assert (read.scales["cpu"].seeds, read.scales["gpu"].seeds) == (tuple(range(10)), (5, 3))
+    assert (read.scales["gpu"].rungs, part.only, part.seconds) == (1, ("gpu",), 60)
+    assert part.seeds == {"gpu": (0, 1)}
+    assert part.ladder is not None
+    assert (part.ladder.knob, part.ladder.rungs, part.statements[0].at) == ("epochs", ("15", "30", "60"), "30")
+    assert (read.grid, read.grids) == ({"optim.lr": (0.1, 0.2)}, {"b": {"patch": (2.0, 4.0)}})
+    assert (read.changes[0].date, read.changes[0].seen, read.as_recorded) == ("2026-11-26", True, "Old runs.")
+    assert parse("test", tree({"that": "a - b", "above": 0})).grid == GRID
+    assert parse("test", {**tree({"that": "a - b", "above": 0}), "tune": False}).grid == {}
+
+
+def test_arms_are_every_combination_of_the_factors_and_those_that_have_names():
+    given = tree({"that": "none/2 - odd", "above": 0})
+    given |= {"factors": {"pos": ["none", ["rope", "learned"]], "patch": [2, 4]}, "arms": {"odd": ["patch=3"]}}
+    assert parse("test", given).parts[0].arms == {
+        "none/2": ("pos=none", "patch=2"),
+        "none/4": ("pos=none", "patch=4"),
+        "rope+learned/2": ("pos=[rope,learned]", "patch=2"),
+        "rope+learned/4": ("pos=[rope,learned]", "patch=4"),
+        "odd": ("patch=3",),
+    }
