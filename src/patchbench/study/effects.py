@@ -32,19 +32,26 @@ HEADER = [
 ]  # fmt: skip
 
 
+LARGE = 0.1  # effects of ten points and more are drawn apart, since small ones vanish beside them
+
+
 def by_unit(found: Sequence[Found], prefix: str = "") -> dict[str, list[tuple[str, Found]]]:
-    """Effects with their labels, by the unit of the axis on which they are drawn."""
+    """Effects with their labels, by the axis on which they are drawn."""
     groups: dict[str, list[tuple[str, Found]]] = {}
     for effect in found:
         label = f"{prefix}{effect.part.name}, {effect.effect.factor}: {from_to(effect)}"
-        groups.setdefault(effect.metric.label if effect.metric.factor != 100 else points(effect), []).append(
-            (label, effect)
-        )
+        groups.setdefault(axis_of(effect), []).append((label, effect))
     return groups
 
 
-def points(effect: Found) -> str:
-    return "points of " + ("seeds that solve" if effect.metric.label.startswith("seeds") else "accuracy")
+def axis_of(effect: Found) -> str:
+    """Label of the axis: the unit, and whether the effect is large."""
+    if effect.metric.factor != 100:
+        return effect.metric.label
+    if effect.metric.label.startswith("seeds"):
+        return "points of seeds that solve"
+    assert effect.amount is not None
+    return "points of accuracy" + (", ten and more" if abs(effect.amount.estimate) >= LARGE else "")
 
 
 def from_to(effect: Found) -> str:

@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Bool
 
 from patchbench.runs.metrics import LESS, metric
+from patchbench.study.amounts import Weaker, over_images
 from patchbench.study.amounts import amount as of_means
-from patchbench.study.amounts import over_images
 from patchbench.study.design import SOLVED, STEPS, Part, Terms
 from patchbench.study.inference import Amount, exact_accuracy
 from patchbench.study.rates import Rate, RateDifference
@@ -108,12 +108,12 @@ def amount(part: Part, name: str, terms: Terms, evidence: Evidence, *, among_sol
     if name == STEPS:
         return Sooner(groups[0], groups[1])
     if name == ACCURACY:
-        hits = [table for _, arm in terms if (table := hits_of(evidence, there[arm].index)) is not None]
-        if len(hits) == len(terms) and min(map(len, hits)) > 1:
-            return over_images(signs, hits)
         images = cells.get("test/images", pd.Series(dtype=float)).dropna().unique()
         if len(images) == 1:
             groups = [exact_accuracy(group, int(images[0])) for group in groups]
+        hits = [table for _, arm in terms if (table := hits_of(evidence, there[arm].index)) is not None]
+        if len(hits) == len(terms) and min(map(len, hits)) > 1:  # few seeds stay few, however many images there are
+            return Weaker(of_means(signs, groups), over_images(signs, hits))
     return of_means(signs, groups)
 
 
