@@ -109,6 +109,29 @@ class OverImages(StudentT):
     of_images: float = 0.0
 
 
+@dataclass(frozen=True)
+class Weaker:
+    """One amount by two tests, of which the one that sees less decides."""
+
+    first: Amount
+    second: Amount
+
+    @property
+    def estimate(self) -> float:
+        return self.first.estimate
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.first.seeds
+
+    def p(self, bound: float) -> float:
+        return max(self.first.p(bound), self.second.p(bound))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        lows, highs = zip(self.first.interval(level), self.second.interval(level), strict=True)
+        return min(lows), max(highs)
+
+
 def amount(signs: Sequence[int], arms: Sequence[Values]) -> Amount:
     """The sum of the means of arms, each with its sign: by both tests if it is a - b, else by Student's t."""
     if len(arms) == 2 and sorted(signs) == [-1, 1]:

@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Bool
 
 from patchbench.runs.metrics import LESS, metric
+from patchbench.study.amounts import Weaker, over_images
 from patchbench.study.amounts import amount as of_means
-from patchbench.study.amounts import over_images
 from patchbench.study.design import SOLVED, STEPS, Part, Terms
 from patchbench.study.inference import Amount, exact_accuracy
 from patchbench.study.rates import Rate, RateDifference
@@ -65,7 +65,10 @@ def solved(part: Part, cells: pd.DataFrame) -> pd.Series:
 
 
 def steps_to_solve(part: Part, evidence: Evidence) -> pd.Series:
-    """Steps up to the first validation that reaches the threshold, of each cell; inf if none does, nan if unknown."""
+    """Steps up to the first validation that reaches the threshold, of each cell; inf if none does, nan if unknown.
+
+    A diverged run never gets there, where it is known that guessing does not.
+    """
     curves = evidence.curves
     if not len(curves):
         return pd.Series(math.nan, index=evidence.cells.index)
@@ -73,7 +76,8 @@ def steps_to_solve(part: Part, evidence: Evidence) -> pd.Series:
     known = curves.groupby(["arm", "seed"])["step"].min()
     keys = list(zip(evidence.cells["arm"], evidence.cells["seed"], strict=True))
     steps = [reached.get(key, math.inf) if key in known.index else math.nan for key in keys]
-    return pd.Series(steps, index=evidence.cells.index, dtype=float)
+    diverged = (evidence.cells["status"] == "diverged") & (solved(part, evidence.cells) == 0)
+    return pd.Series(steps, index=evidence.cells.index, dtype=float).mask(diverged, math.inf)
 
 
 def outcome(part: Part, name: str, evidence: Evidence, *, among_solved: bool = False) -> pd.Series:
@@ -96,19 +100,20 @@ def amount(part: Part, name: str, terms: Terms, evidence: Evidence, *, among_sol
     there = {arm: values[cells["arm"] == arm].dropna() for _, arm in terms}
     if any(v.empty for v in there.values()):
         return None
-    signs, groups = [sign for sign, _ in terms], [there[arm].to_numpy(dtype=float) for _, arm in terms]
+    signs = [sign for sign, _ in terms]
+    groups = [np.sort(there[arm].to_numpy(dtype=float)) for _, arm in terms]  # so that the order of seeds is no matter
     if name == SOLVED:
         rates = [Rate(int(group.sum()), len(group)) for group in groups]
         return rates[0] if len(rates) == 1 else RateDifference(rates[0], rates[1])
     if name == STEPS:
         return Sooner(groups[0], groups[1])
     if name == ACCURACY:
-        hits = [table for _, arm in terms if (table := hits_of(evidence, there[arm].index)) is not None]
-        if len(hits) == len(terms) and min(map(len, hits)) > 1:
-            return over_images(signs, hits)
         images = cells.get("test/images", pd.Series(dtype=float)).dropna().unique()
         if len(images) == 1:
             groups = [exact_accuracy(group, int(images[0])) for group in groups]
+        hits = [table for _, arm in terms if (table := hits_of(evidence, there[arm].index)) is not None]
+        if len(hits) == len(terms) and min(map(len, hits)) > 1:  # few seeds stay few, however many images there are
+            return Weaker(of_means(signs, groups), over_images(signs, hits))
     return of_means(signs, groups)
 
 

@@ -36,21 +36,27 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
         if not tree.get(key):
             raise ValueError(f"{where}: {key} is missing: a study has a question, scales and parts")
     grid, grids = parse_tuning(where, tree)
+    scales = mapping(tree["scales"], f"{where}: scales")
     study = Study(
         name=name,
-        question=tree["question"].strip(),
-        decides=tuple(map(str, tree.get("decides", ()))),
-        scales={scale: parse_scale(f"{where}: scales.{scale}", body) for scale, body in tree["scales"].items()},
-        parts=tuple(parse_part(f"{where}: parts.{part}", part, body, tree) for part, body in tree["parts"].items()),
-        overrides=tuple(tree.get("overrides", ())),
+        question=str(tree["question"]).strip(),
+        decides=words(tree, where, "decides"),
+        scales={scale: parse_scale(f"{where}: scales.{scale}", body) for scale, body in scales.items()},
+        parts=tuple(
+            parse_part(f"{where}: parts.{part}", part, body, tree)
+            for part, body in mapping(tree["parts"], f"{where}: parts").items()
+        ),
+        overrides=words(tree, where, "overrides"),
         published=tuple(
-            Published(row["source"], row["figures"], row.get("note", "")) for row in tree.get("published", ())
+            parse_published(f"{where}: published[{i}]", row)
+            for i, row in enumerate(sequence(tree.get("published", ()), f"{where}: published"))
         ),
         changes=tuple(
-            parse_change(f"{where}: changes[{i}]", change) for i, change in enumerate(tree.get("changes", ()))
+            parse_change(f"{where}: changes[{i}]", change)
+            for i, change in enumerate(sequence(tree.get("changes", ()), f"{where}: changes"))
         ),
-        as_recorded=tree.get("as_recorded", "").strip(),
-        doubts=tree.get("doubts", "").strip(),
+        as_recorded=str(tree.get("as_recorded", "")).strip(),
+        doubts=str(tree.get("doubts", "")).strip(),
         grid=grid,
         grids=grids,
     )
@@ -80,10 +86,15 @@ def parse_tuning(where: str, tree: Mapping[str, Any]) -> tuple[Mapping[str, Any]
     if not isinstance(given, Mapping):
         raise ValueError(f"{where}: tune={given} must be false, or values by knob, as in {{optim.lr: [1e-3, 1e-2]}}")
 
-    def values(grid: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-        return {knob: tuple(map(float, some)) for knob, some in grid.items()}
+    def values(grid: Any, place: str) -> dict[str, tuple[float, ...]]:
+        return {
+            knob: tuple(number(value, f"{place}.{knob}") for value in sequence(some, f"{place}.{knob}"))
+            for knob, some in mapping(grid, place).items()
+        }
 
-    grid, grids = values(given), {str(arm): values(own) for arm, own in tree.get("tune_arms", {}).items()}
+    own_grids = mapping(tree.get("tune_arms", {}), f"{where}: tune_arms")
+    grid = values(given, f"{where}: tune")
+    grids = {str(arm): values(own, f"{where}: tune_arms.{arm}") for arm, own in own_grids.items()}
     trials = math.prod(map(len, grid.values()))
     for arm, own in grids.items():
         if (count := math.prod(map(len, own.values()))) != trials:
@@ -94,13 +105,15 @@ def parse_tuning(where: str, tree: Mapping[str, Any]) -> tuple[Mapping[str, Any]
     return grid, grids
 
 
-def parse_change(where: str, body: Mapping[str, Any]) -> Change:
+def parse_change(where: str, body: Any) -> Change:
     known(body, where, "date what why seen")
     for key in ("date", "what", "why", "seen"):
         if key not in body:
             raise ValueError(f"{where}: {key} is missing: a change has a date, what was changed, why, and seen: true "
                              "or false, for results that were or were not known then")  # fmt: skip
-    return Change(parse_date(where, body["date"]), body["what"].strip(), body["why"].strip(), bool(body["seen"]))
+    if not isinstance(body["seen"], bool):
+        raise ValueError(f"{where}: seen={body['seen']} must be true or false")
+    return Change(parse_date(where, body["date"]), str(body["what"]).strip(), str(body["why"]).strip(), body["seen"])
 
 
 def parse_date(where: str, given: Any) -> str:
@@ -110,24 +123,35 @@ def parse_date(where: str, given: Any) -> str:
         raise ValueError(f"{where}: date={given} must be a day, as in 2026-11-26") from error
 
 
-def parse_scale(where: str, body: Mapping[str, Any]) -> Scale:
+def parse_published(where: str, body: Any) -> Published:
+    known(body, where, "source figures note")
+    if "source" not in body:
+        raise ValueError(f"{where}: source is missing: a figure from elsewhere is printed with its source")
+    return Published(str(body["source"]), mapping(body.get("figures", {}), f"{where}: figures"), body.get("note", ""))
+
+
+def parse_scale(where: str, body: Any) -> Scale:
     known(body, where, "seeds overrides rungs")
-    return Scale(parse_seeds(where, body.get("seeds")), tuple(body.get("overrides", ())), int(body.get("rungs", 0)))
+    rungs = body.get("rungs", 0)
+    if not isinstance(rungs, int) or rungs < 0:
+        raise ValueError(f"{where}: rungs={rungs} must be a number of budgets, or 0 for all of them")
+    return Scale(parse_seeds(where, body.get("seeds")), words(body, where, "overrides"), rungs)
 
 
 def parse_seeds(where: str, given: Any) -> tuple[int, ...]:
+    seeds: tuple[int, ...] = ()
     if isinstance(given, list) and all(isinstance(seed, int) for seed in given):
         seeds = tuple(given)
     elif ends := re.fullmatch(r"(\d+)-(\d+)", str(given)):
         seeds = tuple(range(int(ends[1]), int(ends[2]) + 1))
-    else:
-        raise ValueError(f"{where}: seeds={given} must be a range, as in 0-9, or a list, as in [0, 1, 2]")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"{where}: seeds={given} must be a range, as in 0-9, or a list, as in [0, 1, 2], each once")
     if late := [seed for seed in seeds if seed >= PILOTS]:
         raise ValueError(f"{where}: seed {late[0]} is kept for pilots and tuning, as all from {PILOTS} on: use another")
     return seeds
 
 
-def parse_part(where: str, name: str, body: Mapping[str, Any], study: Mapping[str, Any]) -> Part:
+def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any]) -> Part:
     known(
         body,
         where,
@@ -135,11 +159,13 @@ def parse_part(where: str, name: str, body: Mapping[str, Any], study: Mapping[st
     )
     own = "factors" in body or "arms" in body
     arms = parse_arms(where, body if own else study)
-    metric = body.get("metric", study.get("metric", "test/acc"))
-    for scale in (*body.get("scales", {}), *body.get("seeds", {}), *body.get("only", ())):
+    metric = str(body.get("metric", study.get("metric", "test/acc")))
+    scales, seeds = (mapping(body.get(key, {}), f"{where}: {key}") for key in ("scales", "seeds"))
+    only = words(body, where, "only") or tuple(study["scales"])
+    for scale in (*scales, *seeds, *only):
         one_of(scale, tuple(study["scales"]), f"{where}: scale")
     ladder = parse_ladder(where, body.get("ladder"))
-    solved = None if body.get("solved") is None else float(body["solved"])
+    solved = optional(body, where, "solved")
     given = body.get("statements", {})
     if not isinstance(given, Mapping):
         raise ValueError(f"{where}: statements must have names, as in none_guesses: {{says: ..., that: ...}}")
@@ -150,29 +176,31 @@ def parse_part(where: str, name: str, body: Mapping[str, Any], study: Mapping[st
     return Part(
         name=name,
         arms=arms,
-        overrides=tuple(body.get("overrides", ())),
-        scales={scale: tuple(overrides) for scale, overrides in body.get("scales", {}).items()},
-        only=tuple(body.get("only", study["scales"])),
+        overrides=words(body, where, "overrides"),
+        scales={scale: words(scales, f"{where}: scales", scale) for scale in scales},
+        only=only,
         metric=metric,
-        chance=None if body.get("chance") is None else float(body["chance"]),
+        chance=optional(body, where, "chance"),
         statements=statements,
-        effects=parse_effects(f"{where}: effects", body.get("effects", {}), arms),
+        effects=parse_effects(f"{where}: effects", body.get("effects", {}), arms, solved),
         ladder=ladder,
-        plateau=float(body.get("plateau", PLATEAU)),
+        plateau=number(body.get("plateau", PLATEAU), f"{where}: plateau"),
         solved=solved,
-        seeds={scale: parse_seeds(f"{where}: seeds.{scale}", given) for scale, given in body.get("seeds", {}).items()},
-        seconds=None if body.get("seconds") is None else float(body["seconds"]),
+        seeds={scale: parse_seeds(f"{where}: seeds.{scale}", seeds[scale]) for scale in seeds},
+        seconds=optional(body, where, "seconds"),
     )
 
 
 def parse_arms(where: str, body: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Name every combination of the factors by its levels, as in none/4; then add the arms that have names."""
-    factors = body.get("factors", {})
+    factors = mapping(body.get("factors", {}), f"{where}: factors")
+    factors = {factor: sequence(levels, f"{where}: factors.{factor}") for factor, levels in factors.items()}
+    named = mapping(body.get("arms", {}), f"{where}: arms")
     arms = {}
     for levels in product(*factors.values()) if factors else ():
-        name = "/".join(re.sub(r"[\[\] ]", "", str(level)).replace(",", "+") for level in levels)
+        name = "/".join(spell(level).strip("[]").replace(",", "+") for level in levels)
         arms[name] = tuple(f"{factor}={spell(level)}" for factor, level in zip(factors, levels, strict=True))
-    arms |= {str(name): tuple(overrides) for name, overrides in body.get("arms", {}).items()}
+    arms |= {str(name): words(named, f"{where}: arms", name) for name in named}
     if not arms:
         raise ValueError(f"{where}: no arms: give factors, as in {{pos: [none, learned]}}, or arms by name")
     return arms
@@ -186,17 +214,24 @@ def spell(level: Any) -> str:
 def parse_ladder(where: str, given: Any) -> Ladder | None:
     if given is None:
         return None
-    if not isinstance(given, Mapping) or len(given) != 1 or len(next(iter(given.values()))) < 2:
+    knob, rungs = next(iter(mapping(given, f"{where}: ladder").items()), ("", ()))
+    if len(given) != 1 or not isinstance(rungs, list) or len(rungs) < 2:
         raise ValueError(f"{where}: ladder must name one knob and at least two values, as in {{epochs: [15, 30, 60]}}")
-    [(knob, rungs)] = given.items()
+    budgets = [number(rung, f"{where}: ladder.{knob}") for rung in rungs]
+    if any(more <= less for less, more in pairwise(budgets)):
+        raise ValueError(
+            f"{where}: ladder.{knob}={spell(rungs)} must rise, as in [15, 30, 60]: the last budget decides"
+        )
     return Ladder(str(knob), tuple(map(spell, rungs)))
 
 
-def parse_effects(where: str, given: Mapping[str, Any], arms: Mapping[str, Any]) -> tuple[Effect, ...]:
+def parse_effects(where: str, given: Any, arms: Mapping[str, Any], solved: float | None) -> tuple[Effect, ...]:
     effects = []
-    for factor, sums in given.items():
-        for text in sums:
+    for factor, sums in mapping(given, where).items():
+        for text in sequence(sums, f"{where}.{factor}"):
             terms = parse_terms(str(text))
+            if solved is not None and len(terms) != 2:
+                raise ValueError(f"{where}.{factor}: {text} is no a - b: where a seed may fail, two rates are compared")
             if sum(sign for sign, _ in terms) != 0:
                 raise ValueError(f"{where}.{factor}: {text} is no difference: give one, as in learned - none")
             for _, arm in terms:
@@ -208,7 +243,7 @@ def parse_effects(where: str, given: Mapping[str, Any], arms: Mapping[str, Any])
 def parse_statement(
     where: str,
     name: str,
-    body: Mapping[str, Any],
+    body: Any,
     arms: Mapping[str, Any],
     metric: str,
     ladder: Ladder | None,
@@ -227,13 +262,15 @@ def parse_statement(
     if "that" in body:
         sums = (parse_terms(str(body["that"])),)
     else:
-        steps = [str(arm) for arm in body["order"]]
+        steps = words(body, where, "order")
+        if len(steps) < 2:
+            raise ValueError(f"{where}: order must name at least two arms, as in [least, ..., most]")
         sums = tuple(((1, more), (-1, less)) for less, more in pairwise(steps))
         body = {"above": 0.0, **body}
     for _, arm in (term for terms in sums for term in terms):
         one_of(arm, tuple(arms), f"{where}: arm")
     low, high = region(where, body)
-    own = body.get("metric", metric)
+    own = str(body.get("metric", metric))
     among = body.get("among")
     if among is not None:
         one_of(among, (SOLVED,), f"{where}: among")
@@ -242,12 +279,15 @@ def parse_statement(
         raise ValueError(
             f"{where}: a seed of this part may fail, so a mean says little: give metric: {SOLVED}, or among: {SOLVED}"
         )
+    withdrawn = body.get("withdrawn", "")
+    if not isinstance(withdrawn, str):
+        raise ValueError(f"{where}: withdrawn={withdrawn} must be the reason, as a sentence")
     at = str(body.get("at", ""))
     if at:
         one_of(at, ladder.rungs if ladder else (), f"{where}: at")
     return Statement(
         name=name,
-        says=body["says"].strip(),
+        says=str(body["says"]).strip(),
         sums=sums,
         low=low,
         high=high,
@@ -256,7 +296,7 @@ def parse_statement(
         metric=own,
         at=at,
         among_solved=among is not None,
-        withdrawn=str(body.get("withdrawn", "")).strip(),
+        withdrawn=withdrawn.strip(),
     )
 
 
@@ -274,19 +314,20 @@ def check_outcome(
         raise ValueError(f"{where}: the part does not say from which value on a seed has solved it: solved: 0.9")
     if metric == SOLVED and any(len(terms) > 2 or [sign for sign, _ in terms] not in ([1], [1, -1]) for terms in sums):
         raise ValueError(f"{where}: metric {SOLVED} takes one arm, or a - b")
-    if metric == STEPS and (any(sorted(s for s, _ in terms) != [-1, 1] for terms in sums) or 0.0 not in bounds):
+    one_sided = bounds in ((0.0, math.inf), (-math.inf, 0.0))
+    if metric == STEPS and (any(sorted(s for s, _ in terms) != [-1, 1] for terms in sums) or not one_sided):
         raise ValueError(f"{where}: metric {STEPS} takes a - b, above or below 0: censored times have no other amount")
 
 
 def region(where: str, body: Mapping[str, Any]) -> tuple[float, float]:
-    given = {key for key in ("above", "below", "within", "equals") if key in body}
-    if given == {"above"}:
-        return float(body["above"]), math.inf
-    if given == {"below"}:
-        return -math.inf, float(body["below"])
-    if given in ({"within"}, {"within", "equals"}) and body["within"] > 0:
-        at = float(body.get("equals", 0.0))
-        return at - float(body["within"]), at + float(body["within"])
+    given = {key: number(body[key], f"{where}: {key}") for key in ("above", "below", "within", "equals") if key in body}
+    if given.keys() == {"above"}:
+        return given["above"], math.inf
+    if given.keys() == {"below"}:
+        return -math.inf, given["below"]
+    if given.keys() in ({"within"}, {"within", "equals"}) and given["within"] > 0:
+        at = given.get("equals", 0.0)
+        return at - given["within"], at + given["within"]
     raise ValueError(f"{where}: give above: margin, or below: margin, or within: margin with or without equals: value")
 
 
@@ -297,9 +338,38 @@ def parse_terms(text: str) -> Terms:
     return tuple(zip(signs, (part.strip() for part in parts[::2]), strict=True))
 
 
-def known(tree: Mapping[str, Any], where: str, keys: str) -> None:
-    for key in tree:
+def known(tree: Any, where: str, keys: str) -> None:
+    for key in mapping(tree, where):
         one_of(key, tuple(keys.split()), f"{where}: key")
+
+
+def mapping(given: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}={given} must be a mapping, as in {{name: value}}")
+    return given
+
+
+def sequence(given: Any, where: str) -> Sequence[Any]:
+    if not isinstance(given, list | tuple):
+        raise ValueError(f"{where}={given} must be a list, as in [{given}]")
+    return given
+
+
+def words(tree: Mapping[str, Any], where: str, key: str) -> tuple[str, ...]:
+    """The words of a list, as names and overrides are."""
+    return tuple(map(str, sequence(tree.get(key, ()), f"{where}: {key}")))
+
+
+def number(given: Any, where: str) -> float:
+    try:
+        return float(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}={given} must be a number") from error
+
+
+def optional(tree: Mapping[str, Any], where: str, key: str) -> float | None:
+    """A number that need not be given."""
+    return None if tree.get(key) is None else number(tree[key], f"{where}: {key}")
 
 
 def one_of(value: Any, allowed: Sequence[str], where: str) -> None:

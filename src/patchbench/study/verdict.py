@@ -116,7 +116,7 @@ def rungs_there(part: Part, cells: pd.DataFrame) -> list[str]:
 def measure(part: Part, statement: Statement, evidence: Evidence) -> Finding:
     """Measure the sums of a statement at its budget; those that cannot be decided by p have their answer already."""
     rungs = rungs_there(part, evidence.cells)
-    rung = statement.at if statement.at in rungs else rungs[-1]
+    rung = statement.at or rungs[-1]
     here = evidence.of(part, rung)
     mine = replace(here, cells=here.cells[here.cells["arm"].isin(statement.arms)])
     steps = tuple(step(part, statement, terms, mine) for terms in statement.sums)
@@ -131,8 +131,9 @@ def step(part: Part, statement: Statement, terms: Terms, evidence: Evidence) -> 
     if value is None:
         return Step(terms, None, False, 1.0)
     low, high = statement.low, statement.high
-    inside = low < value.estimate < high
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]
+    above, below = low == -math.inf or low < value.estimate, high == math.inf or value.estimate < high
+    inside = above and below  # an estimate of inf, of seeds that never solve, is above every bound
     if inside:
         return Step(terms, value, True, max(value.p(bound) for bound in bounds))
     nearest = min(bounds, key=lambda bound: abs(value.estimate - bound))
