@@ -295,6 +295,8 @@ def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys
     assert json.loads((at_end.dir / "analysis" / "numbers.json").read_text()) == numbers
     text = (at_end.dir / "analysis.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    assert text.index("In short") < text.index("Shuffling the patches changes accuracy by") < text.index("<img")
+    assert "Kernels count as kept" in text
     shown = sorted(path.stem for path in (at_end.dir / "analysis").glob("*.png"))
     assert text.count("<img") == len(shown)
     assert shown == sorted(
@@ -344,8 +346,8 @@ def bright_counts(patch: int, size: int = 16) -> InMemory:
 @pytest.mark.parametrize(
     ("net", "split", "says"),
     [
-        (ReadsPlaces(10), bright_quarters(4), "Shuffling patches costs accuracy"),
-        (CountsPatches(10, 4), bright_counts(4), "This network does not use position."),
+        (ReadsPlaces(10), bright_quarters(4), "this network uses the position of patches."),
+        (CountsPatches(10, 4), bright_counts(4), "changes accuracy by 0.0 points"),
     ],
 )
 def test_a_network_made_to_use_position_is_told_from_one_made_not_to(net, split, says):
@@ -363,9 +365,49 @@ def test_a_network_made_to_use_position_is_told_from_one_made_not_to(net, split,
     robust = {name.removeprefix("test/"): value for name, value in seen.items()} | {"images": len(split)}
     assert robust["moved0/acc"] == 1, "the network does what it was made for"
     assert says in readings.robustness(robust, 10, overlapping=False)
-    assert ("windows" in readings.robustness(robust, 10, overlapping=True).lower()) == ("costs" in says)
+    assert ("windows" in readings.robustness(robust, 10, overlapping=True)) == ("uses" in says)
+    assert ("does not use position" in readings.robustness(robust, 10, overlapping=False)) == ("0.0" in says)
     guessing = robust | {"moved0/acc": 0.1}
     assert "no more than guessing" in readings.robustness(guessing, 10, overlapping=False)
+
+
+def robust_figures(images: int, plain: float, lost: float, gained: float) -> dict[str, float]:
+    shuffled = {"acc": plain - lost + gained, "same": 1 - lost - gained, "lost": lost}
+    return {f"shuffled_patches/{name}": value for name, value in shuffled.items()} | {
+        "moved0/acc": plain,
+        "images": images,
+    }
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ((4000, 0.83, 0.6, 0.02), "by -58.0 points (95 % interval -59"),
+        ((4000, 0.83, 0.6, 0.02), "uses the position of patches."),
+        ((4000, 0.9, 0.03, 0.01), "Position matters little"),
+        ((4000, 0.9, 0.02, 0.02), "does not use position."),
+        ((4000, 0.9, 0.0, 0.0), "0.0 points (95 % interval 0.0 to 0.0"),
+        ((360, 0.9, 0.0, 0.0), "0.0 points (95 % interval -0.5 to +0.5"),
+        ((360, 0.9, 0.0, 0.0), "does not use position."),
+        ((40, 0.9, 0.1, 0.1), "so few images cannot tell"),
+        ((40, 0.9, 0.075, 0.0), "so few images cannot tell"),
+        ((4000, 0.5, 0.01, 0.1), "better off without position"),
+    ],
+)
+def test_a_change_is_told_from_the_noise_of_so_many_images(figures, says):
+    assert says in readings.robustness(robust_figures(*figures), 10, overlapping=False)
+
+
+def test_the_paired_interval_holds_the_true_change_in_19_of_20_cases():
+    generator = torch.Generator().manual_seed(0)
+    for lost, gained in ((0.3, 0.1), (0.05, 0.05), (0.02, 0.0)):
+        shares = torch.tensor([lost, gained, 1 - lost - gained])
+        held = 0
+        for _ in range(2000):
+            cells = torch.multinomial(shares, 300, replacement=True, generator=generator).bincount(minlength=3).tolist()
+            _, low, high = readings.paired_change(cells[0], cells[1], 300)
+            held += low <= gained - lost <= high
+        assert 0.93 <= held / 2000 <= 0.99
 
 
 def kernels_beside(start, now, other=None, trained=True):
@@ -394,7 +436,8 @@ def test_noise_is_called_noise_and_what_training_made_is_not():
     assert hardly.change.difference == pytest.approx(0.16, abs=0.01)
     assert hardly.change.cosine == pytest.approx(1 / math.hypot(1, 0.16), abs=0.01)
     assert "hardly moved" in readings.kernels(hardly)
-    assert "the difference is 16% of its length" in readings.kernels(hardly)
+    assert "they moved by 16% of their length" in readings.kernels(hardly)
+    assert f"the start is {1 / (1 + 0.16**2):.0%} of what you see" in readings.kernels(hardly)
     assert "the noise of the start" in readings.kernels(hardly)
     other_noise = readings.kernels(kernels_beside(start, orthogonal))
     assert "no smoother" in other_noise

@@ -307,7 +307,7 @@ def test_trained_weights_come_with_their_configuration(command, micro, explain, 
     ("arguments", "said"),
     [
         ("image=360", ["image=360", "images 0 to 359"]),
-        ("image=nowhere.png", ["image=nowhere.png is no file", "china or flower"]),
+        ("image=nowhere.png", ["image=nowhere.png is no file", "china, flower, astronaut"]),
         ("patch=7", ["patch=7", "embed.pad=true"]),
         ("embed=cnv", ["embed=cnv is no option", "embed=conv"]),
         ("imge=3", ["imge=3", "image"]),

@@ -30,7 +30,7 @@ from patchbench.html import png
 from patchbench.machine import write_whole
 from patchbench.measure.network import MOST_BYTES, measure
 from patchbench.measure.places import spread
-from patchbench.measure.readings import readings
+from patchbench.measure.readings import in_short, readings
 from patchbench.pages.analyze.figures import pictures
 from patchbench.pages.analyze.page import page
 from patchbench.pages.plots import LOOK
@@ -132,10 +132,13 @@ def look(
         paths[name].write_bytes(picture)
     said = readings(measures, robust, source.num_classes)
     levels = origin["factors"]
-    text = page(title(levels), command_line(levels), measures, numbers, drawn, said, left_out)
+    short = in_short(measures, robust, said)
+    text = page(title(levels), command_line(levels), measures, numbers, drawn, said, short, left_out)
     result = Analysis(numbers, paths, left_out, out / "analysis.html")
     for path, content in ((folder / "numbers.json", json.dumps(numbers, indent=2) + "\n"), (result.page, text)):
         write_whole(path, content)
+    for line in short:
+        print(f"  {line}", flush=True)
     print(f"{len(paths)} pictures and {len(numbers)} numbers of the input stage: {result.page}", flush=True)
     for line in left_out:
         print(f"  left out: {line}", flush=True)

@@ -1,6 +1,8 @@
-"""Photographs to look at: two that come with scikit-learn, or any picture in a file."""
+"""Photographs that come with other packages, of clear licences, and any picture in a file, to look at."""
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import UInt8
@@ -10,7 +12,25 @@ from torch import Tensor
 from patchbench.checks import Size
 from patchbench.data.pictures import UNREADABLE, Reading, seen
 
-PHOTOGRAPHS = ("china", "flower")  # of scikit-learn, which names authors and licence (CC BY) beside the files
+
+class Photograph(NamedTuple):
+    """A file in an installed package, and its licence as the package states it."""
+
+    package: str
+    path: str
+    licence: str
+
+
+PHOTOGRAPHS = {
+    "china": Photograph("sklearn", "datasets/images/china.jpg", "CC BY 2.0, danielbuechele"),
+    "flower": Photograph("sklearn", "datasets/images/flower.jpg", "CC BY 2.0, vultilion"),
+    "astronaut": Photograph("skimage", "data/astronaut.png", "public domain, NASA"),
+    "chelsea": Photograph("skimage", "data/chelsea.png", "CC0, Stefan van der Walt"),
+    "coffee": Photograph("skimage", "data/coffee.png", "CC0, Rachel Michetti"),
+    "retina": Photograph("skimage", "data/retina.jpg", "CC0, Mikael Häggström"),
+    "rocket": Photograph("skimage", "data/rocket.jpg", "public domain, SpaceX"),
+}  # scikit-image states no licence of its motorcycles, and knows only "no restrictions" of its tissue: left out
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image"}  # names for pip
 
 
 def photograph(name: str, img_size: Size, in_chans: int) -> UInt8[Tensor, "c H W"]:
@@ -20,23 +40,29 @@ def photograph(name: str, img_size: Size, in_chans: int) -> UInt8[Tensor, "c H W
     """
     if in_chans not in (1, 3):
         raise ValueError(f"image={name} has 1 or 3 channels, but this network reads {in_chans}: use image=0")
+    path = file(name) if name in PHOTOGRAPHS else Path(name)
     try:
-        with opened(name) as file:
-            return seen(file, Reading(img_size, in_chans, crop_pct=1.0, on_error="raise"), None, None)
+        with Image.open(path) as picture:
+            return seen(picture, Reading(img_size, in_chans, crop_pct=1.0, on_error="raise"), None, None)
     except FileNotFoundError:
         raise ValueError(
-            f"image={name} is no file: use the number of a test image, {' or '.join(PHOTOGRAPHS)}, or a picture's path"
+            f"image={name} is no file: use the number of a test image, {', '.join(PHOTOGRAPHS)}, or a picture's path"
         ) from None
     except UNREADABLE as error:
         raise ValueError(f"image={name} does not decode ({error}): take another picture") from None
 
 
-def opened(name: str) -> Image.Image:
-    if name in PHOTOGRAPHS:
-        from sklearn.datasets import load_sample_image
-
-        return Image.fromarray(load_sample_image(f"{name}.jpg"))
-    return Image.open(Path(name))
+def file(name: str) -> Path:
+    """Path of one of PHOTOGRAPHS; its package is not imported. OSError if the package does not bring it."""
+    package, path, _ = PHOTOGRAPHS[name]
+    spec = find_spec(package)
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        if (found := Path(folder) / path).is_file():
+            return found
+    raise OSError(
+        f"the photograph {name} comes with {DISTRIBUTIONS[package]}, which is not installed here or has left it out: "
+        f"pip install -c constraints.txt {DISTRIBUTIONS[package]}"
+    )
 
 
 def is_grey(image: UInt8[Tensor, "c H W"]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchbench.checks import Size, one_of, size, spell
@@ -111,9 +111,14 @@ class Predictions:
     confidence: Float[Tensor, " n"]
     label_probability: Float[Tensor, " n"]
 
+    @property
+    def hits(self) -> Bool[Tensor, " n"]:
+        """Mask of the images that are given their own class."""
+        return self.classes == self.labels
+
     def accuracy(self, chosen: Tensor | None = None) -> float:
         """Share of right classes among all images, or among those of a mask."""
-        hits = (self.classes == self.labels).float()
+        hits = self.hits.float()
         return float(hits.mean() if chosen is None else hits[chosen].mean())
 
 
@@ -143,7 +148,8 @@ def evaluate_views(
     """Accuracies `test/<view>/acc` of each view and group of images; of `most` images, evenly spaced, or of all.
 
     test/moved3/same: share of images that are given the same class when moved by 3 pixels (Zhang, 2019);
-    test/shuffled_patches/same: when their patches lie in another order.
+    test/shuffled_patches/same: when their patches lie in another order. test/shuffled_patches/lost: share of images
+    that are classified rightly as they are, and wrongly in that order.
     A split that has `groups(patch_size)`, masks over its images by name, is told apart by them.
     """
     source, test = data.source, data.splits["test"]
@@ -161,6 +167,8 @@ def evaluate_views(
         figures |= by_group(f"test/{name}", seen, split, views.patch_size)
         if plain and name.startswith(("moved", "shuffled")):
             figures[f"test/{name}/same"] = float((seen.classes == plain.classes).float().mean())
+        if plain and name.startswith("shuffled"):
+            figures[f"test/{name}/lost"] = float((plain.hits & ~seen.hits).float().mean())
     return figures
 
 

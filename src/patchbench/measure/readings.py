@@ -16,7 +16,7 @@ from patchbench.measure.start import Change
 from patchbench.measure.summary import FIELD_SHARE, Measures
 from patchbench.words import count
 
-KEPT = 0.9  # cosine of a kernel with its start, from which on it counts as kept
+KEPT = 0.9  # cosine of a kernel with its start, from which on it counts as kept: 0.9^2 = 81 % of it is the start
 RANDOM = 0.5  # cosine between the starts of two seeds, below which the start counts as random
 SMOOTHER = 0.9  # share of the mean frequency of the start, or of noise, below which kernels count as smoother
 COMMON = 0.9  # share of the energy that all channels have in common, from which on kernels see brightness alone
@@ -30,7 +30,7 @@ OWN = 1.1  # times the window of the embedding, up to which a token sees its own
 WHOLE = 0.9  # share of the side of an evenly read image, from which on a token sees the whole image
 READABLE, HIDDEN = 0.5, 0.1  # R2 from which on a place can be read, and below which it cannot
 SAME = 0.95  # share of images that keep their class, from which on a change counts as none
-LOSS = 0.05  # of accuracy, from which on a change costs something
+LOSS = 0.05  # of accuracy, one image in twenty, from which on a change costs something
 
 
 def readings(m: Measures, robust: Mapping[str, float], num_classes: int) -> dict[str, str]:
@@ -86,10 +86,13 @@ def changed(change: Change, now: float, named: str) -> str:
     """
     noise = change.random < RANDOM
     times = f"{change.difference:.0%} of" if change.difference < 2 else f"{change.difference:.1f} times"
-    apart = f"the mean cosine with the start is {change.cosine:.3f}, and the difference is {times} its length"
+    apart = (
+        f"they moved by {times} their length, and their mean cosine with the start is {change.cosine:.3f}, so that the "
+        f"start is {change.cosine**2:.0%} of what you see"
+    )
     if change.cosine >= KEPT:
         what = "the noise of the start" if noise else "the start, which is not random"
-        return f"Training hardly moved {named}: {apart}. What they show is {what}, not what was learnt."
+        return f"Training hardly moved {named}: {apart}. They show {what}, not what was learnt."
     words, smoother = smoothness(now, change.frequency, "at the start it was")
     if smoother:
         return f"Training made {named}: {apart}. {words} Look for edges, spots and colours."
@@ -257,7 +260,7 @@ def robustness(robust: Mapping[str, float], num_classes: int, *, overlapping: bo
         )
     parts = []
     if "shuffled_patches/acc" in robust:
-        parts.append(shuffled(robust, plain, images, overlapping=overlapping))
+        parts.append(shuffled(robust, overlapping=overlapping))
     moves = {int(name[5:-5]): value for name, value in robust.items() if name.startswith("moved") and "/same" in name}
     if moves.pop(0, None) is not None and moves:
         worst = min(moves, key=lambda pixels: moves[pixels])
@@ -269,23 +272,73 @@ def robustness(robust: Mapping[str, float], num_classes: int, *, overlapping: bo
     return " ".join(parts)
 
 
-def shuffled(robust: Mapping[str, float], plain: float, images: int, *, overlapping: bool) -> str:
-    """Say whether the network uses the position of patches, by what shuffling them changes."""
-    after, same = robust["shuffled_patches/acc"], robust["shuffled_patches/same"]
+def shuffled(robust: Mapping[str, float], *, overlapping: bool) -> str:
+    """Say whether the network uses the position of patches, by what shuffling them changes on the same images."""
+    images, plain, after = round(robust["images"]), robust["moved0/acc"], robust["shuffled_patches/acc"]
+    lost = round(robust["shuffled_patches/lost"] * images)
+    change, low, high = paired_change(lost, lost + round((after - plain) * images), images)
     figures = (
-        f"accuracy {plain:.1%} before and {after:.1%} after, and {round(same * images):,} of {count(images, 'image')} "
-        "keep their class"
+        f"Shuffling the patches changes accuracy by {points(change)} points (95 % interval {points(low)} to "
+        f"{points(high)}, paired on the same {count(images, 'test image')}; {plain:.1%} before, {after:.1%} after)"
     )
-    if same >= SAME:
-        return f"Shuffling patches changes next to nothing: {figures}. This network does not use position."
-    if plain - after >= LOSS:
-        but = " Windows overlap here, so shuffling changes their contents as well." if overlapping else ""
-        uses = (
-            "This network uses the position of patches."
-            if not overlapping
-            else "This network uses position, or its windows."
+    kept = f"{robust['shuffled_patches/same']:.0%} of the images keep their class"
+    if high < 0 and -change >= LOSS:
+        if overlapping:
+            return (
+                f"{figures}: this network uses position, or its windows, which overlap, so that shuffling changes "
+                "their contents as well."
+            )
+        return f"{figures}: this network uses the position of patches."
+    if high < 0:
+        return f"{figures}: more than chance explains, and little. Position matters little to this network."
+    if low > 0:
+        return f"{figures}: this network is better off without position."
+    if low > -LOSS:
+        return f"{figures}: no more than chance explains, and {kept}. This network does not use position."
+    return f"{figures}: so few images cannot tell whether this network uses position; {kept}."
+
+
+def points(share: float) -> str:
+    """Spell a difference of shares in points, with its sign unless it is nothing."""
+    return f"{100 * share:+.1f}" if round(100 * share, 1) else "0.0"
+
+
+def paired_change(lost: int, gained: int, images: int) -> tuple[float, float, float]:
+    """Return the change of an accuracy between two views of the same images, and its 95 % interval.
+
+    lost: images that are right in the first view alone. gained: in the second alone. The interval is that of Agresti
+    and Min (2005): Wald's, after half an image is added to each of the four cells; images that are alike in both views
+    tell nothing, and none at all still leaves an interval.
+    """
+    total, one, other = images + 2, lost + 0.5, gained + 0.5
+    middle = (other - one) / total
+    reach = 1.96 * ((one + other) / total - middle**2) ** 0.5 / total**0.5
+    return (gained - lost) / images, max(-1, middle - reach), min(1, middle + reach)
+
+
+def in_short(m: Measures, robust: Mapping[str, float], said: Mapping[str, str]) -> list[str]:
+    """Return the sentences that say most, for the top of a page. said: see `readings`."""
+    short = []
+    if robust:
+        images, plain = round(robust["images"]), robust["moved0/acc"]
+        interval = binomtest(round(plain * images), images).proportion_ci(method="wilson")
+        short.append(
+            f"It is right in {plain:.1%} of {count(images, 'test image')} "
+            f"(95 % interval {interval.low:.1%} to {interval.high:.1%})."
         )
-        return f"Shuffling patches costs accuracy: {figures}. {uses}{but}"
-    return (
-        f"Shuffling patches changes some classes and costs little: {figures}. Position matters little to this network."
-    )
+    names = ("robustness", "kernels") if m.grey else ("robustness", "kernels", "channels")
+    return short + [said[name] for name in names if name in said]
+
+
+THRESHOLDS = (
+    f"Position counts as used where shuffling the patches costs {LOSS:.0%} or more of all images, one in twenty, and "
+    "the interval lies below zero. The interval is paired: only images whose answer becomes right or wrong enter "
+    "(Agresti and Min, 2005). Where it contains zero and ends above minus that loss, position is not used; where it is "
+    "wider, the images are too few.",
+    f"Kernels count as kept from a mean cosine of {KEPT} with their start on: the square of the cosine, {KEPT**2:.0%}, "
+    "is the share of a kernel that lies in the direction of its start. Noise has a cosine of 0 with other noise.",
+    f"Kernels count as smoother where their mean frequency is below {SMOOTHER} times that of their start.",
+    f"Kernels count as seeing brightness or colour where the share that all channels have in common differs by more "
+    f"than {NOISE} from that of unrelated slices, one divided by the number of channels.",
+    "The start, the kernels and the shuffles are those of this run: another seed gives other figures.",
+)

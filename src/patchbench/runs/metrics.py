@@ -94,6 +94,7 @@ METRICS = {
     "acc_low": Metric("accuracy, low end of the 95 % interval", "%", MORE),
     "acc_high": Metric("accuracy, high end of the 95 % interval", "%", MORE),
     "same": Metric("same class as before", "%", MORE),
+    "lost": Metric("right before, wrong after", "%", LESS),
     "loss": Metric("loss", "", LESS, curves=("val", "train")),
     "grad_norm": Metric("gradient norm", curves=("train",)),
     "lr-*": Metric("learning rate"),

@@ -68,7 +68,7 @@ def views(texts: Mapping[str, str]) -> dict[str, str]:
 def others(texts: Mapping[str, str]) -> dict[str, str]:
     """A row for each other figure of the test split."""
     names = (name for name in texts if name.startswith("test/") and name not in IN_ROWS)
-    shown = (name for name in names if not (is_view(name) and name.endswith(("/acc", "/same"))))
+    shown = (name for name in names if not (is_view(name) and name.endswith(("/acc", "/same", "/lost"))))
     return {metric(name).label: texts[name] for name in shown}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from patchbench.html import article, rows, shown
+from patchbench.measure.readings import THRESHOLDS
 from patchbench.measure.summary import Measures
 from patchbench.words import count
 
@@ -57,10 +58,17 @@ def page(
     numbers: Mapping[str, float],
     pictures: Mapping[str, bytes],
     readings: Mapping[str, str],
+    short: Sequence[str],
     left_out: Sequence[str],
 ) -> str:
-    """Write the page as HTML that refers to no other file. pictures: PNGs by name. readings: a sentence for each."""
+    """Write the page as HTML that refers to no other file.
+
+    pictures: PNGs by name. readings: a sentence for each. short: the sentences to begin with.
+    """
     parts = []
+    if short:
+        parts += ["<h2>In short</h2>", *(f'<p class="reading">{escape(line)}</p>' for line in short)]
+        parts += ["<details><summary>By which thresholds</summary>", bullets(THRESHOLDS), "</details>"]
     for heading, names in SECTIONS.items():
         if inner := [
             shown(pictures[name], name.replace("_", " "), CAPTIONS[name], readings.get(name, ""))
@@ -69,7 +77,7 @@ def page(
         ]:
             parts += [f"<h2>{heading}</h2>", *inner]
     if left_out:
-        parts += ["<h2>What is left out</h2>", "<ul>", *(f"<li>{escape(line)}</li>" for line in left_out), "</ul>"]
+        parts += ["<h2>What is left out</h2>", bullets(left_out)]
     table = rows(["number", "value"], [[f"<code>{escape(k)}</code>", f"{v:.4g}"] for k, v in numbers.items()], [1])
     on_grid = f" on a grid of {m.grid_size[0]}×{m.grid_size[1]} patches" if m.grid_size else ""
     body = f"""<h1>What the input stage learned</h1>
@@ -82,3 +90,8 @@ on the network, so the pictures of two networks can be compared side by side.</p
 {table}
 </details>"""
     return article(f"{escape(title)}: what the input stage learned", body)
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """Write lines of text as a list in HTML."""
+    return "\n".join(["<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"])
