@@ -1,7 +1,7 @@
 """How often the rules of a study err where the truth is known, by simulation: each share in percent, 5 is promised.
 
-python scripts/simulate_rule.py                 ten minutes of one core
-python scripts/simulate_rule.py samples=500     a rough look, in a minute or two
+python scripts/simulate_rule.py                 two minutes of one core
+python scripts/simulate_rule.py samples=500     a rough look
 """
 
 import sys

@@ -2,10 +2,11 @@
 
 Two arms: a permutation test of the shift (Fisher, 1935; Pitman, 1937) and the t test of Welch (1947), and whichever of
 the two sees less decides. The first is exact where both arms have one shape, so also for ties, ceilings and failing
-seeds; the second holds its rate where the spreads differ. `python scripts/simulate_rule.py` prints how often they err:
-of 6 or 10 seeds, in 1 to 5 % of samples of one shape, 5 to 6 % where one sd is five times the other, 7 to 11 % where one
-arm has a long tail that the other lacks. If one seed in five fails in one arm only, 10 to 26 %, since ten seeds may show
-no failure: no test of means sees this, and a rate (rates.py) does not claim it.
+seeds; the second holds its rate where the spreads differ. Called different at 5 % where the means are equal, of 6 or 10
+seeds (`python scripts/simulate_rule.py`): 1 to 5 % of samples of one shape, 3 to 6 % with one sd five times the other,
+4 to 11 % with a long tail in one arm only. Where seeds fail in one arm only, few seeds may show no failure, and no test
+of means sees it: 11 to 26 % if one seed in five fails, 60 to 74 % if one in twenty. Rates of solved seeds (rates.py)
+say how many may fail.
 """
 
 import math
