@@ -107,6 +107,7 @@ class PrepareOptions:
 
     data: Any = MISSING
     out: str = MISSING
+    seed: int = MISSING
     size: Any = MISSING  # S or [h,w]
     workers: Any = MISSING  # auto, or a number
     verify: bool = MISSING

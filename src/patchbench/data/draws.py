@@ -16,7 +16,7 @@ STEP = -7046029254386353131  # 2^64 / golden ratio, as SplitMix64 steps (Steele 
 
 @unique
 class Images(IntEnum):
-    """Sets of images that are fixed, whatever the seed of the run: for `eval_draws`."""
+    """Sets of images that are the same whenever they are read: for `eval_draws`."""
 
     TRAIN = 0  # of a generated set, when they are read without draws of training
     VAL = 1
@@ -62,9 +62,11 @@ def train_draws(seed: int, epoch: int, places: Int[Tensor, " b"]) -> Int[Tensor,
     return hashed(keyed(keyed(torch.tensor(seed), epoch), places)) & (2**63 - 1)
 
 
-def eval_draws(images: Images, indices: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """Draws of the fixed images with these indices."""
-    return hashed(keyed(torch.tensor(int(images)), indices)) | torch.iinfo(torch.int64).min
+def eval_draws(images: Images, indices: Int[Tensor, " b"], seed: int | None = None) -> Int[Tensor, " b"]:
+    """Draws of the fixed images with these indices. seed: others for each; None: those that no seed has."""
+    start = torch.tensor(int(images))
+    start = start if seed is None else hashed(keyed(start, seed))
+    return hashed(keyed(start, indices)) | torch.iinfo(torch.int64).min
 
 
 def uniform(draws: Int[Tensor, " b"], count: int, purpose: Purpose) -> Float[Tensor, "b {count}"]:
