@@ -44,7 +44,8 @@ readme: $(READY) ## train the main job anew and write its figures into README.md
 	$(RUN) train.py embed=conv patch=16 pos=learned logger=csv runs_dir=runs/readme rerun=true
 	$(RUN) train.py -m $(SCENES) data=quadrant,left_of pos=rope,sincos
 	$(RUN) train.py -m $(SCENES) data=arrangement 'pos=rope,[learned,rope]' seed=0,1,2
-	$(RUN) train.py -m $(SCENES) data=texture,same_different,motif,correlated_channels,isoluminant,stripes,pixel_xor pos=none
+	$(RUN) train.py -m $(SCENES) data=texture,same_different,motif,correlated_channels,isoluminant,stripes pos=none
+	$(RUN) train.py -m $(SCENES) data=pointer patch=2 pos=none
 	$(RUN) scripts/readme.py runs/readme/*/run.json
 
 name  ?= position

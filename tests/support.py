@@ -69,6 +69,11 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+def generated() -> list[str]:
+    """Every set of conf/data that is a scene."""
+    return [name for name in options("data") if "scene:" in (CONF / "data" / f"{name}.yaml").read_text()]
+
+
 def configure(*overrides: str, command: str = "train") -> DictConfig:
     """Compose the configuration of `python <command>.py <overrides>`, with `hydra` in it."""
     return composed_once(command, *overrides).copy()

@@ -1,4 +1,4 @@
-"""The diagnostic sets show what they say they show, and nothing else tells the label."""
+"""The diagnostic sets show what they say they show; test_shortcuts.py tells what else tells the label."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import binomtest, ks_2samp
 from sklearn.linear_model import LogisticRegression
-from support import CONF, configure, options, record, train_in
+from support import configure, generated, record, train_in
 
 from patchbench.commands.build import build_source
 from patchbench.data.diagnostics.colour import HUE
@@ -23,7 +23,7 @@ def load(name: str, *knobs: str) -> Diagnostic:
     return build_source(configure(f"data={name}", *knobs))
 
 
-SETS = {name: load(name) for name in options("data") if "scene:" in (CONF / "data" / f"{name}.yaml").read_text()}
+SETS = {name: load(name) for name in generated()}
 SCENES = pytest.mark.parametrize("name", SETS)
 
 
@@ -81,6 +81,26 @@ def test_fixed_splits_are_the_same_each_time_and_hold_each_class_equally_often(n
 
 
 @SCENES
+def test_each_seed_of_a_run_judges_by_images_of_its_own(name):
+    """A number of their own gives all runs the same images; null, those of runs before there was a choice."""
+
+    def images(*knobs: str) -> tuple[torch.Tensor, ...]:
+        splits = load(name, "data.val_size=8", "data.test_size=8", *knobs).splits()
+        return splits["val"].images, splits["test"].images, splits["train"].read(range(8))[0]
+
+    one, other = images("seed=1"), images("seed=2")
+    fixed, old = images("seed=2", "data.eval_seed=1"), images("seed=2", "data.eval_seed=null")
+    assert all(map(torch.equal, one, fixed))
+    assert all(map(torch.equal, old, images("data.eval_seed=null")))
+    draws, labels = eval_draws(Images.TEST, torch.arange(8)), torch.arange(8) % SETS[name].num_classes
+    assert torch.equal(old[1], SETS[name].photograph(draws, labels, SETS[name].img_size, 1))
+    for different in ((one, other), (one, old), (other, old)):
+        assert not any(map(torch.equal, *different))
+    with pytest.raises(ValueError, match="eval_seed=-1 must be at least 0"):
+        load(name, "data.eval_seed=-1")
+
+
+@SCENES
 def test_a_training_image_depends_on_its_draw_alone(name):
     train, draws = SETS[name].splits()["train"], train_draws(1, 2, torch.arange(64))
     images, labels = train.read(range(64), draws)
@@ -93,7 +113,8 @@ def test_a_training_image_depends_on_its_draw_alone(name):
 def test_no_image_comes_twice_nor_in_two_splits(name):
     source = SETS[name]
     splits = source.splits()
-    seen = [splits[part].images for part in ("val", "test")]
+    others = [load(name, f"data.eval_seed={seed}", "data.test_size=500").splits() for seed in (1, "null")]
+    seen = [each[part].images for each in (splits, *others) for part in ("val", "test")]
     for seed, epoch in [(0, 0), (0, 1), (1, 0)]:
         order = TrainOrder(
             source.train_size,
@@ -148,7 +169,7 @@ def means(name: str) -> tuple[torch.Tensor, torch.Tensor]:
 def test_no_class_has_other_patches_than_another_where_it_must_not(name):
     """Every patch of a class, wherever it lies: its brightness and its largest and smallest pixel."""
     images, labels = means(name)
-    if name in ("texture", "stripes", "motif", "correlated_channels", "isoluminant", "pixel_xor"):
+    if name in ("texture", "stripes", "motif", "correlated_channels", "isoluminant", "pointer"):
         pytest.skip("the label lies inside patches")
     flat = patches(images[:2000])
     for statistic in (flat.mean(2), flat.amax(2), flat.std(2)):
@@ -166,16 +187,8 @@ def test_classes_have_the_same_mean_image_unless_place_or_hue_is_the_label(name)
     largest = ((by_class - by_class.mean(0)) / error).abs().max().item()
     if name == "quadrant":
         assert largest > 5.5
-    elif name not in {"left_of", "isoluminant"}:
+    elif name not in {"left_of", "isoluminant", "pointer"}:
         assert largest < 5.5
-
-
-@SCENES
-def test_a_linear_probe_on_pixels_is_at_chance_unless_the_label_is_linear(name):
-    images, labels = shown(SETS[name], count=4000)
-    right, count = probed(images.float().flatten(1), labels)
-    linear = name in {"quadrant", "left_of", "isoluminant"}
-    assert at_chance(right, count, SETS[name].chance) != linear
 
 
 def bag(images: torch.Tensor) -> torch.Tensor:
@@ -183,23 +196,6 @@ def bag(images: torch.Tensor) -> torch.Tensor:
     flat = patches((images.float() - 128) / 25)
     weights = torch.randn(flat.shape[2], 300, generator=torch.Generator().manual_seed(0)) / flat.shape[2] ** 0.5
     return (flat @ weights).relu().mean(1)
-
-
-@SCENES
-def test_a_bag_of_patches_knows_nothing_where_patches_must_be_related_or_placed(name):
-    images, labels = shown(SETS[name], count=4000)
-    right, count = probed(bag(images), labels)
-    if name in ("quadrant", "left_of", "arrangement", "same_different"):
-        assert at_chance(right, count, SETS[name].chance)
-    elif name in ("texture", "correlated_channels", "isoluminant"):
-        assert not at_chance(right, count, SETS[name].chance)
-
-
-@SCENES
-def test_shuffled_labels_give_chance(name):
-    images, labels = shown(SETS[name])
-    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    assert at_chance(*probed(bag(images), labels), SETS[name].chance)
 
 
 def test_hues_have_one_luminance_to_the_last_bit():
@@ -234,10 +230,11 @@ def test_correlated_channels_end_at_their_exact_ceiling_and_one_channel_at_chanc
         assert at_chance(*probed(images[:, channel].float().square().flatten(1), labels), 0.5)
 
 
-def test_stripes_end_at_their_exact_ceiling_for_whoever_sums_them():
-    source = load("stripes", "data.scene.contrast=2.0")
+@pytest.mark.parametrize("noise_chans", [1, 3])
+def test_stripes_end_at_their_exact_ceiling_for_whoever_sums_them(noise_chans):
+    source = load("stripes", "data.scene.contrast=2.0", f"data.scene.noise_chans={noise_chans}")
     images, labels = source.splits()["test"].read(range(source.test_size))
-    grey, sign = images[:, 0].float() - 128, 1 - 2 * (torch.arange(source.img_size[0]) % 2).float()
+    grey, sign = images.float().mean(1) - 128, 1 - 2 * (torch.arange(source.img_size[0]) % 2).float()
     down, across = (grey * sign).sum((1, 2)).abs(), (grey * sign[:, None]).sum((1, 2)).abs()
     assert binomtest(int(((across > down) == (labels == 1)).sum()), len(labels), source.ceiling).pvalue > 1e-3
 
@@ -253,16 +250,98 @@ def test_the_best_observers_of_squares_stay_under_their_ceiling():
         assert accuracy > 0.3
 
 
-def test_each_pixel_of_a_cell_alone_says_nothing_and_both_say_all():
-    source = load("pixel_xor", "data.scene.contrast=100.0", "data.scene.noise=4.0")
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [
+        ("arrangement", ["data.scene.contrast=8.0"]),
+        ("arrangement", ["data.scene.contrast=8.0", "data.img_size=24"]),
+        ("left_of", ["data.scene.contrast=8.0"]),
+        ("motif", ["data.scene.contrast=16.0"]),
+        ("motif", ["data.scene.contrast=12.0", "data.scene.noise_chans=3"]),
+        ("pointer", []),
+        ("quadrant", ["data.scene.contrast=8.0"]),
+        ("same_different", ["data.scene.contrast=8.0"]),
+        ("texture", ["data.scene.contrast=2.0"]),
+        ("texture", ["data.scene.contrast=3.0", "data.scene.noise=30.0", "data.scene.noise_chans=3"]),
+    ],
+)
+def test_whoever_knows_all_but_the_label_ends_at_the_ceiling(name, knobs):
+    """Of the drawings that the labels would have given, the observer takes the nearest to the image."""
+    source = load(name, *knobs)
+    images, labels = source.splits()["test"].read(range(source.test_size))
+    draws = eval_draws(Images.TEST, torch.arange(source.test_size), source.eval_seed)
+    noisy = images[:, : source.scene.noise_chans].float() - 128
+    drawings = [
+        source.scene.draw(draws, torch.full_like(labels, k), source.img_size).round() for k in range(source.num_classes)
+    ]
+    distance = torch.stack([(noisy - drawing).square().sum((1, 2, 3)) for drawing in drawings], 1)
+    right = int((distance.argmin(1) == labels).sum())
+    assert binomtest(right, source.test_size, source.ceiling).pvalue > 1e-3
+    assert source.ceiling < 0.995
+
+
+def test_a_pointer_names_one_value_and_the_label_is_its_sign():
+    source = load("pointer", "data.scene.contrast=30.0", "data.scene.pointer=100.0", "data.scene.noise=4.0")
     images, labels = source.splits()["test"].read(range(2000))
-    grey = images[:, 0].float().flatten(1) - 128
-    assert at_chance(*probed(grey, labels), 0.5)
-    product = grey.abs().topk(2).indices
-    assert torch.equal((grey.gather(1, product).sign().prod(1) < 0).long(), labels)
-    row, col = product // source.img_size[1], product % source.img_size[1]
-    assert (row[:, 0] // 4 == row[:, 1] // 4).all()
-    assert (col[:, 0] // 4 == col[:, 1] // 4).all()
+    one, other = patches(images.float() - 128, 2).unbind(1)
+    pointer = torch.where((one.amax(1) > other.amax(1))[:, None], one, other)
+    signs = one + other - pointer
+    named = pointer.argmax(1, keepdim=True)
+    assert torch.equal((signs.gather(1, named)[:, 0] > 0).long(), labels)
+    assert torch.bincount(named[:, 0], minlength=12).min() > 2000 / 12 / 1.5, "each value is asked for as often"
+    assert torch.linalg.matrix_rank(torch.cov(signs.T)) == 12
+    assert abs(torch.corrcoef(signs.T) - torch.eye(12)).max() < 0.1
+
+
+@pytest.mark.parametrize("kept", ["random", "some of the values", "sums of neighbours"])
+def test_no_projection_of_a_cell_tells_more_than_its_rank_allows(kept):
+    """Bayes' rule on the numbers that a projection keeps, with the named value known for certain."""
+    source, values, count = load("pointer"), 12, 4000
+    scene, generator = source.scene, torch.Generator().manual_seed(0)
+    images, labels = source.splits()["test"].read(range(count))
+    one, other = patches(images.float() - 128, 2).unbind(1)
+    pointer = torch.where((one.amax(1) > other.amax(1))[:, None], one, other)
+    signs, named = one + other - pointer, pointer.argmax(1, keepdim=True)
+    every = 2.0 * (torch.arange(2**values)[:, None] >> torch.arange(values) & 1) - 1
+    scores = {}
+    for rank in (1, 2, 3, 6, 9, 12):
+        if kept == "random":
+            rows = torch.linalg.qr(torch.randn(values, rank, generator=generator)).Q.T
+        elif kept == "some of the values":
+            rows = torch.eye(values)[:rank]
+        else:
+            rows = torch.eye(values).view(values, rank, -1).sum(2).T if values % rank == 0 else torch.eye(values)[:rank]
+            rows = rows / rows.norm(dim=1, keepdim=True)
+        seen, expected = signs @ rows.T, scene.contrast * every @ rows.T
+        odds = (-torch.cdist(seen, expected).square() / (2 * scene.noise**2)).softmax(1) @ every
+        scores[rank] = ((odds.gather(1, named)[:, 0] > 0) == (labels == 1)).double().mean().item()
+    for rank, score in scores.items():
+        assert binomtest(round(score * count), count, scene.ceiling_of(rank), alternative="greater").pvalue > 1e-3
+    assert all(low < high for low, high in pairwise(scores.values()))
+    assert binomtest(round(scores[12] * count), count, source.ceiling).pvalue > 1e-3, "with all of them it is reached"
+    assert scene.ceiling_of(1) < 0.7
+    assert scene.ceiling_of(0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["motif", "stripes", "texture"])
+@pytest.mark.parametrize(("noise_chans", "rank"), [(1, 16), (3, 48)])
+def test_noise_of_each_channels_own_triples_the_rank_of_a_patch(name, noise_chans, rank):
+    source = load(name, f"data.scene.noise_chans={noise_chans}")
+    images, _ = shown(source)
+    assert torch.linalg.matrix_rank(torch.cov(patches(images.float()).flatten(0, 1).T)) == rank
+    with pytest.raises(ValueError, match=r"^data\.scene\.noise_chans=2 must be 1, .*, or 3, independent$"):
+        load(name, "data.scene.noise_chans=2")
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [("arrangement", 16), ("same_different", 16), ("quadrant", 16), ("left_of", 48), ("correlated_channels", 48)],
+)
+def test_a_patch_has_the_rank_that_its_set_states(name, rank):
+    images, _ = shown(SETS[name])
+    assert torch.linalg.matrix_rank(torch.cov(patches(images.float()).flatten(0, 1).T)) == rank
+    hues = patches(shown(SETS["isoluminant"])[0].float()).flatten(0, 1)
+    assert torch.linalg.matrix_rank(torch.cov(hues.T)) == 32
 
 
 def test_arrangements_and_glyphs_are_labelled_by_direction_by_parity_and_by_equality():
@@ -311,7 +390,9 @@ def test_a_scene_gets_more_room_or_grows_with_the_image(name):
     assert torch.equal(source.test_at(source.img_size, "scale").images, test.images)
     assert torch.equal(source.test_at(source.img_size, "canvas").images, test.images)
     # What is drawn is the same, twice as large; its noise is not.
-    drawn = source.scene.draw(eval_draws(Images.TEST, torch.arange(200)), test.labels[:200], source.img_size)
+    drawn = source.scene.draw(
+        eval_draws(Images.TEST, torch.arange(200), source.eval_seed), test.labels[:200], source.img_size
+    )
     large = drawn.repeat_interleave(2, 2).repeat_interleave(2, 3).round()
     rest = scaled.images[:200].float() - 128 - large
     assert rest.std().item() == pytest.approx(source.scene.noise, rel=0.05)
@@ -382,11 +463,12 @@ def test_what_cannot_be_drawn_is_refused_in_a_line_with_its_cure(name, knob, mes
         ("correlated_channels", "none", "conv"),
         ("isoluminant", "none", "conv"),
         ("stripes", "none", "conv"),
-        ("pixel_xor", "none", "conv"),
+        ("pointer", "none", "conv"),
     ],
 )
 def test_an_arm_that_can_solve_it_does_so_in_one_short_run_but_not_quite(tmp_path, name, pos, embed):
-    budget = ["model=micro", "patch=4", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
+    patch = 2 if name == "pointer" else 4
+    budget = ["model=micro", f"patch={patch}", "optim.lr=3e-3", "trainer=cpu", "logger=csv"]
     train_in(configure(f"data={name}", f"pos={pos}", f"embed={embed}", *budget), tmp_path)
     result = record(tmp_path)["result"]
     assert 0.9 <= result["test/acc"] <= 0.992

@@ -63,6 +63,20 @@ def test_a_full_orthonormal_basis_keeps_lengths_and_angles(basis):
     torch.testing.assert_close(shorter.basis @ shorter.basis.T, torch.eye(5), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("basis", ["dct", "hadamard", "random", "orthonormal", "pca"])
+def test_bases_keep_equal_numbers_of_one_channel_and_unequal_ones_of_three_that_are_equal(basis):
+    def numbers(images: Tensor, basis_dim: int) -> int:
+        embed = fixed(basis, in_chans=images.shape[1], basis_dim=basis_dim)
+        embed.fit(images)
+        seen = embed.coefficients(images).flatten(0, 2)
+        return int((torch.linalg.svdvals(seen.double() - seen.mean(0)) > 1e-3).sum())
+
+    grey = torch.randn(60, 1, 16, 24)
+    assert numbers(grey, 6) == numbers(torch.randn(60, 3, 16, 24), 6) == 6
+    equal = grey.repeat(1, 3, 1, 1)
+    assert (numbers(equal, 6), numbers(equal, 18)) == ((2, 6) if basis in ("dct", "hadamard") else (6, 16))
+
+
 def test_a_random_basis_has_the_variance_of_its_fan_in():
     embed = fixed("random", 16, (16, 16))
     assert embed.basis.std().item() * 768**0.5 == pytest.approx(1, abs=0.01)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support import CONF, MICRO, ROOT, composed_once, configure, options, record, run, train_in
+from support import CONF, MICRO, ROOT, composed_once, configure, generated, options, record, run, train_in
 
 from patchbench.commands import folder
 from patchbench.commands.evaluate import evaluate
@@ -61,10 +61,50 @@ def forget() -> None:
     composed_once.cache_clear()
 
 
-def test_identities_of_twenty_command_lines_stay_as_they_are():
+def test_identities_of_twenty_three_command_lines_stay_as_they_are():
     lines = [line.split("  ", 1) for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
-    assert len(lines) == 20
+    assert len(lines) == 23
     assert {line: identified(*line.split()) for _, line in lines} == {line: known for known, line in lines}
+
+
+@pytest.mark.parametrize("name", generated())
+def test_a_generated_set_of_each_runs_own_images_is_another_set_than_one_for_all(name):
+    new, fixed, old = (
+        identified(f"data={name}", *knob) for knob in ([], ["data.eval_seed=0"], ["data.eval_seed=null"])
+    )
+    assert len({new, fixed, old}) == 3
+    seeds = [configure(f"data={name}", f"seed={seed}") for seed in (1, 2)]
+    one, two = (compared(cfg, cfg.hydra.runtime.choices) for cfg in seeds)
+    assert {path for path in one if one[path] != two[path]} == {"seed"}, "a report puts both seeds in one arm"
+    cells = [compose_cell([f"data={name}", f"seed={seed}"], seed) for seed in (1, 2)]
+    assert cells[0].but_seed == cells[1].but_seed, "a sweep checks one of them"
+
+
+def test_the_seed_of_a_run_is_read_where_the_images_have_a_seed_of_their_own():
+    given = ["data=quadrant", "seed=3", "data.eval_seed=0"]
+    cfg = configure(*given)
+    assert unread(cfg, cfg.hydra.runtime.choices, given) == {}
+    assert composed(["data=quadrant", "seed=3", "out=x"], "prepare").data.eval_seed == 3
+
+
+def test_a_checkpoint_is_tested_on_the_images_of_its_own_seed(tmp_path):
+    arguments = ["data=quadrant", "data.test_size=200", "model=micro", "patch=4", "limit_batches=7", "epochs=1"]
+    found = {}
+    for name, knobs in {"3": ["seed=3"], "4": ["seed=3", "data.eval_seed=4"], "old": ["data.eval_seed=null"]}.items():
+        before = run(tmp_path / name, *arguments, *knobs)
+        cpu = configure("trainer=cpu")
+        path = tmp_path / name / "best.ckpt"
+        if name == "old":  # a checkpoint of the time before there was the knob
+            checkpoint = torch.load(path, weights_only=True)
+            del (
+                checkpoint["patchbench"]["config"]["data"]["eval_seed"],
+                checkpoint["patchbench"]["compared"]["data.eval_seed"],
+            )
+            torch.save(checkpoint, path)
+        again = evaluate(path, Machine(cpu.trainer, 0, 0.2), cpu.eval)
+        assert again["result"]["test/loss"] == before["result"]["test/loss"]
+        found[name] = before["result"]["test/loss"]
+    assert found["3"] != found["4"], "one network, other images"
 
 
 def listed() -> dict[str, dict]:

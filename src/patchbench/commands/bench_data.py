@@ -99,7 +99,7 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     prepare(cut, root / "exact", made_from={}, command="", workers=0)
     mapped = Cached(root=str(root / "exact"), img_size=size, **all_of_it).splits()["train"]
     quadrant, sizes = Quadrant(cell=4, contrast=16.0, noise=16.0), {"train_size": 4000, "val_size": 1, "test_size": 1}
-    scenes = Diagnostic(scene=quadrant, unit=0.5, img_size=24, **sizes).splits()["train"]
+    scenes = Diagnostic(scene=quadrant, unit=0.5, img_size=24, eval_seed=0, **sizes).splits()["train"]
     memory = InMemory(*mapped.read(range(len(mapped))))
     chosen = choices(len(files), batch_size)
     some = chosen[: max(1, len(chosen) // options["copies"])]  # enough for the slow ways

@@ -46,10 +46,11 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """Options and knobs that the result of this run depends on, by path: `embed`, `embed.pad`, `optim.lr`.
 
     choices: the option taken in each group. An interpolation counts by its value, unless an option of the baseline
-    brings it along: then the value counts where it points to. A `_target_` counts where it is not that of the option.
-    Options that are not read drop out, `epochs` by the budget, the input stage by the network, so that two cells of a
-    sweep that differ only there are the same run. `data.content` is the fingerprint of a folder of data, wherever it
-    lies; a file of weights counts by its content as well.
+    brings it along: then the value counts where it points to. An interpolation of the seed counts as it stands, since
+    the seed counts beside it: runs that differ in their seed differ in nothing else. A `_target_` counts where it is
+    not that of the option. Options that are not read drop out, `epochs` by the budget, the input stage by the network,
+    so that two cells of a sweep that differ only there are the same run. `data.content` is the fingerprint of a folder
+    of data, wherever it lies; a file of weights counts by its content as well.
     """
     tree: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
     own = defaults(cfg, choices)
@@ -62,7 +63,7 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         for path, value in leaves(part, name):
             if path in PLACES or (path.rpartition(".")[2] in BUILDING and value == own.get(path)):
                 continue
-            if "${" in str(value):
+            if "${" in str(value) and value != "${seed}":
                 known = listed(path, choices)
                 if known and value == known.get(path, own.get(path)):
                     continue

@@ -93,9 +93,9 @@ def another_run(folder: Path, here: Mapping[str, Any], there: Mapping[str, Any])
 def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictConfig:
     """Compose the options of a run as they are today, and lay the values of its knobs over them.
 
-    A knob that is newer than the run stands at its default, and a part may have moved: neither changes what the run
-    computes. data_root: where the data lie now. ValueError for an option or a knob that there is no more, and for a
-    data_root of a set that has none.
+    A knob that is newer than the run stands at its value of the baseline, or at its default, and a part may have moved:
+    neither changes what the run computes. data_root: where the data lie now. ValueError for an option or a knob that
+    there is no more, and for a data_root of a set that has none.
     """
     options = dict(origin["options"])
     schemes = ",".join(options.pop("pos"))
@@ -107,6 +107,11 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
     stored = {name: part for name, part in origin["config"].items() if name not in ("trainer", "logger", "eval")}
     values = [
         (path.lstrip("."), value) for path, value in leaves(stored, "") if path.rpartition(".")[2] not in BUILDING
+    ]
+    known = {path for path, _ in values}
+    values = [
+        *((path, old) for group in options for path, old in listed(f"{group}.", options).items() if path not in known),
+        *values,
     ]
     values += [(path, value) for path, value in origin["compared"].items() if path.endswith("._target_")]
     for follows in (False, True):  # first what others point to; after that, only what does not follow from it

@@ -9,6 +9,7 @@ from patchbench.config.errors import Refused
 from patchbench.config.identity import READERS, defaults, leaves, plain, reads
 from patchbench.config.names import SWEEP
 
+READ_ANYWAY = ("seed",)  # by the trainer, also where no knob follows it
 READ_ELSEWHERE = ("patch",)  # by evaluation, as its eval.patch
 
 
@@ -23,7 +24,7 @@ def unread(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) ->
     last = {argument.lstrip("+").partition("=")[0]: argument for argument in given}  # of several values the last counts
     for key, argument in last.items():
         name = key.partition(".")[0]
-        if argument == "pos=none":
+        if argument == "pos=none" or key in READ_ANYWAY:
             continue
         if name in READERS and not reads(cfg, name):
             readers = [group for group in READERS[name] if group not in READERS or reads(cfg, group)]

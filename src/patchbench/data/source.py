@@ -65,7 +65,7 @@ class Source(Protocol):
     std: Sequence[float]
 
     def splits(self) -> dict[str, Split]:
-        """`train`, `val` and `test`: disjoint, and the same for every seed."""
+        """`train`, `val` and `test`: disjoint, and the same whenever they are asked for."""
         ...
 
 

@@ -23,6 +23,9 @@ class FixedEmbed(nn.Module):
     basis: `dct` (Ahmed et al., 1974) and `hadamard` of each channel, low frequencies first; `random`, normal of
     variance 1 / fan-in; `orthonormal`, drawn at random; `pca` of training patches, largest variance first;
     `whitened`, as `pca` but with unit variance. The last two need `fit`. basis_dim: number of coefficients; None: all.
+    Bases of equal basis_dim are of equal rank where the values of a patch are independent. Where three channels are
+    equal, `dct` and `hadamard` compute each coefficient three times and keep basis_dim / 3 numbers, the others up to
+    P * Q: compare them on data of one channel, or of channels with noise of their own.
     trainable: false, the basis is a buffer, saved in checkpoints; true, it is a parameter that starts as this basis.
     ValueError if basis_dim exceeds the values of a patch, or if a side of a hadamard patch is no power of two.
     """

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import initialize_config_dir
@@ -61,7 +62,8 @@ def compose_cell(overrides: list[str], number: int, config_name: str = "train") 
     except (Refused, *OBJECTIONS) as error:
         return explain(error, overrides)
     assert isinstance(config, dict)
-    alike = {key: value for key, value in config.items() if key not in ("seed", "runs_dir", "rerun", "ckpt")}
+    tree: Any = OmegaConf.to_container(cfg, resolve=False)  # a knob that follows the seed is the same in all cells
+    alike = {key: value for key, value in tree.items() if key not in ("seed", "runs_dir", "rerun", "ckpt")}
     return Composed(
         cfg=cfg,
         origin=origin,

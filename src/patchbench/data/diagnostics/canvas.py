@@ -9,15 +9,24 @@ from patchbench.checks import Size, spell
 GREY = 128  # mean of every picture, in levels
 
 
-def visible(contrast: float, noise: float) -> None:
+def visible(contrast: float, noise: float, knob: str = "contrast") -> None:
     """ValueError if contrast and noise, out to four standard deviations, exceed the 256 grey levels."""
     if not (contrast > 0 and noise > 0):
-        raise ValueError(f"data.scene.contrast={contrast} and data.scene.noise={noise} must be numbers above 0")
+        raise ValueError(f"data.scene.{knob}={contrast} and data.scene.noise={noise} must be numbers above 0")
     if contrast + 4 * noise > 127:
         raise ValueError(
-            f"data.scene.contrast={contrast} and data.scene.noise={noise} would be clipped to 0 ... 255: "
-            "contrast + 4 * noise must not exceed 127"
+            f"data.scene.{knob}={contrast} and data.scene.noise={noise} would be clipped to 0 ... 255: "
+            f"{knob} + 4 * noise must not exceed 127"
         )
+
+
+def noise_of_mean(noise: float, noise_chans: int) -> float:
+    """Standard deviation of the mean of the three channels. ValueError unless noise_chans is 1, equal noise, or 3."""
+    if noise_chans not in (1, 3):
+        raise ValueError(
+            f"data.scene.noise_chans={noise_chans} must be 1, the same noise in all three channels, or 3, independent"
+        )
+    return noise / noise_chans**0.5
 
 
 def grid(img_size: Size, cell: int, multiple: Size = (1, 1), at_least: Size = (1, 1)) -> Size:

@@ -17,6 +17,9 @@ class CorrelatedChannels:
 
     Each channel alone is the same in both classes. ceiling: exact, Bayes' rule takes the sign of the sum, over cells,
     of red times green.
+
+    tests/test_shortcuts.py: one channel tells nothing, nor does the mean image. The sum of each patch tells a part, as
+    it mixes red and green, which is the question. The noise of the channels is independent: a patch has rank 3 P^2.
     """
 
     num_classes = 2
@@ -49,6 +52,9 @@ class Isoluminant:
     """Which of two hues have most pixels? Both are of one luminance, to the last bit, and only luminance has noise.
 
     majority: share of the pixels that have the hue of the label. ceiling: exact, Bayes' rule counts pixels.
+
+    tests/test_shortcuts.py: luminance tells nothing. The mean colour of the image tells all: neither place nor order
+    matters. The channels are sums of hue and noise: a patch has rank 2 P^2.
     """
 
     num_classes = 2

@@ -19,6 +19,9 @@ class Arrangement:
     follow each other clockwise (0) or the other way round (1), which two neighbours reveal; "all", all permutations,
     even (0) or odd (1): two tiles do not reveal the label, and a network must relate all four at once.
     ceiling: of an observer who knows all but which two tiles, if any, changed places.
+
+    tests/test_shortcuts.py: a bag of patches tells nothing, nor does one number of each patch in its place, be it the
+    sum, the least, the largest, the energy or a random projection. The channels are equal: a patch has rank P^2.
     """
 
     num_classes = 2
@@ -67,6 +70,10 @@ class SameDifferent:
     Two tokens must meet, wherever they are: no position is needed. Each glyph by itself is as frequent in both classes.
     distance: pixels from glyph to glyph; None: they lie at the left and the right edge, and move apart on a larger
     canvas. ceiling: of an observer who knows the places, the left glyph, and the other glyph if it is different.
+
+    tests/test_shortcuts.py: a bag of patches tells nothing, if its average is read by a linear layer. The sums of the
+    patches tell at most 75 %: one glyph is plain, and the sums show if both, one or none of the two is. The channels
+    are equal: a patch has rank P^2.
     """
 
     num_classes = 2

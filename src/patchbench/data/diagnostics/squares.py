@@ -14,6 +14,10 @@ class Quadrant:
     """Which quadrant of the canvas holds the square? Absolute position: the label is relative to the canvas.
 
     ceiling: of an observer who knows one cell in each quadrant, the right one among them.
+
+    tests/test_shortcuts.py: a bag of patches and the colour of the image tell nothing. The sum of each patch tells all,
+    if the place of the patch is known: the set is about place, and not about the content of patches. The channels are
+    equal: a patch has rank P^2.
     """
 
     num_classes = 4
@@ -49,6 +53,11 @@ class LeftOf:
 
     Position relative to each other: both classes have the same patches. ceiling: of an observer who knows where the
     two squares are, but not which is which.
+
+    tests/test_shortcuts.py: a bag of patches, their sums and the colour of the image tell nothing. The place of one
+    square tells a part, 5/6 where there are four columns: in each class one colour lies further left on average,
+    whatever the layout. So absolute position solves a part of this set, and relative position all of it. The noise of
+    the channels is independent: a patch has rank 3 P^2.
     """
 
     num_classes = 2

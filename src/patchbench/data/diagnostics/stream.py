@@ -49,6 +49,9 @@ class Diagnostic:
 
     Labels are drawn with equal probability in training, and equally frequent, in turn, in val and test.
 
+    eval_seed: other images of val and test for each number, so that runs of several seeds speak of the population of
+    images; None: the images that no number has, which runs had before there were numbers.
+
     unit: inputs are (pixel - mean grey) / unit, with pixels in 0 ... 1. It sets how large patches are beside positions,
     which start small and are learnt, and so how soon these are learnt.
     ValueError if the scene does not fit the images.
@@ -63,12 +66,15 @@ class Diagnostic:
         scene: Scene,
         unit: float,
         img_size: int | Sequence[int],
+        eval_seed: int | None,
         train_size: int,
         val_size: int,
         test_size: int,
     ) -> None:
+        if eval_seed is not None:
+            at_least(0, eval_seed=eval_seed)
         at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
-        self.scene, self.img_size = scene, size("img_size", img_size)
+        self.scene, self.img_size, self.eval_seed = scene, size("img_size", img_size), eval_seed
         self.train_size, self.val_size, self.test_size = train_size, val_size, test_size
         scene.fits(self.img_size)
         self.num_classes, self.mirrors, self.chance = scene.num_classes, scene.mirrors, scene.chance
@@ -78,7 +84,8 @@ class Diagnostic:
 
     def splits(self) -> dict[str, Split]:
         fixed = partial(self.fixed, img_size=self.img_size, scale=1)
-        train = Stream(self.train_size, self.num_classes, partial(self.photograph, img_size=self.img_size, scale=1))
+        make = partial(self.photograph, img_size=self.img_size, scale=1)
+        train = Stream(self.train_size, self.num_classes, make, self.eval_seed)
         return {"train": train, "val": fixed(Images.VAL, self.val_size), "test": fixed(Images.TEST, self.test_size)}
 
     def test_at(self, img_size: int | Sequence[int], shift: str) -> InMemory:
@@ -103,7 +110,7 @@ class Diagnostic:
 
     def fixed(self, split: Images, count: int, img_size: Size, scale: int) -> InMemory:
         indices = torch.arange(count)
-        draws, labels = eval_draws(split, indices), indices % self.num_classes
+        draws, labels = eval_draws(split, indices, self.eval_seed), indices % self.num_classes
         step = max(1, CHUNK // (img_size[0] * img_size[1] * scale**2))
         parts = zip(draws.split(step), labels.split(step), strict=True)
         images = torch.cat([self.photograph(*part, img_size, scale) for part in parts])
@@ -127,15 +134,22 @@ class Diagnostic:
 
 
 class Stream:
-    """A split that makes its images when they are read: those of training by their draws, so that none returns."""
+    """A split that makes its images when they are read: those of training by their draws, so that none returns.
+
+    eval_seed: of the images that are read without draws, as those that a basis is fitted to.
+    """
 
     slow = False
     crops = False
 
     def __init__(
-        self, count: int, num_classes: int, make: Callable[[Int[Tensor, " b"], Int[Tensor, " b"]], Tensor]
+        self,
+        count: int,
+        num_classes: int,
+        make: Callable[[Int[Tensor, " b"], Int[Tensor, " b"]], Tensor],
+        eval_seed: int | None,
     ) -> None:
-        self.count, self.num_classes, self.make = count, num_classes, make
+        self.count, self.num_classes, self.make, self.eval_seed = count, num_classes, make, eval_seed
 
     def __len__(self) -> int:
         return self.count
@@ -143,6 +157,6 @@ class Stream:
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
-        draws = eval_draws(Images.TRAIN, torch.as_tensor(indices)) if draws is None else draws
+        draws = eval_draws(Images.TRAIN, torch.as_tensor(indices), self.eval_seed) if draws is None else draws
         labels = pick(uniform(draws, 1, Purpose.LABEL)[:, 0], self.num_classes)
         return self.make(draws, labels), labels

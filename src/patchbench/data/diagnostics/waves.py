@@ -8,7 +8,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size, positive, spell
-from patchbench.data.diagnostics.canvas import pick, visible
+from patchbench.data.diagnostics.canvas import noise_of_mean, pick, visible
 from patchbench.data.draws import Purpose, uniform
 
 
@@ -16,17 +16,20 @@ class Texture:
     """Which of four orientations has the sine grating, of any phase? Position is of no use: the negative control.
 
     ceiling: of an observer who knows the phase that each grating would have, all taken as orthogonal.
+
+    tests/test_shortcuts.py: the sum, least, largest pixel or energy of each patch tells nothing; one random projection
+    tells half, and a bag of patches most of it, as it should. noise_chans: see Motif.
     """
 
     num_classes = 4
     mirrors = False
     chance = 0.25
-    noise_chans = 1
 
-    def __init__(self, *, wavelength: float, contrast: float, noise: float) -> None:
+    def __init__(self, *, wavelength: float, contrast: float, noise: float, noise_chans: int) -> None:
         visible(contrast, noise)
         positive("data.scene.wavelength", wavelength)
-        self.wavelength, self.contrast, self.noise = wavelength, float(contrast), noise
+        self.wavelength, self.contrast, self.noise, self.noise_chans = wavelength, float(contrast), noise, noise_chans
+        self.noise_of_mean = noise_of_mean(noise, noise_chans)
 
     def fits(self, img_size: Size) -> None:
         if min(img_size) < 2 * self.wavelength:
@@ -37,7 +40,7 @@ class Texture:
             )
 
     def ceiling(self, img_size: Size) -> float:
-        distance = self.contrast / self.noise * (img_size[0] * img_size[1] / 2) ** 0.5
+        distance = self.contrast / self.noise_of_mean * (img_size[0] * img_size[1] / 2) ** 0.5
         return norm.expect(lambda x: norm.cdf(x + distance) ** 3)
 
     def draw(
@@ -56,16 +59,20 @@ class Stripes:
 
     They lie in the highest frequency that an image has: does the embedding keep it? ceiling: exact, Bayes' rule
     compares the magnitudes of the two alternating sums.
+
+    tests/test_shortcuts.py: the sum, least, largest pixel or energy of each patch tells nothing; one random projection
+    tells a part, since each has a share of the two waves. noise_chans: see Motif; with 3, bases of as many of the 3 P^2
+    numbers have equal rank, where with 1 the coefficients that a cosine basis takes of each channel are the same.
     """
 
     num_classes = 2
     mirrors = True
     chance = 0.5
-    noise_chans = 1
 
-    def __init__(self, *, contrast: float, noise: float) -> None:
+    def __init__(self, *, contrast: float, noise: float, noise_chans: int) -> None:
         visible(contrast, noise)
-        self.contrast, self.noise = float(contrast), noise
+        self.contrast, self.noise, self.noise_chans = float(contrast), noise, noise_chans
+        self.noise_of_mean = noise_of_mean(noise, noise_chans)
 
     def fits(self, img_size: Size) -> None:
         if img_size[0] % 2 or img_size[1] % 2:
@@ -75,7 +82,7 @@ class Stripes:
             )
 
     def ceiling(self, img_size: Size) -> float:
-        distance = self.contrast / self.noise * (img_size[0] * img_size[1] / 2) ** 0.5
+        distance = self.contrast / self.noise_of_mean * (img_size[0] * img_size[1] / 2) ** 0.5
         return float(norm.cdf(distance) ** 2 + norm.cdf(-distance) ** 2)
 
     def draw(

@@ -14,24 +14,29 @@ from patchbench.data.splits import make_splits
 
 
 class Digits:
-    """1,797 images of 8x8 pixels, 17 levels of grey, scaled to `img_size` and repeated over three channels."""
+    """1,797 images of 8x8 pixels, 17 levels of grey, scaled to `img_size` and repeated over the channels.
 
-    in_chans = 3
+    channels: 3, equal ones, of which a patch has 3 P^2 values and rank P^2; 1, as the images are, where any basis of k
+    numbers keeps k.
+    """
+
     mirrors = False
     num_classes = 10
-    mean = (0.309, 0.309, 0.309)  # of the training images at 64 pixels
-    std = (0.350, 0.350, 0.350)
 
     def __init__(
         self,
         *,
         img_size: int | Sequence[int],
+        channels: int,
         val_size: int,
         test_size: int,
         train_fraction: float | None,
         train_size: int | None,
     ) -> None:
-        self.img_size = size("img_size", img_size)
+        if channels not in (1, 3):
+            raise ValueError(f"channels={channels} must be 1, or 3 for the same in red, green and blue")
+        self.img_size, self.in_chans, self.channels = size("img_size", img_size), channels, channels
+        self.mean, self.std = [0.309] * channels, [0.350] * channels  # of the training images at 64 pixels
         self.chosen = make_splits(
             {"train": digits()[1].tolist()},
             val_size=val_size,

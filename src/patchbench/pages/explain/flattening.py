@@ -71,7 +71,9 @@ def equal_channels(walk: Walk) -> str:
         return ""
     return (
         f"This image is grey: its {len(walk.pixels)} channels are equal, so the same values stand in the row "
-        f"{len(walk.pixels)} times. <code>image=flower</code> shows an image with colours."
+        f"{len(walk.pixels)} times: of {walk.patch_values:,} values no more than "
+        f"{walk.patch_values // len(walk.pixels):,} are independent. <code>image=flower</code> shows an image with "
+        "colours."
     )
 
 
