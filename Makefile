@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train dashboard test test-all check format readme study evidence clean
+.PHONY: help train digits dashboard test test-all check format readme study evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,8 +17,14 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-train: $(READY) ## set up, then train the default network on real digits (no account, no download of data)
-	$(RUN) train.py embed=conv patch=16 pos=learned $(ARGS)
+PHOTOS = data=faded_photos model=micro embed=conv patch=8 pos=sincos optim.lr=3e-3 epochs=30 analyze=true
+DIGITS = data=digits model=tiny embed=conv patch=16 pos=learned
+
+train: $(READY) ## set up, train a small network on photographs, show what it learned (no account, no download of data)
+	$(RUN) train.py $(PHOTOS) $(ARGS)
+
+digits: $(READY) ## train the default network, a ViT-Tiny, on real digits (no account, no download of data)
+	$(RUN) train.py $(DIGITS) $(ARGS)
 
 dashboard: $(READY) ## a page over all runs on disk, for a browser, without a server
 	$(RUN) scripts/dashboard.py $(ARGS)
@@ -40,8 +46,9 @@ format: $(READY) ## mend what ruff can mend
 
 SCENES = model=micro patch=4 optim.lr=3e-3 trainer=cpu logger=csv runs_dir=runs/readme rerun=true hydra.launcher.jobs=2
 
-readme: $(READY) ## train the main job anew and write its figures into README.md
-	$(RUN) train.py embed=conv patch=16 pos=learned logger=csv runs_dir=runs/readme rerun=true
+readme: $(READY) ## train the first jobs anew and write their figures into README.md
+	$(RUN) train.py $(PHOTOS) logger=csv runs_dir=runs/readme rerun=true
+	$(RUN) train.py $(DIGITS) analyze=true logger=csv runs_dir=runs/readme rerun=true
 	$(RUN) train.py -m $(SCENES) data=quadrant,left_of pos=rope,sincos
 	$(RUN) train.py -m $(SCENES) data=arrangement 'pos=rope,[learned,rope]' seed=0,1,2
 	$(RUN) train.py -m $(SCENES) data=texture,same_different,motif,correlated_channels,isoluminant,stripes pos=none

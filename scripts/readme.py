@@ -1,7 +1,7 @@
 """Write measured figures into README.md, between its markers.
 
 python scripts/readme.py                        the files of benchmarks/: speed on GPUs, and speed of reading data
-python scripts/readme.py runs/<run>/run.json    the main job too, from its record
+python scripts/readme.py runs/<run>/run.json    the first jobs too, from their records
 python scripts/readme.py runs/*/run.json        the generated sets too, with the best arm of each
 """
 
@@ -17,15 +17,35 @@ from patchbench.machine import whole_file
 
 ROOT = Path(__file__).parents[1]
 SPEEDS = {"images_per_s_wall": 0, "step_ms_median": 1, "host_ms_median": 1}  # and their decimals
+FIRST = {"faded_photos": "make train", "digits": "make digits"}  # by data: the jobs of a newcomer
 PEAK = "gpu_peak_allocated_gib"
 
 
-def main_job(record: dict) -> str:
-    """Return the figures of the main job as a table."""
+def first_jobs(records: Iterable[dict]) -> str:
+    """Return a table with a column for each job that a newcomer starts with, by the target of the Makefile."""
     from patchbench.track.terminal import rows  # seconds of imports, not needed for --help
 
-    lines = ["| | |", "|---|---|", *(f"| {label} | {value} |" for label, value in rows(record["result"]).items())]
-    return "\n".join([*lines, "", made_by(record), ""])
+    columns = {FIRST[record["factors"]["data"]]: record for record in records}
+    columns = {target: columns[target] for target in FIRST.values() if target in columns}
+    texts = {target: rows(record["result"]) | learned(record["result"]) for target, record in columns.items()}
+    labels = dict.fromkeys(label for text in texts.values() for label in text)
+    lines = [f"| | {' | '.join(f'`{target}`' for target in columns)} |", "|---" * (1 + len(columns)) + "|"]
+    lines += [f"| {label} | {' | '.join(text.get(label, '') for text in texts.values())} |" for label in labels]
+    made = dict.fromkeys(made_by(record) for record in columns.values())
+    return "\n".join([*lines, "", *made, ""])
+
+
+def learned(result: dict[str, Any]) -> dict[str, str]:
+    """Return rows of what an analysis found: what shuffled patches change, and how far kernels moved."""
+    if "analysis/kernel_start_cosine" not in result:
+        return {}
+    found = {name.removeprefix("analysis/"): value for name, value in result.items()}
+    return {
+        "accuracy, patches shuffled": f"{found['robust/shuffled_patches/acc']:.2%}, {found['robust/moved0/acc']:.2%} "
+        f"as they are, on {found['robust/images']:,.0f} images",
+        "kernels moved": f"by {found['kernel_start_difference']:.0%} of their length, mean cosine with the start "
+        f"{found['kernel_start_cosine']:.2f}",
+    }
 
 
 def generated(records: Iterable[dict]) -> str:
@@ -127,9 +147,8 @@ def write(paths: Iterable[Path]) -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     records = [json.loads(path.read_text()) for path in paths]
-    for record in records:
-        if record["factors"]["data"] == "digits":
-            text = written(text, "main job", main_job(record))
+    if jobs := [record for record in records if record["factors"]["data"] in FIRST]:
+        text = written(text, "first jobs", first_jobs(jobs))
     if scenes := [record for record in records if "scene" in record["config"]["data"]]:
         text = written(text, "diagnostics", generated(scenes))
     files = {path.name: json.loads(path.read_text()) for path in (ROOT / "benchmarks").glob("*.json")}

@@ -60,7 +60,7 @@ def test_it_is_rehearsed_on_a_cpu_and_leaves_a_file_that_makes_a_table(command, 
 
 def test_readme_says_plainly_that_there_is_no_figure_yet_and_keeps_the_rest():
     readme = script("readme")
-    text = "a\n<!-- gpu -->\nold\n<!-- end -->\nb\n<!-- main job -->\nkept\n<!-- end -->\n"
+    text = "a\n<!-- gpu -->\nold\n<!-- end -->\nb\n<!-- first jobs -->\nkept\n<!-- end -->\n"
     block = readme.gpus([])
     assert "no figure of speed or memory" in block
     assert readme.written(text, "gpu", block) == text.replace("old\n", block)

@@ -10,7 +10,6 @@ from patchbench.study import calibration
 from patchbench.study.amounts import amount, difference, exchange, masks, over_images, total
 from patchbench.study.groups import two_groups
 from patchbench.study.inference import ALPHA, Amount, correct, exact_accuracy, least_seeds, spread
-from patchbench.study.ladder import plateau
 from patchbench.study.power import POWER, smallest_effect, standard_effect
 from patchbench.study.rates import Rate, RateDifference, limits
 from patchbench.study.times import Median, p_of_ranks, within
@@ -303,14 +302,6 @@ def test_seeds_that_found_the_solution_or_not_are_two_groups(values, groups):
 @pytest.mark.parametrize("n", [4, 6, 10, 20])
 def test_seeds_of_one_kind_are_hardly_ever_two_groups(shape, n):
     assert calibration.alarms(calibration.ARMS[shape][0], n, 4000) <= 0.005 + 3 * math.sqrt(0.005 / 4000)
-
-
-@pytest.mark.parametrize(("gain", "answer"), [(0.1, "rising"), (0.0, "reached"), (0.02, "open")])
-def test_the_last_rung_of_a_ladder_gains_or_not(gain, answer):
-    before = np.array([0.9, 0.91, 0.89, 0.9, 0.92, 0.9])
-    found, by = plateau(before, before + gain, 0.02)
-    assert found == answer
-    assert by.estimate == pytest.approx(gain)
 
 
 @pytest.mark.parametrize(("n", "claims"), [(5, 1), (6, 1), (6, 12), (10, 4)])

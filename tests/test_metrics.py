@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from patchbench.study.claim import parse
+from patchbench.study.stats import Estimate
 from support import configure
 
 from patchbench.config.identity import factors_of
@@ -13,10 +15,8 @@ from patchbench.pages.dashboard.columns import describe, describe_curves
 from patchbench.pages.wandb.workspace import workspace
 from patchbench.runs import browse
 from patchbench.runs.metrics import FACTORS, LESS, METRICS, MORE, Metric, metric, plain, summaries
-from patchbench.study.claim import parse
 from patchbench.study.numbers import Report, t_interval
 from patchbench.study.pages import markdown
-from patchbench.study.stats import Estimate
 from patchbench.study.verdict import judge
 from patchbench.track import terminal
 

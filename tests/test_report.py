@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from patchbench.study.stats import t_estimate
 from support import ROOT, STUDY, configure, options
 
 from patchbench.commands.report import report_all, report_study, report_sweep
@@ -21,7 +22,6 @@ from patchbench.config.plan import cells, identities, overrides, parts_at, read_
 from patchbench.pages.dashboard.gather import gather
 from patchbench.runs.records import load
 from patchbench.study.numbers import pareto, train_gflops
-from patchbench.study.stats import t_estimate
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from patchbench.study.claim import parse
 from support import configure, train_in
 
 from patchbench.config.identity import answered
 from patchbench.config.plan import cells, identities, read_study, studies
 from patchbench.config.tuning import best, choose, grid, settings
-from patchbench.study.claim import parse
 from patchbench.study.verdict import judge
 
 

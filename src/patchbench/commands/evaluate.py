@@ -34,7 +34,8 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
     result |= run.draft.cost.facts()
     if not silent:
         print_result(run.origin["name"], result)
-    return run.origin | {"result": result, "hits": hits.packed() if test_is_shared(run.data.source) else None}
+    shared = test_is_shared(run.data.source, run.draft.cfg.seed)
+    return run.origin | {"result": result, "hits": hits.packed() if shared else None}
 
 
 def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             result: dict[str, Any] = dict(meter.validated)
             load_weights(task, read_checkpoint(ckpt)["state_dict"])
             tested, hits = test(trainer, task, data)
-            result |= tested
+            shared = test_is_shared(data.source, cfg.seed)
+            result |= tested | {"test/own_images": float(not shared)}
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
         bad = bad_images(trainer, data)
         left_out = skipped(data, bad)
@@ -132,7 +133,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             "eval": asked(cfg),
             "skipped": left_out,
             "result": result,
-            "hits": hits.packed() if test_is_shared(data.source) else None,
+            "hits": hits.packed() if shared else None,
             "environment": environment(),
             "execution": execution(),
         }

@@ -18,8 +18,7 @@ from patchbench.train.task import Classify
 def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, Any], Hits]:
     """Metrics of the test split at the weights that `task` has, and the answers they are made of, of all ranks.
 
-    test/acc is test/right / test/images to the bit, and has a 95 % Wilson interval. test/own_images is 1 where the test
-    images are those of this seed alone.
+    test/acc is test/right / test/images to the bit, and has a 95 % Wilson interval.
     """
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -30,7 +29,6 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, 
         "test/acc": right / images,
         "test/right": right,
         "test/images": images,
-        "test/own_images": float(not test_is_shared(data.source)),
         "test/acc_low": float(interval.low),
         "test/acc_high": float(interval.high),
     }, hits
@@ -49,9 +47,9 @@ def answers(trainer: pl.Trainer, task: Classify, data: Batches) -> Hits:
     return Hits((counts == 2).numpy(), (counts > 0).numpy())
 
 
-def test_is_shared(source: Source) -> bool:
-    """True if all runs on this set are tested on the same images."""
-    return not getattr(source, "generated", False)
+def test_is_shared(source: Source, seed: int) -> bool:
+    """True if runs of other seeds are tested on the same images: the set does not draw them by the seed of the run."""
+    return getattr(source, "eval_seed", None) != seed
 
 
 def bad_images(trainer: pl.Trainer, data: Batches) -> dict[str, Bool[Tensor, " n"]]:

@@ -17,6 +17,7 @@ from patchbench.measure.summary import FIELD_SHARE, Measures
 from patchbench.words import count
 
 KEPT = 0.9  # cosine of a kernel with its start, from which on it counts as kept: 0.9^2 = 81 % of it is the start
+MADE = 0.5  # squared cosine of a kernel with its start, below which most of it came by training
 RANDOM = 0.5  # cosine between the starts of two seeds, below which the start counts as random
 SMOOTHER = 0.9  # share of the mean frequency of the start, or of noise, below which kernels count as smoother
 COMMON = 0.9  # share of the energy that all channels have in common, from which on kernels see brightness alone
@@ -95,7 +96,8 @@ def changed(change: Change, now: float, named: str) -> str:
         return f"Training hardly moved {named}: {apart}. They show {what}, not what was learnt."
     words, smoother = smoothness(now, change.frequency, "at the start it was")
     if smoother:
-        return f"Training made {named}: {apart}. {words} Look for edges, spots and colours."
+        verb = "made" if change.cosine**2 < MADE else "changed"
+        return f"Training {verb} {named}: {apart}. {words} Look for edges, spots and colours."
     return f"Training moved {named}: {apart}. {words[:-1]}{', which was noise' if noise else ''}."
 
 
@@ -336,7 +338,8 @@ THRESHOLDS = (
     "(Agresti and Min, 2005). Where it contains zero and ends above minus that loss, position is not used; where it is "
     "wider, the images are too few.",
     f"Kernels count as kept from a mean cosine of {KEPT} with their start on: the square of the cosine, {KEPT**2:.0%}, "
-    "is the share of a kernel that lies in the direction of its start. Noise has a cosine of 0 with other noise.",
+    f"is the share of a kernel that lies in the direction of its start; below {MADE:.0%}, training made them. "
+    "Noise has a cosine of about 0 with other noise.",
     f"Kernels count as smoother where their mean frequency is below {SMOOTHER} times that of their start.",
     f"Kernels count as seeing brightness or colour where the share that all channels have in common differs by more "
     f"than {NOISE} from that of unrelated slices, one divided by the number of channels.",

@@ -58,7 +58,6 @@ class Diagnostic:
     """
 
     in_chans = 3
-    generated = True  # so that a run may be tested on images of its own
 
     def __init__(
         self,

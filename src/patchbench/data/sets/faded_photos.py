@@ -27,9 +27,10 @@ class FadedPhotos:
     """Which half of a crop has lost its colour: the upper, right, lower or left one?
 
     A faded half keeps its brightness, to the rounding of a grey level. All channels are normalised alike, so that a
-    network that sees brightness alone is left with a guess. A crop is turned by quarters and mirrored at random:
-    whatever a photograph has above or below says nothing, and the patches of an image, were their places not known,
-    would be the same ones for all four labels, where no patch lies in both halves.
+    network that sees brightness alone is left with a guess. A crop is turned by quarters and mirrored at random, so
+    that nothing follows from what a photograph has above or below. Where no patch lies in both halves, the mean colours
+    of the patches are equally distributed for all labels, as long as their places are not known. Whole patches do say
+    a little: where they get brighter upwards and the faded ones are the brighter ones, the upper half is faded.
 
     Training crops come from their draws, so that none returns: `train_size` of them make an epoch. Photographs that
     train, choose and judge are different ones. A crop is cut from a copy of the photograph that was scaled for it.
@@ -52,7 +53,7 @@ class FadedPhotos:
         *,
         img_size: int | Sequence[int],
         crop: Sequence[float],
-        kept: float,
+        kept: int | float,
         train_size: int,
         val_size: int,
         test_size: int,
@@ -60,14 +61,18 @@ class FadedPhotos:
     ) -> None:
         at_least(1, train_size=train_size, val_size=val_size, test_size=test_size)
         at_least(0, eval_seed=eval_seed)
-        self.img_size, self.crop, self.kept = size("img_size", img_size), interval("crop", crop, most=1), kept
+        self.img_size, self.crop, self.kept = size("img_size", img_size), interval("crop", crop, most=1.0), kept
         share("kept", kept)
         side = self.img_size[0]
         if self.img_size != (side, side) or side % 2:
             raise ValueError(f"img_size={spell(self.img_size)} cannot be turned and halved: use an even number S")
         self.sizes, self.eval_seed = {"train": train_size, "val": val_size, "test": test_size}, eval_seed
-        for name in (name for names in SPLITS.values() for name in names):
-            scales(name, side, self.crop)
+        largest = min(int(min(shape(name)) * self.crop[1]) for names in SPLITS.values() for name in names)
+        if side > largest:
+            raise ValueError(
+                f"img_size={side} would enlarge a photograph, of which a crop covers at most {self.crop[1]}: "
+                f"use img_size={largest // 2 * 2} or less"
+            )
 
     def splits(self) -> dict[str, Split]:
         train, val, test = (Crops(names, self.img_size[0], self.crop, self.kept) for names in SPLITS.values())
@@ -112,7 +117,7 @@ class Crops:
     first pixel, its width, and the rows and columns at which a crop may begin. counts: scales of each photograph.
     """
 
-    def __init__(self, names: Sequence[str], side: int, crop: tuple[float, float], kept: float) -> None:
+    def __init__(self, names: Sequence[str], side: int, crop: tuple[float, float], kept: int | float) -> None:
         self.kept = kept
         pictures = [picture(name) for name in names]
         scaled = [
@@ -169,22 +174,17 @@ def picture(name: str) -> UInt8[Tensor, "3 h w"]:
         return v2.functional.pil_to_tensor(image.convert("RGB"))
 
 
-@cache
-def scales(name: str, side: int, crop: tuple[float, float]) -> list[Size]:
-    """Sizes (h, w) of a photograph at which a crop of `side` covers a share of `crop`; none is larger than it is.
-
-    ValueError if there is none.
-    """
+def shape(name: str) -> Size:
+    """Height and width of a photograph."""
     with Image.open(file(name)) as image:
-        width, height = image.size
-    shorter, least, found = min(width, height), crop[1], []
-    while least >= crop[0] * (1 - 1e-6) and side / least <= shorter:
-        ratio = side / least / shorter
-        found.append((max(side, round(height * ratio)), max(side, round(width * ratio))))
-        least /= STEP
-    if not found:
-        raise ValueError(
-            f"img_size={side} enlarges the photograph {name} of {width}x{height} pixels where a crop covers at most "
-            f"{crop[1]} of its shorter side: use img_size={int(shorter * crop[1]) // 2 * 2} or less"
-        )
+        return image.height, image.width
+
+
+def scales(name: str, side: int, crop: tuple[float, float]) -> list[Size]:
+    """Sizes (h, w) of a photograph at which a crop of `side` covers a share of `crop`; none is larger than it is."""
+    full, covered, found = shape(name), crop[1], []
+    while covered >= crop[0] * (1 - 1e-6) and side / covered <= min(full):
+        ratio = side / covered / min(full)
+        found.append((max(side, round(full[0] * ratio)), max(side, round(full[1] * ratio))))
+        covered /= STEP
     return found
