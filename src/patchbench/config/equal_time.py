@@ -20,8 +20,10 @@ COLUMNS = ["part", "arm", "round", "images_per_s", "step_ms", "memory", "busy", 
 COLUMNS += ["commit", "device"]  # step_ms: median; memory: GiB at the peak; busy: cores that other processes used
 IDLE = 0.1  # cores that other processes may use while speed is measured
 # Options and knobs whose numbers change what a network learns, and not what a step computes.
-FREE = ("seed", "epochs", "limit_batches", "tested", "budget", "data.unit", "data.eval_seed", "data.content")
-FREE += ("data.train_size", "data.train_fraction", "data.val_size", "data.test_size")
+FREE = (
+    *("seed", "epochs", "limit_batches", "tested", "budget", "data.unit", "data.eval_seed", "data.content"),
+    *("data.train_size", "data.train_fraction", "data.val_size", "data.test_size"),
+)
 FREE_BELOW = ("budget.", "optim.", "data.scene.")
 
 

@@ -65,8 +65,8 @@ def measure(
         raise ValueError(f"rounds={rounds} steps={steps}: give rounds=1 or more, and steps=20 or more")
     arms = arms_of(name, scale, experiments)
     folder = folder_of(name, scale, runs_dir, experiments)
-    here = {"commit": commit(), "device": this_device()}
-    rows = known(folder, arms, here["device"], rounds, again=again)
+    here = this_device()
+    rows = known(folder, arms, here, rounds, again=again)
     first: dict[str, Arm] = {}
     for arm in arms:
         first.setdefault(arm.computation, arm)
@@ -74,7 +74,7 @@ def measure(
     missing = [(n, arm) for n in range(rounds) for arm in first.values() if (arm.computation, n) not in rows]
     began = time.monotonic()
     for done, (n, arm) in enumerate(missing):
-        row = measured(arm, n, steps, busy=busy) | here
+        row = measured(arm, n, steps, busy=busy) | {"commit": commit(), "device": here}
         rows[arm.computation, n] = row
         write(folder / PARTIAL, list(rows.values()))
         left = (time.monotonic() - began) / (done + 1) * (len(missing) - done - 1)
