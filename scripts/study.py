@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
         print(f"{study.question}\n{len(planned)} runs: arms of {arms}; scale {scale}", flush=True)
         jobs = jobs_at_a_time(given.options["jobs"], planned, given.others)
         rest = [*jobs, f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
-        if tune:
+        if tune and not tuning.is_tuned(study, scale, plan.folder_of(name, scale, runs_dir)):
             sweep(name, scale, "grid", rest)
             if dry_run:
                 return

@@ -208,6 +208,8 @@ def test_a_study_none_of_which_was_run_has_a_page_too(tmp_path, experiments):
 def test_results_are_not_overwritten_by_none(runs, experiments, tmp_path):
     report_study("positions", runs, "cpu", experiments=experiments)
     before = (experiments / "positions" / "runs.csv").read_text()
+    other = STUDY | {"overrides": [*STUDY["overrides"], "optim.lr=0.1"]}  # of which nothing was run, here or elsewhere
+    OmegaConf.save(OmegaConf.create(other), experiments / "positions" / "study.yaml")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no finished run of study positions"):
         report_study("positions", tmp_path / "empty", "cpu", experiments=experiments)

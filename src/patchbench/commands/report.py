@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from patchbench.config.equal_time import read_costs
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
 from patchbench.config.tuning import FILE, best, read_tuned
@@ -43,12 +44,12 @@ def report_study(
     folders = {each: folder_of(name, each, runs_dir, experiments) for each in study.scales}
     records = records_of(runs_dir, [folders[scale]] if scale in folders else list(folders.values()))
     there = {each: set(merged(records, folder)["identity"]) for each, folder in folders.items()}
-    scale = scale or likely_scale(study, there)
+    scale = scale or likely_scale(study, there, experiments)
     folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
     if tuned is not False:
         study = at_its_best(study, scale, folder)
     if not study.as_recorded:
-        planned = plan_of(study, scale, merged(records, folder))
+        planned = plan_of(study, scale, merged(records, folder), experiments)
         if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
             raise ValueError(
                 f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: "
@@ -103,20 +104,12 @@ def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
     return table
 
 
-def read_costs(folder: Path) -> pd.DataFrame:
-    """The rounds of measurement of each arm; empty where nobody measured."""
-    path = folder / "costs.csv"
-    if not path.exists():
-        return pd.DataFrame()
-    return pd.read_csv(path, dtype={"part": str, "arm": str}, keep_default_na=False)
-
-
-def likely_scale(study: Study, there: Mapping[str, Set[str]]) -> str:
+def likely_scale(study: Study, there: Mapping[str, Set[str]], experiments: Path) -> str:
     """The scale that has most runs, by the first arm of each part; of equal ones, cpu. there: identities by scale."""
     first = {part.name: next(iter(part.arms)) for part in study.parts}
 
     def finished(scale: str) -> tuple[int, bool]:
-        planned = [cell for cell in cells(study, scale) if cell.arm == first[cell.part]]
+        planned = [cell for cell in cells(study, scale, experiments) if cell.arm == first[cell.part]]
         return len(there[scale] & set(identities(study, planned))), scale == "cpu"
 
     return max(study.scales, key=finished)

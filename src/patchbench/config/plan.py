@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from patchbench.config.compose import composed
+from patchbench.config.equal_time import at_equal_time, read_costs
 from patchbench.config.identity import identity_of
 from patchbench.config.mistakes import OBJECTIONS, explain
 from patchbench.config.options import EXPERIMENTS
@@ -77,15 +78,41 @@ def overrides(study: Study, scale: str, part: Part, arm: str, rung: str) -> tupl
     return (*EQUAL, *study.overrides, *(o for some in at_scale for o in some), *budget, *part.arms[arm])
 
 
-def cells(study: Study, scale: str) -> list[Cell]:
-    """Every planned run, seed by seed: what is cut off has all arms of some seeds, not some arms of all seeds."""
+def cells(study: Study, scale: str, experiments: Path = EXPERIMENTS) -> list[Cell]:
+    """Every planned run, seed by seed: what is cut off has all arms of some seeds, not some arms of all seeds.
+
+    experiments: the folder that holds the measured costs, by which arms of equal time are planned. ValueError where
+    these lack an arm.
+    """
+    parts = parts_at(study, scale)
+    costs = read_costs(folder_of(study.name, scale, Path("runs"), experiments))
+    arms = {
+        (part.name, rung, arm): timed(study, scale, part, arm, overrides(study, scale, part, arm, rung), costs)
+        for part in parts
+        for rung in rungs(part, study.scales[scale])
+        for arm in part.arms
+    }
     return [
-        Cell(part.name, arm, rung, seed, (*overrides(study, scale, part, arm, rung), f"seed={seed}"))
-        for part in parts_at(study, scale)
+        Cell(part.name, arm, rung, seed, (*arms[part.name, rung, arm], f"seed={seed}"))
+        for part in parts
         for seed in part.seeds.get(scale, study.scales[scale].seeds)
         for rung in rungs(part, study.scales[scale])
         for arm in part.arms
     ]
+
+
+def timed(
+    study: Study, scale: str, part: Part, arm: str, given: tuple[str, ...], costs: pd.DataFrame
+) -> tuple[str, ...]:
+    """Overrides with as many steps as the part has seconds for; as they are, where it has none."""
+    if any(override == "budget=seconds" for override in given):
+        raise ValueError(
+            f"study {study.name}: part {part.name}: budget=seconds depends on what else runs: give the part "
+            "seconds: 4.0, which become steps by the speeds in costs.csv"
+        )
+    if part.seconds is None:
+        return given
+    return at_equal_time(given, part.seconds, costs, study=study.name, scale=scale, part=part.name, arm=arm)
 
 
 def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
@@ -108,9 +135,9 @@ def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
     return found
 
 
-def plan_of(study: Study, scale: str, records: pd.DataFrame) -> pd.DataFrame:
+def plan_of(study: Study, scale: str, records: pd.DataFrame, experiments: Path = EXPERIMENTS) -> pd.DataFrame:
     """A row for each planned run, with what its record says; status `not run` where there is none."""
-    planned = cells(study, scale)
+    planned = cells(study, scale, experiments)
     rows = [
         (scale, cell.part, cell.arm, cell.rung, cell.seed, identity)
         for cell, identity in zip(planned, identities(study, planned), strict=True)

@@ -73,13 +73,22 @@ def best(study: Study, scale: str, folder: Path) -> Study:
 
 def tune(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
     """Choose by the runs of the grid, and write FILE. ValueError where none is done."""
-    table = plan_of(grid(read_study(name, experiments), scale), scale, load(runs_dir))
+    table = plan_of(grid(read_study(name, experiments), scale), scale, load(runs_dir), experiments)
     if not (table["status"] == "done").any():
         raise ValueError(f"runs_dir={runs_dir} holds no finished run of the grid of study {name} at scale={scale}")
     path = folder_of(name, scale, runs_dir, experiments) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     choose(table).to_csv(path, index=False)
     return path
+
+
+def is_tuned(study: Study, scale: str, folder: Path) -> bool:
+    """True if FILE has a setting for every arm, as where the trials were made on another machine."""
+    if not (folder / FILE).exists():
+        return False
+    rows = read_tuned(folder / FILE)
+    chosen = {(row.part, row.arm) for row in rows[rows["chosen"]].itertuples()}
+    return all((part.name, arm) in chosen for part in study.parts if scale in part.only for arm in part.arms)
 
 
 def read_tuned(path: Path) -> pd.DataFrame:

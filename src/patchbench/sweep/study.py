@@ -23,7 +23,7 @@ def cells_to_run(
     the command line, for every run; rerun=true leaves nothing out. ValueError where the study cannot be.
     """
     study = study_as(name, scale, tuning, runs_dir, experiments)
-    planned = [replace(cell, overrides=(*cell.overrides, *arguments)) for cell in cells(study, scale)]
+    planned = [replace(cell, overrides=(*cell.overrides, *arguments)) for cell in cells(study, scale, experiments)]
     path = folder_of(name, scale, runs_dir, experiments) / RUNS
     elsewhere = finished_elsewhere(path, runs_dir) if "rerun=true" not in arguments else {}
     if elsewhere:
