@@ -37,10 +37,8 @@ MICRO = ["model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_b
 NOISY = "model.drop_path=0.5"  # so that the network's own randomness shows
 STUDY = {
     "question": "Do positions help, at 16 pixels and after eight steps?",
-    "quote": "Positions help.",
-    "source": "nowhere",
-    "expect": "supported",
-    "means": {"supported": "They do.", "refuted": "They do not."},
+    "decides": ["learned_helps"],
+    "doubts": "Eight steps teach nobody anything.",
     "overrides": [
         "model=micro",
         "data.img_size=16",
@@ -55,12 +53,32 @@ STUDY = {
     "parts": {
         "digits": {
             "chance": 0.1,
-            "comparisons": [
-                {"says": "Learned is better.", "that": "learned - none", "above": 0.0, "expect": "supported"}
-            ],
+            "statements": {
+                "learned_helps": {
+                    "says": "Learned positions help.",
+                    "that": "learned - none",
+                    "above": 0.0,
+                    "predicted": "yes",
+                },
+                "none_learns": {
+                    "says": "Without positions, digits cannot be read at all.",
+                    "that": "none",
+                    "below": -0.5,
+                    "role": "aside",
+                    "predicted": "yes",
+                },
+                "learned_doubles": {
+                    "says": "Learned positions double the accuracy.",
+                    "that": "learned - none",
+                    "above": 0.5,
+                    "withdrawn": "Nobody had asked.",
+                },
+            },
+            "effects": {"pos": ["learned - none"]},
         }
     },
     "published": [{"source": "A paper", "figures": {"none": 61.4, "learned": 64.2}}],
+    "changes": [{"date": "2026-11-26", "what": "The margin.", "why": "A slip.", "seen": False}],
 }
 
 

@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from patchbench.study.claim import parse
-from patchbench.study.stats import Estimate
 from support import configure
 
 from patchbench.config.identity import factors_of
@@ -15,8 +13,10 @@ from patchbench.pages.dashboard.columns import describe, describe_curves
 from patchbench.pages.wandb.workspace import workspace
 from patchbench.runs import browse
 from patchbench.runs.metrics import FACTORS, LESS, METRICS, MORE, Metric, metric, plain, summaries
-from patchbench.study.numbers import Report, t_interval
+from patchbench.study.numbers import Estimate, Report, t_interval
+from patchbench.study.outcomes import Evidence
 from patchbench.study.pages import markdown
+from patchbench.study.reading import parse
 from patchbench.study.verdict import judge
 from patchbench.track import terminal
 
@@ -34,24 +34,29 @@ def page(name: str, low: float) -> str:
     """The page of a study that compares two arms by a metric; b is better by a tenth of its value."""
     tree = {
         "question": "q",
-        "quote": "c",
-        "source": "s",
-        "expect": "supported",
-        "means": {"supported": "yes", "refuted": "no"},
+        "decides": ["more"],
         "scales": {"cpu": {"seeds": f"0-{SEEDS - 1}"}},
         "metric": name,
         "arms": {"a": ["embed=a"], "b": ["embed=b"]},
-        "parts": {"one": {"comparisons": [{"says": "so", "that": "b - a", "above": 0, "expect": "supported"}]}},
+        "parts": {"one": {"statements": {"more": {"says": "So.", "that": "b - a", "above": 0}}}},
     }
     study = parse("test", tree)
     noise = np.linspace(-0.01, 0.01, SEEDS) * low
     cells = pd.DataFrame(
-        {"part": "one", "arm": arm, "seed": seed, "status": "done", name: at + noise[seed]}
+        {
+            "part": "one",
+            "arm": arm,
+            "rung": "",
+            "seed": seed,
+            "identity": f"{arm}{seed}",
+            "status": "done",
+            name: at + noise[seed],
+        }
         for arm, at in (("a", low), ("b", 1.1 * low))
         for seed in range(SEEDS)
     )
-    report = Report(study, "cpu", cells, pd.DataFrame(), judge(study, cells), ["x"], "y")
-    return markdown(report)
+    evidence = Evidence(cells)
+    return markdown(Report(study, "cpu", evidence, judge(study, evidence), ["x"], "y"))
 
 
 def lines(spec: object) -> dict[str, str]:
@@ -73,7 +78,7 @@ def test_a_new_metric_is_one_line_and_right_for_every_reader(f1):
     text = page("test/f1", 0.4844)
     assert "| arm | seeds | test macro F1 |" in text
     assert "| a | 6 | 48.44 % |" in text
-    assert "Measured +4.84 pt (" in text
+    assert "Measured: b − a on one, test macro F1, +4.84 pt (" in text
 
     column = describe("test/f1", pd.Series([0.4844]))
     assert (column["times"], column["unit"], column["better"], column["shown"]) == (100, "%", MORE, True)

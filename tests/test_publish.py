@@ -137,7 +137,7 @@ def test_a_report_of_a_sweep_says_what_its_page_says_and_links_to_its_runs(folde
     assert config <= has_config
 
 
-def test_a_report_of_a_study_has_its_claim_and_its_verdict(folder):
+def test_a_report_of_a_study_has_its_statement_and_its_answer(folder):
 
     from patchbench.commands.publish import publish_study
 
@@ -154,7 +154,8 @@ def test_a_report_of_a_study_has_its_claim_and_its_verdict(folder):
             told = json.loads(out.read_text())
             text = json.dumps(told["spec"], ensure_ascii=False)
             assert told["title"] == STUDY["question"]
-            for words in (STUDY["quote"], "Undetermined.", STUDY["parts"]["digits"]["comparisons"][0]["says"]):
+            says = STUDY["parts"]["digits"]["statements"]["learned_helps"]["says"]
+            for words in ("Open.", says, STUDY["doubts"]):
                 assert words in text
             assert ("/e/p/runs/" in text) == (runs.name == "runs")
 

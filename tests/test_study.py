@@ -1,22 +1,25 @@
 """A study is run by its name, goes on where it was cut off, and gives every arm the same tuning."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from patchbench.study.claim import parse
 from support import configure, train_in
 
 from patchbench.config.identity import answered
-from patchbench.config.plan import cells, identities, read_study, studies
+from patchbench.config.plan import EQUAL, cells, identities, read_study, studies
 from patchbench.config.tuning import best, choose, grid, settings
-from patchbench.study.verdict import judge
+from patchbench.study.design import TUNING_SEED
+from patchbench.study.inference import spread
+from patchbench.study.outcomes import Evidence
+from patchbench.study.power import smallest_effect
+from patchbench.study.reading import parse
+from patchbench.study.verdict import YES, judge
 
 
 def test_a_study_is_run_reported_and_not_run_again(command, tmp_path):
-    given = ["projection", "scale=smoke"]
+    given = ["projection", "scale=smoke", "tune=false"]
     shown = command("scripts/study.py", *given, "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "8 cells: 8 waiting" in shown.stdout
@@ -26,18 +29,11 @@ def test_a_study_is_run_reported_and_not_run_again(command, tmp_path):
     assert "8 cells: 8 done" in done.stdout
     assert len(list(tmp_path.glob("runs/*/run.json"))) == 8
     assert done.stdout.splitlines()[-1] == "runs/reports/projection-smoke/report.html"
-    text = (tmp_path / "runs" / "reports" / "projection-smoke" / "report.md").read_text()
+    text = (tmp_path / "runs" / "reports" / "projection-smoke" / "README.md").read_text()
     assert "8 of 8 planned runs have a result" in text
     assert "python scripts/study.py projection scale=smoke" in text
     again = command("scripts/study.py", *given)
     assert "8 cells: 8 done before" in again.stdout
-    for path in tmp_path.glob("runs/*/run.json"):
-        shutil.rmtree(path.parent)
-    elsewhere = command("scripts/study.py", *given)
-    assert elsewhere.returncode == 0, elsewhere.stdout + elsewhere.stderr
-    assert "8 of 8 runs were finished elsewhere" in elsewhere.stdout
-    assert not list(tmp_path.glob("runs/*/run.json"))
-    assert (tmp_path / "runs" / "reports" / "projection-smoke" / "report.md").read_text() == text
 
 
 @pytest.mark.slow
@@ -46,7 +42,7 @@ def test_tuning_gives_every_arm_the_same_grid_and_its_best(command, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "runs" / "reports" / "projection-smoke"
     tuned = pd.read_csv(folder / "tuned.csv")
-    assert len(tuned) == 4 * len(settings(read_study("projection")))
+    assert len(tuned) == 4 * 6
     records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json")]
     for (part, arm), tried in tuned.groupby(["part", "arm"]):
         [chosen] = tried[tried["chosen"]].to_dict("records")
@@ -56,7 +52,7 @@ def test_tuning_gives_every_arm_the_same_grid_and_its_best(command, tmp_path):
         for seed in (0, 1):
             [record] = [r for r in of_arm if r["factors"]["seed"] == seed]
             assert (record["config"]["optim"]["lr"], record["config"]["optim"]["weight_decay"]) == (lr, decay)
-    assert "## Tuning" in (folder / "report.md").read_text()
+    assert "## Tuning" in (folder / "README.md").read_text()
 
 
 def test_the_grid_is_the_same_for_all_arms_and_has_a_seed_of_its_own():
@@ -64,7 +60,7 @@ def test_the_grid_is_the_same_for_all_arms_and_has_a_seed_of_its_own():
     wide = grid(study, "cpu")
     assert set(wide.scales["cpu"].seeds).isdisjoint(study.scales["cpu"].seeds)
     for part, widened in zip(study.parts, wide.parts, strict=True):
-        assert list(widened.arms) == [f"{arm} | {setting}" for arm in part.arms for setting in settings(study)]
+        assert list(widened.arms) == [f"{arm} | {setting}" for arm in part.arms for setting in settings(study, arm)]
     assert len(set(identities(wide, cells(wide, "cpu")))) == len(cells(wide, "cpu"))
 
 
@@ -79,7 +75,7 @@ def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_pat
     rows[-1]["val/acc_best"] = None
     choose(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
     tuned = best(study, "cpu", tmp_path)
-    last, last_but_one = settings(study)[-1].split(), settings(study)[-2].split()
+    last, last_but_one = settings(study, "linear")[-1].split(), settings(study, "linear")[-2].split()
     assert tuned.parts[0].arms["linear"][-2:] == tuple(last)
     assert tuned.parts[-1].arms["linear"][-2:] == tuple(last_but_one)
     with pytest.raises(FileNotFoundError, match="tune=true"):
@@ -113,13 +109,43 @@ def test_a_planted_effect_of_real_runs_is_found_and_is_as_large_as_was_promised_
                 cfg.data._target_ = "planted.mislabelled"
             train_in(cfg, tmp_path / f"{arm}{seed}")
             result = json.loads((tmp_path / f"{arm}{seed}" / "run.json").read_text())["result"]
-            rows.append({"part": "one", "arm": arm, "seed": seed, "status": "done", "test/acc": result["test/acc"]})
-    says = {"says": "Wrong labels harm.", "that": "clean - mislabelled", "above": 0.0, "expect": "supported"}
-    parts = {"one": {"arms": {"clean": [], "mislabelled": []}, "comparisons": [says]}}
-    told: dict = dict.fromkeys(("question", "quote", "source"), "?") | {"expect": "supported"}
-    told["means"] = {"supported": "They do.", "refuted": "They do not."}
-    claim = parse("planted", {**told, "scales": {"cpu": {"seeds": "0-5"}}, "parts": parts})
-    judged = judge(claim, pd.DataFrame(rows))
-    [step] = judged.findings[0].steps
-    assert step.estimate.mean > step.detectable, "large enough to be found by so many seeds"
-    assert judged.verdict == "supported"
+            row = {"part": "one", "arm": arm, "rung": "", "seed": seed, "identity": f"{arm}{seed}", "status": "done"}
+            rows.append(row | {name: result[name] for name in ("test/acc", "test/images")})
+    says = {"says": "Wrong labels harm.", "that": "clean - mislabelled", "above": 0.0, "predicted": "yes"}
+    parts = {"one": {"arms": {"clean": [], "mislabelled": []}, "statements": {"harm": says}}}
+    scales = {"cpu": {"seeds": "0-5"}}
+    study = parse("planted", {"question": "Do they?", "decides": ["harm"], "scales": scales, "parts": parts})
+    table = pd.DataFrame(rows)
+    [finding] = judge(study, Evidence(table)).findings
+    [step] = finding.steps
+    spreads = [spread(seeds.to_numpy()) for _, seeds in table.groupby("arm")["test/acc"]]
+    sd = (sum(s**2 for s in spreads) / 2) ** 0.5
+    assert step.amount.estimate > smallest_effect(6, sd), "large enough to be found by so many seeds"
+    assert (finding.answer, finding.as_predicted) == (YES, True)
+
+
+def test_each_rung_of_a_ladder_is_a_run_of_its_own_and_a_part_may_have_its_own_seeds():
+    statement = {"says": "So.", "that": "linear - conv", "within": 0.1, "at": 2}
+    ladder = {"epochs": [1, 2, 4]}
+    part = {"statements": {"s": statement}, "ladder": ladder, "seeds": {"cpu": "0-1"}}
+    scales = {"smoke": {"seeds": [7], "rungs": 1}, "cpu": {"seeds": "0-4"}}
+    arms = {"conv": ["embed=conv"], "linear": ["embed=linear", "epochs=9"]}
+    given = {"question": "Is it?", "decides": ["s"], "scales": scales, "arms": arms, "parts": {"one": part}}
+    study = parse("test", given)
+    planned = cells(study, "cpu")
+    by_rung = [(0, rung, arm) for rung in ("1", "2", "4") for arm in ("conv", "linear")]
+    assert [(cell.seed, cell.rung, cell.arm) for cell in planned[:6]] == by_rung
+    assert {cell.seed for cell in planned} == {0, 1}
+    assert [(cell.seed, cell.rung) for cell in cells(study, "smoke")] == [(7, "1"), (7, "1")]
+    assert planned[2].overrides == (*EQUAL, "epochs=2", "embed=conv", "seed=0")
+    wide = cells(grid(study, "cpu"), "cpu")
+    assert {cell.rung for cell in wide} == {"1"}, "arms are tuned at the first budget"
+    assert {cell.seed for cell in wide} == {TUNING_SEED}
+
+
+def test_an_arm_with_a_grid_of_its_own_has_as_many_trials():
+    own = {"tune": {"optim.lr": [1e-3, 1e-2]}, "tune_arms": {"b": {"patch": [2, 4]}}}
+    given = {"question": "Is it?", "scales": {"cpu": {"seeds": "0-4"}}, "arms": {"a": [], "b": []}, **own}
+    study = parse("test", {**given, "parts": {"one": {"effects": {"embed": ["a - b"]}}}})
+    assert settings(study, "a") == ["optim.lr=0.001", "optim.lr=0.01"]
+    assert settings(study, "b") == ["patch=2", "patch=4"]

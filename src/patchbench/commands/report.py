@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,8 @@ def report_study(
     there = {each: set(merged(records, folder)["identity"]) for each, folder in folders.items()}
     scale = scale or likely_scale(study, there, experiments)
     folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
+    if scale == "smoke":  # shows that today's options run, so nothing of it was recorded before
+        study = replace(study, as_recorded="")
     if tuned is not False:
         study = at_its_best(study, scale, folder)
     if not study.as_recorded:

@@ -150,7 +150,7 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
         at = offset(finding) * factor
         bounds = [b * factor - at for b in (finding.statement.low, finding.statement.high) if math.isfinite(b)]
         values = (step.amount.estimate, *ends(step, finding.level)) if step.amount is not None else ()
-        edges += [*bounds, *(v * factor - at for v in values if not math.isnan(v))]
+        edges += [*bounds, *(v * factor - at for v in values if math.isfinite(v))]
     room = 0.08 * ((max(edges) - min(edges)) or 1.0)
     left, right = min(edges) - room, max(edges) + room
     labels = []

@@ -92,7 +92,9 @@ def is_level(finding: Finding) -> bool:
 
 
 def with_unit(finding: Finding, x: float) -> str:
-    """A value with its unit; a difference has a sign as well."""
+    """A value with its unit; a difference has a sign as well. inf: half of the seeds of an arm never solve."""
+    if math.isinf(x):
+        return f"beyond the budget for {'the first' if x > 0 else 'the second'} arm"
     if is_level(finding):
         return finding.metric.value(x)
     return f"0 {finding.metric.change_unit}".rstrip() if x == 0 else finding.metric.change(x)
@@ -105,7 +107,7 @@ def interval(finding: Finding, value: Amount, level: float = 1 - ALPHA) -> str:
 def spelled_interval(line: Metric, value: Amount, level: float = 1 - ALPHA, *, change: bool = True) -> str:
     """An interval in words; empty where the test has none, as that of censored times, or the seeds do not suffice."""
     low, high = value.interval(level)
-    if math.isnan(low) or math.isnan(high):
+    if not (math.isfinite(low) and math.isfinite(high)):
         return "no interval"
     if not change:
         return f"{line.number(line.clip(low))} to {line.value(line.clip(high))}"

@@ -35,6 +35,8 @@ def in_words(finding: Finding) -> str:
     }[finding.answer]
     if finding.answer in (NOT_RUN, WITHDRAWN):
         return f"> {head} {sentence(finding.because)}"
+    if not any(step.amount for step in finding.steps):
+        return f"> {head}\n>\n> {sentence(finding.because)}"
     return f"> {head}\n>\n> Measured: {compared(finding)} {measured(finding)}. {how_sure(finding)}"
 
 
