@@ -295,7 +295,7 @@ def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys
     assert json.loads((at_end.dir / "analysis" / "numbers.json").read_text()) == numbers
     text = (at_end.dir / "analysis.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
-    assert text.index("In short") < text.index("Shuffling the patches changes accuracy by") < text.index("<img")
+    assert text.index("In short") < text.index("shuffling the patches changes accuracy by") < text.index("<img")
     assert "Kernels count as kept" in text
     shown = sorted(path.stem for path in (at_end.dir / "analysis").glob("*.png"))
     assert text.count("<img") == len(shown)
@@ -346,7 +346,7 @@ def bright_counts(patch: int, size: int = 16) -> InMemory:
 @pytest.mark.parametrize(
     ("net", "split", "says"),
     [
-        (ReadsPlaces(10), bright_quarters(4), "this network uses the position of patches."),
+        (ReadsPlaces(10), bright_quarters(4), "This network uses the position of patches:"),
         (CountsPatches(10, 4), bright_counts(4), "changes accuracy by 0.0 points"),
     ],
 )
@@ -383,14 +383,14 @@ def robust_figures(images: int, plain: float, lost: float, gained: float) -> dic
     ("figures", "says"),
     [
         ((4000, 0.83, 0.6, 0.02), "by -58.0 points (95 % interval -59"),
-        ((4000, 0.83, 0.6, 0.02), "uses the position of patches."),
+        ((4000, 0.83, 0.6, 0.02), "This network uses the position of patches:"),
         ((4000, 0.9, 0.03, 0.01), "Position matters little"),
-        ((4000, 0.9, 0.02, 0.02), "does not use position."),
+        ((4000, 0.9, 0.02, 0.02), "This network does not use position:"),
         ((4000, 0.9, 0.0, 0.0), "0.0 points (95 % interval 0.0 to 0.0"),
         ((360, 0.9, 0.0, 0.0), "0.0 points (95 % interval -0.5 to +0.5"),
-        ((360, 0.9, 0.0, 0.0), "does not use position."),
-        ((40, 0.9, 0.1, 0.1), "so few images cannot tell"),
-        ((40, 0.9, 0.075, 0.0), "so few images cannot tell"),
+        ((360, 0.9, 0.0, 0.0), "This network does not use position:"),
+        ((40, 0.9, 0.1, 0.1), "So few images cannot tell"),
+        ((40, 0.9, 0.075, 0.0), "So few images cannot tell"),
         ((4000, 0.5, 0.01, 0.1), "better off without position"),
     ],
 )

@@ -220,7 +220,7 @@ def test_flags_are_read_in_any_place():
 
 
 # An option of each knob that needs no files, and the knob.
-FILES = {"imagefolder", "hf", "shards", "cached", "cifar10", "cifar100", "torchvision"}
+FILES = {"fashion_mnist", "imagefolder", "hf", "shards", "cached", "cifar10", "cifar100", "torchvision"}
 LEAVES = [
     (min(options), knob)
     for knob, owners in sorted(knobs().items())

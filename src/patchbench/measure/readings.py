@@ -262,7 +262,7 @@ def robustness(robust: Mapping[str, float], num_classes: int, *, overlapping: bo
         )
     parts = []
     if "shuffled_patches/acc" in robust:
-        parts.append(shuffled(robust, overlapping=overlapping))
+        parts.append(shuffled(robust, num_classes, overlapping=overlapping))
     moves = {int(name[5:-5]): value for name, value in robust.items() if name.startswith("moved") and "/same" in name}
     if moves.pop(0, None) is not None and moves:
         worst = min(moves, key=lambda pixels: moves[pixels])
@@ -274,30 +274,31 @@ def robustness(robust: Mapping[str, float], num_classes: int, *, overlapping: bo
     return " ".join(parts)
 
 
-def shuffled(robust: Mapping[str, float], *, overlapping: bool) -> str:
+def shuffled(robust: Mapping[str, float], num_classes: int, *, overlapping: bool) -> str:
     """Say whether the network uses the position of patches, by what shuffling them changes on the same images."""
     images, plain, after = round(robust["images"]), robust["moved0/acc"], robust["shuffled_patches/acc"]
     lost = round(robust["shuffled_patches/lost"] * images)
     change, low, high = paired_change(lost, lost + round((after - plain) * images), images)
     figures = (
-        f"Shuffling the patches changes accuracy by {points(change)} points (95 % interval {points(low)} to "
-        f"{points(high)}, paired on the same {count(images, 'test image')}; {plain:.1%} before, {after:.1%} after)"
+        f"shuffling the patches changes accuracy by {points(change)} points (95 % interval {points(low)} to "
+        f"{points(high)}, paired on the same {count(images, 'test image')}; {plain:.1%} before, {after:.1%} after, "
+        f"{1 / num_classes:.1%} by guessing)"
     )
     kept = f"{robust['shuffled_patches/same']:.0%} of the images keep their class"
     if high < 0 and -change >= LOSS:
         if overlapping:
             return (
-                f"{figures}: this network uses position, or its windows, which overlap, so that shuffling changes "
-                "their contents as well."
+                f"This network uses position, or its windows: {figures}. Windows overlap here, so that shuffling "
+                "changes their contents as well."
             )
-        return f"{figures}: this network uses the position of patches."
+        return f"This network uses the position of patches: {figures}."
     if high < 0:
-        return f"{figures}: more than chance explains, and little. Position matters little to this network."
+        return f"Position matters little to this network: {figures}. That is more than chance explains."
     if low > 0:
-        return f"{figures}: this network is better off without position."
+        return f"This network is better off without position: {figures}."
     if low > -LOSS:
-        return f"{figures}: no more than chance explains, and {kept}. This network does not use position."
-    return f"{figures}: so few images cannot tell whether this network uses position; {kept}."
+        return f"This network does not use position: {figures}. Chance explains as much, and {kept}."
+    return f"So few images cannot tell whether this network uses position: {figures}; {kept}."
 
 
 def points(share: float) -> str:

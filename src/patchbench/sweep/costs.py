@@ -97,9 +97,8 @@ def arms_of(name: str, scale: str, experiments: Path) -> list[Arm]:
     found = []
     for part in parts_at(study, scale):
         for arm in part.arms:
-            given = overrides(
-                study, scale, part, arm, rungs(part, study.scales[scale])[0]
-            )  # all budgets have one speed
+            rung = rungs(part, study.scales[scale])[0]  # all budgets have one speed
+            given = overrides(study, scale, part, arm, rung)
             try:
                 cfg = composed(given)
             except OBJECTIONS as error:
