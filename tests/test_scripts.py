@@ -39,6 +39,8 @@ def test_every_script_has_a_help_with_examples_and_imports_nothing_heavy_for_it(
         ("bench_data.py rounds=many", "rounds=many must be a whole number, as in rounds=7"),
         ("bench_data.py round=3", "round=3 is no option: did you mean rounds=?"),
         ("dashboard.py out=", "out= needs a value"),
+        ("document.py nowhere.yaml", "nowhere.yaml: no such file"),
+        ("document.py nowhere.yaml tune=true", "tune=true is no option"),
         ("gpu_evidence.py --device cpu", "--device is no option: write it without dashes, device=<value>"),
         ("gpu_evidence.py device=tpu", "device=tpu is unknown"),
         ("publish.py tune=maybe", "tune=maybe must be true or false"),

@@ -6,6 +6,6 @@ def count(n: int, noun: str, plural: str = "") -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def listed(words: list[str], last: str = "and") -> str:
-    """Join words as a sentence does: a, b and c. last: the word before the last one."""
-    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+def listed(words: list[str]) -> str:
+    """Join words as a sentence does: a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

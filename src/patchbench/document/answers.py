@@ -1,16 +1,17 @@
 """The rule by which the cases of a sentence make its answer. No answer is written by hand."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from patchbench.document.statements import Case
-from patchbench.words import count, listed
+from patchbench.words import count
 
 RESULTS = ("yes", "no", "open", "by how much", "not run")
 ANSWERS = {
     "yes": "every case holds",
     "only if": "it holds under some conditions and not under others",
-    "by how much": "an amount, or an undecided direction",
+    "by how much": "nothing fails; there is an amount, or a result that does not decide",
     "wrong as written": "as it stands it does not hold; a corrected wording does",
     "no": "it does not hold",
     "not tested": "a case that it needs has no result",
@@ -59,12 +60,14 @@ class Answer:
 def found(case: Case, result: Result) -> Result:
     """Turn the result of a study into that of a case.
 
-    Where only the amount is wanted, a yes or no is an amount as well; where the study must answer no, they change.
+    Where only the amount is wanted, a yes or no is an amount as well, and the statement is quoted, not repeated; where
+    the study must answer no, they change.
     """
+    if case.amount and result.answer != "not run":
+        answer = "open" if result.answer == "open" else "by how much"
+        return replace(result, says=f"Measured for: “{result.says}”", answer=answer)
     if result.answer not in ("yes", "no"):
         return result
-    if case.amount:
-        return replace(result, answer="by how much")
     measured = f"study: {result.answer}{', must be no' if case.contrary else ''}; {result.measured}"
     holds = (result.answer == "no") == case.contrary
     return replace(result, answer="yes" if holds else "no", measured=measured)
@@ -96,15 +99,15 @@ def answer(findings: Sequence[Finding]) -> Answer:
     if always == "no" or (results and decided == {"no"}):
         return corrected([finding for finding in findings if finding.case.instead])
     if always == "yes" and {"yes", "no"} <= decided:
-        holds = listed([condition for condition, result in results.items() if result == "yes"], "or")
-        return Answer("only if", holds + untested(findings))
+        holds = "; or ".join(condition for condition, result in results.items() if result == "yes")
+        return Answer("only if", holds + pending(literal, ("open", "by how much", "not run")))
     open_to = together([always, *(result for result in results.values() if result != "no")])
     if open_to == "yes":
         return Answer("yes")
     if open_to == "not run":
         holding = sum(finding.result.answer == "yes" for finding in literal)
         return Answer("not tested", f"{holding} of {count(len(literal), 'case')} hold" if holding else "")
-    return Answer("by how much", ("; ".join(amounts(literal)) + untested(findings)).strip())
+    return Answer("by how much", ("; ".join(amounts(literal)) + pending(literal, ("not run",))).strip())
 
 
 def corrected(corrections: Sequence[Finding]) -> Answer:
@@ -114,14 +117,17 @@ def corrected(corrections: Sequence[Finding]) -> Answer:
 
 
 def amounts(findings: Sequence[Finding]) -> list[str]:
-    """The amounts in words; an undecided one says that its direction is open."""
+    """The amounts in words; an undecided one says so."""
     return [
-        f"{finding.result.measured}{', direction open' if finding.result.answer == 'open' else ''}"
+        f"{finding.result.measured}{', undecided' if finding.result.answer == 'open' else ''}"
         for finding in findings
         if finding.result.answer in ("open", "by how much") and finding.result.measured
     ]
 
 
-def untested(findings: Sequence[Finding]) -> str:
-    missing = sum(finding.result.answer == "not run" for finding in findings if not finding.case.instead)
-    return f" ({count(missing, 'case')} not tested)" if missing else ""
+def pending(findings: Sequence[Finding], results: Sequence[str]) -> str:
+    """The number of cases that have one of these results, in brackets."""
+    words = {"open": "undecided", "by how much": "undecided", "not run": "not tested"}
+    counts = Counter(words[f.result.answer] for f in findings if f.result.answer in results)
+    told = [f"{count(counts[word], 'case')} {word}" for word in ("undecided", "not tested") if counts[word]]
+    return f" ({', '.join(told)})" if told else ""
