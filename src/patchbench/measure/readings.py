@@ -297,7 +297,7 @@ def shuffled(robust: Mapping[str, float], num_classes: int, *, overlapping: bool
     if low > 0:
         return f"This network is better off without position: {figures}."
     if low > -LOSS:
-        return f"This network does not use position: {figures}. Chance explains as much, and {kept}."
+        return f"This network does not use position: {figures}. That is no more than chance explains, and {kept}."
     return f"So few images cannot tell whether this network uses position: {figures}; {kept}."
 
 
