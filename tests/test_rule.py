@@ -687,21 +687,11 @@ def test_three_seeds_decide_nothing_however_many_images_they_answered():
     assert finding.answer == OPEN
 
 
-@pytest.mark.parametrize(
-    ("eval_seed", "anew"),
-    [
-        (lambda seed: seed, True),
-        (lambda seed: seed.astype(float), True),
-        (lambda seed: seed.astype(str), True),
-        (lambda seed: 0, False),
-        (lambda seed: "null", False),
-        (lambda seed: seed.astype(str).where(seed > 0, "null"), False),
-        (lambda seed: seed.where(seed > 0), False),
-    ],
-)
-def test_a_set_that_is_drawn_anew_for_every_seed_speaks_of_all_its_images(eval_seed, anew):
+@pytest.mark.parametrize(("own", "anew"), [(lambda seed: 1.0, True), (lambda seed: 0.0, False),
+                                          (lambda seed: (seed > 0).astype(float), False)])  # fmt: skip
+def test_a_set_that_is_drawn_anew_for_every_seed_speaks_of_all_its_images(own, anew):
     table = cells(images=400, a=A, b=[*B[:6], "failed"])
-    table["data.eval_seed"] = eval_seed(table["seed"])
+    table["test/own_images"] = own(table["seed"])
     said = population(study({"that": "a - b", "above": 0}).parts[0], table, {})
     of_all = "all seeds and all images that the set can draw: each seed has test images of its own"
     assert said == (of_all if anew else "all seeds, on these 400 test images")

@@ -46,7 +46,7 @@ def test_tuning_gives_every_arm_the_same_grid_and_its_best(command, tmp_path):
     records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/run.json")]
     for (part, arm), tried in tuned.groupby(["part", "arm"]):
         [chosen] = tried[tried["chosen"]].to_dict("records")
-        assert chosen["val/acc_best"] == tried["val/acc_best"].max()
+        assert chosen["val/acc"] == tried["val/acc"].max()
         of_arm = [r for r in records if r["factors"]["data"] == part and r["factors"]["embed"] == arm]
         lr, decay = (float(o.partition("=")[2]) for o in chosen["setting"].split())
         for seed in (0, 1):
@@ -68,11 +68,11 @@ def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_pat
     study = read_study("projection")
     wide = grid(study, "cpu")
     rows = [
-        {"part": part.name, "arm": arm, "val/acc_best": i / 100}
+        {"part": part.name, "arm": arm, "val/acc": i / 100}
         for part in wide.parts
         for i, arm in enumerate(part.arms)
     ]
-    rows[-1]["val/acc_best"] = None
+    rows[-1]["val/acc"] = None
     choose(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
     tuned = best(study, "cpu", tmp_path)
     last, last_but_one = settings(study, "linear")[-1].split(), settings(study, "linear")[-2].split()

@@ -47,19 +47,20 @@ def report_study(
     there = {each: set(merged(records, folder)["identity"]) for each, folder in folders.items()}
     scale = scale or likely_scale(study, there, experiments)
     folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
-    if scale == "smoke":  # shows that today's options run, so nothing of it was recorded before
-        study = replace(study, as_recorded="")
     if tuned is not False:
         study = at_its_best(study, scale, folder)
-    if not study.as_recorded:
-        planned = plan_of(study, scale, merged(records, folder), experiments)
-        if not (planned["status"] == "done").any() and (folder / "runs.csv").exists():
-            raise ValueError(
-                f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: "
-                f"make the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
-            )
+    planned = plan_of(study, scale, merged(records, folder), experiments)
+    if (planned["status"] == "done").any() or not (folder / "runs.csv").exists():
+        if study.as_recorded:
+            print(f"study {name}: there are runs with today's options: remove as_recorded from its study.yaml")
+        study = replace(study, as_recorded="")
         folder.mkdir(parents=True, exist_ok=True)
         keep(folder, planned, records, runs_dir)
+    elif not study.as_recorded:
+        raise ValueError(
+            f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
+            f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
+        )
     return write(report_of(study, scale, folder, tuned=tuned is not False), folder)
 
 
@@ -96,8 +97,6 @@ def at_its_best(study: Study, scale: str, folder: Path) -> Study:
 
 def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
     """The planned runs of a study as runs.csv has them, taken by part, arm, budget and seed."""
-    if not (folder / "runs.csv").exists():
-        raise FileNotFoundError(f"{folder / 'runs.csv'} is missing: the study says that it holds its runs as_recorded")
     known = read_runs(folder / "runs.csv")
     known["rung"] = known["rung"].fillna("") if "rung" in known else ""
     keys = ["part", "arm", "rung", "seed"]

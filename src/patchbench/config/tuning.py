@@ -11,7 +11,7 @@ from patchbench.config.plan import folder_of, plan_of, read_study
 from patchbench.runs.records import load
 from patchbench.study.design import TUNING_SEED, Part, Scale, Study
 
-FILE = "tuned.csv"  # part, arm, setting, val/acc_best, chosen
+FILE = "tuned.csv"  # part, arm, setting, val/acc, chosen
 TUNINGS = ("none", "grid", "best")
 
 
@@ -40,14 +40,14 @@ def grid(study: Study, scale: str) -> Study:
 
 
 def choose(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of FILE, from those of the grid: part, arm as `grid` names it, val/acc_best.
+    """The rows of FILE, from those of the grid: part, arm as `grid` names it, val/acc.
 
     Of equals the first is chosen; a run without a result counts as the worst.
     """
     named = table["arm"].str.split(" | ", n=1, expand=True, regex=False)
     tuned = table[["part"]].assign(arm=named[0], setting=named[1])
-    tuned["val/acc_best"] = pd.to_numeric(table.get("val/acc_best", pd.Series(index=table.index))).fillna(-1.0)
-    best = tuned.groupby(["part", "arm"])["val/acc_best"].transform("idxmax")
+    tuned["val/acc"] = pd.to_numeric(table.get("val/acc", pd.Series(index=table.index))).fillna(-1.0)
+    best = tuned.groupby(["part", "arm"])["val/acc"].transform("idxmax")
     return tuned.assign(chosen=tuned.index == best)
 
 

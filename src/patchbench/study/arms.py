@@ -125,13 +125,13 @@ def tuning(report: Report) -> str:
     """The setting that each arm got, and the accuracies of the settings that it did not get."""
     if report.tuned is None:
         return ""
-    line = metric("val/acc_best")
+    line = metric("val/acc")
     rows = []
     for (part, arm), tried in report.tuned.groupby(["part", "arm"], sort=False):
         [chosen] = tried[tried["chosen"]].to_dict("records")
-        others = tried[~tried["chosen"]]["val/acc_best"]
+        others = tried[~tried["chosen"]]["val/acc"]
         rows.append([
-            part, arm, f"`{chosen['setting']}`", line.value(chosen["val/acc_best"]),
+            part, arm, f"`{chosen['setting']}`", line.value(chosen["val/acc"]),
             f"{line.number(others.min())} to {line.value(others.max())}" if len(others) else "",
         ])  # fmt: skip
     note = (

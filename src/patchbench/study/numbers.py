@@ -24,7 +24,7 @@ class Report:
     evidence: results of the planned runs; its curves have epoch and gflops as well. costs: part, arm, images_per_s,
     memory (GiB), busy, device, measured apart from training on an idle machine; empty where nobody measured.
     commands: those that made the runs. again: the command that makes this report. tuned: part, arm, setting,
-    val/acc_best, chosen, if every arm was tuned. sweep: the runs belong to no study, so nothing is claimed and arms are
+    val/acc, chosen, if every arm was tuned. sweep: the runs belong to no study, so nothing is claimed and arms are
     compared. pictures: SVG by file name, filled while the page is written.
     """
 

@@ -118,7 +118,7 @@ def amount(part: Part, name: str, terms: Terms, evidence: Evidence, *, among_sol
 
 
 def hits_of(evidence: Evidence, rows: pd.Index) -> Bool[np.ndarray, "seeds images"] | None:
-    """Which test images the runs of an arm answered rightly; None where that is not known of all of them."""
+    """Answers of the runs of an arm to each test image; None where they are not known of all its runs."""
     found = [evidence.hits.get(identity) for identity in evidence.cells.loc[rows, "identity"]]
     whole = all(hits is not None for hits in found) and len({len(hits) for hits in found if hits is not None}) == 1
     return np.stack(found) if whole else None  # type: ignore[arg-type]

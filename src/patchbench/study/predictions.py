@@ -9,7 +9,7 @@ from patchbench.study.numbers import measured
 
 
 def predictions(reports: Reports) -> str:
-    """What was predicted, and what was found, of all studies; with the score."""
+    """List every prediction with its finding and the score, those that did not come true first."""
     rows, right, decided = [], 0, 0
     for report, links in reports:
         path = next(iter(links.values()), "")
