@@ -56,15 +56,12 @@ def generated(records: Iterable[dict]) -> str:
     best: dict[str, dict] = {}
     for record in sorted(records, key=lambda r: r["result"]["val/acc_best"]):
         best[record["factors"]["data"]] = record
-    lines = ["| set | chance | ceiling | best arm tried | test accuracy | wall time |", "|---|---|---|---|---|---|"]
+    lines = ["| set | chance | ceiling | best arm tried | test accuracy |", "|---|---|---|---|---|"]
     for name, record in sorted(best.items()):
         source: Any = build_source(restored(record))
         result, levels = record["result"], record["factors"]
         arm = f"{levels['embed']}/{levels['patch']} {levels['pos']}"
-        lines.append(
-            f"| `{name}` | {source.chance:.0%} | {source.ceiling:.1%} | {arm} | {result['test/acc']:.1%} "
-            f"| {result['time/wall_s']:.0f} s |"
-        )
+        lines.append(f"| `{name}` | {source.chance:.0%} | {source.ceiling:.1%} | {arm} | {result['test/acc']:.1%} |")
     return "\n".join([*lines, "", made_by(record), ""])
 
 
