@@ -50,7 +50,7 @@ def report_study(
     if tuned is not False:
         study = at_its_best(study, scale, folder)
     planned = plan_of(study, scale, merged(records, folder), experiments)
-    if (planned["status"] == "done").any() or not (folder / "runs.csv").exists():
+    if (planned["status"] == "done").any() or not holds_results(folder):
         if study.as_recorded:
             print(f"study {name}: there are runs with today's options: remove as_recorded from its study.yaml")
         study = replace(study, as_recorded="")
@@ -62,6 +62,11 @@ def report_study(
             f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
         )
     return write(report_of(study, scale, folder, tuned=tuned is not False), folder)
+
+
+def holds_results(folder: Path) -> bool:
+    """True if the runs.csv of a study has a finished run, which no empty report may replace."""
+    return (folder / "runs.csv").exists() and bool((read_runs(folder / "runs.csv")["status"] == "done").any())
 
 
 def records_of(runs_dir: Path, folders: Sequence[Path]) -> pd.DataFrame:
