@@ -98,7 +98,7 @@ def test_an_unknown_metric_is_shown_under_its_name_as_a_plain_number():
     text = page("test/entropy", 0.4844)
     assert "| arm | seeds | test/entropy |" in text
     assert "| a | 6 | 0.4844 |" in text
-    assert "Measured +0.04844 (" in text
+    assert "test/entropy, +0.04844 (" in text
     column = describe("test/entropy", pd.Series([0.4844]))
     assert (column["times"], column["unit"], column["better"], column["shown"]) == (1, "", 0, False)
     assert describe_curves(["val/entropy"]) == {"val/entropy": {"times": 1, "unit": "", "panel": "entropy"}}

@@ -9,6 +9,8 @@ import pytest
 from support import MICRO, STUDY, command_in
 from wandb_server import Server
 
+from patchbench.config.plan import EQUAL
+
 SECTIONS = ["accuracy", "throughput", "memory", "accuracy against speed and memory", "factors", "runs compared"]
 SECTIONS += ["learned pictures"]
 ON_A_GPU = re.compile(r"(memory|final)/gpu_|throughput/mfu$")  # tests/test_gpu.py has their names
@@ -18,7 +20,7 @@ ON_A_GPU = re.compile(r"(memory|final)/gpu_|throughput/mfu$")  # tests/test_gpu.
 def swept(tmp_path_factory) -> Path:
     """A sweep of real runs, kept offline."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = command_in(folder, "train.py", "-m", *MICRO, "epochs=1", "pos=none,learned", "seed=0,1")
+    done = command_in(folder, "train.py", "-m", *EQUAL, *MICRO, "epochs=1", "pos=none,learned", "seed=0,1")
     assert done.returncode == 0, done.stderr
     return folder
 

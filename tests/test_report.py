@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
-from support import ROOT, STUDY, configure, options
+from support import ROOT, STUDY, configure, options, run
 from test_rule import cells as planted
 from test_rule import curves, solved_of, tree
 
@@ -21,11 +21,12 @@ from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
 from patchbench.config.plan import EQUAL, cells, identities, overrides, parts_at, read_study, studies
 from patchbench.pages.dashboard.gather import gather
+from patchbench.runs.committed import read_runs, write_runs
 from patchbench.runs.records import load
 from patchbench.study.amounts import difference, total
 from patchbench.study.inference import exact_accuracy, least_seeds
 from patchbench.study.numbers import Report, pareto, t_estimate, train_gflops
-from patchbench.study.outcomes import Evidence
+from patchbench.study.outcomes import Evidence, population
 from patchbench.study.pages import markdown, page
 from patchbench.study.reading import parse
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, judge
@@ -344,6 +345,19 @@ def test_runs_of_earlier_options_are_taken_as_they_were_recorded(runs, experimen
     assert "6 of 8 planned runs have a result" in page_of(experiments), "a run that was planned and not made is told"
 
 
+def test_runs_whose_test_images_are_drawn_anew_speak_of_all_images(tmp_path):
+    few = ["model=micro", "data=quadrant", "limit_batches=2", "epochs=1", "data.train_size=64", "data.test_size=64"]
+    part = parse("test", tree({"that": "a", "above": 0})).parts[0]
+    for drawn, said in (("${seed}", "all images that the set can draw"), ("7", "all seeds, on these 64 test images")):
+        runs = tmp_path / drawn.strip("${}")
+        for seed in (0, 1):
+            run(runs / f"a_{seed:08x}", *few, f"seed={seed}", f"data.eval_seed={drawn}")
+        records = load(runs, knobs=False)
+        write_runs(runs / "runs.csv", records.assign(part="one", arm="a", rung=""))
+        for table in (records.assign(part="one"), read_runs(runs / "runs.csv")):
+            assert said in population(part, table, {})
+
+
 A, B = np.linspace(0.93, 0.95, 6), np.linspace(0.91, 0.93, 6)
 PLANTED = {  # by its answer: a statement, its part, and the results of the arms a and b
     YES: ({"that": "a - b", "above": 0.0}, {}, {"a": A, "b": B}),
@@ -427,8 +441,9 @@ def test_refusals_are_one_line(command, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("most", [1, pytest.param(None, marks=pytest.mark.slow)])  # arms of each part
 @pytest.mark.parametrize("name", studies())
-def test_every_study_can_be_run_at_every_scale_and_could_find_something(name):
+def test_every_study_can_be_run_at_every_scale_and_could_find_something(name, most):
     study = read_study(name)
     there = options("data")
     for scale in study.scales:
@@ -436,8 +451,7 @@ def test_every_study_can_be_run_at_every_scale_and_could_find_something(name):
         for part in parts:
             if any(o.startswith("data=") and o.removeprefix("data=") not in there for o in part.overrides):
                 continue
-            arms = part.arms if scale == part.only[0] else list(part.arms)[:1]  # scales change all arms alike
-            for arm in arms:
+            for arm in list(part.arms)[:most]:
                 configure(*overrides(study, scale, part, arm, part.ladder.rungs[0] if part.ladder else ""))
         claims = [s for part in parts for s in part.statements if s.role == "claim" and not s.withdrawn]
         if scale != "smoke" and claims:
