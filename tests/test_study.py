@@ -68,9 +68,7 @@ def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_pat
     study = read_study("projection")
     wide = grid(study, "cpu")
     rows = [
-        {"part": part.name, "arm": arm, "val/acc": i / 100}
-        for part in wide.parts
-        for i, arm in enumerate(part.arms)
+        {"part": part.name, "arm": arm, "val/acc": i / 100} for part in wide.parts for i, arm in enumerate(part.arms)
     ]
     rows[-1]["val/acc"] = None
     choose(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
