@@ -44,7 +44,7 @@ def report_study(
     study = read_study(name, experiments)
     folders = {each: folder_of(name, each, runs_dir, experiments) for each in study.scales}
     records = records_of(runs_dir, [folders[scale]] if scale in folders else list(folders.values()))
-    there = {each: set(merged(records, folder)["identity"]) for each, folder in folders.items()}
+    there = {each: set(merged(records, folder)["identity"].dropna()) for each, folder in folders.items()}
     scale = scale or likely_scale(study, there, experiments)
     folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
     if tuned is not False:
