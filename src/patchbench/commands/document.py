@@ -112,11 +112,11 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
     """The results of the studies that the statements refer to. ValueError for a study that the folder does not have."""
     there = studies(experiments)
     results: dict[str, Result] = {}
-    for name, reference in {each.partition(".")[0]: each for each in statements.references}.items():
+    first = {reference.partition(".")[0]: reference for reference in reversed(statements.references)}
+    for name, reference in first.items():
         if name not in there:
-            raise ValueError(
-                f"{reference}: {experiments} has no study {name}: studies are {', '.join(there) or 'none'}"
-            )
+            known = ", ".join(there) or "none"
+            raise ValueError(f"{reference}: {experiments} has no study {name}: studies are {known}")
         link = checking.relative(experiments / name / "README.md", where)
         study = read_study(name, experiments)
         for _, statement in study.statements:

@@ -69,8 +69,9 @@ def check_names(where: str, study: Study) -> None:
     names = Counter(statement.name for _, statement in study.statements)
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(f"{where}: two statements are called {twice[0]}: pages refer to them by name; rename one")
-    for name in study.decides:
-        one_of(name, tuple(names), f"{where}: decides")
+    claims = [statement.name for _, statement in study.statements if statement.role == "claim"]
+    for name in study.decides:  # an aside is not corrected for the number of statements
+        one_of(name, tuple(claims), f"{where}: decides, of the claims,")
     if not study.decides and not any(part.effects for part in study.parts):
         raise ValueError(f"{where}: nothing answers it: give decides, names of statements, or effects in a part")
     arms = {arm for part in study.parts for arm in part.arms}
@@ -275,6 +276,8 @@ def parse_statement(
     if among is not None:
         one_of(among, (SOLVED,), f"{where}: among")
     check_outcome(where, own, sums, (low, high), solved, among_solved=among is not None)
+    if own == STEPS and metric != "test/acc":
+        raise ValueError(f"{where}: metric {STEPS} is read off validation accuracies, and its part judges {metric}")
     if solved is not None and own == metric and among is None and any(len(terms) > 1 for terms in sums):
         raise ValueError(
             f"{where}: a seed of this part may fail, so a mean says little: give metric: {SOLVED}, or among: {SOLVED}"

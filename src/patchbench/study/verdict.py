@@ -91,7 +91,7 @@ def judge(study: Study, evidence: Evidence) -> Judgement:
     findings = [
         decide(finding, corrected.get(i, Corrected(finding.p, 1 - ALPHA))) for i, finding in enumerate(measured)
     ]
-    controls = [finding for finding in findings if finding.statement.role == "control"]
+    controls = [f for f in findings if f.statement.role == "control" and f.answer != WITHDRAWN]
     failed = next((finding for finding in controls if finding.answer != YES), None)
     if failed:
         findings = [unless_controlled(finding, failed) for finding in findings]
