@@ -17,8 +17,8 @@ from patchbench.pages.dashboard.curves import POINTS, curves, thin, whole_window
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.dashboard.page import write
 from patchbench.pages.dashboard.plain import embedded, redact_paths
+from patchbench.pages.study.numbers import pareto
 from patchbench.runs.metrics import metric
-from patchbench.study.numbers import pareto
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<img src=x onerror=alert(1)>_0badc0de"

@@ -14,7 +14,7 @@ FLOORS = (  # from the top; a file or folder may import what stands on a lower f
     ("document",),
     ("config", "train"),
     ("track", "weights", "study"),
-    ("embed", "pos", "nets", "data", "measure"),
+    ("embed", "pos", "nets", "data", "measure", "statistics"),
     ("layout", "runs"),
     ("checks", "html", "machine", "words"),
 )
@@ -26,6 +26,7 @@ WITHOUT_LIGHTNING = (
     "measure",
     "weights",
     "study",
+    "statistics",
     "layout",
     "checks",
     "html",

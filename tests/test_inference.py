@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from patchbench.study import calibration
-from patchbench.study.amounts import amount, difference, exchange, masks, over_images, total
-from patchbench.study.groups import two_groups
-from patchbench.study.inference import ALPHA, Amount, correct, exact_accuracy, least_seeds, spread
-from patchbench.study.power import POWER, smallest_effect, standard_effect
-from patchbench.study.rates import Rate, RateDifference, limits
-from patchbench.study.times import Median, p_of_ranks, within
+from patchbench.statistics import calibration
+from patchbench.statistics.amounts import amount, difference, exchange, masks, over_images, total
+from patchbench.statistics.groups import two_groups
+from patchbench.statistics.inference import ALPHA, Amount, correct, exact_accuracy, least_seeds, spread
+from patchbench.statistics.power import POWER, smallest_effect, standard_effect
+from patchbench.statistics.rates import Rate, RateDifference, limits
+from patchbench.statistics.times import Median, p_of_ranks, within
 
 LEVELS = (0.5, 0.9, 0.95, 1 - 0.05 / 12)
 SEEDS = ((2, 2), (3, 5), (6, 6), (7, 4))

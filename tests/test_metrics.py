@@ -10,12 +10,12 @@ from support import configure
 
 from patchbench.config.identity import factors_of
 from patchbench.pages.dashboard.columns import describe, describe_curves
+from patchbench.pages.study.numbers import Estimate, Report, t_interval
+from patchbench.pages.study.page import markdown
 from patchbench.pages.wandb.workspace import workspace
 from patchbench.runs import browse
 from patchbench.runs.metrics import FACTORS, LESS, METRICS, MORE, Metric, metric, plain, summaries
-from patchbench.study.numbers import Estimate, Report, t_interval
 from patchbench.study.outcomes import Evidence
-from patchbench.study.pages import markdown
 from patchbench.study.reading import parse
 from patchbench.study.verdict import judge
 from patchbench.track import terminal

@@ -21,13 +21,13 @@ from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
 from patchbench.config.plan import EQUAL, cells, identities, overrides, parts_at, read_study, studies
 from patchbench.pages.dashboard.gather import gather
+from patchbench.pages.study.numbers import Report, pareto, t_estimate, train_gflops
+from patchbench.pages.study.page import markdown, page
 from patchbench.runs.committed import read_runs, write_runs
 from patchbench.runs.records import load
-from patchbench.study.amounts import difference, total
-from patchbench.study.inference import exact_accuracy, least_seeds
-from patchbench.study.numbers import Report, pareto, t_estimate, train_gflops
+from patchbench.statistics.amounts import difference, total
+from patchbench.statistics.inference import exact_accuracy, least_seeds
 from patchbench.study.outcomes import Evidence, population
-from patchbench.study.pages import markdown, page
 from patchbench.study.reading import parse
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, judge
 

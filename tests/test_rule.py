@@ -16,8 +16,8 @@ import pytest
 from scipy.stats import binom
 
 from patchbench.config.plan import read_study
+from patchbench.statistics.inference import ALPHA
 from patchbench.study.design import GRID, SOLVED, STEPS, Study
-from patchbench.study.inference import ALPHA
 from patchbench.study.outcomes import Evidence, population
 from patchbench.study.reading import parse
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Judgement, judge

@@ -10,10 +10,10 @@ from support import configure, train_in
 from patchbench.config.identity import answered
 from patchbench.config.plan import EQUAL, cells, identities, read_study, studies
 from patchbench.config.tuning import best, choose, grid, settings
+from patchbench.statistics.inference import spread
+from patchbench.statistics.power import smallest_effect
 from patchbench.study.design import TUNING_SEED
-from patchbench.study.inference import spread
 from patchbench.study.outcomes import Evidence
-from patchbench.study.power import smallest_effect
 from patchbench.study.reading import parse
 from patchbench.study.verdict import YES, judge
 

@@ -24,8 +24,8 @@ from patchbench.document.answers import Finding, Result, answer, found
 from patchbench.document.page import Answered, markdown, page
 from patchbench.document.statements import Case, Document, check_quotes, parse
 from patchbench.machine import near, write_whole
-from patchbench.study.effects import from_to
-from patchbench.study.numbers import Report, measured, spelled_interval, sum_of_arms
+from patchbench.pages.study.effects import from_to
+from patchbench.pages.study.numbers import Report, measured, spelled_interval, sum_of_arms
 from patchbench.study.verdict import HOW_MUCH, NOT_RUN, OPEN, WITHDRAWN
 from patchbench.study.verdict import Finding as Judged
 

@@ -13,14 +13,14 @@ from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
 from patchbench.config.tuning import FILE, best, read_tuned
 from patchbench.machine import write_whole
+from patchbench.pages.study import effects, page
+from patchbench.pages.study.numbers import Report, train_gflops
+from patchbench.pages.study.predictions import errata, predictions
 from patchbench.runs.committed import POINTS, keep, merged, points_of, read_curves, read_hits, read_runs
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import KEYS, load
-from patchbench.study import effects, pages
 from patchbench.study.design import Part, Statement, Study
-from patchbench.study.numbers import Report, train_gflops
 from patchbench.study.outcomes import Evidence
-from patchbench.study.predictions import errata, predictions
 from patchbench.study.verdict import judge
 
 MADE_BY = "Made by `python scripts/report.py --all` from the files of the studies."
@@ -247,12 +247,12 @@ def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
 
 def write(report: Report, folder: Path) -> Path:
     """Write pages and figures. Figures of an earlier report are removed, since its parts may have been others."""
-    text = pages.markdown(report)
+    text = page.markdown(report)
     for old in folder.glob("*.svg"):
         old.unlink()
     for name, drawn in report.pictures.items():
         write_whole(folder / name, drawn)
     write_whole(folder / "README.md", text)
     path = folder / "report.html"
-    write_whole(path, pages.page(report, text))
+    write_whole(path, page.page(report, text))
     return path

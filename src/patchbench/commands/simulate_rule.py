@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from patchbench.study import calibration
-from patchbench.study.groups import FALSE_ALARM
-from patchbench.study.inference import ALPHA
-from patchbench.study.power import smallest_effect
+from patchbench.statistics import calibration
+from patchbench.statistics.groups import FALSE_ALARM
+from patchbench.statistics.inference import ALPHA
+from patchbench.statistics.power import smallest_effect
 
 SEEDS = ((6, 6), (10, 10), (6, 10))
 CLAIMS = 12

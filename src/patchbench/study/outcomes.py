@@ -10,13 +10,13 @@ import pandas as pd
 from jaxtyping import Bool
 
 from patchbench.runs.metrics import LESS, metric
-from patchbench.study.amounts import Weaker, over_images
-from patchbench.study.amounts import amount as of_means
+from patchbench.statistics.amounts import Weaker, over_images
+from patchbench.statistics.amounts import amount as of_means
+from patchbench.statistics.inference import Amount, exact_accuracy
+from patchbench.statistics.rates import Rate, RateDifference
+from patchbench.statistics.times import Sooner
 from patchbench.study.design import SOLVED, STEPS, Part, Terms
-from patchbench.study.inference import Amount, exact_accuracy
-from patchbench.study.rates import Rate, RateDifference
 from patchbench.study.reading import parse_terms
-from patchbench.study.times import Sooner
 
 ACCURACY = "test/acc"
 Hits = Bool[np.ndarray, " images"]

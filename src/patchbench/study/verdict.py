@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from patchbench.runs.metrics import Metric, metric
+from patchbench.statistics.groups import two_groups
+from patchbench.statistics.inference import ALPHA, Amount, Corrected, correct
 from patchbench.study.design import SOLVED, Effect, Part, Statement, Study, Terms
-from patchbench.study.groups import two_groups
-from patchbench.study.inference import ALPHA, Amount, Corrected, correct
 from patchbench.study.outcomes import Evidence, amount, outcome, solved
 
 YES, NO, OPEN, HOW_MUCH, NOT_RUN, WITHDRAWN = "yes", "no", "open", "by how much", "not run", "withdrawn"

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from patchbench.study.amounts import masks, over_images, total
-from patchbench.study.groups import two_groups
-from patchbench.study.inference import ALPHA
-from patchbench.study.power import EXCHANGES
+from patchbench.statistics.amounts import masks, over_images, total
+from patchbench.statistics.groups import two_groups
+from patchbench.statistics.inference import ALPHA
+from patchbench.statistics.power import EXCHANGES
 
 Seeds = Float[np.ndarray, "samples n"]
 Hits = Bool[np.ndarray, "n images"]

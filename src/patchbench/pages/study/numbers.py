@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from patchbench.runs.metrics import Metric, metric
-from patchbench.study.amounts import total
+from patchbench.statistics.amounts import total
+from patchbench.statistics.inference import ALPHA, Amount, Values, spread
 from patchbench.study.design import Part, Study, Terms
-from patchbench.study.inference import ALPHA, Amount, Values, spread
 from patchbench.study.outcomes import Evidence, score
 from patchbench.study.verdict import Finding, Judgement, rungs_there
 

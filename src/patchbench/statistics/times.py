@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import binom, rankdata
 
-from patchbench.study.amounts import exchange
-from patchbench.study.inference import Values, two_sided
+from patchbench.statistics.amounts import exchange
+from patchbench.statistics.inference import Values, two_sided
 
 Steps = Float[np.ndarray, " _"]
 

@@ -9,9 +9,9 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from patchbench import html
-from patchbench.study import arms, effects, statements
-from patchbench.study.markdown import table
-from patchbench.study.numbers import Report
+from patchbench.pages.study import arms, effects, statements
+from patchbench.pages.study.markdown import table
+from patchbench.pages.study.numbers import Report
 from patchbench.words import count
 
 STYLE = """

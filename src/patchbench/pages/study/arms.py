@@ -5,12 +5,9 @@ import re
 
 import pandas as pd
 
-from patchbench.runs.metrics import metric, plain
-from patchbench.study import figures
-from patchbench.study.design import Part
-from patchbench.study.inference import noise_of_test_set
-from patchbench.study.markdown import picture, table
-from patchbench.study.numbers import (
+from patchbench.pages.study import figures
+from patchbench.pages.study.markdown import picture, table
+from patchbench.pages.study.numbers import (
     BUDGETS,
     COSTS,
     Report,
@@ -24,8 +21,11 @@ from patchbench.study.numbers import (
     t_estimate,
     t_interval,
 )
+from patchbench.runs.metrics import metric, plain
+from patchbench.statistics.inference import noise_of_test_set
+from patchbench.statistics.rates import Rate
+from patchbench.study.design import Part
 from patchbench.study.outcomes import population, solved
-from patchbench.study.rates import Rate
 
 TARGET = 0.9  # validation accuracy: arms that end at one ceiling still differ in how soon they reach it
 

@@ -17,7 +17,7 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, xlog1py, xlogy
 from scipy.stats import binom, binomtest, norm
 
-from patchbench.study.inference import two_sided
+from patchbench.statistics.inference import two_sided
 
 GRID = 201  # values of the unknown rate that are tried before the largest is refined
 Table = Bool[np.ndarray, "solved_a solved_b"]

@@ -2,13 +2,13 @@
 
 import math
 
-from patchbench.study import figures
+from patchbench.pages.study import figures
+from patchbench.pages.study.markdown import picture, table
+from patchbench.pages.study.numbers import Report, interval, measured, p_value, region, sum_of_arms, with_unit
+from patchbench.statistics.inference import ALPHA, least_seeds, spread
+from patchbench.statistics.power import POWER, smallest_effect
 from patchbench.study.design import ROLES, STEPS
-from patchbench.study.inference import ALPHA, least_seeds, spread
-from patchbench.study.markdown import picture, table
-from patchbench.study.numbers import Report, interval, measured, p_value, region, sum_of_arms, with_unit
 from patchbench.study.outcomes import outcome
-from patchbench.study.power import POWER, smallest_effect
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Step
 from patchbench.words import count
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from patchbench.study.figures import svg
-from patchbench.study.numbers import Report
+from patchbench.pages.study.figures import svg
+from patchbench.pages.study.numbers import Report
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from patchbench.study import figures
-from patchbench.study.markdown import picture, table
-from patchbench.study.numbers import Report, formatted, mean, spelled_interval, train_gflops
+from patchbench.pages.study import figures
+from patchbench.pages.study.markdown import picture, table
+from patchbench.pages.study.numbers import Report, formatted, mean, spelled_interval, train_gflops
 from patchbench.study.outcomes import population
 from patchbench.study.verdict import Found
 

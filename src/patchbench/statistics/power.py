@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from patchbench.study.amounts import masks
-from patchbench.study.inference import ALPHA, least_seeds
+from patchbench.statistics.amounts import masks
+from patchbench.statistics.inference import ALPHA, least_seeds
 
 POWER = 0.8
 SAMPLES = 2000

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
+from patchbench.pages.study.numbers import differing, pareto, sum_of_arms, t_estimate
 from patchbench.runs.metrics import Metric, metric
 from patchbench.study.design import Part
-from patchbench.study.numbers import differing, pareto, sum_of_arms, t_estimate
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Found, Step
 
 WIDTH = 10.0

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from patchbench.study.inference import Amount, Values, decimals, spread, two_sided
+from patchbench.statistics.inference import Amount, Values, decimals, spread, two_sided
 
 ENUMERATED = math.comb(20, 10)  # exchanges up to which every one is tried: ten seeds in each arm
 SAMPLED = 99_999

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.optimize import brentq
 
-from patchbench.study.inference import Values
+from patchbench.statistics.inference import Values
 
 FALSE_ALARM = (
     0.004  # intended; for normal, uniform and exponential seeds, scripts/simulate_rule.py measures at most 0.5 %

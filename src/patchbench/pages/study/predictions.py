@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from patchbench.pages.study.effects import Reports
+from patchbench.pages.study.markdown import table
+from patchbench.pages.study.numbers import measured
 from patchbench.study.design import Study
-from patchbench.study.effects import Reports
-from patchbench.study.markdown import table
-from patchbench.study.numbers import measured
 
 
 def predictions(reports: Reports) -> str:
