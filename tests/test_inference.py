@@ -129,9 +129,12 @@ def test_one_arm_is_judged_by_students_t():
     assert found.interval() == pytest.approx(tuple(theirs.confidence_interval()))
 
 
-def test_seeds_that_do_not_differ_are_certain_and_one_seed_says_nothing():
+def test_seeds_that_do_not_differ_are_as_sure_as_so_many_can_be_and_one_seed_says_nothing():
     same = total((1,), (np.full(6, 0.9),))
-    assert (same.p(0.9), same.p(0.91), same.interval()) == (1.0, 0.0, (0.9, 0.9))
+    assert (same.p(0.9), same.interval()) == (1.0, (0.9, 0.9))
+    assert same.p(0.91) == difference(np.full(6, 0.9), np.full(6, 0.8)).p(0.0) == pytest.approx(2 / 924)
+    few = total((1,), (np.full(3, 0.9),))
+    assert (few.p(0.1), few.interval(), few.interval(0.9)) == (0.1, (-math.inf, math.inf), (0.9, 0.9))
     alone = amount((1, -1), (np.array([0.9]), np.array([0.1, 0.2])))
     assert (alone.p(0.0), alone.interval()) == (1.0, (-math.inf, math.inf))
 

@@ -253,7 +253,8 @@ def test_a_control_opens_the_claims_of_other_parts_and_is_named():
         assert (judgement.failed is None) == (answer == YES)
         assert answer == YES or claim.because == "a control does not hold: Guessing is guessing."
     missing = pd.concat([cells(a=A, b=B), cells(c=["not run"] * 3).assign(part="two")])
-    assert judge(parse("test", given), Evidence(missing)).findings[0].answer == OPEN
+    claim = judge(parse("test", given), Evidence(missing)).findings[0]
+    assert (claim.answer, claim.because) == (OPEN, "a control is not shown to hold: Guessing is guessing.")
 
 
 def test_an_order_holds_by_its_weakest_step_and_fails_by_its_strongest_times_their_number():
@@ -469,6 +470,28 @@ def test_means_of_seeds_that_fall_into_two_groups_describe_neither():
         assert finding.answer == OPEN
         assert "fall into two groups" in finding.because
     assert judged({"that": "a - b", "above": -1.0}, cells(a=A, b=B, c=[*A[:6], 0.2])).answer == YES, "c is no matter"
+    one = judged({"that": "a", "above": 0.5}, cells(a=[0.99] * 8 + [0.98, 0.5]), solved=0.9)
+    assert (one.answer, "fall into two groups" in one.because) == (OPEN, True), "the mean of one arm is a mean as well"
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, "a word"])
+@pytest.mark.parametrize("name", ["test/loss", "log2(test/loss)"])
+def test_a_figure_that_is_no_finite_number_is_none(wrong, name):
+    losses = cells(a=A, b=B).assign(**{"test/loss": [wrong, *[0.5] * 13]})
+    finding = judged({"that": "a - b", "above": 0.0, "metric": name}, losses)
+    assert finding.answer == OPEN
+    assert finding.because == "1 run without a result of a: seed 0 has no such figure"
+
+
+def test_no_logarithm_is_taken_of_nothing():
+    losses = cells(a=A, b=B).assign(**{"test/loss": [0.0, *[0.5] * 13]})
+    assert judged({"that": "a - b", "above": 0.0, "metric": "log2(test/loss)"}, losses).answer == OPEN
+
+
+def test_an_arm_of_which_there_is_no_run_is_named():
+    for among in ({}, {"among": SOLVED}):
+        finding = judged({"that": "a - b", "above": 0.0, **among}, cells(a=A), solved=None if not among else 0.5)
+        assert (finding.answer, finding.because) == (OPEN, "there is no run of b")
 
 
 # Steps until the task is solved.
@@ -576,7 +599,7 @@ def test_with_one_budget_no_plateau_is_seen():
     table = cells(rung="15", a=A, b=B)
     finding = judged({"that": "a - b", "above": 0.05}, table, **LADDER)
     assert finding.answer == HOW_MUCH
-    assert finding.because == "there is one budget only at the last budget, epochs=15"
+    assert finding.because == "only one budget was run, epochs=15, so no plateau can be seen"
 
 
 def test_a_statement_about_a_budget_is_decided_there_whatever_is_gained_later():
@@ -595,7 +618,9 @@ def test_missing_runs_at_the_budget_come_before_the_plateau():
     table = climbing(a=flat(A), b={**flat(B, 0.1), "60": [*B[:6], "failed"]})
     assert judged({"that": "a - b", "above": 0.05}, table, **LADDER).answer == OPEN
     earlier = climbing(a=flat(A), b={**flat(B), "30": ["not run"] * 7})
-    assert judged({"that": "a - b", "above": 0.05}, earlier, **LADDER).answer == HOW_MUCH
+    finding = judged({"that": "a - b", "above": 0.05}, earlier, **LADDER)
+    assert finding.answer == HOW_MUCH
+    assert finding.because == "b has no result at epochs=30, so no plateau can be seen at epochs=60"
 
 
 def test_a_control_whose_arms_still_gain_opens_the_claims():
@@ -695,6 +720,15 @@ def test_three_seeds_decide_nothing_however_many_images_they_answered():
     table = cells(images=4000, **{arm: rows.mean(1) for arm, rows in right.items()})
     [finding] = judge(study({"that": "a - b", "above": 0.0}), Evidence(table, hits=hits)).findings
     assert finding.answer == OPEN
+
+
+@pytest.mark.parametrize("images", [(400, 300), (400, 0), (1, 1), (0, 0)])
+def test_answers_of_arms_that_saw_other_images_are_not_compared_image_by_image(images):
+    rng = np.random.default_rng(0)
+    hits = {f"{arm}{i}": rng.random(n) < 0.8 for arm, n in zip("ab", images, strict=True) for i in range(7)}
+    statement = {"that": "a - b", "above": 0.0}
+    [finding] = judge(study(statement), Evidence(cells(a=A, b=B), hits=hits)).findings
+    assert finding.p == judged(statement, cells(a=A, b=B)).p
 
 
 @pytest.mark.parametrize(("own", "anew"), [(lambda seed: 1.0, True), (lambda seed: 0.0, False),

@@ -28,7 +28,10 @@ Masks = Bool[np.ndarray, "exchanges seeds"]
 
 @dataclass(frozen=True)
 class StudentT:
-    """A sum of means whose error is measured by Student's t. se is 0 where no seed differs, inf below two seeds."""
+    """A sum of means whose error is measured by Student's t. se is 0 where no seed differs, inf below two seeds.
+
+    Seeds that do not differ have no t: they are as sure as so many seeds can be of two arms, by the test of exchanges.
+    """
 
     estimate: float
     seeds: tuple[int, ...]
@@ -40,7 +43,7 @@ class StudentT:
         """One-sided p values of "the amount is at most the bound" and of "at least the bound"."""
         apart = round(self.estimate - bound, self.decimals)
         if self.se == 0:
-            return float(apart <= 0), float(apart >= 0)
+            return (self.surest if apart > 0 else 1.0), (self.surest if apart < 0 else 1.0)
         t = apart / self.se
         return float(stats.t.sf(t, self.df)), float(stats.t.cdf(t, self.df))
 
@@ -48,8 +51,17 @@ class StudentT:
         return two_sided(self.tails(bound))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        half = float(stats.t.isf((1 - level) / 2, self.df)) * self.se if self.se else 0.0
+        if self.se == 0:
+            half = 0.0 if 2 * self.surest <= (1 - level) * (1 + 1e-12) else math.inf
+        else:
+            half = float(stats.t.isf((1 - level) / 2, self.df)) * self.se
         return self.estimate - half, self.estimate + half
+
+    @property
+    def surest(self) -> float:
+        """The smallest tail of exchanges between two arms of so many seeds."""
+        fewest = min(self.seeds)
+        return 1 / math.comb(2 * fewest, fewest)
 
 
 @dataclass(frozen=True)

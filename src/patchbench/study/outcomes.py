@@ -45,13 +45,14 @@ class Evidence:
 
 
 def score(part: Part, name: str, cells: pd.DataFrame) -> pd.Series:
-    """The metric of each cell, nan where there is none. A diverged run counts as guessing, which it can do."""
+    """The metric of each cell, nan where it has no finite number. A diverged run counts as guessing, which it can do."""
     total = pd.Series(0.0, index=cells.index)
     for sign, term in parse_terms(name):
         logarithm = re.fullmatch(r"log2\((.+)\)", term)
         column = cells.get(logarithm[1] if logarithm else term, pd.Series(math.nan, index=cells.index))
-        values = pd.to_numeric(column).where(cells["status"] == "done")
-        total += sign * (np.log2(values) if logarithm else values)
+        values = pd.to_numeric(column, errors="coerce").where(cells["status"] == "done")
+        total += sign * (np.log2(values.where(values > 0)) if logarithm else values)
+    total = total.where(np.isfinite(total))
     guessing = part.chance if name == part.metric and part.chance is not None else math.nan
     return total.mask(cells["status"] == "diverged", guessing)
 
@@ -112,7 +113,8 @@ def amount(part: Part, name: str, terms: Terms, evidence: Evidence, *, among_sol
         if len(images) == 1:
             groups = [exact_accuracy(group, int(images[0])) for group in groups]
         hits = [table for _, arm in terms if (table := hits_of(evidence, there[arm].index)) is not None]
-        if len(hits) == len(terms) and min(map(len, hits)) > 1:  # few seeds stay few, however many images there are
+        same = len({table.shape[1] for table in hits}) == 1 and hits[0].shape[1] > 1  # all arms saw the same images
+        if same and len(hits) == len(terms) and min(map(len, hits)) > 1:  # few seeds stay few, however many images
             return Weaker(of_means(signs, groups), over_images(signs, hits))
     return of_means(signs, groups)
 

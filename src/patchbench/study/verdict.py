@@ -14,7 +14,7 @@ import pandas as pd
 from patchbench.runs.metrics import Metric, metric
 from patchbench.statistics.groups import two_groups
 from patchbench.statistics.inference import ALPHA, Amount, Corrected, correct
-from patchbench.study.design import SOLVED, Effect, Part, Statement, Study, Terms
+from patchbench.study.design import SOLVED, Effect, Ladder, Part, Statement, Study, Terms
 from patchbench.study.outcomes import Evidence, amount, outcome, solved
 
 YES, NO, OPEN, HOW_MUCH, NOT_RUN, WITHDRAWN = "yes", "no", "open", "by how much", "not run", "withdrawn"
@@ -100,10 +100,11 @@ def judge(study: Study, evidence: Evidence) -> Judgement:
 
 
 def unless_controlled(finding: Finding, failed: Finding) -> Finding:
-    """A claim is open where a control does not hold."""
+    """A claim is open where a control does not hold, or is not shown to hold."""
     if finding.statement.role != "claim" or finding.answer not in (YES, NO, HOW_MUCH):
         return finding
-    because = f"a control does not hold: {failed.statement.says}"
+    holds = "does not hold" if failed.answer == NO else "is not shown to hold"
+    because = f"a control {holds}: {failed.statement.says}"
     return replace(finding, answer=OPEN, because=because, uncontrolled=True)
 
 
@@ -170,6 +171,8 @@ def beforehand(
         return WITHDRAWN, statement.withdrawn
     if mine.cells.empty or (mine.cells["status"] == "not run").all():
         return NOT_RUN, "no run of these arms has been made"
+    if absent := set(statement.arms) - set(mine.cells["arm"]):
+        return OPEN, f"there is no run of {', '.join(sorted(absent))}"
     if without:
         arm, seeds = next(iter(without.items()))
         missing = sum(map(len, without.values()))
@@ -177,10 +180,11 @@ def beforehand(
         return OPEN, f"{some} of {arm}: {seeds[0]}"
     if statement.among_solved and (rest := unsolved(part, statement, mine)):
         return OPEN, f"fewer than two seeds of {rest} solve the task"
-    if part.solved is None and statement.metric == part.metric and (split := in_two_groups(part, statement, mine)):
+    of_means = statement.metric == part.metric and not statement.among_solved
+    if of_means and (split := in_two_groups(part, statement, mine)):
         return OPEN, f"the seeds of {split} fall into two groups far apart, so a mean does not describe them"
-    if not statement.at and part.ladder and (gaining := still_moving(part, statement, evidence, rungs)):
-        return HOW_MUCH, f"{gaining} at the last budget, {part.ladder.knob}={rungs[-1]}"
+    if not statement.at and part.ladder and (reason := no_plateau(part, part.ladder, statement, evidence, rungs)):
+        return HOW_MUCH, reason
     return "", ""
 
 
@@ -195,21 +199,25 @@ def in_two_groups(part: Part, statement: Statement, evidence: Evidence) -> str:
     return ", ".join(arm for arm, some in groups.items() if two_groups(some))
 
 
-def still_moving(part: Part, statement: Statement, evidence: Evidence, rungs: list[str]) -> str:
-    """Name the arms whose results at the last two budgets differ by the margin of a plateau or more."""
+def no_plateau(part: Part, ladder: Ladder, statement: Statement, evidence: Evidence, rungs: list[str]) -> str:
+    """The reason why the arms are not known to stand on a plateau at the last budget; empty if they do."""
+    last = f"{ladder.knob}={rungs[-1]}"
     if len(rungs) < 2:
-        return "there is one budget only"
-    moving = [arm for arm in statement.arms if not on_plateau(part, arm, evidence, rungs)]
-    return f"{', '.join(moving)} {'is' if len(moving) == 1 else 'are'} not on a plateau" if moving else ""
+        return f"only one budget was run, {last}, so no plateau can be seen"
+    changes = {arm: last_change(part, arm, evidence, rungs) for arm in statement.arms}
+    if unknown := [arm for arm, change in changes.items() if math.isnan(change)]:
+        have = "has" if len(unknown) == 1 else "have"
+        return f"{', '.join(unknown)} {have} no result at {ladder.knob}={rungs[-2]}, so no plateau can be seen at {last}"
+    moving = [arm for arm, change in changes.items() if not abs(change) < part.plateau]
+    are = "is" if len(moving) == 1 else "are"
+    return f"{', '.join(moving)} {are} not on a plateau at the last budget, {last}" if moving else ""
 
 
-def on_plateau(part: Part, arm: str, evidence: Evidence, rungs: list[str]) -> bool:
-    """True if the mean results of an arm at the last two budgets differ by less than the margin of its part."""
-    means = []
-    for rung in rungs[-2:]:
-        here = evidence.of(part, rung)
-        means.append(outcome(part, part.metric, here)[here.cells["arm"] == arm].mean())
-    return bool(abs(means[1] - means[0]) < part.plateau)
+def last_change(part: Part, arm: str, evidence: Evidence, rungs: list[str]) -> float:
+    """The mean result of an arm at the last budget less that at the budget before; nan where it has none there."""
+    before, last = (evidence.of(part, rung) for rung in rungs[-2:])
+    means = [outcome(part, part.metric, here)[here.cells["arm"] == arm].mean() for here in (before, last)]
+    return float(means[1] - means[0])
 
 
 def decide(finding: Finding, corrected: Corrected) -> Finding:

@@ -151,7 +151,9 @@ def t_estimate(values: Values) -> Estimate:
     n = len(values)
     if n < 2:
         return Estimate(n, float(values[0]) if n else math.nan, math.nan, math.nan, math.nan)
-    return Estimate(n, float(values.mean()), spread(values), *total((1,), (values,)).interval())
+    low, high = total((1,), (values,)).interval()
+    ends = (low, high) if math.isfinite(low) else (math.nan, math.nan)
+    return Estimate(n, float(values.mean()), spread(values), *ends)
 
 
 def t_interval(line: Metric, e: Estimate, digits: int = 1) -> tuple[str, str]:

@@ -40,7 +40,8 @@ known, their choice counts as a source of error beside that of the seeds.
 Pearson; for differences, an unconditional test inverted).
 - *p* is two-sided. *Corrected*: by Holm, for the number of claims of this study.
 - *Yes*: the whole interval lies where the statement is true. *No*: the whole interval lies outside. *Open*: both are \
-possible. *By how much*: arms still gain at the longest training, so only the amount at that budget is told."""
+possible. *By how much*: results still change between the two longest trainings, or that is not known, so only the \
+amount at the longest is told."""
 
 
 def markdown(report: Report) -> str:
