@@ -180,3 +180,25 @@ def test_a_run_that_was_asked_for_views_is_not_made_again_for_them(runs, experim
     shutil.rmtree(runs)
     missing = cells_to_run("positions", "cpu", "none", runs, [], experiments)
     assert [overrides[-1] for overrides in missing if "pos=none" in overrides] == ["seed=1", "seed=2"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("arm", "arms", "column arm is missing: a row has scale, part, arm"),
+        ("a,0,", "a,x,", "column seed must hold a whole number in every row"),
+        ("a,1,", "a,0,", "part one, arm a, seed 0 has two rows: a seed counts once"),
+        ("f1,done", "f1,done,1", "Expected 6 fields in line 3, saw 7"),
+    ],
+)
+def test_a_table_that_counts_a_seed_twice_or_lacks_a_column_is_refused(old, new, said, tmp_path):
+    rows = "scale,part,arm,seed,identity,status\ncpu,one,a,0,f0,done\ncpu,one,a,1,f1,done\n"
+    path = tmp_path / committed.RUNS
+    path.write_text(rows)
+    assert len(committed.read_runs(path)) == 2
+    head, _, tail = rows.partition("\n") if old == "arm" else ("", "", rows)
+    path.write_text(head.replace(old, new) + "\n" + tail if head else tail.replace(old, new, 1))
+    with pytest.raises(ValueError, match=said) as refused:
+        committed.read_runs(path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)

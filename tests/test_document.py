@@ -1,5 +1,6 @@
 """A document answered sentence by sentence: the rule, the checks, the page, and what is refused."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -325,7 +326,17 @@ def test_a_page_is_the_same_whenever_it_is_made(mine):
             "argument 'size'; arguments are img_size",
         ),
         ("bright: {at_least", "brigt: {at_least", "gives.brigt: mine.bright returns bright"),
-        ("bright: {at_least", "bright: {least", "gives.bright={'least': 10} must be a value, or bounds at_least"),
+        ("bright: {at_least", "bright: {least", "gives.bright={'least': 10} must be a value, or numbers at_least"),
+        ("{at_least: 10}", "{at_least: ten}", "gives.bright={'at_least': 'ten'} must be a value, or numbers"),
+        (
+            "gives: {tokens: 16}",
+            "gives: {tokens: '16'}",
+            "gives.tokens='16' is text, and patches.tokens returns a number, 16",
+        ),
+        ("There are {bright}", "There are {bright.x}", "cannot be filled in; mine.bright returns bright"),
+        ("There are {bright}", "There are {bright[0]}", "cannot be filled in; mine.bright returns bright"),
+        ("quote: Positions help.", "quote: ''", "sentence 5: quote or asks is empty: give the words"),
+        ("title: A note", "title: A note\npage: ../note", "page=../note must be a name alone"),
         ("There are {bright}", "There are {brigt}", "'brigt' cannot be filled in; mine.bright returns bright"),
         (
             "img_size: 32, patch: 8}, gives: {tokens",
@@ -358,8 +369,24 @@ def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_written(mine, old,
     assert not mine.with_suffix(".md").exists()
 
 
+@pytest.mark.parametrize("content", [b"42", b"a word", b"title: \xff", b"- a"])
+def test_a_file_that_holds_no_statements_is_named(mine, content):
+    mine.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(mine))):
+        document(mine, results=RESULTS_OF_MINE)
+
+
+def test_a_check_that_returns_no_figures_and_a_text_that_is_none_are_named(mine):
+    (mine.parent / "mine.py").write_text("def bright(limit):\n    pass\n")
+    with pytest.raises(ValueError, match=r"check=mine\.bright returned None: a check returns figures by name"):
+        document(mine, results=RESULTS_OF_MINE)
+    (mine.parent / "note.md").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"note\.md is no text in UTF-8"):
+        document(mine, results=RESULTS_OF_MINE)
+
+
 def test_a_study_that_the_folder_does_not_have_is_named(mine, tmp_path):
-    with pytest.raises(ValueError, match=r"^kinds\.waves_beat_tables: .* has no study kinds: studies are none$"):
+    with pytest.raises(ValueError, match=r"^kinds: .* has no such study: studies are none$"):
         document(mine, experiments=tmp_path)
 
 

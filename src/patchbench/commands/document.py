@@ -48,7 +48,7 @@ def document(
     statements = read(path)
     if text or statements.text:
         file = text or path.parent / statements.text
-        check_quotes(statements, file.read_text(encoding="utf-8"))
+        check_quotes(statements, text_of(file))
     where = path.parent
     given = results_of(experiments, where, statements) if results is None else results
     for reference in statements.references:
@@ -77,8 +77,11 @@ def document(
 def read(path: Path) -> Document:
     """Read a file of statements. FileNotFoundError or ValueError in one line."""
     try:
+        text_of(path)
         tree = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError) as error:
+    except FileNotFoundError:
+        raise
+    except (OmegaConfBaseException, YAMLError, OSError) as error:  # OSError: a number or a word alone
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must be a mapping of title and sections")
@@ -86,6 +89,14 @@ def read(path: Path) -> Document:
         return parse({str(key): value for key, value in tree.items()})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. ValueError in one line if it is no text, OSError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
 
 
 def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result]) -> Finding:

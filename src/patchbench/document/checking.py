@@ -105,15 +105,27 @@ def run(case: Case, tools: Tools) -> Result:
             except ValueError as error:
                 raise ValueError(f"{case.where}: check={case.check}: {error}") from error
     figures = tools.known[call]
-    for name in case.gives or ():
+    if not isinstance(figures, Mapping):
+        raise ValueError(f"{case.where}: check={case.check} returned {figures!r}: a check returns figures by name")
+    for name, wanted in (case.gives or {}).items():
         if name not in figures:
             raise ValueError(f"{case.where}: gives.{name}: {case.check} returns {', '.join(figures)}")
+        if form(figures[name]) != form(wanted):
+            raise ValueError(f"{case.where}: gives.{name}={wanted!r} is {form(wanted)}, and {case.check} returns "
+                             f"{form(figures[name])}, {plain(figures[name])}: they cannot be compared")  # fmt: skip
     return Result(
         says=filled(case, case.says, figures),
         answer=verdict(case, figures),
         measured=measured(case, figures),
         link=relative(Path(inspect.getfile(inspect.unwrap(check))), tools.page),
     )
+
+
+def form(figure: Any) -> str:
+    """The kind of a figure, or of a value or bounds that it must have, in words."""
+    if isinstance(figure, bool):
+        return "true or false"
+    return "text" if isinstance(figure, str) else "a list" if isinstance(figure, list | tuple) else "a number"
 
 
 def verdict(case: Case, figures: Mapping[str, Any]) -> str:
@@ -158,7 +170,7 @@ def filled(case: Case, text: str, figures: Mapping[str, Any]) -> str:
     """A sentence with the figures in it. ValueError for a {name} that is no figure."""
     try:
         return Words().vformat(text, (), dict(figures))
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{case.where}: says={text}: {error} cannot be filled in; {case.check} returns {', '.join(figures)}"
         ) from None

@@ -19,6 +19,7 @@ A case may carry `if`, the condition in words under which it stands, or `instead
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from patchbench.checks import nearest
@@ -111,6 +112,8 @@ def parse(tree: Mapping[str, Any]) -> Document:
     if not sentences:
         raise ValueError("document: sections has no sentence: give at least one")
     title = required(tree, "document", "title", str)
+    if len(Path(flat(tree.get("page"))).parts) > 1:
+        raise ValueError(f"document: page={tree['page']} must be a name alone: the page lies beside the statements")
     return Document(
         title=title,
         about=flat(tree.get("about")),
@@ -126,6 +129,8 @@ def parse_sentence(entry: Any, section: str, number: int) -> Sentence:
     if ("quote" in entry) == ("asks" in entry):
         raise ValueError(f"{where}: give either quote: <the words of the document>, or asks: <a question of your own>")
     quote, asks = flat(entry.get("quote")), flat(entry.get("asks"))
+    if not quote and not asks:
+        raise ValueError(f"{where}: quote or asks is empty: give the words of the document, or a question of your own")
     where = f"{where} (“{quote or asks}”)" if len(quote or asks) < 60 else f"{where} (“{(quote or asks)[:56]} ...”)"
     kind = required(entry, where, "kind", str)
     if kind not in KINDS:
@@ -175,8 +180,9 @@ def parse_case(entry: Any, where: str) -> Case:
             raise ValueError(f"{where}: {key}={value} must be a mapping of names to values")
     for figure, value in gives.items():
         bounded = isinstance(value, Mapping) and value and set(value) <= set(BOUNDS)
+        bounded = bounded and all(type(bound) in (int, float) for bound in value.values())
         if not bounded and not isinstance(value, LITERAL):
-            raise ValueError(f"{where}: gives.{figure}={value} must be a value, or bounds {' and '.join(BOUNDS)}")
+            raise ValueError(f"{where}: gives.{figure}={value} must be a value, or numbers {' and '.join(BOUNDS)}")
     says = flat(required(entry, where, "says", str))
     return Case(where, says, name, dict(arguments), dict(gives), condition=condition, instead=instead)
 

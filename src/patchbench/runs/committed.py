@@ -25,6 +25,7 @@ from patchbench.runs.records import KEYS, curves
 
 RUNS, CURVES, HITS = "runs.csv", "curves.csv", "hits.npz"
 PLANNED = ("scale", "part", "arm", "rung", "seed")  # columns that say for which planned run a row is
+NEEDED = ("scale", "part", "arm", "seed", "identity", "status")
 WHOLE = ("seed", "epochs", "batch_size")
 POINTS = ["identity", "step", "epoch", "images", "val/acc"]
 
@@ -67,8 +68,24 @@ def keep(folder: Path, planned: pd.DataFrame, records: pd.DataFrame, runs_dir: P
 
 
 def read_runs(path: Path) -> pd.DataFrame:
-    """Read runs.csv: metrics as floats, counts as integers, all else as text, even an arm called 16 or none."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False).apply(typed)
+    """Read runs.csv: metrics as floats, counts as integers, all else as text, even an arm called 16 or none.
+
+    ValueError in one line for a table that lacks a column, or has two rows for one planned run.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).apply(typed)
+    except ValueError as error:  # pandas': no columns, or a row with more than there are; or no text
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    if lacking := [name for name in NEEDED if name not in table]:
+        raise ValueError(f"{path}: column {lacking[0]} is missing: a row has {', '.join(NEEDED)} and its figures")
+    if len(table) and not pd.api.types.is_integer_dtype(table["seed"]):
+        raise ValueError(f"{path}: column seed must hold a whole number in every row")
+    twice = table[table.duplicated([name for name in PLANNED if name in table])]
+    if len(twice):
+        row = twice.iloc[0]
+        place = f"part {row['part']}, arm {row['arm']}, seed {row['seed']}"
+        raise ValueError(f"{path}: {place} has two rows: a seed counts once, so remove one")
+    return table
 
 
 def typed(column: pd.Series) -> pd.Series:

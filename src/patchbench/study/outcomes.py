@@ -45,7 +45,10 @@ class Evidence:
 
 
 def score(part: Part, name: str, cells: pd.DataFrame) -> pd.Series:
-    """The metric of each cell, nan where it has no finite number. A diverged run counts as guessing, which it can do."""
+    """The metric of each cell, nan where it has no finite number.
+
+    A diverged run counts as guessing, which it can do.
+    """
     total = pd.Series(0.0, index=cells.index)
     for sign, term in parse_terms(name):
         logarithm = re.fullmatch(r"log2\((.+)\)", term)
@@ -109,7 +112,7 @@ def amount(part: Part, name: str, terms: Terms, evidence: Evidence, *, among_sol
     if name == STEPS:
         return Sooner(groups[0], groups[1])
     if name == ACCURACY:
-        images = cells.get("test/images", pd.Series(dtype=float)).dropna().unique()
+        images = pd.to_numeric(cells.get("test/images", pd.Series(dtype=float)), errors="coerce").dropna().unique()
         if len(images) == 1:
             groups = [exact_accuracy(group, int(images[0])) for group in groups]
         hits = [table for _, arm in terms if (table := hits_of(evidence, there[arm].index)) is not None]

@@ -207,7 +207,9 @@ def no_plateau(part: Part, ladder: Ladder, statement: Statement, evidence: Evide
     changes = {arm: last_change(part, arm, evidence, rungs) for arm in statement.arms}
     if unknown := [arm for arm, change in changes.items() if math.isnan(change)]:
         have = "has" if len(unknown) == 1 else "have"
-        return f"{', '.join(unknown)} {have} no result at {ladder.knob}={rungs[-2]}, so no plateau can be seen at {last}"
+        return (
+            f"{', '.join(unknown)} {have} no result at {ladder.knob}={rungs[-2]}, so no plateau can be seen at {last}"
+        )
     moving = [arm for arm, change in changes.items() if not abs(change) < part.plateau]
     are = "is" if len(moving) == 1 else "are"
     return f"{', '.join(moving)} {are} not on a plateau at the last budget, {last}" if moving else ""
