@@ -248,6 +248,20 @@ def test_the_table_would_have_shown_that_one_number_solves_a_set_of_two_signs():
     assert at_chance(found["mean"], 0.5)
 
 
+def test_absolute_places_alone_tell_which_square_is_further_left():
+    """One number, a sum over pixels with weights by column: no patch is compared with another."""
+    source = build_source(configure("data=left_of", "data.scene.contrast=40.0"))
+    images, labels = source.splits()["train"].read(range(4000), train_draws(0, 0, torch.arange(4000)))
+    columns = torch.arange(16.0) - 7.5
+    further_right = ((images[:, 0].float() - images[:, 1].float()) * columns).sum((1, 2)) > 0
+    assert 0.93 < (further_right == (labels == 0)).float().mean() < 0.96
+    tiles = build_source(configure("data=arrangement", "data.scene.orders=all"))
+    images, labels = tiles.splits()["train"].read(range(12_000), train_draws(0, 0, torch.arange(12_000)))
+    pixels = images[:, 0].flatten(1).float()
+    linear = LinearDiscriminantAnalysis().fit(pixels[:8000].numpy(), labels[:8000].numpy())
+    assert at_chance(int((linear.predict(pixels[8000:].numpy()) == labels[8000:].numpy()).sum()), 0.5), "not in others"
+
+
 @pytest.mark.parametrize("name", generated())
 def test_a_network_that_misses_the_last_row_and_column_misses_no_more_than_their_share(name):
     """Of the squared difference between the drawings of two classes: unpadded strides may end before the border."""

@@ -68,7 +68,9 @@ def document(
     words += [] if experiments == EXPERIMENTS else [f"experiments={near(experiments)}"]
     again = shlex.join(["python", "scripts/document.py", *filter(None, words)])
     name = statements.page or path.stem
-    written = markdown(statements, answered, path.name, again)
+    written = markdown(
+        statements, answered, path.name, again, limits(experiments, statements) if results is None else []
+    )
     write_whole(where / f"{name}.md", written)
     write_whole(where / f"{name}.html", page(statements, written))
     return where / f"{name}.html"
@@ -139,6 +141,16 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
             for judged in report.judgement.findings:
                 results[f"{name}.{judged.statement.name}"] = result_of(judged, link)
     return results
+
+
+def limits(experiments: Path, statements: Document) -> list[str]:
+    """What the studies say of their runs as they were recorded, each with the names of the studies."""
+    names = dict.fromkeys(reference.partition(".")[0] for reference in statements.references)
+    said: dict[str, list[str]] = {}
+    for name in names:
+        if as_recorded := read_study(name, experiments).as_recorded:
+            said.setdefault(as_recorded, []).append(name)
+    return [f"{', '.join(studies)}: {as_recorded}" for as_recorded, studies in said.items()]
 
 
 def result_of(judged: Judged, link: str) -> Result:

@@ -65,7 +65,7 @@ def found(case: Case, result: Result) -> Result:
     """
     if case.amount and result.answer != "not run":
         answer = "open" if result.answer == "open" else "by how much"
-        return replace(result, says=f"Measured for: “{result.says}”", answer=answer)
+        return replace(result, says=f"Measured for: “{result.says.rstrip('.')}”", answer=answer)
     if result.answer not in ("yes", "no"):
         return result
     measured = f"study: {result.answer}{', must be no' if case.contrary else ''}; {result.measured}"

@@ -37,8 +37,13 @@ class Answered:
     answer: Answer
 
 
-def markdown(document: Document, answered: Sequence[Answered], source: str, again: str) -> str:
-    """Write the page. source: the file of the statements. again: the command that makes the page."""
+def markdown(
+    document: Document, answered: Sequence[Answered], source: str, again: str, limits: Sequence[str] = ()
+) -> str:
+    """Write the page.
+
+    source: the file of the statements. again: the command that makes the page. limits: of results of studies, in words.
+    """
     quoted = [each for each in answered if each.sentence.quote]
     asked = [each for each in answered if not each.sentence.quote]
     counted = count(len(quoted), "statement") + (f" and {count(len(asked), 'question')} beside them" if asked else "")
@@ -47,6 +52,7 @@ def markdown(document: Document, answered: Sequence[Answered], source: str, agai
         *([document.about] if document.about else []),
         f"{counted}. Every answer follows from the cases below it by [one rule](#how-an-answer-is-found): checks are "
         f"computed when this page is made, and results are those of studies. Both are listed in [{source}]({source}).",
+        *(f"**Mind:** {safe(limit)}" for limit in limits),
         summary(quoted),
     ]
     for heading in headings(document.sentences):

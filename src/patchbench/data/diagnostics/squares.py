@@ -51,13 +51,15 @@ class Quadrant:
 class LeftOf:
     """Is the red square (1) left of the green one, or right of it (0)? They lie in distinct columns, in any rows.
 
-    Position relative to each other: both classes have the same patches. ceiling: of an observer who knows where the
-    two squares are, but not which is which.
+    Places decide, for both classes have the same patches. They may be absolute or relative: the column of the red
+    square less that of the green one has the sign of the label, a sum over patches, so no patch need be related to
+    another; in `arrangement` they must be. ceiling: of an observer who knows where the two squares are, but not which
+    is which.
 
     tests/test_shortcuts.py: a bag of patches, their sums and the colour of the image tell nothing. The place of one
     square tells a part, 5/6 where there are four columns: in each class one colour lies further left on average,
-    whatever the layout. So absolute position solves a part of this set, and relative position all of it. The noise of
-    the channels is independent: a patch has rank 3 P^2.
+    whatever the layout. One number that is linear in the pixels, red less green weighted by column, tells 94 % at
+    contrast 40 with noise 20. The noise of the channels is independent: a patch has rank 3 P^2.
     """
 
     num_classes = 2

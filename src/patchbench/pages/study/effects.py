@@ -130,4 +130,10 @@ def page(reports: Reports) -> tuple[str, dict[str, str]]:
     return "\n\n".join([drawn, *sections]) + "\n", {"effects.svg": figures.svg(figures.effects(groups))}
 
 
-CAPTION = "*One row for each effect: the mark is the amount, the bar its 95 % interval. Colour and mark: the factor.*"
+CAPTION = (
+    "*One row for each effect: the mark is the amount, the bar its 95 % interval. Colour and mark: the factor.*\n\n"
+    "pt: percentage points of accuracy, or of seeds that solve the task where it says so. Budget: arms were trained so "
+    "long, and longer training may give another amount. Tokens, and computation of training (GFLOPs), are per image; "
+    "memory and images/s are measured apart on an idle machine, and empty where nobody measured. Names of levels are "
+    "those of the options of train.py, or of arms that the report describes."
+)

@@ -10,8 +10,9 @@ from patchbench.study.design import Study
 
 def predictions(reports: Reports) -> str:
     """List every prediction with its finding and the score, those that did not come true first."""
-    rows, right, decided = [], 0, 0
+    rows, right, decided, late = [], 0, 0, 0
     for report, links in reports:
+        changed = any(change.seen for change in report.study.changes)
         path = next(iter(links.values()), "")
         for finding in report.judgement.findings:
             if not finding.statement.predicted:
@@ -19,6 +20,7 @@ def predictions(reports: Reports) -> str:
             scored = finding.as_predicted
             decided += scored is not None
             right += bool(scored)
+            late += bool(scored) and changed
             sign = {True: "as predicted", False: "**otherwise**", None: ""}[scored]
             amounts = measured(finding) if any(step.amount for step in finding.steps) else ""
             name = f"[{report.study.name}]({path})" if path else report.study.name
@@ -29,6 +31,11 @@ def predictions(reports: Reports) -> str:
         f"{right} of {decided} predictions that were decided came true; {len(rows) - decided} of {len(rows)} are not "
         "decided. Those that did not come true stand first."
     )
+    if late:
+        score += (
+            f" Of the {right} that came true, {late} are of studies whose rule or statements were changed after "
+            "results were known, as [listed](errata.md): those confirm nothing until they are tried on fresh seeds."
+        )
     return f"{score}\n\n" + table(["study", "statement", "predicted", "found", "measured", ""], rows) + "\n"
 
 
