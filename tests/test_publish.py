@@ -116,7 +116,7 @@ def test_pictures_that_runs_have_logged_are_in_the_workspace(folder):
 
 def test_a_report_of_a_sweep_says_what_its_page_says_and_links_to_its_runs(folder):
     told = made(folder, "runs", "against=none", "entity=someone")
-    written = (folder / "runs" / "reports" / "all" / "report.md").read_text()
+    written = (folder / "runs" / "reports" / "all" / "README.md").read_text()
     blocks = told["spec"]["blocks"]
     said = "\n".join(block["content"] for block in blocks if block["type"] == "markdown-block")
     for line in written.splitlines()[1:]:

@@ -83,13 +83,14 @@ def report_of(study: Study, scale: str, folder: Path, *, tuned: bool = True) -> 
     table["rung"] = table["rung"].fillna("") if "rung" in table else ""
     whole = {identity: hits.right for identity, hits in read_hits(folder).items() if hits.asked.all()}
     evidence = Evidence(table, learning_curves(table, read_curves(folder)), whole)
+    again = f"python scripts/report.py {study.name} scale={scale}"
     return Report(
         study=study,
         scale=scale,
         evidence=evidence,
         judgement=judge(study, evidence),
-        commands=[] if study.as_recorded else [f"python scripts/study.py {study.name} scale={scale}"],
-        again=f"python scripts/report.py {study.name} scale={scale}",
+        commands=[] if study.as_recorded else [again.replace("report.py", "study.py")],
+        again=again,
         costs=read_costs(folder),
         tuned=read_tuned(folder / FILE) if tuned and (folder / FILE).exists() else None,
     )

@@ -33,7 +33,7 @@ ROWS = (
     ("input stage", "{model/grid} patches, {model/tokens} tokens"),
     ("wall time", "{time/wall_s}"),
 )
-IN_ROWS = {name for _, text in ROWS for _, name, _, _ in Formatter().parse(text) if name}
+IN_ROWS = {name for _, text in ROWS for _, name, _, _ in Formatter().parse(text) if name} | {"test/own_images"}
 FILES = {
     "run.json": "the record: configuration, figures, versions, machine",
     "metrics.csv": "every metric, step by step",
