@@ -144,7 +144,7 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
 
 
 def limits(experiments: Path, statements: Document) -> list[str]:
-    """What the studies say of their runs as they were recorded, each with the names of the studies."""
+    """List remarks of studies on runs that were recorded before, each with the names of the studies."""
     names = dict.fromkeys(reference.partition(".")[0] for reference in statements.references)
     said: dict[str, list[str]] = {}
     for name in names:

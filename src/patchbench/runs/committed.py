@@ -25,7 +25,7 @@ from patchbench.runs.records import KEYS, curves
 
 RUNS, CURVES, HITS = "runs.csv", "curves.csv", "hits.npz"
 PLANNED = ("scale", "part", "arm", "rung", "seed")  # columns that say for which planned run a row is
-NEEDED = ("scale", "part", "arm", "seed", "identity", "status")
+NEEDED = ("part", "arm", "seed", "identity", "status")
 WHOLE = ("seed", "epochs", "batch_size")
 POINTS = ["identity", "step", "epoch", "images", "val/acc"]
 
