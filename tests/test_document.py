@@ -386,7 +386,7 @@ def test_a_check_that_returns_no_figures_and_a_text_that_is_none_are_named(mine)
 
 
 def test_a_study_that_the_folder_does_not_have_is_named(mine, tmp_path):
-    with pytest.raises(ValueError, match=r"^kinds: .* has no such study: studies are none$"):
+    with pytest.raises(ValueError, match=r"^kinds\.waves_beat_tables: .* has no study kinds: studies are none$"):
         document(mine, experiments=tmp_path)
 
 
