@@ -202,8 +202,9 @@ def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
         heights = [0.9 + 0.36 * len(rows) for rows in groups.values()]
         figure = canvas(sum(heights) + 0.3)
         axes = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+        every = dict.fromkeys(found.effect.factor for rows in groups.values() for _, found in rows)
+        factors = {factor: i for i, factor in enumerate(every)}  # one colour and mark in all panels
         for ax, (name, rows) in zip(axes, groups.items(), strict=True):
-            factors = {factor: i for i, factor in enumerate(dict.fromkeys(found.effect.factor for _, found in rows))}
             for row, (_, found) in enumerate(rows):
                 i = factors[found.effect.factor]
                 one_bar(ax, row, found, 0.95, found.metric.factor, 0.0, COLOURS[i % 8], MARKS[i % 8])
