@@ -185,7 +185,7 @@ def test_a_run_that_was_asked_for_views_is_not_made_again_for_them(runs, experim
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("arm", "arms", "column arm is missing: a row has scale, part, arm"),
+        ("arm", "arms", "column arm is missing: a row has part, arm"),
         ("a,0,", "a,x,", "column seed must hold a whole number in every row"),
         ("a,1,", "a,0,", "part one, arm a, seed 0 has two rows: a seed counts once"),
         ("f1,done", "f1,done,1", "Expected 6 fields in line 3, saw 7"),

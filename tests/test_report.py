@@ -323,6 +323,16 @@ def test_the_pages_over_all_studies_need_no_runs(runs, experiments):
     assert [tuple(row.values()) for row in changed] == [("2026-11-26", "positions", "The margin.", "A slip.", "no")]
 
 
+def test_runs_of_other_options_than_those_of_today_answer_nothing(runs, experiments):
+    report_study("positions", runs, experiments=experiments)
+    report_all(experiments)
+    old = {**STUDY, "overrides": [*STUDY["overrides"], "data.img_size=24"]}
+    OmegaConf.save(OmegaConf.create(old), experiments / "positions" / "study.yaml")
+    with pytest.raises(ValueError, match=r"runs\.csv: part digits, arm none was run with other options") as refused:
+        report_all(experiments)
+    assert "\n" not in str(refused.value)
+
+
 def test_runs_of_earlier_options_are_taken_as_they_were_recorded(runs, experiments):
     report_study("positions", runs, experiments=experiments)
     folder = experiments / "positions"

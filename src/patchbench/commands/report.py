@@ -231,8 +231,25 @@ def reports_on(name: str, experiments: Path, scale: str) -> Iterator[tuple[Repor
     """The report on a study at a scale, if its folder holds runs of that scale, with the links to its page."""
     study, folder = read_study(name, experiments), folder_of(name, scale, Path("runs"), experiments)
     if scale != "smoke" and scale in study.scales and (folder / "runs.csv").exists():
-        report = report_of(at_its_best(study, scale, folder), scale, folder)
+        study = at_its_best(study, scale, folder)
+        report = report_of(study, scale, folder)
+        if not study.as_recorded:
+            of_today(study, scale, folder, experiments, report.cells)
         yield report, {"report": str((folder / "README.md").relative_to(experiments))}
+
+
+def of_today(study: Study, scale: str, folder: Path, experiments: Path, rows: pd.DataFrame) -> None:
+    """ValueError if runs.csv answers another study.yaml than that of today, by the first seed of each arm."""
+    first = {(cell.part, cell.arm, cell.rung): cell for cell in reversed(cells(study, scale, experiments))}
+    today = dict(zip(first, identities(study, list(first.values())), strict=True))
+    for row in rows[rows["status"] == "done"].itertuples():
+        key = row.part, row.arm, row.rung
+        if key in first and row.seed == first[key].seed and row.identity != today[key]:
+            raise ValueError(
+                f"{folder / 'runs.csv'}: part {row.part}, arm {row.arm} was run with other options than study.yaml has "
+                f"today: make the runs again and python scripts/report.py {study.name} scale={scale}, or say in "
+                "study.yaml how they differ, as_recorded: ..."
+            )
 
 
 def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
