@@ -69,9 +69,11 @@ def check_names(where: str, study: Study) -> None:
     names = Counter(statement.name for _, statement in study.statements)
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(f"{where}: two statements are called {twice[0]}: pages refer to them by name; rename one")
-    claims = [statement.name for _, statement in study.statements if statement.role == "claim"]
-    for name in study.decides:  # an aside is not corrected for the number of statements
-        one_of(name, tuple(claims), f"{where}: decides, of the claims,")
+    for name in study.decides:
+        one_of(name, tuple(names), f"{where}: decides")
+    roles = {statement.name: statement.role for _, statement in study.statements}
+    if "claim" in roles.values() and (others := [name for name in study.decides if roles[name] == "aside"]):
+        raise ValueError(f"{where}: decides: {others[0]} is an aside, which is not corrected for the number of claims")
     if not study.decides and not any(part.effects for part in study.parts):
         raise ValueError(f"{where}: nothing answers it: give decides, names of statements, or effects in a part")
     arms = {arm for part in study.parts for arm in part.arms}
