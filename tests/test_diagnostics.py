@@ -266,7 +266,7 @@ def test_the_best_observers_of_squares_stay_under_their_ceiling():
     ],
 )
 def test_whoever_knows_all_but_the_label_ends_at_the_ceiling(name, knobs):
-    """Of the drawings that the labels would have given, the observer takes the nearest to the image."""
+    """Take, of the drawings that the labels would have given, the one nearest to the image."""
     source = load(name, *knobs)
     images, labels = source.splits()["test"].read(range(source.test_size))
     draws = eval_draws(Images.TEST, torch.arange(source.test_size), source.eval_seed)

@@ -340,7 +340,7 @@ def test_accuracies_that_were_rounded_to_float32_give_the_p_of_the_counts():
 
 
 def share(samples: int, difference: float, n: int, statement: Mapping[str, Any], answer: str) -> float:
-    """How often the whole rule answers so of two arms whose true difference is known."""
+    """Share of experiments in which the whole rule answers so of two arms whose true difference is known."""
     rng = np.random.default_rng(3)
     whole = study(statement, arms="a b")
     found = 0

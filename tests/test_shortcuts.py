@@ -264,7 +264,7 @@ def test_absolute_places_alone_tell_which_square_is_further_left():
 
 @pytest.mark.parametrize("name", generated())
 def test_a_network_that_misses_the_last_row_and_column_misses_no_more_than_their_share(name):
-    """Of the squared difference between the drawings of two classes: unpadded strides may end before the border."""
+    """Share in the squared difference between drawings of two classes: unpadded strides may end before the border."""
     source = load(name)
     draws, labels = train_draws(0, 0, torch.arange(4000)), torch.arange(4000) % source.num_classes
     one, other = (source.scene.draw(draws, k, source.img_size) for k in (labels, (labels + 1) % source.num_classes))

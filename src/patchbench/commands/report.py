@@ -79,8 +79,7 @@ def records_of(runs_dir: Path, folders: Sequence[Path]) -> pd.DataFrame:
 
 def report_of(study: Study, scale: str, folder: Path, *, tuned: bool = True) -> Report:
     """The report on a study, from nothing but the files of its folder: so the same files give the same pages."""
-    table = recorded(study, scale, folder) if study.as_recorded else read_runs(folder / "runs.csv")
-    table["rung"] = table["rung"].fillna("") if "rung" in table else ""
+    table = recorded(study, scale, folder) if study.as_recorded else rows_of(folder)
     whole = {identity: hits.right for identity, hits in read_hits(folder).items() if hits.asked.all()}
     evidence = Evidence(table, learning_curves(table, read_curves(folder)), whole)
     again = f"python scripts/report.py {study.name} scale={scale}"
@@ -101,10 +100,15 @@ def at_its_best(study: Study, scale: str, folder: Path) -> Study:
     return best(study, scale, folder) if (folder / FILE).exists() else study
 
 
+def rows_of(folder: Path) -> pd.DataFrame:
+    """The rows of runs.csv, with an empty budget where the part has no ladder."""
+    table = read_runs(folder / "runs.csv")
+    return table.assign(rung=table["rung"].fillna("") if "rung" in table else "")
+
+
 def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
     """The planned runs of a study as runs.csv has them, taken by part, arm, budget and seed."""
-    known = read_runs(folder / "runs.csv")
-    known["rung"] = known["rung"].fillna("") if "rung" in known else ""
+    known = rows_of(folder)
     keys = ["part", "arm", "rung", "seed"]
     planned = pd.DataFrame([(cell.part, cell.arm, cell.rung, cell.seed) for cell in cells(study, scale)], columns=keys)
     table = planned.assign(scale=scale).merge(known.drop(columns="scale"), on=keys, how="left")

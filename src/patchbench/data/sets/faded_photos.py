@@ -10,9 +10,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from patchbench.checks import Size, at_least, interval, share, size, spell
+from patchbench.data.diagnostics.stream import Stream
 from patchbench.data.draws import Images, Purpose, eval_draws, uniform
 from patchbench.data.photographs import file
-from patchbench.data.source import Crop, InMemory, Split
+from patchbench.data.source import InMemory, Split
 
 SPLITS = {
     "train": ("astronaut", "chelsea", "flower", "rocket"),
@@ -77,7 +78,7 @@ class FadedPhotos:
     def splits(self) -> dict[str, Split]:
         train, val, test = (Crops(names, self.img_size[0], self.crop, self.kept) for names in SPLITS.values())
         return {
-            "train": Stream(train, self.sizes["train"], self.eval_seed),
+            "train": Stream(self.sizes["train"], self.num_classes, train.faded, self.eval_seed),
             "val": self.fixed(val, Images.VAL, self.sizes["val"]),
             "test": self.fixed(test, Images.TEST, self.sizes["test"]),
         }
@@ -88,26 +89,6 @@ class FadedPhotos:
         labels = indices % self.num_classes
         parts = zip(eval_draws(split, indices, self.eval_seed).split(1024), labels.split(1024), strict=True)
         return InMemory(torch.cat([crops.faded(*part) for part in parts]), labels)
-
-
-class Stream:
-    """A split that makes its images when they are read."""
-
-    slow = False
-    crops = False
-
-    def __init__(self, crops: "Crops", count: int, eval_seed: int) -> None:
-        self.made_by, self.count, self.eval_seed = crops, count, eval_seed
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(
-        self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
-    ) -> tuple[UInt8[Tensor, "b 3 H W"], Int[Tensor, " b"]]:
-        draws = eval_draws(Images.TRAIN, torch.as_tensor(indices), self.eval_seed) if draws is None else draws
-        labels = (uniform(draws, 1, Purpose.LABEL)[:, 0] * FadedPhotos.num_classes).long()
-        return self.made_by.faded(draws, labels), labels
 
 
 class Crops:
