@@ -3,6 +3,7 @@
 python scripts/study.py position                    at scale=cpu: the runs, then experiments/position/report.html
 python scripts/study.py position scale=smoke        a few steps of every arm, to see that it runs
 python scripts/study.py position --dry-run          every run and its cost; nothing is trained
+python scripts/study.py position part=digits         the runs of one part alone; the report is left for the whole study
 python scripts/study.py position tune=false         every arm with the settings of the study, without trials before
 python scripts/study.py position jobs=4 runs_dir=/scratch/runs hydra/launcher=slurm      and other options of train.py
 """
@@ -18,7 +19,7 @@ from typing import Any
 from patchbench.config.arguments import errors_in_one_line, read
 
 ROOT = Path(__file__).resolve().parents[1]
-KNOWN = {"scale": "cpu", "tune": "auto", "jobs": None, "runs_dir": Path("runs")}
+KNOWN = {"scale": "cpu", "part": None, "tune": "auto", "jobs": None, "runs_dir": Path("runs")}
 
 
 def main(arguments: list[str]) -> None:
@@ -30,8 +31,8 @@ def main(arguments: list[str]) -> None:
         from patchbench.config import plan, tuning
 
         [name], dry_run = given.names, "dry-run" in given.flags
-        scale, runs_dir = given.options["scale"], given.options["runs_dir"]
-        study = plan.read_study(name)
+        scale, part, runs_dir = (given.options[option] for option in ("scale", "part", "runs_dir"))
+        study = plan.only_part(plan.read_study(name), part)
         tune = tuned(given.options["tune"], study)
         planned = plan.cells(study, scale)
         plan.identities(study, planned)  # Hydra accepts every arm
@@ -41,13 +42,15 @@ def main(arguments: list[str]) -> None:
         jobs = jobs_at_a_time(given.options["jobs"], planned, given.others)
         rest = [*jobs, f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
         if tune and not tuning.is_tuned(study, scale, plan.folder_of(name, scale, runs_dir)):
-            sweep(name, scale, "grid", rest)
+            sweep(name, scale, part, "grid", rest)
             if dry_run:
                 return
-            path = tuning.tune(name, scale, runs_dir)
+            path = tuning.tune(name, scale, runs_dir, part)
             print(f"chosen for every arm: {path}", flush=True)
-        sweep(name, scale, "best" if tune else "none", rest)
-        if not dry_run:
+        sweep(name, scale, part, "best" if tune else "none", rest)
+        if part and not dry_run:
+            print(f"part {part} is run: python scripts/study.py {name} makes the rest, and the report")
+        elif not dry_run:
             print(report.report_study(name, runs_dir, scale, tuned=tune))
 
 
@@ -78,9 +81,10 @@ def default_jobs(planned: Sequence[Any], others: Sequence[str]) -> str:
     return str(cores()) if on_cpu and not any(o.startswith("trainer=") for o in others) else "auto"
 
 
-def sweep(name: str, scale: str, tuning: str, rest: list[str]) -> None:
+def sweep(name: str, scale: str, part: str | None, tuning: str, rest: list[str]) -> None:
     """Run train.py -m. Exit with its code, unless that is 0, or is 1 for runs that failed: the report names them."""
     study = ["hydra/sweeper=study", f"hydra.sweeper.name={name}", f"hydra.sweeper.scale={scale}"]
+    study += [f"hydra.sweeper.part={part}"] if part else []
     line = [sys.executable, str(ROOT / "train.py"), "-m", *study, f"hydra.sweeper.tuning={tuning}", *rest]
     group = f"study-{name}-{scale}" + ("-grid" if tuning == "grid" else "")
     with subprocess.Popen(line, env={**os.environ, "PATCHBENCH_SWEEP": group}) as running:

@@ -89,10 +89,10 @@ class GridSweeper(Sweeper):
 
 
 class StudySweeper(GridSweeper):
-    """The runs of a study that are not finished elsewhere. Options on the command line apply to all of them."""
+    """The runs of a study, or of one part, not finished elsewhere. Options on the command line apply to all of them."""
 
-    def __init__(self, name: str, scale: str, tuning: str) -> None:
-        self.study = name, scale, tuning
+    def __init__(self, name: str, scale: str, tuning: str, part: str | None = None) -> None:
+        self.study, self.part = (name, scale, tuning), part
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -103,4 +103,4 @@ class StudySweeper(GridSweeper):
         from patchbench.sweep.study import cells_to_run
 
         with refusing():
-            return cells_to_run(*self.study, self.runs_dir, arguments)
+            return cells_to_run(*self.study, self.runs_dir, arguments, self.part)

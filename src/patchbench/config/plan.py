@@ -1,7 +1,7 @@
 """A study at a scale: every run that it consists of, and which of the runs on disk each of them is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +64,14 @@ def parts_at(study: Study, scale: str) -> list[Part]:
     """The parts that are run at this scale. ValueError if there is no such scale."""
     one_of(scale, tuple(study.scales), f"study {study.name}: scale")
     return [part for part in study.parts if scale in part.only]
+
+
+def only_part(study: Study, name: str | None) -> Study:
+    """The study with one of its parts; whole without a name. ValueError if there is no such part."""
+    if name is None:
+        return study
+    one_of(name, tuple(part.name for part in study.parts), f"study {study.name}: part")
+    return replace(study, parts=tuple(part for part in study.parts if part.name == name))
 
 
 def rungs(part: Part, scale: Scale) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from patchbench.config.options import EXPERIMENTS
-from patchbench.config.plan import folder_of, plan_of, read_study
+from patchbench.config.plan import folder_of, only_part, plan_of, read_study
 from patchbench.runs.records import load
 from patchbench.study.design import TUNING_SEED, Part, Scale, Study
 
@@ -71,14 +71,19 @@ def best(study: Study, scale: str, folder: Path) -> Study:
     return replace(study, parts=tuple(map(tuned, study.parts)))
 
 
-def tune(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
-    """Choose by the runs of the grid, and write FILE. ValueError where none is done."""
-    table = plan_of(grid(read_study(name, experiments), scale), scale, load(runs_dir), experiments)
+def tune(name: str, scale: str, runs_dir: Path, part: str | None = None, experiments: Path = EXPERIMENTS) -> Path:
+    """Choose by the runs of the grid, and write FILE; of one part, if it is named. ValueError where none is done."""
+    study = only_part(read_study(name, experiments), part)
+    table = plan_of(grid(study, scale), scale, load(runs_dir), experiments)
     if not (table["status"] == "done").any():
         raise ValueError(f"runs_dir={runs_dir} holds no finished run of the grid of study {name} at scale={scale}")
     path = folder_of(name, scale, runs_dir, experiments) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    choose(table).to_csv(path, index=False)
+    chosen = choose(table)
+    if part is not None and path.exists():
+        before = read_tuned(path)
+        chosen = pd.concat([before[before["part"] != part], chosen])
+    chosen.to_csv(path, index=False)
     return path
 
 
@@ -95,9 +100,11 @@ def read_tuned(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"part": str, "arm": str, "setting": str}, keep_default_na=False)
 
 
-def study_as(name: str, scale: str, tuning: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Study:
-    """The study as it is, widened by the grid, or at the best of the grid; see TUNINGS."""
-    study = read_study(name, experiments)
+def study_as(
+    name: str, scale: str, tuning: str, runs_dir: Path, part: str | None = None, experiments: Path = EXPERIMENTS
+) -> Study:
+    """The study, or a part of it, as it is, widened by the grid, or at the best of the grid; see TUNINGS."""
+    study = only_part(read_study(name, experiments), part)
     if tuning == "grid":
         return grid(study, scale)
     return best(study, scale, folder_of(name, scale, runs_dir, experiments)) if tuning == "best" else study

@@ -15,14 +15,20 @@ from patchbench.runs.committed import RUNS, read_runs
 
 
 def cells_to_run(
-    name: str, scale: str, tuning: str, runs_dir: Path, arguments: Sequence[str], experiments: Path = EXPERIMENTS
+    name: str,
+    scale: str,
+    tuning: str,
+    runs_dir: Path,
+    arguments: Sequence[str],
+    part: str | None = None,
+    experiments: Path = EXPERIMENTS,
 ) -> list[list[str]]:
     """Overrides of each run that is planned, and is not finished elsewhere with all figures that are asked for.
 
     A run that was finished elsewhere has a row in the committed runs.csv, and no record in `runs_dir`. arguments: of
     the command line, for every run; rerun=true leaves nothing out. ValueError where the study cannot be.
     """
-    study = study_as(name, scale, tuning, runs_dir, experiments)
+    study = study_as(name, scale, tuning, runs_dir, part, experiments)
     planned = [replace(cell, overrides=(*cell.overrides, *arguments)) for cell in cells(study, scale, experiments)]
     path = folder_of(name, scale, runs_dir, experiments) / RUNS
     elsewhere = finished_elsewhere(path, runs_dir) if "rerun=true" not in arguments else {}
