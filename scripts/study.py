@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> None:
         print(f"{study.question}\n{len(planned)} runs: arms of {arms}; scale {scale}", flush=True)
         jobs = jobs_at_a_time(given.options["jobs"], planned, given.others)
         rest = [*jobs, f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
-        if tune and not tuning.is_tuned(study, scale, plan.folder_of(name, scale, runs_dir)):
+        if tune and not tuning.is_tuned(study, scale, plan.settings_folder(study, scale, runs_dir)):
+            tuning.one_of_its_own(study, scale)
             sweep(name, scale, part, "grid", rest)
             if dry_run:
                 return

@@ -10,7 +10,7 @@ import pandas as pd
 
 from patchbench.config.equal_time import read_costs
 from patchbench.config.options import EXPERIMENTS
-from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, studies
+from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, settings_folder, studies
 from patchbench.config.tuning import FILE, best, read_tuned
 from patchbench.machine import write_whole
 from patchbench.pages.study import effects, page
@@ -47,8 +47,9 @@ def report_study(
     there = {each: set(merged(records, folder)["identity"].dropna()) for each, folder in folders.items()}
     scale = scale or likely_scale(study, there, experiments)
     folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
+    settings = settings_folder(study, scale, runs_dir, experiments)
     if tuned is not False:
-        study = at_its_best(study, scale, folder)
+        study = at_its_best(study, scale, settings)
     planned = plan_of(study, scale, merged(records, folder), experiments)
     if (planned["status"] == "done").any() or not holds_results(folder):
         if study.as_recorded:
@@ -61,7 +62,7 @@ def report_study(
             f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
             f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
         )
-    return write(report_of(study, scale, folder, tuned=tuned is not False), folder)
+    return write(report_of(study, scale, folder, settings if tuned is not False else None), folder)
 
 
 def holds_results(folder: Path) -> bool:
@@ -77,8 +78,11 @@ def records_of(runs_dir: Path, folders: Sequence[Path]) -> pd.DataFrame:
     return load(runs_dir, knobs=False)
 
 
-def report_of(study: Study, scale: str, folder: Path, *, tuned: bool = True) -> Report:
-    """The report on a study, from nothing but the files of its folder: so the same files give the same pages."""
+def report_of(study: Study, scale: str, folder: Path, settings: Path | None) -> Report:
+    """The report on a study, from nothing but the files of its folder: so the same files give the same pages.
+
+    settings: the folder that holds the chosen setting of every arm, if they were tuned.
+    """
     table = recorded(study, scale, folder) if study.as_recorded else rows_of(folder)
     whole = {identity: hits.right for identity, hits in read_hits(folder).items() if hits.asked.all()}
     evidence = Evidence(table, learning_curves(table, read_curves(folder)), whole)
@@ -91,13 +95,13 @@ def report_of(study: Study, scale: str, folder: Path, *, tuned: bool = True) -> 
         commands=[] if study.as_recorded else [again.replace("report.py", "study.py")],
         again=again,
         costs=read_costs(folder),
-        tuned=read_tuned(folder / FILE) if tuned and (folder / FILE).exists() else None,
+        tuned=read_tuned(settings / FILE) if settings and (settings / FILE).exists() else None,
     )
 
 
-def at_its_best(study: Study, scale: str, folder: Path) -> Study:
-    """Every arm at the setting that tuning chose, where the study was tuned."""
-    return best(study, scale, folder) if (folder / FILE).exists() else study
+def at_its_best(study: Study, scale: str, settings: Path) -> Study:
+    """Every arm at the setting that tuning chose, where the study was tuned. settings: the folder that holds them."""
+    return best(study, scale, settings) if (settings / FILE).exists() else study
 
 
 def rows_of(folder: Path) -> pd.DataFrame:
@@ -235,8 +239,9 @@ def reports_on(name: str, experiments: Path, scale: str) -> Iterator[tuple[Repor
     """The report on a study at a scale, if its folder holds runs of that scale, with the links to its page."""
     study, folder = read_study(name, experiments), folder_of(name, scale, Path("runs"), experiments)
     if scale != "smoke" and scale in study.scales and (folder / "runs.csv").exists():
-        study = at_its_best(study, scale, folder)
-        report = report_of(study, scale, folder)
+        settings = settings_folder(study, scale, Path("runs"), experiments)
+        study = at_its_best(study, scale, settings)
+        report = report_of(study, scale, folder, settings)
         if not study.as_recorded:
             of_today(study, scale, folder, experiments, report.cells)
         yield report, {"report": str((folder / "README.md").relative_to(experiments))}

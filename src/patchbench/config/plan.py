@@ -66,6 +66,11 @@ def parts_at(study: Study, scale: str) -> list[Part]:
     return [part for part in study.parts if scale in part.only]
 
 
+def settings_folder(study: Study, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
+    """Folder of the settings and speeds with which a scale is run: its own, or that of the scale that it is like."""
+    return folder_of(study.name, study.scales[scale].like or scale, runs_dir, experiments)
+
+
 def only_part(study: Study, name: str | None) -> Study:
     """The study with one of its parts; whole without a name. ValueError if there is no such part."""
     if name is None:
@@ -93,7 +98,7 @@ def cells(study: Study, scale: str, experiments: Path = EXPERIMENTS) -> list[Cel
     these lack an arm.
     """
     parts = parts_at(study, scale)
-    costs = read_costs(folder_of(study.name, scale, Path("runs"), experiments))
+    costs = read_costs(settings_folder(study, scale, Path("runs"), experiments))
     arms = {
         (part.name, rung, arm): timed(study, scale, part, arm, overrides(study, scale, part, arm, rung), costs)
         for part in parts

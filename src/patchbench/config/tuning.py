@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from patchbench.config.options import EXPERIMENTS
-from patchbench.config.plan import folder_of, only_part, plan_of, read_study
+from patchbench.config.plan import folder_of, only_part, plan_of, read_study, settings_folder
 from patchbench.runs.records import load
 from patchbench.study.design import TUNING_SEED, Part, Scale, Study
 
@@ -74,6 +74,7 @@ def best(study: Study, scale: str, folder: Path) -> Study:
 def tune(name: str, scale: str, runs_dir: Path, part: str | None = None, experiments: Path = EXPERIMENTS) -> Path:
     """Choose by the runs of the grid, and write FILE; of one part, if it is named. ValueError where none is done."""
     study = only_part(read_study(name, experiments), part)
+    one_of_its_own(study, scale)
     table = plan_of(grid(study, scale), scale, load(runs_dir), experiments)
     if not (table["status"] == "done").any():
         raise ValueError(f"runs_dir={runs_dir} holds no finished run of the grid of study {name} at scale={scale}")
@@ -85,6 +86,15 @@ def tune(name: str, scale: str, runs_dir: Path, part: str | None = None, experim
         chosen = pd.concat([before[before["part"] != part], chosen])
     chosen.to_csv(path, index=False)
     return path
+
+
+def one_of_its_own(study: Study, scale: str) -> None:
+    """ValueError for a scale that takes the settings of another."""
+    if like := study.scales[scale].like:
+        raise ValueError(
+            f"study {study.name}: scale={scale} is run at the settings that scale={like} chose, and these are not all "
+            f"there: python scripts/study.py {study.name} scale={like}"
+        )
 
 
 def is_tuned(study: Study, scale: str, folder: Path) -> bool:
@@ -107,4 +117,4 @@ def study_as(
     study = only_part(read_study(name, experiments), part)
     if tuning == "grid":
         return grid(study, scale)
-    return best(study, scale, folder_of(name, scale, runs_dir, experiments)) if tuning == "best" else study
+    return best(study, scale, settings_folder(study, scale, runs_dir, experiments)) if tuning == "best" else study

@@ -86,11 +86,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Scale:
-    """rungs: number of budgets of each ladder that are run, from the first; 0: all."""
+    """rungs: number of budgets of each ladder that are run, from the first; 0: all.
+
+    like: another scale, of which this one has the overrides, the parts, and for every arm the setting that was chosen
+    there; so it differs in its seeds alone.
+    """
 
     seeds: tuple[int, ...]
     overrides: tuple[str, ...]
     rungs: int = 0
+    like: str = ""
 
 
 @dataclass(frozen=True)

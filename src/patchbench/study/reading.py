@@ -36,14 +36,14 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
         if not tree.get(key):
             raise ValueError(f"{where}: {key} is missing: a study has a question, scales and parts")
     grid, grids = parse_tuning(where, tree)
-    scales = mapping(tree["scales"], f"{where}: scales")
+    scales = parse_scales(where, mapping(tree["scales"], f"{where}: scales"))
     study = Study(
         name=name,
         question=str(tree["question"]).strip(),
         decides=words(tree, where, "decides"),
-        scales={scale: parse_scale(f"{where}: scales.{scale}", body) for scale, body in scales.items()},
+        scales=scales,
         parts=tuple(
-            parse_part(f"{where}: parts.{part}", part, body, tree)
+            parse_part(f"{where}: parts.{part}", part, body, tree, scales)
             for part, body in mapping(tree["parts"], f"{where}: parts").items()
         ),
         overrides=words(tree, where, "overrides"),
@@ -133,12 +133,25 @@ def parse_published(where: str, body: Any) -> Published:
     return Published(str(body["source"]), mapping(body.get("figures", {}), f"{where}: figures"), body.get("note", ""))
 
 
+def parse_scales(where: str, given: Mapping[str, Any]) -> dict[str, Scale]:
+    """The scales of a study; one that is like another takes over what it does not say itself."""
+    scales = {scale: parse_scale(f"{where}: scales.{scale}", body) for scale, body in given.items()}
+    models = tuple(name for name, scale in scales.items() if not scale.like)
+    for name, scale in scales.items():
+        if scale.like:
+            one_of(scale.like, models, f"{where}: scales.{name}: like")
+            model = scales[scale.like]
+            scales[name] = Scale(scale.seeds, (*model.overrides, *scale.overrides), model.rungs, scale.like)
+    return scales
+
+
 def parse_scale(where: str, body: Any) -> Scale:
-    known(body, where, "seeds overrides rungs")
+    known(body, where, "seeds overrides rungs like")
     rungs = body.get("rungs", 0)
     if not isinstance(rungs, int) or rungs < 0:
         raise ValueError(f"{where}: rungs={rungs} must be a number of budgets, or 0 for all of them")
-    return Scale(parse_seeds(where, body.get("seeds")), words(body, where, "overrides"), rungs)
+    like = str(body.get("like", ""))
+    return Scale(parse_seeds(where, body.get("seeds")), words(body, where, "overrides"), rungs, like)
 
 
 def parse_seeds(where: str, given: Any) -> tuple[int, ...]:
@@ -154,7 +167,7 @@ def parse_seeds(where: str, given: Any) -> tuple[int, ...]:
     return seeds
 
 
-def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any]) -> Part:
+def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any], all_scales: Mapping[str, Scale]) -> Part:
     known(
         body,
         where,
@@ -163,10 +176,14 @@ def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any]) -> Pa
     own = "factors" in body or "arms" in body
     arms = parse_arms(where, body if own else study)
     metric = str(body.get("metric", study.get("metric", "test/acc")))
-    scales, seeds = (mapping(body.get(key, {}), f"{where}: {key}") for key in ("scales", "seeds"))
-    only = words(body, where, "only") or tuple(study["scales"])
+    scales, seeds = (dict(mapping(body.get(key, {}), f"{where}: {key}")) for key in ("scales", "seeds"))
+    only = words(body, where, "only") or tuple(all_scales)
     for scale in (*scales, *seeds, *only):
-        one_of(scale, tuple(study["scales"]), f"{where}: scale")
+        one_of(scale, tuple(all_scales), f"{where}: scale")
+    for scale, like in ((name, given.like) for name, given in all_scales.items() if given.like):
+        only += (scale,) if like in only and scale not in only else ()
+        if like in scales:
+            scales.setdefault(scale, scales[like])
     ladder = parse_ladder(where, body.get("ladder"))
     solved = optional(body, where, "solved")
     given = body.get("statements", {})
