@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train digits dashboard test test-all check format readme study evidence clean
+.PHONY: help train digits dashboard test test-all check format readme study confirm evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ scale ?= cpu
 
 study: $(READY) ## run a study and write its report: make study name=position scale=smoke|cpu|gpu
 	$(RUN) scripts/study.py $(name) scale=$(scale) $(ARGS)
+
+confirm: $(READY) ## repeat the studies on fresh seeds, after python scripts/confirm.py --freeze
+	$(RUN) scripts/confirm.py $(ARGS)
 
 evidence: $(READY) ## on a machine with a CUDA GPU: tests, speed and memory there, into benchmarks/ (8 minutes)
 	$(RUN) scripts/gpu_evidence.py

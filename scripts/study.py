@@ -33,6 +33,11 @@ def main(arguments: list[str]) -> None:
         [name], dry_run = given.names, "dry-run" in given.flags
         scale, part, runs_dir = (given.options[option] for option in ("scale", "part", "runs_dir"))
         study = plan.only_part(plan.read_study(name), part)
+        if study.of_costs:
+            raise ValueError(
+                f"study {name} trains nothing: python scripts/costs.py {name} scale={scale} measures its arms on an "
+                f"idle machine, and python scripts/report.py {name} scale={scale} writes its page"
+            )
         tune = tuned(given.options["tune"], study)
         planned = plan.cells(study, scale)
         plan.identities(study, planned)  # Hydra accepts every arm

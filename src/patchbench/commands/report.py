@@ -8,15 +8,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from patchbench.config.equal_time import FILE as COSTS
 from patchbench.config.equal_time import read_costs
 from patchbench.config.options import EXPERIMENTS
-from patchbench.config.plan import cells, folder_of, identities, plan_of, read_study, settings_folder, studies
+from patchbench.config.plan import (
+    cells,
+    folder_of,
+    identities,
+    parts_at,
+    plan_of,
+    read_study,
+    settings_folder,
+    studies,
+)
 from patchbench.config.tuning import FILE, best, read_tuned
 from patchbench.machine import write_whole
 from patchbench.pages.study import effects, page
-from patchbench.pages.study.numbers import Report, train_gflops
+from patchbench.pages.study.numbers import Fresh, Report, train_gflops
 from patchbench.pages.study.predictions import errata, predictions
-from patchbench.runs.committed import POINTS, keep, merged, points_of, read_curves, read_hits, read_runs
+from patchbench.runs.committed import POINTS, RUNS, keep, merged, points_of, read_curves, read_hits, read_runs
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import KEYS, load
 from patchbench.study.design import Part, Statement, Study
@@ -47,9 +57,14 @@ def report_study(
     there = {each: set(merged(records, folder)["identity"].dropna()) for each, folder in folders.items()}
     scale = scale or likely_scale(study, there, experiments)
     folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
-    settings = settings_folder(study, scale, runs_dir, experiments)
+    if study.of_costs:
+        if not (folder / COSTS).exists():
+            raise ValueError(
+                f"study {name}: there is no {folder / COSTS}: python scripts/costs.py {name} scale={scale}"
+            )
+        return write(report_of(study, scale, runs_dir, experiments), folder)
     if tuned is not False:
-        study = at_its_best(study, scale, settings)
+        study = at_its_best(study, scale, settings_folder(study, scale, runs_dir, experiments))
     planned = plan_of(study, scale, merged(records, folder), experiments)
     if (planned["status"] == "done").any() or not holds_results(folder):
         if study.as_recorded:
@@ -62,7 +77,7 @@ def report_study(
             f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
             f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
         )
-    return write(report_of(study, scale, folder, settings if tuned is not False else None), folder)
+    return write(report_of(study, scale, runs_dir, experiments, tuned=tuned is not False), folder)
 
 
 def holds_results(folder: Path) -> bool:
@@ -78,25 +93,65 @@ def records_of(runs_dir: Path, folders: Sequence[Path]) -> pd.DataFrame:
     return load(runs_dir, knobs=False)
 
 
-def report_of(study: Study, scale: str, folder: Path, settings: Path | None) -> Report:
+def report_of(
+    study: Study, scale: str, runs_dir: Path = Path("runs"), experiments: Path = EXPERIMENTS, *, tuned: bool = True
+) -> Report:
     """The report on a study, from nothing but the files of its folder: so the same files give the same pages.
 
-    settings: the folder that holds the chosen setting of every arm, if they were tuned.
+    study: every arm at its chosen setting, if they were tuned.
     """
-    table = recorded(study, scale, folder) if study.as_recorded else rows_of(folder)
-    whole = {identity: hits.right for identity, hits in read_hits(folder).items() if hits.asked.all()}
-    evidence = Evidence(table, learning_curves(table, read_curves(folder)), whole)
+    folder = folder_of(study.name, scale, runs_dir, experiments)
+    settings = settings_folder(study, scale, runs_dir, experiments)
+    evidence = evidence_of(study, scale, folder)
     again = f"python scripts/report.py {study.name} scale={scale}"
+    makes = again.replace("report.py", "costs.py" if study.of_costs else "study.py")
     return Report(
         study=study,
         scale=scale,
         evidence=evidence,
         judgement=judge(study, evidence),
-        commands=[] if study.as_recorded else [again.replace("report.py", "study.py")],
+        commands=[] if study.as_recorded else [makes],
         again=again,
-        costs=read_costs(folder),
-        tuned=read_tuned(settings / FILE) if settings and (settings / FILE).exists() else None,
+        costs=read_costs(settings),
+        tuned=read_tuned(settings / FILE) if tuned and (settings / FILE).exists() else None,
+        fresh=on_fresh_seeds(study, scale, experiments),
     )
+
+
+def evidence_of(study: Study, scale: str, folder: Path) -> Evidence:
+    """The results of a study at a scale, from the files of its folder."""
+    if study.of_costs:
+        return Evidence(measurements(study, scale, folder))
+    table = recorded(study, scale, folder) if study.as_recorded else rows_of(folder)
+    whole = {identity: hits.right for identity, hits in read_hits(folder).items() if hits.asked.all()}
+    return Evidence(table, learning_curves(table, read_curves(folder)), whole)
+
+
+def measurements(study: Study, scale: str, folder: Path) -> pd.DataFrame:
+    """The rounds of costs.csv as the runs of a study: a round takes the place of a seed."""
+    columns = {"images_per_s": "final/images_per_s", "step_ms": "final/step_ms_median"}
+    columns |= {"tokens": "model/tokens", "gmacs": "model/gmacs", "round": "seed", "computation": "identity"}
+    found = read_costs(folder).rename(columns=columns).assign(status="done", rung="")
+    arms = pd.DataFrame(
+        [(part.name, arm) for part in parts_at(study, scale) for arm in part.arms], columns=["part", "arm"]
+    )
+    table = arms.merge(found, on=["part", "arm"], how="left").assign(scale=scale, rung="")
+    return table.assign(status=table["status"].fillna("not run"))
+
+
+def on_fresh_seeds(study: Study, scale: str, experiments: Path) -> Fresh | None:
+    """What the scale that repeats this one found, if its folder holds finished runs."""
+    for name, other in study.scales.items():
+        folder = folder_of(study.name, name, Path("runs"), experiments)
+        if other.like == scale and holds_results(folder):
+            evidence = evidence_of(study, name, folder)
+            return Fresh(name, judge(study, evidence), seeds_in_words(evidence.cells["seed"]))
+    return None
+
+
+def seeds_in_words(seeds: pd.Series) -> str:
+    """The first and the last of the seeds: 100 to 109."""
+    return f"{seeds.min():.0f} to {seeds.max():.0f}"
 
 
 def at_its_best(study: Study, scale: str, settings: Path) -> Study:
@@ -238,11 +293,10 @@ def all_reports(experiments: Path) -> Iterator[tuple[Report, Mapping[str, str]]]
 def reports_on(name: str, experiments: Path, scale: str) -> Iterator[tuple[Report, Mapping[str, str]]]:
     """The report on a study at a scale, if its folder holds runs of that scale, with the links to its page."""
     study, folder = read_study(name, experiments), folder_of(name, scale, Path("runs"), experiments)
-    if scale != "smoke" and scale in study.scales and (folder / "runs.csv").exists():
-        settings = settings_folder(study, scale, Path("runs"), experiments)
-        study = at_its_best(study, scale, settings)
-        report = report_of(study, scale, folder, settings)
-        if not study.as_recorded:
+    if scale != "smoke" and scale in study.scales and (folder / (COSTS if study.of_costs else RUNS)).exists():
+        study = at_its_best(study, scale, settings_folder(study, scale, Path("runs"), experiments))
+        report = report_of(study, scale, experiments=experiments)
+        if not study.as_recorded and not study.of_costs:
             of_today(study, scale, folder, experiments, report.cells)
         yield report, {"report": str((folder / "README.md").relative_to(experiments))}
 

@@ -16,8 +16,9 @@ from patchbench.config.compose import composed
 from patchbench.config.identity import compared
 
 FILE = "costs.csv"
-COLUMNS = ["part", "arm", "round", "images_per_s", "step_ms", "memory", "busy", "batch_size", "computation"]
-COLUMNS += ["commit", "device"]  # step_ms: median; memory: GiB at the peak; busy: cores that other processes used
+COLUMNS = ["part", "arm", "round", "images_per_s", "step_ms", "memory", "tokens", "gmacs", "busy"]
+COLUMNS += ["batch_size", "computation", "commit", "device"]
+# step_ms: median; memory: GiB at the peak; gmacs: of an image, forward; busy: cores that other processes used
 IDLE = 0.1  # cores that other processes may use while speed is measured
 # Options and knobs whose numbers change what a network learns, and not what a step computes.
 FREE = (

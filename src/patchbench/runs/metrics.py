@@ -141,7 +141,7 @@ METRICS = {
 def metric(name: str) -> Metric:
     """The line of a name. Sums of metrics, `a - b`, and logarithms, `log2(a)`, follow from the lines of their terms."""
     if name.startswith("log2("):
-        return Metric(name, unit_of_change="doublings")
+        return Metric(f"log2 of {metric(name[5:-1]).label}", unit_of_change="doublings")
     if len(terms := re.split(r" [+-] ", name)) > 1:
         units = {metric(term).change_unit for term in terms}
         return Metric(name, units.pop() if len(units) == 1 else "")

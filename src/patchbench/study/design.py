@@ -122,6 +122,8 @@ class Study:
     """question: for people. decides: names of the statements that answer it, in the order of the page's head; none
     where its effects do.
 
+    of_costs: its arms are compared in speed and memory, measured by scripts/costs.py in rounds, and none is trained.
+
     as_recorded: where the runs of runs.csv differ from what study.yaml would run today, in words; such runs are taken
     by part, arm and seed, and not by their identity. Empty: today's runs only.
 
@@ -142,6 +144,7 @@ class Study:
     doubts: str = ""
     grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     grids: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    of_costs: bool = False
 
     @property
     def statements(self) -> list[tuple[Part, Statement]]:

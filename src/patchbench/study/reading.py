@@ -31,7 +31,8 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
     """Read the content of a study.yaml. ValueError names the place and the cure."""
     where = f"study {name}"
     keys = "question decides doubts metric factors arms overrides scales parts published tune tune_arms"
-    known(tree, where, f"{keys} changes as_recorded")
+    known(tree, where, f"{keys} changes as_recorded evidence")
+    one_of(tree.get("evidence", "runs"), ("runs", "costs"), f"{where}: evidence")
     for key in ("question", "scales", "parts"):
         if not tree.get(key):
             raise ValueError(f"{where}: {key} is missing: a study has a question, scales and parts")
@@ -59,6 +60,7 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
         doubts=str(tree.get("doubts", "")).strip(),
         grid=grid,
         grids=grids,
+        of_costs=tree.get("evidence") == "costs",
     )
     check_names(where, study)
     return study

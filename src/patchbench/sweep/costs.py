@@ -150,6 +150,8 @@ def measured(arm: Arm, number: int, steps: int, *, busy: bool) -> dict[str, Any]
                 "images_per_s": result["final/images_per_s"],
                 "step_ms": result["final/step_ms_median"],
                 "memory": memory,
+                "tokens": result.get("model/tokens"),
+                "gmacs": result.get("model/gmacs"),
                 "busy": round(used, 3),
                 "batch_size": arm.batch_size,
                 "computation": arm.computation,

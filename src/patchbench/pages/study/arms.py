@@ -1,4 +1,4 @@
-"""The sections of a report about the arms: results, tuning, costs, learning curves, published figures."""
+"""The sections of a report about the arms: results, tuning, costs, learning curves."""
 
 import math
 import re
@@ -33,9 +33,11 @@ TARGET = 0.9  # validation accuracy: arms that end at one ceiling still differ i
 def every_run(report: Report) -> str:
     """The picture of all results."""
     drawing = figures.arms([(part, report.scores(part)) for part in report.parts])
+    guessing = any(part.chance is not None for part in report.parts)
     caption = (
-        "A dot is one run, one seed. The upright line is the mean, the bar its 95 % interval (it may be narrower than "
-        "the line); the dashed line is what guessing gives."
+        f"A dot is {'one round' if report.study.of_costs else 'one run, one seed'}. The upright line is the mean, the "
+        "bar its 95 % interval (it may be narrower than the line)"
+        + ("; the dashed line is what guessing gives." if guessing else ".")
     )
     return picture(report, "arms", drawing, "Result of every run, by arm", caption)
 
@@ -215,22 +217,3 @@ def seconds(report: Report, part: Part, points: pd.DataFrame) -> pd.Series:
     if not len(speeds):
         return pd.Series(math.nan, index=points.index)
     return points["images"] / points["arm"].map(speeds["images_per_s"])
-
-
-def published(report: Report) -> str:
-    """Figures from elsewhere, and the means of our arms below them."""
-    if not report.study.published:
-        return ""
-    names = list(dict.fromkeys(name for row in report.study.published for name in map(str, row.figures)))
-    rows = [
-        [f"{row.source}{': ' + row.note if row.note else ''}", *(str(row.figures.get(name, "")) for name in names)]
-        for row in report.study.published
-    ]
-    for part in report.parts:
-        means = report.scores(part).groupby("arm")["score"].mean().dropna()
-        ours = (metric(part.metric).number(means[name]) if name in means else "" for name in names)
-        rows.append([f"**ours**, {part.name}", *ours])
-    return (
-        "## Published figures beside ours\n\nAs printed there: other data, other networks, so only the order and the "
-        "size of differences compare.\n\n" + table(["source", *names], rows, range(1, len(names) + 1))
-    )

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, ScalarFor
 
 from patchbench.pages.study.numbers import differing, pareto, sum_of_arms, t_estimate
 from patchbench.runs.metrics import Metric, metric
+from patchbench.statistics.scaling import Scaling
 from patchbench.study.design import Part
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Found, Step
 
@@ -313,6 +314,31 @@ def costs(part: Part, table: pd.DataFrame) -> Figure:
         handles, labels = axes[0].get_legend_handles_labels()
         columns = max(1, min(len(labels), int(110 / (6 + max(map(len, labels))))))  # letters that fit into the width
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        return figure
+
+
+def growth(parts: Sequence[tuple[Part, pd.DataFrame, Scaling]]) -> Figure:
+    """Draw the time of a step by number of tokens, on two logarithmic axes: medians, the fit, and its three parts."""
+    with mpl.rc_context(STYLE):
+        figure = canvas(3.8)
+        axes = figure.subplots(1, len(parts), squeeze=False).ravel()
+        for ax, (part, cells, best) in zip(axes, parts, strict=True):
+            medians = cells.groupby("model/tokens")["final/step_ms_median"].median()
+            n = np.geomspace(medians.index.min(), medians.index.max(), 100)
+            ax.plot(medians.index, medians, "o", color=COLOURS[0], markersize=7, label="measured")
+            ax.plot(n, best.at(n), color=COLOURS[0], label="fit")
+            terms = {"constant": best.constant + 0 * n, "linear": best.linear * n, "quadratic": best.quadratic * n**2}
+            for (name, values), colour in zip(terms.items(), COLOURS[1:4], strict=True):
+                if values.max() > 0:
+                    ax.plot(n, values, "--", color=colour, linewidth=1.4, label=name)
+            ax.set(xscale="log", yscale="log", title=part.name, xlabel="tokens", ylabel="ms a step")
+            ax.set_ylim(bottom=medians.min() / 10)
+            ax.set_xticks(medians.index)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_formatter(ScalarFormatter())
+                axis.set_minor_formatter(NullFormatter())
+            ax.grid(color="#eceff1", linewidth=0.8)
+            ax.legend(frameon=False, fontsize=9)
         return figure
 
 

@@ -17,6 +17,15 @@ COSTS = ("final/images_per_s", "memory", "model/tokens", "model/gflops_train")
 BUDGETS = {"epoch": "same epochs", "gflops": "same FLOPs", "s": "same time"}  # by column of the learning curves
 
 
+@dataclass(frozen=True)
+class Fresh:
+    """A second judgement of a study, on seeds that were not seen before. scale: of its runs. seeds: in words."""
+
+    scale: str
+    judgement: Judgement
+    seeds: str
+
+
 @dataclass
 class Report:
     """The data of a report.
@@ -25,7 +34,8 @@ class Report:
     memory (GiB), busy, device, measured apart from training on an idle machine; empty where nobody measured.
     commands: those that made the runs. again: the command that makes this report. tuned: part, arm, setting,
     val/acc, chosen, if every arm was tuned. sweep: the runs belong to no study, so nothing is claimed and arms are
-    compared. pictures: SVG by file name, filled while the page is written.
+    compared. fresh: what fresh seeds found, if the study was repeated. pictures: SVG by file name, filled while the
+    page is written.
     """
 
     study: Study
@@ -37,6 +47,7 @@ class Report:
     costs: pd.DataFrame = field(default_factory=pd.DataFrame)
     tuned: pd.DataFrame | None = None
     sweep: bool = False
+    fresh: Fresh | None = None
     pictures: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -9,7 +9,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from patchbench import html
-from patchbench.pages.study import arms, effects, statements
+from patchbench.pages.study import arms, effects, published, scaling, statements
 from patchbench.pages.study.markdown import table
 from patchbench.pages.study.numbers import Report
 from patchbench.words import count
@@ -48,20 +48,24 @@ amount at the longest is told."""
 
 def markdown(report: Report) -> str:
     """Write the whole page; this fills `report.pictures`."""
+    if report.study.of_costs:
+        sections = [head(report), arms.every_run(report), scaling.section(report), statements.statements(report)]
+        sections += [doubts(report), scaling.every_arm(report), changed(report), provenance(report)]
+        return "\n\n".join(section for section in sections if section) + "\n"
     sections = [
         head(report),
         arms.every_run(report),
         arms.ladders(report),
         statements.statements(report),
         effects.section(report),
-        f"## What could fool us\n\n{report.study.doubts}" if report.study.doubts else "",
+        doubts(report),
         arms.every_arm(report),
         arms.tuning(report),
         statements.power(report),
         arms.costs(report),
         arms.learning(report),
         arms.equal_cost(report),
-        arms.published(report),
+        published.section(report),
         without_result(report),
         changed(report),
         provenance(report),
@@ -73,12 +77,19 @@ def markdown(report: Report) -> str:
 def head(report: Report) -> str:
     """The question, its answers, and the number of runs."""
     cells = report.cells
-    planned = count(len(cells), "run" if report.sweep else "planned run")
+    made = "measurement" if report.study.of_costs else "run"
+    planned = count(len(cells), made if report.sweep else f"planned {made}")
     have = "has" if len(cells) == 1 else "have"
     compared = len({(part.name, arm) for part in report.parts for arm in part.arms})
-    counts = [f"{count(compared, 'arm')} in {count(len(report.parts), 'part')}", count(cells["seed"].nunique(), "seed")]
+    counts = [
+        f"{count(compared, 'arm')} in {count(len(report.parts), 'part')}",
+        count(cells["seed"].nunique(), "round" if report.study.of_costs else "seed"),
+    ]
     counts += [] if report.sweep else [f"scale `{report.scale}`"]
     counted = f"{int((cells['status'] == 'done').sum())} of {planned} {have} a result: {', '.join(counts)}."
+    if report.study.of_costs:
+        counted += f" Measured on {', '.join(cells['device'].dropna().unique())}." if "device" in cells else ""
+        return "\n\n".join([f"# {report.study.question}", statements.answers(report), counted])
     if not math.isnan(hours := pd.to_numeric(cells.get("time/wall_s", pd.Series(dtype=float))).sum() / 3600):
         counted += f" They took {hours:.2g} hours, one after another."
     if report.tuned is None and not report.sweep:
@@ -86,6 +97,10 @@ def head(report: Report) -> str:
     title, recorded = f"# {report.study.question}", report.study.as_recorded
     sections = [title, statements.answers(report), counted, f"**Mind:** {recorded}" if recorded else ""]
     return "\n\n".join(section for section in sections if section)
+
+
+def doubts(report: Report) -> str:
+    return f"## What could fool us\n\n{report.study.doubts}" if report.study.doubts else ""
 
 
 def changed(report: Report) -> str:

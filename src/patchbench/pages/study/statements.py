@@ -2,7 +2,7 @@
 
 import math
 
-from patchbench.pages.study import figures
+from patchbench.pages.study import figures, fresh
 from patchbench.pages.study.markdown import picture, table
 from patchbench.pages.study.numbers import Report, interval, measured, p_value, region, sum_of_arms, with_unit
 from patchbench.statistics.inference import ALPHA, least_seeds, spread
@@ -19,7 +19,13 @@ SWEEP = {YES: "higher", NO: "lower", OPEN: "not told apart", HOW_MUCH: "", NOT_R
 def answers(report: Report) -> str:
     """The answers to the statements that decide the question, each with its amount and how sure it is."""
     decided = (report.judgement.finding(name) for name in report.study.decides)
-    return "\n\n".join(in_words(finding) for finding in decided if finding is not None)
+    return "\n\n".join(in_words(finding) + repeated(report, finding) for finding in decided if finding is not None)
+
+
+def repeated(report: Report, finding: Finding) -> str:
+    """What fresh seeds found of a statement, as the end of its answer; empty where they were not tried."""
+    again = report.fresh.judgement.finding(finding.statement.name) if report.fresh else None
+    return f" {fresh.in_words(finding, again, report.fresh.seeds)}" if report.fresh and again else ""
 
 
 def in_words(finding: Finding) -> str:

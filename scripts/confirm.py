@@ -1,0 +1,45 @@
+"""Repeat studies on fresh seeds, with predictions that were frozen before, and list which answers are found again.
+
+python scripts/confirm.py --freeze              experiments/frozen.csv: what each study predicts; commit it, then
+python scripts/confirm.py                       the missing runs at scale=confirm, and experiments/confirmation.md
+python scripts/confirm.py position overlap      of these studies alone; with --freeze as well
+python scripts/confirm.py --table               the page alone, from the files of the studies
+python scripts/confirm.py position jobs=4 runs_dir=/scratch/runs     and other options of scripts/study.py
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from patchbench.config.arguments import errors_in_one_line, read
+
+STUDY = Path(__file__).resolve().with_name("study.py")
+
+
+def main(arguments: list[str]) -> None:
+    with errors_in_one_line():
+        given = read(__doc__, arguments, {"scale": "confirm"}, most_names=99, flags=["freeze", "table"], others=True)
+        from patchbench.commands import confirm  # seconds of imports, not needed for --help
+
+        scale = given.options["scale"]
+        there = confirm.repeatable(scale)
+        if not there:
+            raise ValueError(f"scale={scale}: no study has a scale of this name that is like another")
+        for name in given.names:
+            if name not in there:
+                raise ValueError(f"{name} is no study with scale={scale}: there are {', '.join(there)}")
+        names = given.names or confirm.ready(there, scale)
+        if "freeze" in given.flags:
+            print(confirm.freeze(names, scale))
+            return
+        if "table" not in given.flags:
+            confirm.check_frozen(names, scale)
+            for name in names:
+                done = subprocess.run([sys.executable, str(STUDY), name, f"scale={scale}", *given.others])
+                if done.returncode:
+                    raise SystemExit(done.returncode)
+        print(confirm.confirmation(scale))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,106 @@
+"""Studies repeated on fresh seeds: predictions frozen before, and one page of what was found again."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from patchbench.commands.report import at_its_best, holds_results, reports_on
+from patchbench.config.options import EXPERIMENTS
+from patchbench.config.plan import cells, folder_of, read_study, settings_folder, studies
+from patchbench.config.tuning import is_tuned
+from patchbench.machine import write_whole
+from patchbench.pages.study import fresh
+from patchbench.runs.committed import read_runs
+from patchbench.runs.provenance import commit
+from patchbench.study import frozen
+from patchbench.study.design import Study
+
+PAGE = "confirmation.md"
+MADE_BY = "Made by `python scripts/confirm.py --table` from the files of the studies."
+
+
+def repeatable(scale: str, experiments: Path = EXPERIMENTS) -> list[str]:
+    """Names of the studies that repeat another scale at this one."""
+    there = ((name, read_study(name, experiments)) for name in studies(experiments))
+    return [name for name, study in there if scale in study.scales and study.scales[scale].like]
+
+
+def ready(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> list[str]:
+    """Those of the studies that were run whole at first; why another is left out is printed."""
+    found = []
+    for name in names:
+        try:
+            settled(name, scale, experiments)
+        except ValueError as error:
+            print(f"left out: {error}")
+        else:
+            found.append(name)
+    return found
+
+
+def settled(name: str, scale: str, experiments: Path = EXPERIMENTS) -> Study:
+    """A study with every arm at the setting that was chosen for it. ValueError where it was not run whole at first."""
+    study = read_study(name, experiments)
+    first = study.scales[scale].like
+    folder = folder_of(name, first, Path("runs"), experiments)
+    cure = f"python scripts/study.py {name} scale={first} comes first"
+    if not holds_results(folder) or (study.grid and not is_tuned(study, first, folder)):
+        raise ValueError(f"study {name}: it has no result yet that fresh seeds could repeat: {cure}")
+    if study.as_recorded:
+        raise ValueError(f"study {name}: its runs are not those of today's study.yaml, see as_recorded: {cure}")
+    rows = read_runs(folder / "runs.csv")
+    missing = len(cells(study, first, experiments)) - int((rows["status"] != "not run").sum())
+    if missing > 0:
+        raise ValueError(f"study {name}: {missing} of its runs at scale={first} are missing: {cure}")
+    return at_its_best(study, first, folder)
+
+
+def freeze(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> Path:
+    """Write what these studies predict, with today's date and the commit; returns the file.
+
+    ValueError where a statement was changed after the study began to be repeated: nothing is written then.
+    """
+    rows = frozen.read(experiments)
+    today = datetime.now(UTC).date().isoformat()
+    for name in names:
+        study = settled(name, scale, experiments)
+        folder = folder_of(name, scale, Path("runs"), experiments)
+        if holds_results(folder) and (bent := frozen.changed(study, scale, rows)):
+            raise ValueError(
+                f"study {name}: {bent[0]} is not what was frozen, and {folder / 'runs.csv'} already has its fresh "
+                f"seeds: remove {folder} and give other seeds in study.yaml, since these are known"
+            )
+        rows = frozen.freeze(study, scale, rows, today, commit() or "")
+    write_whole(experiments / frozen.FILE, rows.to_csv(index=False, lineterminator="\n"))
+    return experiments / frozen.FILE
+
+
+def check_frozen(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> None:
+    """ValueError unless every statement of these studies is the one that was frozen."""
+    rows = frozen.read(experiments)
+    for name in names:
+        if changed := frozen.changed(settled(name, scale, experiments), scale, rows):
+            raise ValueError(
+                f"study {name}: {changed[0]} is not frozen as it is today, so fresh seeds would confirm nothing: "
+                "python scripts/confirm.py --freeze, and commit the file, before they are run"
+            )
+
+
+def confirmation(scale: str, experiments: Path = EXPERIMENTS) -> Path:
+    """Write the page over all studies that were repeated, from the files of their folders; returns it."""
+    rows, repeated = frozen.read(experiments), []
+    for name in repeatable(scale, experiments):
+        study = read_study(name, experiments)
+        first = study.scales[scale].like
+        for report, links in reports_on(name, experiments, first):
+            if report.fresh is None or report.fresh.scale != scale:
+                continue
+            best = at_its_best(study, first, settings_folder(study, scale, Path("runs"), experiments))
+            bent = frozen.changed(best, scale, rows)
+            mine = rows[(rows["study"] == name) & ~rows["statement"].isin(bent)]
+            dates = dict(zip(mine["statement"], mine["date"], strict=True))
+            judged = report.judgement, report.fresh.judgement
+            repeated.append(fresh.Repeated(study, *judged, links["report"], report.fresh.seeds, dates))
+    path = experiments / PAGE
+    write_whole(path, f"# Found again on fresh seeds\n\n{MADE_BY}\n\n{fresh.page(repeated)}")
+    return path

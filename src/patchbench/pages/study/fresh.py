@@ -1,0 +1,114 @@
+"""What was found at first beside what fresh seeds found: in words for one statement, and as a page over all studies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from patchbench.pages.study.effects import from_to
+from patchbench.pages.study.markdown import table
+from patchbench.pages.study.numbers import measured, spelled_interval
+from patchbench.study.design import Study
+from patchbench.study.verdict import HOW_MUCH, NO, YES, Finding, Found, Judgement
+from patchbench.words import count
+
+SAME, NONE, OTHER = "the same", "**not replicated**", "**the opposite**"
+LATER = "only now decided"
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A study judged twice. seeds: of the second time, in words. frozen: dates by statement, of those that hold."""
+
+    study: Study
+    first: Judgement
+    second: Judgement
+    link: str
+    seeds: str
+    frozen: dict[str, str]
+
+
+def outcome(first: str, second: str) -> str:
+    """Compare two answers to one statement; empty where neither time gave one."""
+    if first == second and first in (YES, NO, HOW_MUCH):
+        return SAME
+    if {first, second} == {YES, NO}:
+        return OTHER
+    if first in (YES, NO):
+        return NONE
+    return LATER if second in (YES, NO) else ""
+
+
+def in_words(first: Finding, second: Finding, seeds: str) -> str:
+    """A sentence about the second time, for the answer of the first: `On fresh seeds (100 to 109): the same, ...`."""
+    found = measured(second) if any(step.amount for step in second.steps) else second.because
+    told = outcome(first.answer, second.answer) or second.answer
+    told += f" ({second.answer})" if told == NONE else ""
+    return f"On fresh seeds ({seeds}): {told}, {found}."
+
+
+def page(repeated: Sequence[Repeated]) -> str:
+    """The table of all statements, those that were not found again first, and that of all effects."""
+    if not repeated:
+        return "No study has been repeated.\n"
+    rows, effects = [], []
+    for each in repeated:
+        name = f"[{each.study.name}]({each.link})"
+        for first in each.first.findings:
+            second = each.second.finding(first.statement.name)
+            if second is None or not any(step.amount for step in second.steps):
+                continue
+            frozen = each.frozen.get(first.statement.name)
+            told = (
+                outcome(first.answer, second.answer)
+                if frozen
+                else "changed since it was frozen, so it confirms nothing"
+            )
+            shown = [f"{one.answer}: {measured(one)}" if measured(one) else one.answer for one in (first, second)]
+            rows.append([name, first.statement.says, *shown, each.seeds, frozen or "", told])
+        effects += [row for one, two in pairs(each) if (row := [name, *effect_row(one, two)])]
+    order = {OTHER: 0, NONE: 1, LATER: 3, "": 4, SAME: 5}
+    rows.sort(key=lambda cells: order.get(cells[-1], 2))
+    return "\n\n".join([score(rows), table(HEADER, rows), *effects_section(effects)]) + "\n"
+
+
+HEADER = ["study", "statement", "first", "fresh seeds", "which", "frozen", "found again"]
+
+
+def score(rows: Sequence[Sequence[str]]) -> str:
+    """How many of the answers were found again."""
+    kinds = [row[-1] for row in rows]
+    decided = sum(kind in (SAME, NONE, OTHER) for kind in kinds)
+    return (
+        f"{count(decided, 'statement')} had an answer at first. On fresh seeds {kinds.count(SAME)} had the same, "
+        f"{kinds.count(NONE)} had none, {kinds.count(OTHER)} had the opposite; these stand first. "
+        f"{count(kinds.count(LATER), 'statement')} had none at first and has one now. The statements, their bounds, "
+        "the options and the settings of every arm were frozen before the second runs, on the day that the table "
+        "names."
+    )
+
+
+def pairs(each: Repeated) -> list[tuple[Found, Found]]:
+    """The effects that were measured both times."""
+    second = {(found.part.name, found.effect): found for found in each.second.effects}
+    both = ((found, second.get((found.part.name, found.effect))) for found in each.first.effects)
+    return [(one, two) for one, two in both if two and one.amount is not None and two.amount is not None]
+
+
+def effect_row(one: Found, two: Found) -> list[str]:
+    """An effect measured twice, and whether both times have one sign, told apart from 0."""
+    amounts = [found.amount for found in (one, two) if found.amount is not None]
+    signs = []
+    for amount in amounts:
+        low, high = amount.interval()
+        signs.append(1 if low > 0 else -1 if high < 0 else 0)
+    told = "not told apart from 0" if 0 in signs else "the same" if signs[0] == signs[1] else OTHER
+    if signs == [0, 0]:
+        told = "0 is possible both times"
+    shown = [f"{one.metric.change(amount.estimate)} ({spelled_interval(one.metric, amount)})" for amount in amounts]
+    return [one.part.name, one.effect.factor, from_to(one), *shown, told]
+
+
+def effects_section(rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    header = ["study", "data", "factor", "from → to", "first", "fresh seeds", "sign"]
+    return ["## Effects", table(header, rows)]

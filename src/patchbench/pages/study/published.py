@@ -1,0 +1,74 @@
+"""Figures from elsewhere beside ours, and whether each effect has their direction."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from patchbench.pages.study.effects import from_to
+from patchbench.pages.study.markdown import table
+from patchbench.pages.study.numbers import Report, spelled_interval
+from patchbench.runs.metrics import metric
+from patchbench.study.design import Published
+from patchbench.study.verdict import Found
+from patchbench.words import count
+
+
+def section(report: Report) -> str:
+    """The figures, the means of our arms below them, and a table of directions."""
+    if not report.study.published:
+        return ""
+    names = list(dict.fromkeys(name for row in report.study.published for name in map(str, row.figures)))
+    rows = [[source_of(row), *(str(row.figures.get(name, "")) for name in names)] for row in report.study.published]
+    for part in report.parts:
+        means = report.scores(part).groupby("arm")["score"].mean().dropna()
+        ours = (metric(part.metric).number(means[name]) if name in means else "" for name in names)
+        rows.append([f"**ours**, {part.name}", *ours])
+    return (
+        "## Published figures beside ours\n\nAs printed there: other data, other networks, so only the order and the "
+        "size of differences compare.\n\n"
+        + table(["source", *names], rows, range(1, len(names) + 1))
+        + directions(report)
+    )
+
+
+def source_of(row: Published) -> str:
+    return f"{row.source}{': ' + row.note if row.note else ''}"
+
+
+def directions(report: Report) -> str:
+    """A row for each effect whose two arms stand in a source: our amount, theirs, and how many have our sign."""
+    rows = []
+    for effect in report.judgement.effects:
+        theirs = differences(effect, report.study.published)
+        if effect.amount is None or not theirs:
+            continue
+        low, high = effect.amount.interval()
+        ours = f"{effect.metric.change(effect.amount.estimate)} ({spelled_interval(effect.metric, effect.amount)})"
+        sign = 1 if low > 0 else -1 if high < 0 else 0
+        alike = sum(sign * amount > 0 for amount in theirs.values())
+        told = f"{alike} of {count(len(theirs), 'source')}" if sign else "ours may be 0"
+        if sign and alike == 0:
+            told = f"**none** of {count(len(theirs), 'source')}"
+        listed = ", ".join(f"{amount:+.1f} {source}" for source, amount in theirs.items())
+        rows.append([from_to(effect), place(effect), ours, listed, told])
+    if not rows:
+        return ""
+    header = ["from → to", "data", "ours", "published, points", "have our direction"]
+    return "\n\n" + table(header, rows)
+
+
+def place(effect: Found) -> str:
+    return f"{effect.part.name}, {effect.part.ladder.knob}={effect.rung}" if effect.part.ladder else effect.part.name
+
+
+def differences(effect: Found, published: tuple[Published, ...]) -> Mapping[str, float]:
+    """The difference of an effect by source, in points, of the sources that have both of its arms."""
+    if [sign for sign, _ in effect.effect.terms] != [1, -1]:
+        return {}
+    (_, more), (_, less) = effect.effect.terms
+    found = {}
+    for row in published:
+        figures: dict[str, Any] = {str(name): figure for name, figure in row.figures.items()}
+        if more in figures and less in figures:
+            note = row.note.partition(";")[0]
+            found[f"({row.source}{', ' + note if note else ''})"] = float(figures[more]) - float(figures[less])
+    return found

@@ -1,0 +1,118 @@
+"""The sections of a study of costs: the time of every arm, and how it grows with the number of tokens."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from patchbench.pages.study import figures
+from patchbench.pages.study.markdown import picture, table
+from patchbench.pages.study.numbers import Report, formatted
+from patchbench.runs.metrics import plain
+from patchbench.statistics.scaling import Scaling, fit
+from patchbench.study.design import Part
+from patchbench.words import count
+
+TIME, TOKENS, GMACS = "final/step_ms_median", "model/tokens", "model/gmacs"
+LEAST = 4  # numbers of tokens to which three parts are fitted
+
+
+def every_arm(report: Report) -> str:
+    """The medians of each arm over the rounds, with the range of the time."""
+    sections = ["## Every arm"]
+    header = ["arm", "rounds", "ms a step", "range", "tokens", "GMACs", "images/s", "memory, GiB"]
+    for part in report.parts:
+        rows = [arm_row(report.scores(part), arm) for arm in part.arms]
+        sections += [f"### {part.name}", table(header, rows, range(1, len(header)))]
+    sections.append(
+        "Medians over the rounds. In a round every arm is measured once, in a process of its own, one after another on "
+        "an idle machine, so that a machine that changes its speed changes that of all arms."
+    )
+    return "\n\n".join(sections)
+
+
+def arm_row(scores: pd.DataFrame, arm: str) -> list[str]:
+    cells = scores[(scores["arm"] == arm) & (scores["status"] == "done")]
+    if cells.empty:
+        return [arm, "0", *[""] * 6]
+    times, middle = cells[TIME], cells.median(numeric_only=True)
+    return [
+        arm, str(len(cells)), plain(times.median()), f"{plain(times.min())} to {plain(times.max())}",
+        formatted(middle.get(TOKENS, math.nan), ",.0f"), formatted(middle.get(GMACS, math.nan), ".3g"),
+        formatted(middle["final/images_per_s"], ",.0f"), formatted(middle["memory"], ".2f"),
+    ]  # fmt: skip
+
+
+def section(report: Report) -> str:
+    """The growth of time with tokens, of every part that has enough numbers of them."""
+    shown = [(part, cells) for part in report.parts if enough(cells := growth(report, part))]
+    if not shown:
+        return ""
+    sections = ["## How time grows with tokens"]
+    for part, cells in shown:
+        fits = fits_of(cells)
+        sections += [f"### {part.name}", in_words(cells, fits), fit_table(cells, fits)]
+    drawing = figures.growth([(part, cells, middle(fits_of(cells))) for part, cells in shown])
+    caption = "Dots: medians of the rounds. Line: the fit. Dashed: its constant, its linear and its quadratic part."
+    sections.append(picture(report, "growth", drawing, "Time of a step by number of tokens", caption))
+    return "\n\n".join(sections)
+
+
+def growth(report: Report, part: Part) -> pd.DataFrame:
+    """The rounds of a part that were measured."""
+    scores = report.scores(part)
+    return scores[scores["status"] == "done"]
+
+
+def enough(cells: pd.DataFrame) -> bool:
+    return TOKENS in cells and cells[TOKENS].notna().all() and cells[TOKENS].nunique() >= LEAST
+
+
+def fits_of(cells: pd.DataFrame) -> list[Scaling]:
+    """A fit to each round."""
+    return [
+        fit(rows[TOKENS].to_numpy(dtype=float), rows[TIME].to_numpy(dtype=float)) for _, rows in cells.groupby("seed")
+    ]
+
+
+def middle(fits: Sequence[Scaling]) -> Scaling:
+    """The median of each part."""
+    return Scaling(
+        *(float(np.median([getattr(f, name) for f in fits])) for name in ("constant", "linear", "quadratic"))
+    )
+
+
+def in_words(cells: pd.DataFrame, fits: Sequence[Scaling]) -> str:
+    """The number of tokens from which the quadratic part is the larger one, by time and by operations."""
+    crossovers = [f.crossover for f in fits]
+    by_time = f"{plain_tokens(float(np.median(crossovers)))} (rounds: {plain_tokens(min(crossovers))} to "
+    by_time += f"{plain_tokens(max(crossovers))})"
+    per_arm = cells.groupby("arm")[[TOKENS, GMACS]].median()
+    operations = fit(*per_arm.to_numpy(dtype=float).T, constant=False)
+    largest = float(cells[TOKENS].max())
+    best = middle(fits)
+    share = best.quadratic * largest**2 / best.at(largest)
+    return (
+        f"The part of the time that is quadratic in the tokens is as large as the linear one at {by_time} tokens; by "
+        f"multiply-accumulates it is at {plain_tokens(operations.crossover)}. At {largest:,.0f} tokens it is "
+        f"{share:.0%} of the time. Fitted to each of {count(len(fits), 'round')}: least squares of relative errors."
+    )
+
+
+def plain_tokens(tokens: float) -> str:
+    return "no number of" if math.isinf(tokens) else f"{tokens:,.0f}"
+
+
+def fit_table(cells: pd.DataFrame, fits: Sequence[Scaling]) -> str:
+    """The three parts with their ranges over the rounds, and the largest relative error of the medians."""
+    rows = []
+    for name, unit in (("constant", "ms"), ("linear", "µs a token"), ("quadratic", "ns a pair of tokens")):
+        factor = {"constant": 1, "linear": 1e3, "quadratic": 1e6}[name]
+        values = [factor * getattr(f, name) for f in fits]
+        rows.append(
+            [name, f"{plain(float(np.median(values)))} {unit}", f"{plain(min(values))} to {plain(max(values))}"]
+        )
+    best, medians = middle(fits), cells.groupby(TOKENS)[TIME].median()
+    worst = max(abs(best.at(float(n)) / t - 1) for n, t in medians.items())  # type: ignore[arg-type]
+    return table(["part", "median", "range over rounds"], rows, (1, 2)) + f"\n\nLargest error of the fit: {worst:.0%}."
