@@ -12,6 +12,7 @@ from patchbench.words import count
 
 SAME, NONE, OTHER = "the same", "**not replicated**", "**the opposite**"
 LATER = "only now decided"
+BENT = "changed since it was frozen, so it confirms nothing"
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,7 @@ def page(repeated: Sequence[Repeated]) -> str:
             if second is None or not any(step.amount for step in second.steps):
                 continue
             frozen = each.frozen.get(first.statement.name)
-            told = (
-                outcome(first.answer, second.answer)
-                if frozen
-                else "changed since it was frozen, so it confirms nothing"
-            )
+            told = outcome(first.answer, second.answer) if frozen else BENT
             shown = [f"{one.answer}: {measured(one)}" if measured(one) else one.answer for one in (first, second)]
             rows.append([name, first.statement.says, *shown, each.seeds, frozen or "", told])
         effects += [row for one, two in pairs(each) if (row := [name, *effect_row(one, two)])]

@@ -71,9 +71,7 @@ def enough(cells: pd.DataFrame) -> bool:
 
 def fits_of(cells: pd.DataFrame) -> list[Scaling]:
     """A fit to each round."""
-    return [
-        fit(rows[TOKENS].to_numpy(dtype=float), rows[TIME].to_numpy(dtype=float)) for _, rows in cells.groupby("seed")
-    ]
+    return [fit(*rows[[TOKENS, TIME]].to_numpy(dtype=float).T) for _, rows in cells.groupby("seed")]
 
 
 def middle(fits: Sequence[Scaling]) -> Scaling:
