@@ -57,7 +57,7 @@ def keyed(key: Int[Tensor, "*n"], counter: Int[Tensor, "*m"] | int) -> Int[Tenso
     return hashed(key) + STEP * (counter + 1)
 
 
-def train_draws(seed: int, epoch: int, places: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+def train_draws(seed: int, epoch: int, places: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
     """Draws of the images at `places` of an epoch's order; never negative, as all of `eval_draws` are."""
     return hashed(keyed(keyed(torch.tensor(seed), epoch), places)) & (2**63 - 1)
 

@@ -72,7 +72,8 @@ class Classify(pl.LightningModule):
         return {"loss": loss, "sums": torch.stack([loss.detach() * len(labels), hits])}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        norm = nn.utils.clip_grad_norm_(self.parameters(), self.clip_grad or float("inf")).detach()
+        params = [p for group in optimizer.param_groups for p in group["params"]]  # sooner than a walk over the modules
+        norm = nn.utils.clip_grad_norm_(params, self.clip_grad or float("inf")).detach()
         self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -65,6 +65,8 @@ def make_trainer(
         )
     if on_gpu:
         torch.set_float32_matmul_precision("high")
+    else:  # Lightning sets it, and then each step of AdamW looks for the NVML library: 0.1 ms, where there is none
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     quiet()
     ranks = ranks_in_slurm()
     trainer = pl.Trainer(

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from patchbench.checks import share
@@ -73,14 +73,17 @@ class Augment:
     ) -> UInt8[Tensor, "b c H W"]:
         """Augment pixels. cropped: the images were cropped when they were read."""
         draws = draws.cpu()
-        flips = uniform(draws, 1, Purpose.FLIP)[:, 0] < self.hflip
         if self.cropping and not cropped:
-            images = self.cropping(images, draws, flips)
+            images = self.cropping(images, draws, self.flips(draws))
         elif self.hflip:
-            mirrored = flips.to(images.device, non_blocking=True)[:, None, None, None]
+            mirrored = self.flips(draws).to(images.device, non_blocking=True)[:, None, None, None]
             images = torch.where(mirrored, images.flip(3), images)
         images = self.randaugment(images, draws, self.source.mean)
         return self.jitter(self.three(images, draws), draws)
+
+    def flips(self, draws: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
+        """The images that are mirrored."""
+        return uniform(draws, 1, Purpose.FLIP)[:, 0] < self.hflip
 
     def mixed(
         self, images: Float[Tensor, "b c H W"], labels: Int[Tensor, " b"], draws: Int[Tensor, " b"]
