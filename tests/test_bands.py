@@ -26,7 +26,7 @@ from patchbench.data.cache_writer import prepare
 from patchbench.data.pictures import BadImage
 from patchbench.data.statistics import variety
 from patchbench.data.survey import FEW_LEVELS, HEADERS, TAIL, spread
-from patchbench.train.checkpoint import read_checkpoint
+from patchbench.train.checkpoint import AtomicCheckpoint, read_checkpoint
 
 SIDE = 16
 Write = Callable[[Path, np.ndarray], None]
@@ -609,7 +609,7 @@ def test_a_checkpoint_that_does_not_fit_and_data_without_a_folder_are_refused_in
     assert evaluated(trained, coloured), "made grey, as the images of training are"
     checkpoint = torch.load(trained, weights_only=True)
     del checkpoint["patchbench"]["classes"]  # as earlier versions wrote it
-    torch.save(checkpoint, tmp_path / "old.ckpt")
+    AtomicCheckpoint().save_checkpoint(checkpoint, tmp_path / "old.ckpt")
     fewer = folder(tmp_path / "two", save_image, "png", np.uint8)
     with pytest.raises(Refused, match=r"old\.ckpt does not fit these data: net\.head\.weight is \[3, \d+\] there"):
         evaluated(tmp_path / "old.ckpt", fewer)

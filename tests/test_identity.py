@@ -100,7 +100,7 @@ def test_a_checkpoint_is_tested_on_the_images_of_its_own_seed(tmp_path):
                 checkpoint["patchbench"]["config"]["data"]["eval_seed"],
                 checkpoint["patchbench"]["compared"]["data.eval_seed"],
             )
-            torch.save(checkpoint, path)
+            AtomicCheckpoint().save_checkpoint(checkpoint, path)
         again = evaluate(path, Machine(cpu.trainer, 0, 0.2), cpu.eval)
         assert again["result"]["test/loss"] == before["result"]["test/loss"]
         found[name] = before["result"]["test/loss"]

@@ -16,9 +16,10 @@ from patchbench.config.origin import ELSEWHERE, another_run, changes, difference
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
 from patchbench.runs.record import read_record, validation_accuracy
+from patchbench.runs.sealed import Damaged
 from patchbench.runs.wandb_files import ID_FILE
 from patchbench.track.terminal import print_result, say
-from patchbench.train.checkpoint import CHECKPOINTS, drop_states, left, read_checkpoint
+from patchbench.train.checkpoint import BEFORE, CHECKPOINTS, drop_states, left, read_checkpoint
 
 FILES = (
     "run.json",
@@ -26,6 +27,7 @@ FILES = (
     "predictions.csv",
     "confusion.csv",
     "last.ckpt",
+    BEFORE,
     "best.ckpt",
     "analysis.html",
     "analysis",
@@ -159,7 +161,7 @@ def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
 
     keep, tested: see `left`.
     """
-    for name in CHECKPOINTS:
+    for name in (*CHECKPOINTS, BEFORE):
         if name not in left(keep, tested):
             (out_dir / name).unlink(missing_ok=True)
     if keep != "all" and (out_dir / "last.ckpt").exists():
@@ -194,7 +196,14 @@ def checkpoint_to_resume(
     path = Path(cfg.ckpt) if cfg.ckpt else own if own.exists() and not anew else None
     if path is None:
         return None, []
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint, remarks = read_checkpoint(path), []
+    except Damaged as error:
+        before = path.with_name(BEFORE)
+        if cfg.ckpt or not before.exists():
+            raise ValueError(f"{error}: rerun=true trains the run anew") from error
+        path, checkpoint = before, read_checkpoint(before)
+        remarks = [f"{error}: going on from the one before, {before}"]
     there = checkpoint["patchbench"]
     if there["identity"] != origin["identity"]:
         raise ValueError(
@@ -207,7 +216,7 @@ def checkpoint_to_resume(
             f"ckpt={path} holds weights without the states of training, so no run can go on from it: give last.ckpt, "
             f"which a finished run keeps with keep_checkpoints=all, or begin with its weights, model.init_from={path}"
         )
-    remarks = [f"resuming from {path} (rerun=true starts afresh)"]
+    remarks.append(f"resuming from {path} (rerun=true starts afresh)")
     if other_code := changes(there, origin):
         remarks.append(f"the code has changed since that checkpoint: {', '.join(other_code)}")
     return path, remarks

@@ -75,7 +75,10 @@ def reopen(ckpt: Path, machine: Machine, views: DictConfig | None = None) -> Reo
         data = prepare_data(cfg, plan.source, trainer)
     task = build_task(cfg, build_net(cfg, plan.source), data, build_duration(plan, data))
     check_fit(ckpt, checkpoint["state_dict"], task.state_dict())
-    load_weights(task, checkpoint["state_dict"])
+    try:
+        load_weights(task, checkpoint["state_dict"])
+    except ValueError as error:
+        raise ValueError(f"ckpt={ckpt}: {error}") from None
     return Reopened(origin, plan, trainer, task, data)
 
 

@@ -39,7 +39,7 @@ from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
 from patchbench.config.names import SWEEP, title
-from patchbench.config.origin import measured, origin_of
+from patchbench.config.origin import differences, measured, origin_of
 from patchbench.data.batches import Batches
 from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
@@ -120,7 +120,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         with loading():
             trainer.fit(task, data, ckpt_path=ready.ckpt)
             result: dict[str, Any] = dict(meter.validated)
-            load_weights(task, read_checkpoint(ckpt)["state_dict"])
+            load_weights(task, own_checkpoint(ckpt, ready.origin)["state_dict"])
             tested, hits = test(trainer, task, data)
             shared = test_is_shared(data.source, cfg.seed)
             result |= tested | {"test/own_images": float(not shared)}
@@ -155,6 +155,14 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         say(remark)
     print_result(name, result, out_dir, tested=cfg.tested)
     return validation_accuracy(done)
+
+
+def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint of this run. ValueError for one of another run, which somebody laid there."""
+    checkpoint = read_checkpoint(path)
+    if checkpoint["patchbench"]["identity"] != origin["identity"]:
+        raise ValueError(f"{path} is of another run ({differences(origin, checkpoint['patchbench'])}): rerun=true")
+    return checkpoint
 
 
 def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool, in_sweep: bool) -> Ready:

@@ -11,6 +11,7 @@ from patchbench.config.identity import compared, factors_of, identify, leaves, l
 from patchbench.config.knobs import BUILDING
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
+from patchbench.config.trusted import check_options, check_target, check_value
 from patchbench.data.source import Source
 from patchbench.runs.provenance import changed, code, module_of
 
@@ -97,6 +98,7 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
     neither changes what the run computes. data_root: where the data lie now. ValueError for an option or a knob that
     there is no more, and for a data_root of a set that has none.
     """
+    check_origin(origin)
     options = dict(origin["options"])
     schemes = ",".join(options.pop("pos"))
     chosen = [
@@ -127,6 +129,16 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
     if data_root is not None:
         cfg.data.root = data_root
     return cfg
+
+
+def check_origin(origin: Mapping[str, Any]) -> None:
+    """ValueError for an origin that no run of ours leaves behind, whatever it would make this program do."""
+    check_options(origin["options"])
+    for path, value in origin["compared"].items():
+        if path.endswith("._target_"):
+            check_target(path, str(value))
+    check_value("config", origin["config"])
+    check_value("data.classes", origin.get("classes", []))
 
 
 def is_interpolated(cfg: DictConfig, path: str) -> bool:

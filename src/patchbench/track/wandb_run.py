@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import UInt8
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from patchbench.machine import near, whole_file
 from patchbench.runs.metrics import summaries
+from patchbench.runs.sealed import sealed_file
 from patchbench.runs.wandb_files import ID_FILE, holder, run_id, staging, sync_line, wandb_dir
 from patchbench.track.redact import redact
 from patchbench.track.wandb_check import LONGEST, own_tags, project_name, reason, resolve_mode, text
@@ -81,12 +81,14 @@ class RunLogger(WandbLogger):
             return
 
         def upload() -> None:
+            import torch
             import wandb
 
             artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=redact(about))
             with tempfile.TemporaryDirectory() as folder:
                 copy = Path(folder) / path.name
-                torch.save(redact(torch.load(path, map_location="cpu", weights_only=True)), copy)
+                with sealed_file(copy) as file:
+                    torch.save(redact(torch.load(path, map_location="cpu", weights_only=True)), file)  # type: ignore[arg-type]
                 artifact.add_file(str(copy), skip_cache=True)  # no further copy below ~/.cache
             self.experiment.log_artifact(artifact, aliases=[path.stem])
 

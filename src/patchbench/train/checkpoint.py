@@ -1,5 +1,7 @@
-"""Checkpoints that are written as a whole, and read without running code from the file."""
+"""Checkpoints that are written as a whole, with a digest, and read without running code from the file."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from patchbench.machine import whole_file
 from patchbench.runs.record import read_record
+from patchbench.runs.sealed import check_seal, sealed_file
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")  # of a run that is on
+BEFORE = "before.ckpt"  # the last.ckpt before this one, to go on from where this one is damaged
 TESTED = ("best", "last")
 KEEP = ("tested", "all", "none")
 WITHOUT_STATES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "patchbench")
@@ -34,8 +37,10 @@ class AtomicCheckpoint(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         try:
-            with whole_file(Path(path), "wb") as file:
-                torch.save(checkpoint, file)
+            with sealed_file(Path(path)) as file:
+                torch.save(checkpoint, file)  # type: ignore[arg-type]  # it needs no more than `write`
+                if Path(path).name == "last.ckpt":
+                    keep_before(Path(path))
         except RuntimeError as error:  # torch raises it when a write fails
             cause: BaseException | None = error
             while cause and not isinstance(cause, OSError):
@@ -53,10 +58,23 @@ class AtomicCheckpoint(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def keep_before(path: Path) -> None:
+    """Give the file at `path`, which is about to be replaced, its second name BEFORE."""
+    second = path.with_name(f"{BEFORE}.part-{os.getpid()}")
+    with suppress(OSError):  # there is none yet, or the file system has no second names
+        os.link(path, second)
+        second.replace(path.with_name(BEFORE))
+
+
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint. FileNotFoundError without a file, ValueError if it is no checkpoint of this framework."""
+    """Read a checkpoint.
+
+    FileNotFoundError without a file, Damaged if its bytes are not those that were written, ValueError if it is no
+    checkpoint of this framework.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"ckpt={path}: there is no such file; {where_checkpoints_are(Path(path).parent)}")
+    check_seal(Path(path))
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises a different class for each kind of broken file

@@ -33,7 +33,12 @@ def shard(net: Any, mesh: DeviceMesh) -> None:
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load whole weights into a module, sharded or not."""
+    """Load whole weights into a module, sharded or not. ValueError unless they are those of the module, all of them."""
+    here, there = module.state_dict().keys(), state.keys()
+    for names, wrong in ((here - there, "has no weights for"), (there - here, "has weights for what is not there,")):
+        if names:
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ValueError(f"the checkpoint {wrong} {min(names)}{others}: it is of another network, or of other code")
     set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
 
 

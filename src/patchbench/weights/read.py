@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchbench.checks import Size, nearest, size
 from patchbench.layout import PLACES
+from patchbench.runs.sealed import check_seal
 from patchbench.weights.knobs import BEFORE
 from patchbench.weights.timm import Told, Weights, from_timm, told_by
 
@@ -52,6 +53,7 @@ def open_file(path: Path, grid_size: Size) -> Weights:
             with torch.serialization.safe_globals([argparse.Namespace]):  # of the arguments of timm's train.py
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             if "patchbench" in checkpoint:
+                check_seal(path)
                 return from_checkpoint(checkpoint)
             inside = [checkpoint[key] for key in WHERE if checkpoint.get(key)]
             state = (inside or [checkpoint])[0]

@@ -1,0 +1,148 @@
+"""Nothing altered is trusted: no flipped bit, cut file, missing or foreign weight; the checkpoint before is used."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import configure, run, train_in
+from torch import nn
+
+from patchbench.commands.reopen import Machine, reopen
+from patchbench.config.errors import Refused
+from patchbench.runs.sealed import LENGTH, Damaged, check_seal, sealed_file
+from patchbench.track.meter import Meter
+from patchbench.train.checkpoint import BEFORE, AtomicCheckpoint, read_checkpoint
+from patchbench.train.shard import load_weights
+from patchbench.weights.read import read
+
+MICRO = ["data=digits", "model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=4"]
+
+
+def flipped(path: Path, byte: int, bit: int) -> None:
+    """Turn one bit of a file round."""
+    with path.open("r+b") as file:
+        file.seek(byte)
+        [value] = file.read(1)
+        file.seek(byte)
+        file.write(bytes([value ^ (1 << bit)]))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run that keeps both checkpoints."""
+    out_dir = tmp_path_factory.mktemp("trained")
+    run(out_dir, *MICRO, "epochs=2")
+    return out_dir
+
+
+@pytest.fixture
+def ckpt(trained, tmp_path) -> Path:
+    """A copy of best.ckpt that a test may damage."""
+    return Path(shutil.copy(trained / "best.ckpt", tmp_path / "best.ckpt"))
+
+
+def test_every_flipped_bit_of_every_region_is_found(ckpt):
+    size, draw = ckpt.stat().st_size, np.random.default_rng(0)
+    places = [0, 1, size - 1, size - LENGTH, size - LENGTH - 1, *map(int, draw.integers(0, size, 300))]
+    for place in places:
+        bit = int(draw.integers(8))
+        flipped(ckpt, place, bit)
+        with pytest.raises(Damaged, match=r"best\.ckpt is damaged"):
+            read_checkpoint(ckpt)
+        flipped(ckpt, place, bit)
+    assert read_checkpoint(ckpt)["global_step"] > 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_cut_file_a_zeroed_page_and_what_was_appended_are_found(ckpt, share):
+    whole = ckpt.read_bytes()
+    place = int(share * len(whole))
+    for content in (whole[:place], whole[:place] + bytes(4096) + whole[place + 4096 :], whole + b"x"):
+        ckpt.write_bytes(content)
+        with pytest.raises(Damaged):
+            read_checkpoint(ckpt)
+
+
+def test_what_was_not_written_by_us_is_no_checkpoint_of_ours_and_weights_of_others_are_read(ckpt, tmp_path):
+    torch.save(read_checkpoint(ckpt), tmp_path / "bare.ckpt")
+    with pytest.raises(Damaged, match="its end is missing"):
+        read_checkpoint(tmp_path / "bare.ckpt")
+    assert torch.load(ckpt, weights_only=True)["global_step"] > 0, "torch reads a sealed file"
+    flipped(ckpt, ckpt.stat().st_size // 2, 3)  # in the weights, which torch does not check
+    with pytest.raises(ValueError, match="damaged"):
+        read(str(ckpt), (4, 4))
+
+
+def test_a_file_that_is_not_finished_does_not_appear(tmp_path):
+    def write_half() -> None:
+        with sealed_file(tmp_path / "x") as file:
+            file.write(b"half")
+            raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+    with sealed_file(tmp_path / "x") as file:
+        file.write(b"whole")
+    check_seal(tmp_path / "x")
+
+
+def cut_after(out_dir: Path, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train a run until so many of its four epochs are validated, then end it with SIGTERM."""
+    original = Meter.on_validation_end
+
+    def on_validation_end(self, trainer, *args):
+        if trainer.global_step == 4 * epochs:
+            signal.raise_signal(signal.SIGTERM)
+        original(self, trainer, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Meter, "on_validation_end", on_validation_end)
+        with pytest.raises(SystemExit):
+            run(out_dir, *MICRO, "epochs=4")
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_where_the_last_is_damaged(tmp_path, monkeypatch, capsys):
+    whole = run(tmp_path / "whole", *MICRO, "epochs=4")["result"]
+    assert not (tmp_path / "whole" / BEFORE).exists(), "a finished run does not need it"
+    cut = tmp_path / "cut"
+    cut_after(cut, 3, monkeypatch)
+    assert read_checkpoint(cut / "last.ckpt")["global_step"] == 12
+    assert read_checkpoint(cut / BEFORE)["global_step"] == 8
+    flipped(cut / "last.ckpt", 4000, 2)
+    again = run(cut, *MICRO, "epochs=4")["result"]
+    captured = capsys.readouterr()
+    assert "last.ckpt is damaged" in captured.out + captured.err
+    assert f"going on from the one before, {cut / BEFORE}" in captured.out + captured.err
+    for name in ("test/acc", "test/loss", "val/acc"):
+        assert again[name] == whole[name]
+
+
+def test_a_damaged_checkpoint_with_none_before_is_named_with_the_cure(tmp_path, monkeypatch):
+    cut_after(tmp_path, 1, monkeypatch)
+    flipped(tmp_path / "last.ckpt", 4000, 2)
+    (tmp_path / BEFORE).unlink(missing_ok=True)
+    with pytest.raises((Refused, ValueError), match=r"last\.ckpt is damaged.*rerun=true trains the run anew"):
+        train_in(configure(*MICRO, "epochs=4", "trainer=cpu", "logger=csv"), tmp_path)
+
+
+def test_weights_are_those_of_the_network_all_of_them(trained, tmp_path):
+    checkpoint = read_checkpoint(trained / "best.ckpt")
+    state = checkpoint["state_dict"]
+    lacking = {name: w for name, w in state.items() if not name.endswith("head.weight")}
+    for weights, said in (
+        (lacking, r"has no weights for net\.head\.weight"),
+        (state | {"net.x": torch.ones(1)}, "net.x"),
+    ):
+        path = tmp_path / "other.ckpt"
+        AtomicCheckpoint().save_checkpoint(checkpoint | {"state_dict": weights}, path)
+        with pytest.raises(ValueError, match=rf"^ckpt=.*other\.ckpt: the checkpoint .*{said}"):
+            reopen(path, Machine(configure("trainer=cpu").trainer, 0, 0.0, None))
+    layer = nn.Linear(2, 2)
+    load_weights(layer, {"weight": torch.ones(2, 2), "bias": torch.zeros(2)})
+    assert layer.weight.eq(1).all()
+    with pytest.raises(ValueError, match="has no weights for bias"):
+        load_weights(layer, {"weight": torch.ones(2, 2)})
