@@ -152,7 +152,7 @@ def test_a_sweep_makes_the_runs_that_no_machine_has_finished(runs, experiments, 
     planned = [list(cell.overrides) for cell in cells(read_study("positions", experiments), "cpu")]
 
     def to_run(*arguments: str) -> list[list[str]]:
-        return cells_to_run("positions", "cpu", "none", runs, arguments, experiments)
+        return cells_to_run("positions", "cpu", "none", runs, arguments, experiments=experiments)
 
     assert to_run() == planned, "nothing is committed"
     report(experiments, runs)
@@ -178,7 +178,7 @@ def test_a_run_that_was_asked_for_views_is_not_made_again_for_them(runs, experim
     train_in(configure(*given), path)  # asks the finished run
     report(experiments, runs)
     shutil.rmtree(runs)
-    missing = cells_to_run("positions", "cpu", "none", runs, [], experiments)
+    missing = cells_to_run("positions", "cpu", "none", runs, [], experiments=experiments)
     assert [overrides[-1] for overrides in missing if "pos=none" in overrides] == ["seed=1", "seed=2"]
 
 

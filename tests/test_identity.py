@@ -38,6 +38,7 @@ from patchbench.runs import provenance, records
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.check import compose_cell
 from patchbench.sweep.launch import mark_known
+from patchbench.train.checkpoint import AtomicCheckpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "identities.txt"
 

@@ -140,7 +140,7 @@ def measurements(study: Study, scale: str, folder: Path) -> pd.DataFrame:
 
 
 def on_fresh_seeds(study: Study, scale: str, experiments: Path) -> Fresh | None:
-    """What the scale that repeats this one found, if its folder holds finished runs."""
+    """The findings of the scale that repeats this one, if its folder holds finished runs."""
     for name, other in study.scales.items():
         folder = folder_of(study.name, name, Path("runs"), experiments)
         if other.like == scale and holds_results(folder):

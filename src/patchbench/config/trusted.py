@@ -1,4 +1,4 @@
-"""What a checkpoint or a record may make this program build: the parts that conf/ names, and what the user trusts.
+"""Parts that a checkpoint or a record may make this program build: those that conf/ names, and those of the user.
 
 A configuration that is read from a file chooses classes and functions by name, and whoever wrote the file could name
 any. So a name counts only where an option in conf/ has it at the same place, where it is an optimizer of torch or timm,

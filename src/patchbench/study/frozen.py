@@ -1,4 +1,4 @@
-"""What a study predicts, frozen before it is repeated on fresh seeds: a row for each statement, with a digest.
+"""Predictions of a study, frozen before it is repeated on fresh seeds: a row for each statement, with a digest.
 
 The digest is of all that could be bent afterwards: the sentence, its arms with every option and chosen setting, the
 bound, the budget, what was predicted. So a statement that was changed after its repetition began is found.

@@ -1,4 +1,4 @@
-"""What was found at first beside what fresh seeds found: in words for one statement, and as a page over all studies."""
+"""First findings beside those of fresh seeds: in words for one statement, and as a page over all studies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ HEADER = ["study", "statement", "first", "fresh seeds", "which", "frozen", "foun
 
 
 def score(rows: Sequence[Sequence[str]]) -> str:
-    """How many of the answers were found again."""
+    """Count the answers that were found again."""
     kinds = [row[-1] for row in rows]
     decided = sum(kind in (SAME, NONE, OTHER) for kind in kinds)
     return (
