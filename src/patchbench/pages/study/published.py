@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from patchbench.pages.study.effects import from_to
 from patchbench.pages.study.markdown import table
-from patchbench.pages.study.numbers import Report, spelled_interval
+from patchbench.pages.study.numbers import Report, spelled_interval, sum_of_arms
 from patchbench.runs.metrics import metric
 from patchbench.study.design import Published
 from patchbench.study.verdict import Found
@@ -49,10 +48,10 @@ def directions(report: Report) -> str:
         if sign and alike == 0:
             told = f"**none** of {count(len(theirs), 'source')}"
         listed = ", ".join(f"{amount:+.1f} {source}" for source, amount in theirs.items())
-        rows.append([from_to(effect), place(effect), ours, listed, told])
+        rows.append([sum_of_arms(effect.effect.terms), place(effect), ours, listed, told])
     if not rows:
         return ""
-    header = ["from → to", "data", "ours", "published, points", "have our direction"]
+    header = ["difference", "data", "ours", "published, points", "have our direction"]
     return "\n\n" + table(header, rows)
 
 

@@ -23,7 +23,7 @@ def answers(report: Report) -> str:
 
 
 def repeated(report: Report, finding: Finding) -> str:
-    """What fresh seeds found of a statement, as the end of its answer; empty where they were not tried."""
+    """The end of an answer: the findings of fresh seeds; empty where they were not tried."""
     again = report.fresh.judgement.finding(finding.statement.name) if report.fresh else None
     return f" {fresh.in_words(finding, again, report.fresh.seeds)}" if report.fresh and again else ""
 
