@@ -245,9 +245,21 @@ def ladders(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
             right.set_xlabel("training computation (FLOP)")
             for ax in (left, right):
                 ax.grid(color="#eceff1", linewidth=0.8)
-                if part.chance is not None:
-                    ax.axhline(part.chance * metric(part.metric).factor, color=GREY, linestyle="--", linewidth=1)
+            if part.chance is not None:
+                guessing_below((left, right), part)
         return figure
+
+
+def guessing_below(axes: Sequence[Axes], part: Part) -> None:
+    """Draw what guessing gives where it is near the results; where it is far below, say it, so that these are seen."""
+    line, chance = metric(part.metric), part.chance or 0.0
+    low, high = axes[0].get_ylim()
+    for ax in axes:
+        if chance * line.factor > low - (high - low):
+            ax.axhline(chance * line.factor, color=GREY, linestyle="--", linewidth=1)
+        elif ax.get_visible():
+            text = f"↓ guessing: {line.value(chance, 0)}"
+            ax.text(0.01, 0.02, text, transform=ax.transAxes, color=GREY, fontsize=9)
 
 
 def one_ladder(ax: Axes, part: Part, i: int, xs: Sequence[float], of_rung: Sequence[pd.DataFrame]) -> None:
