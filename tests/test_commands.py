@@ -119,7 +119,7 @@ def test_what_cannot_run_is_refused_in_one_line(command, tmp_path, arguments, sa
 
 def test_evaluation_refuses_what_is_no_checkpoint(command, tmp_path):
     (tmp_path / "some.ckpt").write_text("no checkpoint")
-    for path, said in {"some.ckpt": "is damaged, or no checkpoint of this version", "none.ckpt": "no such file"}.items():
+    for path, said in {"some.ckpt": "is damaged, or no checkpoint", "none.ckpt": "no such file"}.items():
         done = command("evaluate.py", f"ckpt={path}")
         assert done.returncode == 2
         [line] = done.stderr.splitlines()

@@ -56,6 +56,6 @@ def check_seal(path: Path) -> None:
             left -= len(data)
         found = SEAL.fullmatch(file.read())
     if not found:
-        raise Damaged(f"{path} is damaged, or no checkpoint of this version: the digest of its bytes is missing at its end")
+        raise Damaged(f"{path} is damaged, or no checkpoint of this version: its end lacks the digest of its bytes")
     if found[1].decode() != digest.hexdigest():
         raise Damaged(f"{path} is damaged: its bytes do not have the digest that was written with them")
