@@ -6,7 +6,7 @@ from pathlib import Path
 
 from patchbench.commands.report import at_its_best, holds_results, reports_on
 from patchbench.config.options import EXPERIMENTS
-from patchbench.config.plan import cells, folder_of, read_study, settings_folder, studies
+from patchbench.config.plan import cells, folder_of, read_study, studies
 from patchbench.config.tuning import is_tuned
 from patchbench.machine import write_whole
 from patchbench.pages.study import fresh
@@ -95,8 +95,7 @@ def confirmation(scale: str, experiments: Path = EXPERIMENTS) -> Path:
         for report, links in reports_on(name, experiments, first):
             if report.fresh is None or report.fresh.scale != scale:
                 continue
-            best = at_its_best(study, first, settings_folder(study, scale, Path("runs"), experiments))
-            bent = frozen.changed(best, scale, rows)
+            bent = frozen.changed(report.study, scale, rows)
             mine = rows[(rows["study"] == name) & ~rows["statement"].isin(bent)]
             dates = dict(zip(mine["statement"], mine["date"], strict=True))
             judged = report.judgement, report.fresh.judgement

@@ -25,7 +25,7 @@ from patchbench.document.page import Answered, markdown, page
 from patchbench.document.statements import Case, Document, check_quotes, parse
 from patchbench.machine import near, write_whole
 from patchbench.pages.study.effects import from_to
-from patchbench.pages.study.numbers import Report, measured, spelled_interval, sum_of_arms
+from patchbench.pages.study.numbers import Report, amount_in_words, measured, sum_of_arms
 from patchbench.study.verdict import HOW_MUCH, NOT_RUN, OPEN, WITHDRAWN
 from patchbench.study.verdict import Finding as Judged
 
@@ -169,8 +169,7 @@ def amounts(report: Report, link: str) -> dict[str, Result]:
     found: dict[str, list[str]] = {}
     for effect in report.judgement.effects:
         if effect.amount is not None:
-            size = effect.metric.change(effect.amount.estimate)
-            spelled = f"{from_to(effect)} {size} ({spelled_interval(effect.metric, effect.amount)})"
+            spelled = f"{from_to(effect)} {amount_in_words(effect.metric, effect.amount)}"
             found.setdefault(effect.effect.factor, []).append(f"{effect.part.name}: {spelled}")
     return {factor: Result(factor, "by how much", "; ".join(rows), link) for factor, rows in found.items()}
 

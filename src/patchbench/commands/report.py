@@ -131,7 +131,7 @@ def measurements(study: Study, scale: str, folder: Path) -> pd.DataFrame:
     """The rounds of costs.csv as the runs of a study: a round takes the place of a seed."""
     columns = {"images_per_s": "final/images_per_s", "step_ms": "final/step_ms_median"}
     columns |= {"tokens": "model/tokens", "gmacs": "model/gmacs", "round": "seed", "computation": "identity"}
-    found = read_costs(folder).rename(columns=columns).assign(status="done", rung="")
+    found = read_costs(folder).rename(columns=columns).assign(status="done")
     arms = pd.DataFrame(
         [(part.name, arm) for part in parts_at(study, scale) for arm in part.arms], columns=["part", "arm"]
     )

@@ -48,15 +48,9 @@ def read(experiments: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def of_study(rows: pd.DataFrame, name: str) -> dict[str, str]:
-    """The frozen digests of a study by statement."""
-    mine = rows[rows["study"] == name]
-    return dict(zip(mine["statement"], mine["digest"], strict=True))
-
-
 def changed(study: Study, scale: str, rows: pd.DataFrame) -> list[str]:
     """Names of the statements that are not frozen, or are others today than they were then."""
-    then = of_study(rows, study.name)
+    then = rows[rows["study"] == study.name].set_index("statement")["digest"]
     return [name for name, now in digests(study, scale).items() if then.get(name) != now]
 
 

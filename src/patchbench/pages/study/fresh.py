@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from patchbench.pages.study.effects import from_to
 from patchbench.pages.study.markdown import table
-from patchbench.pages.study.numbers import measured, spelled_interval
+from patchbench.pages.study.numbers import amount_in_words, measured, sign_of
 from patchbench.study.design import Study
 from patchbench.study.verdict import HOW_MUCH, NO, YES, Finding, Found, Judgement
 from patchbench.words import count
@@ -93,14 +93,11 @@ def pairs(each: Repeated) -> list[tuple[Found, Found]]:
 def effect_row(one: Found, two: Found) -> list[str]:
     """An effect measured twice, and whether both times have one sign, told apart from 0."""
     amounts = [found.amount for found in (one, two) if found.amount is not None]
-    signs = []
-    for amount in amounts:
-        low, high = amount.interval()
-        signs.append(1 if low > 0 else -1 if high < 0 else 0)
+    signs = [sign_of(amount) for amount in amounts]
     told = "not told apart from 0" if 0 in signs else "the same" if signs[0] == signs[1] else OTHER
     if signs == [0, 0]:
         told = "0 is possible both times"
-    shown = [f"{one.metric.change(amount.estimate)} ({spelled_interval(one.metric, amount)})" for amount in amounts]
+    shown = [amount_in_words(one.metric, amount) for amount in amounts]
     return [one.part.name, one.effect.factor, from_to(one), *shown, told]
 
 

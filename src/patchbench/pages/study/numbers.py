@@ -125,6 +125,17 @@ def spelled_interval(line: Metric, value: Amount, level: float = 1 - ALPHA, *, c
     return f"{line.signed(low)} to {line.change(high)}"
 
 
+def amount_in_words(line: Metric, value: Amount) -> str:
+    """A difference with its interval: +2.2 pt (+1.1 to +3.3 pt)."""
+    return f"{line.change(value.estimate)} ({spelled_interval(line, value)})"
+
+
+def sign_of(value: Amount) -> int:
+    """1 or -1 if the whole interval lies on that side of 0, else 0."""
+    low, high = value.interval()
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
 def measured(finding: Finding) -> str:
     """The value of each sum of a statement with its interval: +49.8 pt (+49.1 to +50.5 pt)."""
     some = [step.amount for step in finding.steps if step.amount is not None]

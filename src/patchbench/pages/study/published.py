@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from patchbench.pages.study.markdown import table
-from patchbench.pages.study.numbers import Report, spelled_interval, sum_of_arms
+from patchbench.pages.study.numbers import Report, amount_in_words, sign_of, sum_of_arms
 from patchbench.runs.metrics import metric
 from patchbench.study.design import Published
 from patchbench.study.verdict import Found
@@ -40,9 +40,7 @@ def directions(report: Report) -> str:
         theirs = differences(effect, report.study.published)
         if effect.amount is None or not theirs:
             continue
-        low, high = effect.amount.interval()
-        ours = f"{effect.metric.change(effect.amount.estimate)} ({spelled_interval(effect.metric, effect.amount)})"
-        sign = 1 if low > 0 else -1 if high < 0 else 0
+        ours, sign = amount_in_words(effect.metric, effect.amount), sign_of(effect.amount)
         alike = sum(sign * amount > 0 for amount in theirs.values())
         told = f"{alike} of {count(len(theirs), 'source')}" if sign else "ours may be 0"
         if sign and alike == 0:

@@ -46,14 +46,14 @@ def arm_row(scores: pd.DataFrame, arm: str) -> list[str]:
 
 def section(report: Report) -> str:
     """The growth of time with tokens, of every part that has enough numbers of them."""
-    shown = [(part, cells) for part in report.parts if enough(cells := growth(report, part))]
+    rounds = [(part, growth(report, part)) for part in report.parts]
+    shown = [(part, cells, fits_of(cells)) for part, cells in rounds if enough(cells)]
     if not shown:
         return ""
     sections = ["## How time grows with tokens"]
-    for part, cells in shown:
-        fits = fits_of(cells)
+    for part, cells, fits in shown:
         sections += [f"### {part.name}", in_words(cells, fits), fit_table(cells, fits)]
-    drawing = figures.growth([(part, cells, middle(fits_of(cells))) for part, cells in shown])
+    drawing = figures.growth([(part, cells, middle(fits)) for part, cells, fits in shown])
     caption = "Dots: medians of the rounds. Line: the fit. Dashed: its constant, its linear and its quadratic part."
     sections.append(picture(report, "growth", drawing, "Time of a step by number of tokens", caption))
     return "\n\n".join(sections)
