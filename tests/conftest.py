@@ -3,6 +3,7 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,11 @@ import pytorch_lightning  # noqa: F401
 import timm  # noqa: F401
 import torch
 import torchmetrics.classification  # noqa: F401
+from lab import table_of_faults
 from support import command_in, configure
 
 from patchbench.commands.build import build_net, build_source
-from patchbench.machine import cores
+from patchbench.machine import cores, write_whole
 from patchbench.train.trainer import quiet
 
 gc.freeze()  # imported modules stay: a collection, which statsmodels asks for in every call, need not go through them
@@ -33,6 +35,20 @@ def pytest_unconfigure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="write tests/golden/ anew: see tests/test_golden.py")
+    parser.addoption("--trials", type=int, default=1, help="trials of each fault in tests/test_faults.py")
+    parser.addoption("--table", type=Path, help="a file for the table of these trials")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "trial" in metafunc.fixturenames:
+        metafunc.parametrize("trial", range(metafunc.config.getoption("trials")))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if path := config.getoption("table"):
+        table = table_of_faults([*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])])
+        write_whole(path, table)
+        terminalreporter.write_line(table)
 
 
 @pytest.fixture

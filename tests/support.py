@@ -4,14 +4,17 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
@@ -105,22 +108,57 @@ def composed_once(command: str, *overrides: str) -> DictConfig:
     return composed(overrides, command)
 
 
+class Started:
+    """A script of this project in a process of its own, and a session of its own, as a user would start it."""
+
+    def __init__(self, folder: Path, script: str, *arguments: str, **env: str) -> None:
+        """Start it in `folder`, logged in nowhere."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
+        home = folder / "home"
+        kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
+        self.line, self.outputs = [script, *arguments], Path(tempfile.mkdtemp())
+        self.files = [self.outputs / name for name in ("stdout", "stderr")]
+        job = (str(ROOT / script), arguments, kept, str(folder), [str(file) for file in self.files])
+        self.process = WARM.Process(target=run_script, args=job)
+        self.process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid
+        return self.process.pid
+
+    def children(self) -> list[psutil.Process]:
+        """The processes that it has started, and those that these have."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.pid).children(recursive=True)
+        return []
+
+    def kill(self) -> None:
+        """Kill it, with all that it has started."""
+        for process in [self.process, *self.children()]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.join()
+        shutil.rmtree(self.outputs)
+
+    def errors(self) -> str:
+        """What it has written to stderr until now."""
+        return self.files[1].read_text() if self.files[1].exists() else ""
+
+    def finish(self, limit: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+        """Wait for its end. TimeoutExpired, and all its processes are killed, after `limit` seconds."""
+        self.process.join(limit)
+        if self.process.exitcode is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.line, limit)
+        printed, errors = (file.read_text() for file in self.files)
+        shutil.rmtree(self.outputs)
+        return subprocess.CompletedProcess(self.line, self.process.exitcode, printed, errors)
+
+
 def command_in(folder: Path, script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a script of this project in `folder` as a user would, logged in nowhere."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
-    home = folder / "home"
-    kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
-    with tempfile.TemporaryDirectory() as outputs:
-        files = [Path(outputs, name) for name in ("stdout", "stderr")]
-        job = (str(ROOT / script), arguments, kept, str(folder), [str(file) for file in files])
-        process = WARM.Process(target=run_script, args=job)
-        process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise subprocess.TimeoutExpired(script, TIMEOUT)
-        printed, errors = (file.read_text() for file in files)
-    return subprocess.CompletedProcess([script, *arguments], process.exitcode, printed, errors)
+    return Started(folder, script, *arguments, **env).finish()
 
 
 def record(folder: Path) -> dict:

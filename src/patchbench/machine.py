@@ -1,6 +1,7 @@
 """The machine as this process may use it: cores, paths, files written whole or not at all, a pipe that is closed."""
 
 import os
+import re
 import select
 import signal
 import stat
@@ -10,10 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+UNFINISHED = re.compile(r"\.part-\d+$")
+
 
 def cores() -> int:
     """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def unfinished(path: Path) -> Path:
+    """The name of a file while this process writes it."""
+    return path.with_name(f"{path.name}.part-{os.getpid()}")
 
 
 @contextmanager
@@ -23,7 +31,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
     The unfinished file lies beside it, since a move from another file system is a copy, and a copy can tear. It is
     removed where writing fails.
     """
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    part = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -37,6 +45,14 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed have left of files that they wrote in `folder`."""
+    for path in folder.glob("*.part-*"):
+        if UNFINISHED.search(path.name):
+            with suppress(OSError):  # a disk that is read-only; it tells of itself where something is written
+                path.unlink()
 
 
 def write_whole(path: Path, text: str) -> None:

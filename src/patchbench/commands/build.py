@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +20,7 @@ from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.track.device import free_memory
+from patchbench.track.finite import NonFinite
 from patchbench.track.wandb_check import check_wandb
 from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import KEEP, TESTED
@@ -62,6 +63,7 @@ def check_optim(optim: DictConfig) -> None:
         share(f"optim.{name}", optim[name])
     if optim.clip_grad is not None:
         positive("optim.clip_grad", optim.clip_grad, otherwise="null for no limit")
+    one_of("optim.nonfinite", optim.get("nonfinite", "stop"), get_args(NonFinite))
     parameter = torch.zeros(1, requires_grad=True)
     try:
         optimizer = instantiate(optim.optimizer)([parameter])
@@ -177,6 +179,7 @@ def build_task(
         num_classes=data.source.num_classes,
         label_smoothing=cfg.optim.label_smoothing,
         clip_grad=cfg.optim.clip_grad,
+        nonfinite=cfg.optim.get("nonfinite", "stop"),
         seed=cfg.seed,
         total_steps=duration.steps,
         origin=origin,

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from patchbench.config.errors import Refused
 from patchbench.config.identity import analysed, answered
 from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
+from patchbench.machine import drop_unfinished
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
 from patchbench.runs.record import read_record, validation_accuracy
@@ -140,7 +141,11 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
 
 @rank_zero_only
 def recover(out_dir: Path) -> None:
-    """Move a finished run back that was being set aside when its process was killed: its record is moved last."""
+    """Move a finished run back that was being set aside when its process was killed: its record is moved last.
+
+    What such a process was writing is removed.
+    """
+    drop_unfinished(out_dir)
     earlier = out_dir / EARLIER
     if earlier.is_dir() and not (earlier / "run.json").exists() and (out_dir / "run.json").exists():
         move(earlier, out_dir)

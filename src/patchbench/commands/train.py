@@ -118,6 +118,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         with refusing():
             trainer.loggers = start_loggers(cfg, ready.origin, costs, out_dir, stack, resume=ready.ckpt is not None)
         with loading():
+            ready.stop.leave()
             trainer.fit(task, data, ckpt_path=ready.ckpt)
             result: dict[str, Any] = dict(meter.validated)
             load_weights(task, own_checkpoint(ckpt, ready.origin)["state_dict"])
@@ -125,6 +126,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             shared = test_is_shared(data.source, cfg.seed)
             result |= tested | {"test/own_images": float(not shared)}
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
+        ready.stop.leave()
         bad = bad_images(trainer, data)
         left_out = skipped(data, bad)
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
@@ -141,6 +143,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         drop_earlier(out_dir)
         needed = "all" if cfg.keep_checkpoints == "all" else "tested"  # a run that has its record is not resumed
         drop_checkpoints(out_dir, needed, cfg.tested)
+        ready.stop.leave()
         if cfg.logger.tables:
             log_predictions(trainer, task, data, out_dir)
         if cfg.analyze:
@@ -171,7 +174,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     views = plan.views()
     ckpt, remarks = checkpoint_to_resume(cfg, origin, out_dir, anew=anew)
     meter = Meter(cfg.log_every, plan.cost)
-    stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every)
+    stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every, cfg.trainer.timeout_s)
     progress = ProgressBar(meter, out_dir / "progress.json" if SWEEP in os.environ else None)
     checkpoints = write_checkpoints(out_dir, cfg.keep_checkpoints)
     callbacks = [meter, progress, *checkpoints, stop, LambdaCallback(setup=fit_embedding)]

@@ -12,6 +12,7 @@ from torch import Tensor
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, unreadable
 from patchbench.runs.hits import Hits
+from patchbench.track.finite import check_losses
 from patchbench.train.task import Classify
 
 
@@ -22,6 +23,7 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, 
     """
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    check_losses(metrics, "at the weights that are tested")
     hits = answers(trainer, task, data)
     right, images = int(hits.right.sum()), int(hits.asked.sum())
     interval = binomtest(right, images).proportion_ci(method="wilson")

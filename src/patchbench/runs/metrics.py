@@ -97,6 +97,7 @@ METRICS = {
     "lost": Metric("right before, wrong after", "%", LESS),
     "loss": Metric("loss", "", LESS, curves=("val", "train")),
     "grad_norm": Metric("gradient norm", curves=("train",)),
+    "skipped_steps": Metric("steps left out, as their gradient was not finite", "steps", LESS),
     "lr-*": Metric("learning rate"),
     "images": Metric("images"),
     "own_images": Metric("images of this seed alone"),

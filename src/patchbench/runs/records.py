@@ -97,7 +97,7 @@ def how_it_ended(folder: Path) -> str:
     """Status of a run without a record, by the end of its log.txt if it has one."""
     log = folder / "log.txt"
     ending = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log.exists() else ""
-    if "Diverged" in ending:
+    if "Diverged" in ending or "training diverged" in ending:
         return "diverged"
     return "failed" if "Error" in ending or "error:" in ending else "unfinished"
 

@@ -93,7 +93,11 @@ def leave(number: int, frame: FrameType | None) -> None:
 
 
 def own_fork_server() -> None:
-    """Start workers of a loader from a fork server of this cell, not from that of the sweep (Python 3.14)."""
+    """Start workers of a loader as Python does by default, where that is a fork server (3.14), from one of this cell.
+
+    A process of a fork server would start its own by that server, and each would import torch anew: seconds.
+    """
+    multiprocessing.set_start_method(None, force=True)
     server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
     server.__init__()
     server.set_forkserver_preload([])

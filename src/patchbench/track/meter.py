@@ -5,6 +5,7 @@ warm-up, validation, checkpoints and logging, with the time of waiting for data.
 
 train/loss, train/acc            mean over the images of the window, as trained on
 train/grad_norm, lr-AdamW        of the last step of the window, before clipping
+train/skipped_steps              left out so far, as their gradient was not finite; with optim.nonfinite=skip
 throughput/images_per_s          images of all ranks / time of the slowest rank
 final/images_per_s_wall          the same over all time but validation's: what lies between the windows counts
 throughput/tokens_per_s          the same in tokens of the trunk, prefix included, where it has tokens
@@ -19,6 +20,7 @@ memory/gpu_alloc_retries         allocations that needed the cache freed; above 
 memory/cpu_rss_gib               most that each process held resident in the epoch, and its loaders now, all summed
 """
 
+import math
 import statistics
 import time
 from array import array
@@ -31,6 +33,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from patchbench.data.source import Batch
 from patchbench.nets.cost import Cost
 from patchbench.track.device import GIB, Laps, bf16_peak, peak_resident_bytes, reset_peak_resident
+from patchbench.track.finite import check_losses
 
 WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start of the loaders
 
@@ -54,10 +57,6 @@ class Waiting(PassThroughProfiler):
             self.seconds += time.perf_counter() - self.asked
 
 
-class Diverged(FloatingPointError):
-    """The loss or the gradient is NaN or infinite; no checkpoint is written afterwards."""
-
-
 class Meter(pl.Callback):
     """Write a row of metrics to every logger each `every` optimizer steps; `summary()` is about the whole run."""
 
@@ -71,22 +70,30 @@ class Meter(pl.Callback):
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.validated: dict[str, float] = {}  # the last time
+        self.skipped = 0  # steps whose gradient was not finite
         self.warm = False
         self.began, self.earlier_s = time.perf_counter(), 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "validated": self.validated, "wall_s": self.wall_s()}
+        return {
+            "best": self.best,
+            "validated": self.validated,
+            "wall_s": self.wall_s(),
+            "skipped": self.skipped,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.earlier_s = state["best"], state["wall_s"]
         self.validated = state.get("validated", {})  # a run may have been cut off before there was any
+        self.skipped = state.get("skipped", 0)
 
     def wall_s(self) -> float:
         """Seconds of training, over all starts of the run."""
         return self.earlier_s + time.perf_counter() - self.began
 
-    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
         self.device = trainer.strategy.root_device
+        self.finite = task.finite
         self.laps = Laps(self.device)
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
         self.waiting = Waiting()
@@ -99,7 +106,7 @@ class Meter(pl.Callback):
         self.window_images = self.window_steps = self.window_batches = 0
         self.waiting.seconds = 0.0
         self.step_laps: list[float] = []
-        self.sums = torch.zeros(2, device=self.device)  # of loss and hits
+        self.sums = torch.zeros(3, device=self.device)  # of loss, hits and images
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -143,18 +150,20 @@ class Meter(pl.Callback):
         self.stop_clock()
 
     def on_validation_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Check loss and gradient for NaN before a checkpoint is written."""
+        """Check loss and gradient before a checkpoint is written."""
         if trainer.state.fn == "fit":
             self.stop_clock()
             if self.wall_since is not None:
                 self.wall_seconds += time.perf_counter() - self.wall_since
                 self.wall_since = None
             if self.window_steps:
-                self.read_losses(trainer, task)
+                self.read_losses(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            validated = self.validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            check_losses(validated, f"after epoch {trainer.current_epoch + 1}")
+            self.validated = validated
             best = max(validated["val/acc"], self.best.get("val/acc_best", 0.0))
             self.best = {"val/acc_best": best, "final/acc_best": best}
             self.latest |= validated
@@ -165,27 +174,25 @@ class Meter(pl.Callback):
         if self.window_steps:
             self.close(trainer, task)
 
-    def read_losses(self, trainer: pl.Trainer, task: pl.LightningModule) -> dict[str, float]:
+    def read_losses(self, trainer: pl.Trainer) -> dict[str, float]:
         """Return loss, accuracy and gradient of the window. Raises Diverged."""
-        sums = torch.cat([self.sums, self.sums.new_tensor([self.window_images])])
-        if trainer.world_size > 1:
-            sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        norms = [norm for norm in self.finite.check(trainer) if math.isfinite(norm)]
+        sums = trainer.strategy.reduce(self.sums, reduce_op="sum") if trainer.world_size > 1 else self.sums
         loss, correct, images = sums.tolist()
-        grad_norm = float(task.grad_norm)  # type: ignore[arg-type]
-        row = {"train/loss": loss / images, "train/acc": correct / images, "train/grad_norm": grad_norm}
+        row = {"train/grad_norm": norms[-1]}
+        if images:
+            row |= {"train/loss": loss / images, "train/acc": correct / images}
+        check_losses(row, f"by step {trainer.global_step}")
         row[f"lr-{trainer.optimizers[0].__class__.__name__.removeprefix('Lightning')}"] = self.lr
-        if not (abs(loss) < float("inf") and grad_norm < float("inf")):
-            raise Diverged(
-                f"training diverged by step {trainer.global_step}: train/loss={row['train/loss']:.3g} "
-                f"train/grad_norm={grad_norm:.3g} at a learning rate of {self.lr:.3g}; last.ckpt is older: "
-                "try a smaller optim.lr, a longer optim.warmup, or optim.clip_grad=1"
-            )
         return row
 
     def close(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """End a window, and write its row."""
         self.stop_clock()
-        row = self.read_losses(trainer, task)
+        row = self.read_losses(trainer)
+        self.skipped += self.finite.read(trainer)
+        if self.finite.nonfinite == "skip":
+            row["train/skipped_steps"] = self.skipped
         if self.warm:
             row |= self.speed(trainer, sum(self.step_laps)) | self.memory(trainer)
             restart = self.device.type == "cuda" and len(self.step_laps) > 1  # the first step finds the device idle
@@ -274,4 +281,6 @@ class Meter(pl.Callback):
                 final["final/images_per_s_wall"] = self.wall_images / self.wall_seconds
             if self.peak:
                 final["final/mfu"] = final["final/tflops_per_gpu"] * 1e12 / self.peak
+        if self.skipped:
+            final["final/skipped_steps"] = self.skipped
         return final | self.best | {"time/wall_s": self.wall_s()}

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
+from patchbench.machine import unfinished
 from patchbench.runs.record import read_record
 from patchbench.runs.sealed import check_seal, sealed_file
 
@@ -60,7 +61,7 @@ class AtomicCheckpoint(CheckpointIO):
 
 def keep_before(path: Path) -> None:
     """Give the file at `path`, which is about to be replaced, its second name BEFORE."""
-    second = path.with_name(f"{BEFORE}.part-{os.getpid()}")
+    second = unfinished(path.with_name(BEFORE))
     with suppress(OSError):  # there is none yet, or the file system has no second names
         os.link(path, second)
         second.replace(path.with_name(BEFORE))

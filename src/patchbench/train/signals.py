@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,25 +13,29 @@ import pytorch_lightning as pl
 import torch
 
 from patchbench.machine import hangs_on, leave_dead_terminal
+from patchbench.train.watchdog import SAVING, Watchdog
 
 
 class StopOnSignal(pl.Callback):
     """Finish the step, save last.ckpt and exit with 128 + number, on SIGHUP, Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2.
 
-    The handler only stores the signal. Ranks agree every `every` steps and at the end of an epoch, so that all save
-    together. A step of several micro-batches is finished first, since a checkpoint cannot store half a gradient.
-    After the last step of an epoch its validation still runs, since a resumed training would not repeat it.
-    A second Ctrl-C, and any signal before or after training, ends the process at once. SIGHUP, which comes when a
-    terminal or its connection ends, stays ignored under nohup.
+    The handler only stores the signal: an exception that it raised could end in the middle of anything. Ranks agree
+    every `every` steps and at the end of an epoch, so that all save together. A step of several micro-batches is
+    finished first, since a checkpoint cannot store half a gradient. After the last step of an epoch its validation
+    still runs, since a resumed training would not repeat it. Before and after training nothing is left to save, and the
+    process ends at the next batch, or at the next `leave`; where that does not come, the watchdog ends it.
+    A second Ctrl-C ends the process at once. SIGHUP, which comes when a terminal or its connection ends, stays ignored
+    under nohup.
     """
 
     # If there are several signals, the last in this order counts.
     signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, every: int, timeout_s: float | int | None = None) -> None:
         self.path, self.every = path, every
+        self.watchdog = Watchdog(timeout_s, self.signals)
         self.received = 0  # position in `signals`, from 1; 0: none
-        self.training, self.process = False, os.getpid()
+        self.process = os.getpid()
         self.epoch_ended = False
 
     @contextmanager
@@ -38,15 +43,20 @@ class StopOnSignal(pl.Callback):
         """Handle the signals in this block; at its end, call the earlier handler of a signal that ended it.
 
         By then everything is saved and closed, and the earlier handler can act: submitit queues the job again.
+        Handlers are a matter of the main thread; in another one nothing is handled.
         """
-        before = {s: signal.signal(s, self.take_note) for s in self.signals if not hangs_on(s)}
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        watched = [number for number in self.signals if in_main_thread and not hangs_on(number)]
+        before = {number: signal.signal(number, self.take_note) for number in watched}
 
         def restore() -> None:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
         try:
-            yield
+            with self.watchdog.watching():
+                yield
+                self.leave()
         except SystemExit as end:
             restore()
             for number, handler in before.items():
@@ -57,20 +67,27 @@ class StopOnSignal(pl.Callback):
             restore()
 
     def take_note(self, number: int, frame: FrameType | None) -> None:
-        """Store a signal, or exit if nothing can be saved."""
+        """Store a signal."""
         if os.getpid() != self.process:  # SLURM signals the workers too, which are forks of this process
             return
-        if not self.training or (self.received and number == signal.SIGINT):
-            raise SystemExit(128 + number)
         if number == signal.SIGHUP:
             leave_dead_terminal()
         self.received = max(self.received, 1 + self.signals.index(signal.Signals(number)))
 
+    def leave(self) -> None:
+        """Exit if this process has received a signal: outside of training nothing is left to save."""
+        self.watchdog.alive(in_loop=False)
+        if self.received:
+            number = self.signals[self.received - 1]
+            print(f"{number.name}: nothing new to save; the same command continues from there", file=sys.stderr)
+            raise SystemExit(128 + number)
+
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.training = True
-        signal.signal(signal.SIGTERM, self.take_note)  # Lightning has replaced the handler
+        self.stop_if_signalled(trainer, leave=True, save=False)
+        self.watchdog.alive()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        self.watchdog.alive()
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
             return
         last = trainer.is_last_batch or trainer.should_stop
@@ -79,8 +96,10 @@ class StopOnSignal(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.epoch_ended = True  # the callbacks of `write_checkpoints` save it: Lightning calls them last
+        self.watchdog.alive(in_loop=False)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.watchdog.alive()
         if self.epoch_ended:
             self.epoch_ended = False
             self.stop_if_signalled(trainer, leave=True, save=False)
@@ -96,11 +115,21 @@ class StopOnSignal(pl.Callback):
         if received and leave:
             number = self.signals[received - 1]
             if trainer.is_global_zero:
-                print(f"{number.name}: saved {self.path}; the same command continues from there", file=sys.stderr)
+                there = f"saved {self.path}" if save else "nothing new to save"
+                print(f"{number.name}: {there}; the same command continues from there", file=sys.stderr)
             raise SystemExit(128 + number)
 
-    def on_train_end(self, *_: object) -> None:
-        self.training = False
+    def on_save_checkpoint(self, *_: object) -> None:
+        self.watchdog.alive(in_loop=False, patience=SAVING)
 
-    def on_exception(self, *_: object) -> None:
-        self.training = False
+    def on_train_end(self, *_: object) -> None:
+        self.leave()
+
+    def on_validation_batch_end(self, *_: object) -> None:
+        self.watchdog.alive()
+
+    def on_test_batch_end(self, *_: object) -> None:
+        self.leave()
+
+    def on_predict_batch_end(self, *_: object) -> None:
+        self.leave()

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from patchbench.data.source import Batch
+from patchbench.track.finite import FiniteSteps, NonFinite
 from patchbench.train.shard import shard
 
 
@@ -23,9 +24,11 @@ class Classify(pl.LightningModule):
     """Train `net` to classify images, and measure its accuracy.
 
     optimizer: builds the optimizer from parameter groups. schedule: builds the schedule from the optimizer and the
-    number of steps. total_steps: returns that number, once the data are read. origin: the configuration as plain
-    values, enough to build the network and its data again; every checkpoint contains it.
-    A training step returns its `loss`, and for callbacks `sums`: the loss and the hits, summed over its images.
+    number of steps. nonfinite: see `FiniteSteps`. total_steps: returns the number of steps, once the data are read.
+    origin: the configuration as plain values, enough to build the network and its data again; every checkpoint contains
+    it.
+    A training step returns its `loss`, and for callbacks `sums`: the loss and the hits, summed over its images, and
+    their number.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Classify(pl.LightningModule):
         num_classes: int,
         label_smoothing: float,
         clip_grad: float | None,
+        nonfinite: NonFinite,
         seed: int,
         total_steps: Callable[[pl.Trainer], int],
         origin: Mapping[str, Any] | None = None,
@@ -46,7 +50,7 @@ class Classify(pl.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.label_smoothing, self.clip_grad, self.seed = label_smoothing, clip_grad, seed
         self.total_steps, self.origin = total_steps, origin
-        self.grad_norm = torch.zeros(())
+        self.finite = FiniteSteps(nonfinite)
         self.hits: list[Tensor] = []  # of each batch of the latest test, per image; those of this rank
         self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
 
@@ -69,12 +73,15 @@ class Classify(pl.LightningModule):
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         hard_labels = labels.argmax(1) if labels.ndim == 2 else labels  # for mixed images, the class of largest share
         hits = (logits.detach().argmax(1) == hard_labels).sum()
-        return {"loss": loss, "sums": torch.stack([loss.detach() * len(labels), hits])}
+        sums = torch.stack([loss.detach() * len(labels), hits, torch.full_like(loss, len(labels))])
+        if self.finite.nonfinite == "skip":
+            sums = sums.where(sums.isfinite().all(), 0.0)
+        return {"loss": loss, "sums": sums.detach()}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]  # sooner than a walk over the modules
         norm = nn.utils.clip_grad_norm_(params, self.clip_grad or float("inf")).detach()
-        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        self.finite.watch(optimizer, norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
@@ -110,6 +117,7 @@ class Classify(pl.LightningModule):
         return logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.finite.check(self.trainer)
         checkpoint["patchbench"] = self.origin
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

@@ -32,6 +32,7 @@ def make_trainer(
     precision: Precision,
     accumulate: int,
     micro_batch: int | Literal["auto"] | None,
+    timeout_s: float | int | None,
     max_epochs: int,
     out_dir: Path,
     callbacks: list[Callback],
@@ -39,7 +40,7 @@ def make_trainer(
     """Build the trainer. ValueError for devices that do not exist.
 
     precision: auto is bf16-mixed on a GPU that computes in it, else 32-true. micro_batch: only checked here;
-    train/memory.py uses it, with the batch size.
+    train/memory.py uses it, with the batch size. timeout_s: likewise; train/watchdog.py uses it.
     """
     gpus = torch.cuda.device_count()
     if accelerator == "gpu" and not gpus:
@@ -57,6 +58,8 @@ def make_trainer(
             f"trainer.micro_batch={micro_batch} and trainer.accumulate={accumulate} both split the batch: "
             "use trainer.accumulate=1, or trainer.micro_batch=null"
         )
+    if timeout_s is not None and not timeout_s > 0:
+        raise ValueError(f"trainer.timeout_s={timeout_s} must be above 0, or null for no limit")
     sharded = strategy == "fsdp"
     if sharded and micro_batch == "auto":
         raise ValueError(
@@ -91,6 +94,8 @@ def make_trainer(
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
+    # train/signals.py handles them. Lightning's own handler waits for all other ranks, wherever they are
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     if any(isinstance(starts_ranks, SLURMEnvironment) for starts_ranks in ranks):
         refuse_other_ranks_than_tasks(trainer)
     return trainer
@@ -139,5 +144,6 @@ def quiet() -> None:
         "GPU available but not used",
         "The `srun` command is available",  # on a login node; the environment shows whether this is a SLURM job
         ".*isinstance.treespec, LeafSpec.",  # Lightning 2.6 on a newer torch
+        ".broadcast_buffers. is deprecated",  # its successor sends buffers round at the start
     ):
         warnings.filterwarnings("ignore", remark)

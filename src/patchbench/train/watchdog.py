@@ -1,0 +1,176 @@
+"""End a process whose training does not answer any more: a rank is stopped, a loader hangs, a disk is gone."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from types import FrameType
+
+import psutil
+import torch.distributed
+from torch.distributed import TCPStore
+
+TICK = 0.5  # seconds between two looks
+PATIENCE = 10.0  # seconds without a batch, after a signal
+SAVING = 120.0  # the same, where a checkpoint is written
+STORE_S = 3.0  # seconds that the store of the ranks may take for an answer
+PLACES = {  # files in the call stack of the main thread, and what it waits for there
+    "utils/data/dataloader.py": "waits for the processes that load data",
+    "distributed/distributed_c10d.py": "waits for other ranks",
+    "nn/parallel/distributed.py": "waits for other ranks",
+    "autograd/graph.py": "computes, or waits for other ranks",
+}
+
+
+class Watchdog:
+    """Count the time without progress in a thread of its own, and end the process when it is too long.
+
+    A signal reaches Python's handlers only between two operations of the main thread, which may wait in one for ever.
+    It reaches this thread at once. Time in which the whole process was suspended does not count.
+
+    timeout_s: seconds without a batch, in training or evaluation, after which the process ends with code 1; None: no
+    end. After a signal of `signals` it is PATIENCE, and the code 128 + its number. A second SIGINT ends the process at
+    once.
+    """
+
+    def __init__(self, timeout_s: float | int | None, signals: Sequence[int]) -> None:
+        self.timeout_s, self.signals = timeout_s, signals
+        self.patience = PATIENCE
+        self.idle = 0.0  # seconds since the last batch
+        self.in_loop = False  # in a loop over batches, where `timeout_s` counts
+        self.received: list[int] = []
+        self.beats = 0
+        self.store: TCPStore | None = None
+
+    def alive(self, *, in_loop: bool = True, patience: float = PATIENCE) -> None:
+        """Note that a batch, or a part of the run, has ended. in_loop: another batch follows."""
+        self.idle, self.in_loop, self.patience = 0.0, in_loop, patience
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch this block. Python tells of signals in its main thread alone, so elsewhere nothing is watched."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        over = threading.Event()
+        thread = threading.Thread(target=self.watch, args=(ours, over), name="watchdog", daemon=True)
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            over.set()
+            thread.join()
+            ours.close()
+            theirs.close()
+
+    def watch(self, signals: socket.socket, over: threading.Event) -> None:
+        """Look at signals and at the clock until `over`."""
+        signals.settimeout(TICK)
+        last = time.monotonic()
+        while not over.is_set():
+            with suppress(TimeoutError):
+                for number in signals.recv(64):
+                    self.take(number)
+            now = time.monotonic()
+            self.idle += min(now - last, 2 * TICK)
+            last = now
+            self.beat()
+            if self.received and self.idle > self.patience:
+                number = self.received[-1]
+                name = signal.Signals(number).name
+                self.end(128 + number, f"{name}, and no answer for {self.patience:.0f} s")
+            elif self.timeout_s is not None and self.in_loop and self.idle > self.timeout_s:
+                self.end(1, f"no batch has ended for {self.timeout_s:g} s (trainer.timeout_s)")
+
+    def take(self, number: int) -> None:
+        """Note a signal; a second Ctrl-C ends the process."""
+        if number not in self.signals:
+            return
+        if number == signal.SIGINT and number in self.received:
+            end_with_children(128 + number)
+        self.received.append(number)
+        self.idle = 0.0
+
+    def beat(self) -> None:
+        """Let the other ranks see that the process of this one runs."""
+        if self.store is None and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+            if address and port:
+                limit = timedelta(seconds=STORE_S)
+                with suppress(RuntimeError, ValueError, OSError):
+                    self.store = TCPStore(address, int(port), timeout=limit, wait_for_workers=False)
+        if self.store is not None:
+            self.beats += 1
+            with suppress(RuntimeError):  # the rank that keeps the store is stopped, or gone
+                self.store.set(f"patchbench/{torch.distributed.get_rank()}", str(self.beats))
+
+    def silent_ranks(self) -> list[int]:
+        """The ranks whose processes do not run."""
+        if self.store is None or not torch.distributed.is_initialized():
+            return []
+        store, keys = self.store, [f"patchbench/{rank}" for rank in range(torch.distributed.get_world_size())]
+        try:
+            before = [store.get(key) if store.check([key]) else b"" for key in keys]
+            self.beat()
+            time.sleep(4 * TICK)
+            after = [store.get(key) if store.check([key]) else b"" for key in keys]
+        except RuntimeError:
+            return [0]  # which keeps the store
+        return [rank for rank, (one, other) in enumerate(zip(before, after, strict=True)) if one == other]
+
+    def end(self, code: int, why: str) -> None:
+        """Say what does not answer, and end this process and those that it started."""
+        stopped = [
+            f"process {child.pid} is stopped"
+            for child in psutil.Process().children(recursive=True)
+            if child.status() == psutil.STATUS_STOPPED
+        ]
+        ranks = [f"rank {rank} does not answer" for rank in self.silent_ranks()]
+        main_thread = sys._current_frames().get(threading.main_thread().ident or 0)
+        what = "; ".join([*ranks, *stopped][:4]) or waits_for(main_thread)
+        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK")
+        of = f" (seen by rank {rank})" if rank and self.store else ""
+        line = f"error: {why}{of}: {what}; the same command goes on from the last checkpoint\n"
+        with suppress(OSError):
+            os.write(2, line.encode())
+        end_with_children(code)
+
+
+def waits_for(frame: FrameType | None) -> str:
+    """What the main thread waits for, by the calls that it is in."""
+    where = "the main thread is not there"
+    if frame is not None:
+        where = f"it is in {frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno})"
+    while frame is not None:
+        for ending, what in PLACES.items():
+            if frame.f_code.co_filename.endswith(ending):
+                return f"it {what}"
+        frame = frame.f_back
+    return where
+
+
+def end_with_children(code: int) -> None:
+    """End this process at once, and the processes that it started, stopped ones too; W&B's ends by itself."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "wandb" not in child.name():
+                child.kill()
+    os._exit(code)
+
+
+def forget_signals() -> None:
+    """Leave the signals of a process that is forked from this one to itself."""
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=forget_signals)

@@ -1,0 +1,146 @@
+"""Faults for tests/test_faults.py: real processes, signals and files, and the table of what was tried."""
+
+import json
+import os
+import platform
+import random
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import torch
+from support import Started, record, weights
+
+from patchbench.runs.provenance import commit, cpu_name
+
+RUN = [
+    *("model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=8", "epochs=6", "log_every=2"),
+    *("model.drop_path=0.5", "logger=csv", "keep_checkpoints=all", "runs_dir=runs"),
+]
+ALONE = [*RUN, "trainer=cpu"]
+LOADERS = [*ALONE, "resident=0", "workers=2"]
+RANKS = [*RUN, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+ANSWER = 14.0  # seconds from a signal to the end: the 10 that are promised, and the end of a process on a busy machine
+
+
+class Lab:
+    """A folder in which trainings are started, disturbed and started again. chance: draws the moments."""
+
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.folder, self.chance = folder, chance
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self, *arguments: str) -> Started:
+        return Started(self.folder, "train.py", *arguments)
+
+    def complete(self, *arguments: str) -> str:
+        """Give the command until it is done; what it printed to stderr."""
+        done = self.start(*arguments).finish()
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    @property
+    def run(self) -> Path:
+        """The folder of the one run."""
+        [run] = [path for path in (self.folder / "runs").iterdir() if path.is_dir()]
+        return run
+
+    def has(self, name: str) -> bool:
+        return any(self.folder.glob(f"runs/*/{name}"))
+
+    def steps(self) -> int:
+        """The last step in metrics.csv; 0 where there is none yet."""
+        for path in self.folder.glob("runs/*/metrics.csv"):
+            lines = [line.split(",")[0] for line in path.read_text().splitlines()[1:]]
+            return int(lines[-1]) if lines and lines[-1].isdigit() else 0
+        return 0
+
+    def disturb(self, process: Started, ready: Callable[[], object], act: Callable[[], object]) -> bool:
+        """Act once `ready` holds; False where the process has ended before."""
+        while not ready():
+            if process.process.exitcode is not None:
+                return False
+            time.sleep(0.002)
+        act()
+        return True
+
+
+def outcome(lab: Lab) -> dict[str, Any]:
+    """All of a finished run that may not depend on faults: weights, losses, the results of its record."""
+    rows = pd.read_csv(lab.run / "metrics.csv")
+    learned = rows[rows.name.isin(["train/loss", "val/loss", "train/grad_norm", "test/loss"])]
+    result = record(lab.run)["result"]
+    return {
+        "last": weights(lab.run, "last.ckpt"),
+        "best": weights(lab.run, "best.ckpt"),
+        "rows": learned.groupby(["name", "step"]).value.last().to_dict(),
+        "result": {name: value for name, value in result.items() if name.startswith(("test/", "val/"))},
+    }
+
+
+def assert_equal(lab: Lab, undisturbed: dict[str, Any], **tolerance: float) -> None:
+    found = outcome(lab)
+    for name in ("last", "best"):
+        torch.testing.assert_close(found[name], undisturbed[name], **tolerance or {"rtol": 0, "atol": 0})
+    if not tolerance:
+        assert found["rows"] == undisturbed["rows"]
+        assert found["result"] == undisturbed["result"]
+    assert list(lab.folder.rglob("*.part-*")) == []
+
+
+def flip(path: Path, chance: random.Random, bits: int = 1) -> None:
+    """Turn some bits of a file over."""
+    with path.open("r+b") as file:
+        for _ in range(bits):
+            place = chance.randrange(path.stat().st_size)
+            file.seek(place)
+            [byte] = file.read(1)
+            file.seek(place)
+            file.write(bytes([byte ^ 1 << chance.randrange(8)]))
+
+
+def ranks_of(process: Started) -> list[psutil.Process]:
+    """The other ranks of a training that starts them itself."""
+    return [child for child in process.children() if "LOCAL_RANK" in child.environ()]
+
+
+def gone(pids: Iterable[int], limit: float = 5.0) -> bool:
+    """True once none of these processes is there any more, or only as a zombie."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def table_of_faults(reports: Iterable[Any]) -> str:
+    """A table in Markdown: fault, promise, trials, trials passed."""
+    rows: dict[str, dict[str, Any]] = {}
+    for report in reports:
+        about = dict(report.user_properties)
+        if report.when != "call" or "promise" not in about:
+            continue
+        row = rows.setdefault(about["fault"], {"promise": about["promise"], "trials": 0, "passed": 0, "s": 0.0})
+        row["trials"] += 1
+        row["passed"] += report.passed
+        row["s"] = max(row["s"], report.duration)
+    machine = f"{os.cpu_count()} cores of {cpu_name()}, {platform.system()}, Python {platform.python_version()}"
+    about = f"`{shlex.join(['pytest', *sys.argv[1:]])}`, commit {commit()}, {machine}, torch {torch.__version__}"
+    lines = ["| fault | promise | trials | passed |", "|---|---|---|---|"]
+    lines += [f"| {fault} | {r['promise']} | {r['trials']} | {r['passed']} |" for fault, r in rows.items()]
+    return "\n".join([*lines, "", f"Made by {about}.", ""])
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

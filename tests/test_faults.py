@@ -1,0 +1,257 @@
+"""Faults in real trainings, at random moments, and what is promised of each.
+
+`make faults` tries each many times and writes benchmarks/faults.md; the tests try each once.
+"""
+
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from lab import ALONE, ANSWER, LOADERS, RANKS, SIGNALS, Lab, assert_equal, flip, gone, outcome, ranks_of
+
+BUDGETS = (["epochs=6"], ["budget=steps", "budget.value=43"])  # the last epoch of the second one is partial
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, tmp_path: Path, trial: int) -> Lab:
+    """A laboratory whose chance differs in each trial and each test."""
+    name, promise = request.function.__name__, request.function.__doc__.splitlines()[0].rstrip(".")
+    request.node.user_properties += [("fault", name.removeprefix("test_").replace("_", " ")), ("promise", promise)]
+    return Lab(tmp_path / "lab", random.Random(f"{name} {trial}"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory):
+    """The outcome of an undisturbed run, and the seconds that it took, by its arguments."""
+    known: dict[tuple[str, ...], tuple[dict, float]] = {}
+
+    def of(arguments: list[str]) -> tuple[dict, float]:
+        key = tuple(arguments)
+        if key not in known:
+            lab = Lab(tmp_path_factory.mktemp("undisturbed"), random.Random(0))
+            began = time.monotonic()
+            lab.complete(*arguments)
+            known[key] = outcome(lab), time.monotonic() - began
+        return known[key]
+
+    return of
+
+
+def completed(lab: Lab, *arguments: str, kills: int = 0, moments: float = 0.0) -> None:
+    """Start the command, kill it so many times at random moments, and let it end."""
+    for _ in range(kills):
+        process = lab.start(*arguments)
+        time.sleep(lab.chance.uniform(0, moments))
+        process.kill()
+    lab.complete(*arguments)
+
+
+def test_sigkill_at_a_random_moment(lab, undisturbed):
+    """The same command goes on; weights, losses and record are those of an undisturbed run, to the bit."""
+    budget = lab.chance.choice(BUDGETS)
+    expected, seconds = undisturbed([*ALONE, *budget])
+    completed(lab, *ALONE, *budget, kills=2, moments=seconds)
+    assert_equal(lab, expected)
+
+
+def test_sigkill_with_other_numbers_of_loaders(lab, undisturbed):
+    """The same, whatever number of processes loads the data before and after."""
+    expected, seconds = undisturbed(ALONE)
+    for _ in range(2):
+        process = lab.start(*ALONE, "resident=0", f"workers={lab.chance.randrange(3)}")
+        time.sleep(lab.chance.uniform(0, seconds))
+        process.kill()
+    lab.complete(*ALONE, "resident=0", f"workers={lab.chance.randrange(3)}")
+    assert_equal(lab, expected)
+
+
+def test_sigkill_while_a_checkpoint_is_written(lab, undisturbed):
+    """No checkpoint is torn, the run goes on from the one before, and no unfinished file stays."""
+    expected, _ = undisturbed(ALONE)
+    saves = lab.chance.randrange(1, 8)
+    process, seen = lab.start(*ALONE), set()
+
+    def writes() -> bool:
+        seen.update(path.name + str(path.stat().st_ino) for path in lab.folder.glob("runs/*/*.ckpt.part-*"))
+        return len(seen) >= saves
+
+    lab.disturb(process, lambda: suppressed(writes), process.kill)
+    lab.complete(*ALONE)
+    assert_equal(lab, expected)
+
+
+def suppressed(ready) -> bool:
+    try:
+        return ready()
+    except FileNotFoundError:  # between the listing and the look
+        return False
+
+
+@pytest.mark.parametrize("arguments", [ALONE, LOADERS], ids=["alone", "loaders"])
+def test_signal_at_a_random_moment(lab, undisturbed, arguments):
+    """The process ends within 10 s, with 128 + the signal's number or its record; the same command completes it."""
+    expected, seconds = undisturbed(ALONE)
+    process, number = lab.start(*arguments), lab.chance.choice(SIGNALS)
+    lab.disturb(process, lambda: lab.has("metrics.csv"), lambda: time.sleep(lab.chance.uniform(0, seconds / 2)))
+    if process.process.exitcode is None:
+        os.kill(process.pid, number)
+    done = process.finish(ANSWER)
+    assert done.returncode == 128 + number or (done.returncode == 0 and lab.has("run.json")), done.stderr
+    assert "Traceback" not in done.stderr
+    lab.complete(*arguments)
+    assert_equal(lab, expected)
+
+
+@pytest.mark.parametrize("arguments", [ALONE, LOADERS], ids=["alone", "loaders"])
+def test_signal_between_the_last_step_and_the_record(lab, undisturbed, arguments):
+    """The same: nothing that was trained is lost, and nothing ends with exit 0 but without a record."""
+    expected, _ = undisturbed(ALONE)
+    process, number = lab.start(*arguments), lab.chance.choice(SIGNALS)
+    pause = lab.chance.uniform(0, 0.3)
+    lab.disturb(process, lambda: lab.steps() >= 48, lambda: (time.sleep(pause), os.kill(process.pid, number)))
+    done = process.finish(ANSWER)
+    assert done.returncode == 128 + number or (done.returncode == 0 and lab.has("run.json")), done.stderr
+    assert "Traceback" not in done.stderr
+    lab.complete(*arguments)
+    assert_equal(lab, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [2, 48], ids=["in training", "after training"])
+def test_signal_to_one_of_two_ranks(lab, undisturbed, after):
+    """Both ranks end within 10 s, the job with 128 + the signal's number, and the same command completes it."""
+    expected, _ = undisturbed(RANKS)
+    process = lab.start(*RANKS)
+    pids: list[int] = []
+
+    def act() -> None:
+        [other] = ranks_of(process)
+        pids.extend([process.pid, other.pid])
+        time.sleep(lab.chance.uniform(0, 0.3))
+        chosen = pids[0] if after == 48 else lab.chance.choice(pids)
+        if psutil.pid_exists(chosen):
+            os.kill(chosen, signal.SIGTERM)
+
+    assert lab.disturb(process, lambda: lab.steps() >= after, act)
+    done = process.finish(ANSWER)
+    assert done.returncode == 128 + signal.SIGTERM or (done.returncode == 0 and lab.has("run.json")), done.stderr
+    assert gone(pids)
+    lab.complete(*RANKS)
+    assert_equal(lab, expected)
+
+
+@pytest.mark.slow
+def test_sigkill_of_one_of_two_ranks(lab, undisturbed):
+    """The other one ends within 10 s, and the same command completes the run."""
+    expected, _ = undisturbed(RANKS)
+    process = lab.start(*RANKS)
+    pids: list[int] = []
+
+    def act() -> None:
+        [other] = ranks_of(process)
+        pids.extend([process.pid, other.pid])
+        time.sleep(lab.chance.uniform(0, 1))
+        os.kill(lab.chance.choice(pids), signal.SIGKILL)
+
+    assert lab.disturb(process, lambda: lab.steps() >= 2, act)
+    assert process.finish(ANSWER).returncode != 0
+    assert gone(pids, ANSWER)
+    lab.complete(*RANKS)
+    assert_equal(lab, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["timeout", "signal"])
+def test_one_of_two_ranks_is_stopped(lab, undisturbed, how):
+    """The job ends after trainer.timeout_s without a batch, or 10 s after a signal, and names the rank."""
+    arguments = [*RANKS, f"trainer.timeout_s={6 if how == 'timeout' else 600}"]
+    process, which = lab.start(*arguments), lab.chance.randrange(2)
+    pids: list[int] = []
+
+    def act() -> None:
+        [other] = ranks_of(process)
+        pids.extend([process.pid, other.pid])
+        time.sleep(lab.chance.uniform(0, 1))
+        os.kill(pids[which], signal.SIGSTOP)
+        if how == "signal":
+            os.kill(pids[1 - which], signal.SIGTERM)
+
+    assert lab.disturb(process, lambda: lab.steps() >= 2, act)
+    began = time.monotonic()
+    while f"rank {which} does not answer" not in process.errors():
+        assert time.monotonic() - began < 2 * ANSWER, process.errors()
+        time.sleep(0.1)
+    if which == 0:  # the one that all others wait for, and that only a person can end
+        os.kill(process.pid, signal.SIGKILL)
+    process.finish(ANSWER)
+    assert gone(pids)
+    lab.complete(*RANKS)
+    assert_equal(lab, undisturbed(RANKS)[0])
+
+
+@pytest.mark.parametrize("how", ["timeout", "signal"])
+def test_a_loader_is_stopped(lab, undisturbed, how):
+    """The job ends after trainer.timeout_s without a batch, or 10 s after a signal, and names the process."""
+    arguments = [*LOADERS, f"trainer.timeout_s={5 if how == 'timeout' else 600}"]
+    process = lab.start(*arguments)
+    stopped: list[psutil.Process] = []
+
+    def act() -> None:
+        stopped.extend(
+            child for child in process.children() if child.name() == "pt_data_worker" or child.children() == []
+        )
+        for child in stopped:
+            child.suspend()
+        if how == "signal":
+            time.sleep(0.5)  # until training waits for them
+            os.kill(process.pid, signal.SIGTERM)
+
+    assert lab.disturb(process, lambda: lab.steps() >= 2 and process.children(), act)
+    done = process.finish(2 * ANSWER)
+    assert done.returncode in (1, 128 + signal.SIGTERM), done.stderr
+    if done.returncode == 1 or "error" in done.stderr:
+        assert any(f"process {child.pid} is stopped" in done.stderr for child in stopped), done.stderr
+    assert gone([child.pid for child in stopped])
+    lab.complete(*ALONE)
+    assert_equal(lab, undisturbed(ALONE)[0])
+
+
+def test_a_bit_of_the_last_checkpoint_flips(lab, undisturbed):
+    """It is not loaded, it is named, and the run goes on from the checkpoint before."""
+    expected, _ = undisturbed(ALONE)
+    process = lab.start(*ALONE)
+    lab.disturb(process, lambda: lab.steps() >= 26, process.kill)
+    flip(lab.run / "last.ckpt", lab.chance)
+    said = lab.complete(*ALONE)
+    assert "last.ckpt is damaged" in said
+    assert "before.ckpt" in said
+    assert_equal(lab, expected)
+
+
+def test_the_folder_of_runs_moves_between_cut_and_resume(lab, undisturbed):
+    """The run goes on in its new place as if it had not moved."""
+    expected, _ = undisturbed(ALONE)
+    process = lab.start(*ALONE)
+    lab.disturb(process, lambda: lab.steps() >= lab.chance.randrange(8, 40), process.kill)
+    moved = [*ALONE, "runs_dir=elsewhere/runs"]
+    shutil.move(lab.folder / "runs", lab.folder / "elsewhere" / "runs")
+    lab.complete(*moved)
+    lab.folder = lab.folder / "elsewhere"
+    assert_equal(lab, expected)
+
+
+@pytest.mark.parametrize(
+    "refused", ["workers=-1", "trainer.devices=0", "ckpt=/nowhere", "max_gmacs=0", "log_every=0", "optim.lr=-1"]
+)
+def test_a_refused_command_asks_to_train_anew(lab, refused):
+    """Nothing of the finished run is removed."""
+    lab.complete(*ALONE, "epochs=1")
+    before = {path.name: path.read_bytes() for path in lab.run.iterdir() if path.is_file()}
+    done = lab.start(*ALONE, "epochs=1", "rerun=true", refused).finish()
+    assert done.returncode == 2, done.stderr
+    assert before == {path.name: path.read_bytes() for path in lab.run.iterdir() if path.is_file()}
