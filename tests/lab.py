@@ -34,16 +34,24 @@ class Lab:
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.folder, self.chance = folder, chance
+        self.started: list[Started] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, *arguments: str) -> Started:
-        return Started(self.folder, "train.py", *arguments)
+        self.started.append(Started(self.folder, "train.py", *arguments))
+        return self.started[-1]
+
+    def close(self) -> None:
+        """Kill what a trial has left."""
+        for process in self.started:
+            if process.process.exitcode is None:
+                process.kill()
 
     def complete(self, *arguments: str) -> str:
-        """Give the command until it is done; what it printed to stderr."""
+        """Give the command until it is done; what it printed."""
         done = self.start(*arguments).finish()
         assert done.returncode == 0, done.stderr
-        return done.stderr
+        return done.stdout + done.stderr
 
     @property
     def run(self) -> Path:

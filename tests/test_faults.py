@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,11 +19,13 @@ BUDGETS = (["epochs=6"], ["budget=steps", "budget.value=43"])  # the last epoch 
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, tmp_path: Path, trial: int) -> Lab:
+def lab(request: pytest.FixtureRequest, tmp_path: Path, trial: int) -> Iterator[Lab]:
     """A laboratory whose chance differs in each trial and each test."""
     name, promise = request.function.__name__, request.function.__doc__.splitlines()[0].rstrip(".")
     request.node.user_properties += [("fault", name.removeprefix("test_").replace("_", " ")), ("promise", promise)]
-    return Lab(tmp_path / "lab", random.Random(f"{name} {trial}"))
+    lab = Lab(tmp_path / "lab", random.Random(f"{name} {trial}"))
+    yield lab
+    lab.close()
 
 
 @pytest.fixture(scope="session")

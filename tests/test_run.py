@@ -331,3 +331,35 @@ def test_a_basis_is_fitted_on_training_images_before_training_and_kept_in_the_ch
     cfg = configure("trainer=cpu")
     again = evaluate(tmp_path / "best.ckpt", Machine(cfg.trainer, 0, 0.2), cfg.eval)
     assert again["result"]["test/loss"] == done["result"]["test/loss"]
+
+
+def test_other_conditions_after_a_cut_are_said_and_recorded(tmp_path, micro, monkeypatch, capsys):
+    arguments = [*micro, "trainer.accumulate=2"]
+    with monkeypatch.context() as patch:
+        cut_at(patch, 5, "signal")
+        with pytest.raises(SystemExit):
+            run(tmp_path, *arguments)
+    done = run(tmp_path, *arguments, "trainer.precision=bf16-mixed", "trainer.accumulate=4")
+    said = capsys.readouterr().out
+    assert "precision=32-true until here, bf16-mixed now: figures may differ by rounding" in said
+    assert "micro-batches per step: 2, as this run began, not 4" in said
+    assert [each["precision"] for each in done["conditions"]] == ["32-true", "bf16-mixed"]
+    capsys.readouterr()
+    run(tmp_path, *arguments, "trainer.precision=bf16-mixed", "compile=true")
+    said = capsys.readouterr().out
+    for option in ("trainer.precision=bf16-mixed", "compile=true"):
+        assert f"{option} is not read: this run is done" in said
+    run(tmp_path, *arguments)
+    assert "is not read" not in capsys.readouterr().out
+
+
+def test_equal_conditions_are_not_worth_a_word(tmp_path, micro, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        cut_at(patch, 5, "crash")
+        with pytest.raises(Cut):
+            run(tmp_path, *micro)
+    done = run(tmp_path, *micro, "trainer.precision=32-true")
+    assert len(done["conditions"]) == 1
+    run(tmp_path, *micro, "trainer.precision=32-true", "compile=false")
+    assert "rounding" not in (said := capsys.readouterr().out)
+    assert "is not read" not in said

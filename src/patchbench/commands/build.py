@@ -212,6 +212,11 @@ def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[st
     return []
 
 
+def compiles(cfg: DictConfig, trainer: pl.Trainer) -> bool:
+    """True where `compile` asks for compiled blocks: auto is for GPUs."""
+    return cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda")
+
+
 def compile_blocks(net: Any) -> None:
     """Compile each block by itself: as fast as the whole network, and compiled once for all blocks.
 

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
+from patchbench.commands.conditions import not_of
 from patchbench.config.errors import Refused
 from patchbench.config.identity import analysed, answered
 from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
@@ -97,7 +98,7 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
     drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"), cfg.tested)  # if it was killed before that
     if cfg.ckpt:
         say(f"ckpt={cfg.ckpt} is not read: this run is done, and rerun=true trains it again from there.")
-    for option in unanswered(cfg, done["config"], out_dir):
+    for option in [*not_of(cfg, done), *unanswered(cfg, done["config"], out_dir)]:
         say(f"{option} is not read: this run is done, and only rerun=true does that, with the training.")
     print_result(done["name"], done["result"], out_dir, tested=cfg.tested)
     say(f"This run was done before{', by other code than today' * bool(other_code)}; rerun=true trains it again.")
@@ -190,8 +191,8 @@ def remove(folder: Path) -> None:
 
 def checkpoint_to_resume(
     cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool
-) -> tuple[Path | None, list[str]]:
-    """The checkpoint asked for, or the run's own if it was cut off, and remarks on it.
+) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
+    """The checkpoint asked for, or the run's own if it was cut off, the origin that it holds, and remarks on it.
 
     ValueError if the checkpoint belongs to another run.
     """
@@ -200,7 +201,7 @@ def checkpoint_to_resume(
         cure = "give the options it was trained with, or leave ckpt out to train anew"
     path = Path(cfg.ckpt) if cfg.ckpt else own if own.exists() and not anew else None
     if path is None:
-        return None, []
+        return None, None, []
     try:
         checkpoint, remarks = read_checkpoint(path), []
     except Damaged as error:
@@ -224,4 +225,4 @@ def checkpoint_to_resume(
     remarks.append(f"resuming from {path} (rerun=true starts afresh)")
     if other_code := changes(there, origin):
         remarks.append(f"the code has changed since that checkpoint: {', '.join(other_code)}")
-    return path, remarks
+    return path, there, remarks

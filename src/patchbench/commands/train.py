@@ -18,10 +18,12 @@ from patchbench.commands.build import (
     build_trainer,
     check_options,
     compile_blocks,
+    compiles,
     fit_embedding,
     prepare_data,
     share_batch_norms,
 )
+from patchbench.commands.conditions import listed
 from patchbench.commands.draft import Draft, build_duration, draft, images_at_once, split_batch
 from patchbench.commands.folder import (
     alone_in,
@@ -172,7 +174,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     """Build every part, the dearest last; ValueError, OSError and the like where one cannot be or does not fit."""
     plan = draft(cfg)
     views = plan.views()
-    ckpt, remarks = checkpoint_to_resume(cfg, origin, out_dir, anew=anew)
+    ckpt, before, remarks = checkpoint_to_resume(cfg, origin, out_dir, anew=anew)
     meter = Meter(cfg.log_every, plan.cost)
     stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every, cfg.trainer.timeout_s)
     progress = ProgressBar(meter, out_dir / "progress.json" if SWEEP in os.environ else None)
@@ -185,6 +187,8 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
             "can start its ranks once only; use hydra/launcher=processes, or trainer.devices=1"
         )
     split, needed = split_batch(plan, trainer, ckpt)
+    origin["conditions"], changed = listed(cfg, trainer, before)
+    remarks += changed
     torch.manual_seed(cfg.seed)
     net = build_net(cfg, plan.source)
     if cfg.model.get("init_from") and not ckpt:
@@ -200,7 +204,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     if uses_graphs(cfg.cuda_graphs, net, trainer.strategy, plan.cost.train_flops(cfg.batch_size)):
         trainer.callbacks.append(Graphed(cfg.batch_size, plan.source.in_chans, plan.source.img_size))
     task = build_task(cfg, net, data, duration, origin)
-    if cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda"):
+    if compiles(cfg, trainer):
         compile_blocks(net)
     images, costs = images_at_once(cfg, trainer), plan.cost
     per_step = f" and {costs.macs_per_step / 1e9:.3g} a step" if costs.macs_per_step else ""

@@ -18,7 +18,6 @@ from torch.distributed import TCPStore
 TICK = 0.5  # seconds between two looks
 PATIENCE = 10.0  # seconds without a batch, after a signal
 SAVING = 120.0  # the same, where a checkpoint is written
-STORE_S = 3.0  # seconds that the store of the ranks may take for an answer
 PLACES = {  # files in the call stack of the main thread, and what it waits for there
     "utils/data/dataloader.py": "waits for the processes that load data",
     "distributed/distributed_c10d.py": "waits for other ranks",
@@ -44,7 +43,6 @@ class Watchdog:
         self.idle = 0.0  # seconds since the last batch
         self.in_loop = False  # in a loop over batches, where `timeout_s` counts
         self.received: list[int] = []
-        self.beats = 0
         self.store: TCPStore | None = None
 
     def alive(self, *, in_loop: bool = True, patience: float = PATIENCE) -> None:
@@ -60,15 +58,16 @@ class Watchdog:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         over = threading.Event()
-        thread = threading.Thread(target=self.watch, args=(ours, over), name="watchdog", daemon=True)
+        watch = threading.Thread(target=self.watch, args=(ours, over), name="watchdog", daemon=True)
+        threading.Thread(target=self.beat, args=(over,), name="heartbeat", daemon=True).start()
         before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        thread.start()
+        watch.start()
         try:
             yield
         finally:
             signal.set_wakeup_fd(before)
             over.set()
-            thread.join()
+            watch.join()
             ours.close()
             theirs.close()
 
@@ -83,7 +82,6 @@ class Watchdog:
             now = time.monotonic()
             self.idle += min(now - last, 2 * TICK)
             last = now
-            self.beat()
             if self.received and self.idle > self.patience:
                 number = self.received[-1]
                 name = signal.Signals(number).name
@@ -100,32 +98,35 @@ class Watchdog:
         self.received.append(number)
         self.idle = 0.0
 
-    def beat(self) -> None:
-        """Let the other ranks see that the process of this one runs."""
-        if self.store is None and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
-            if address and port:
-                limit = timedelta(seconds=STORE_S)
-                with suppress(RuntimeError, ValueError, OSError):
-                    self.store = TCPStore(address, int(port), timeout=limit, wait_for_workers=False)
-        if self.store is not None:
-            self.beats += 1
-            with suppress(RuntimeError):  # the rank that keeps the store is stopped, or gone
-                self.store.set(f"patchbench/{torch.distributed.get_rank()}", str(self.beats))
+    def beat(self, over: threading.Event) -> None:
+        """Let the other ranks see that the process of this one runs, until `over`."""
+        count = 0
+        while not over.wait(TICK):
+            if self.store is None and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+                self.store = store_of_ranks()
+            if self.store is not None:
+                count += 1
+                with suppress(RuntimeError):  # the rank that keeps the store is gone
+                    self.store.set(f"patchbench/{torch.distributed.get_rank()}", str(count))
 
     def silent_ranks(self) -> list[int]:
-        """The ranks whose processes do not run."""
+        """The ranks whose processes do not run: they let nothing be seen for a while."""
         if self.store is None or not torch.distributed.is_initialized():
             return []
-        store, keys = self.store, [f"patchbench/{rank}" for rank in range(torch.distributed.get_world_size())]
-        try:
-            before = [store.get(key) if store.check([key]) else b"" for key in keys]
-            self.beat()
-            time.sleep(4 * TICK)
-            after = [store.get(key) if store.check([key]) else b"" for key in keys]
-        except RuntimeError:
-            return [0]  # which keeps the store
-        return [rank for rank, (one, other) in enumerate(zip(before, after, strict=True)) if one == other]
+        store, silent = self.store, [0]  # which keeps the store: where it is stopped, questions wait for ever
+        keys = [f"patchbench/{rank}" for rank in range(torch.distributed.get_world_size())]
+
+        def ask() -> None:
+            with suppress(RuntimeError):
+                before = [store.get(key) if store.check([key]) else b"" for key in keys]
+                time.sleep(4 * TICK)
+                after = [store.get(key) if store.check([key]) else b"" for key in keys]
+                silent[:] = [rank for rank, (one, other) in enumerate(zip(before, after, strict=True)) if one == other]
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(8 * TICK)
+        return silent
 
     def end(self, code: int, why: str) -> None:
         """Say what does not answer, and end this process and those that it started."""
@@ -143,6 +144,15 @@ class Watchdog:
         with suppress(OSError):
             os.write(2, line.encode())
         end_with_children(code)
+
+
+def store_of_ranks() -> TCPStore | None:
+    """A connection of its own to the store by which the ranks have found each other; None where there is none."""
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if address and port:
+        with suppress(RuntimeError, ValueError, OSError):
+            return TCPStore(address, int(port), timeout=timedelta(seconds=4 * TICK), wait_for_workers=False)
+    return None
 
 
 def waits_for(frame: FrameType | None) -> str:

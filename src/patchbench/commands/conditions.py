@@ -1,0 +1,67 @@
+"""Conditions of a training that are no part of the run: they change its figures by rounding, as other devices do.
+
+A run that was cut off may go on under others. That is said, and its record lists all conditions in their order.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.commands.build import compiles
+from patchbench.train.memory import accumulation
+
+ASKED = {"trainer.precision": "precision", "residual": "residual", "compile": "compile"}  # option: its condition
+
+
+def conditions(cfg: DictConfig, trainer: pl.Trainer) -> dict[str, Any]:
+    """The conditions of a training that is about to start."""
+    return {
+        "device": trainer.strategy.root_device.type,
+        "ranks": trainer.world_size,
+        "precision": str(trainer.precision),
+        "residual": cfg.residual,
+        "compile": compiles(cfg, trainer),
+    }
+
+
+def listed(
+    cfg: DictConfig, trainer: pl.Trainer, before: Mapping[str, Any] | None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """All conditions of a run until now, the present ones last, and a remark where they have changed.
+
+    before: the origin in the checkpoint that the run goes on from, or None.
+    """
+    now = conditions(cfg, trainer)
+    then = list((before or {}).get("conditions", []))
+    remarks = []
+    if before is not None and cfg.trainer.micro_batch != "auto":
+        asked = accumulation(
+            accumulate=cfg.trainer.accumulate,
+            micro_batch=cfg.trainer.micro_batch,
+            batch_size=cfg.batch_size,
+            world_size=trainer.world_size,
+        )
+        if asked != (kept := trainer.accumulate_grad_batches):
+            remarks.append(
+                f"micro-batches per step: {kept}, as this run began, not {asked}: its place in the data is counted in "
+                "them"
+            )
+    if not then or then[-1] == now:
+        return then or [now], remarks
+    changed = [f"{name}={then[-1].get(name)} until here, {value} now" for name, value in now.items()]
+    changed = [text for text, name in zip(changed, now, strict=True) if then[-1].get(name) != now[name]]
+    remarks.append(f"{', '.join(changed)}: figures may differ by rounding from those of a run without a break")
+    return [*then, now], remarks
+
+
+def not_of(cfg: DictConfig, done: Mapping[str, Any]) -> list[str]:
+    """Options that ask for conditions under which a finished run was not trained. done: its record."""
+    under = done.get("conditions", [])
+    found = []
+    for option, name in ASKED.items():
+        wanted, then = OmegaConf.select(cfg, option), {str(each.get(name)) for each in under}
+        if under and wanted != "auto" and {str(wanted)} != then:
+            found.append(f"{option}={str(wanted).lower() if isinstance(wanted, bool) else wanted}")
+    return found
