@@ -1,13 +1,20 @@
 """Nothing altered is trusted: no flipped bit, cut file, missing or foreign weight; the checkpoint before is used."""
 
+import errno
+import functools
+import io
+import os
 import shutil
 import signal
+import subprocess
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support import configure, run, train_in
+from support import command_in, configure, run, train_in
 from torch import nn
 
 from patchbench.commands.reopen import Machine, reopen
@@ -146,3 +153,108 @@ def test_weights_are_those_of_the_network_all_of_them(trained, tmp_path):
     assert layer.weight.eq(1).all()
     with pytest.raises(ValueError, match="has no weights for bias"):
         load_weights(layer, {"weight": torch.ones(2, 2)})
+
+
+class Runs:
+    """A pickle that runs a function with arguments when it is read as Python reads pickles."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+HOSTILE = {
+    "os.system": lambda mark: Runs(os.system, f"touch {mark}"),
+    "subprocess": lambda mark: Runs(subprocess.check_output, ["touch", str(mark)]),
+    "eval": lambda mark: Runs(eval, f"open({str(mark)!r}, 'w').close()"),
+    "exec": lambda mark: Runs(exec, f"open({str(mark)!r}, 'w').close()"),
+    "open": lambda mark: Runs(open, str(mark), "w"),
+    "mkdir": lambda mark: Runs(os.mkdir, str(mark)),
+    "write_text": lambda mark: Runs(Path.write_text, mark, ""),
+    "getattr": lambda mark: Runs(getattr, "", "join"),
+    "import": lambda mark: Runs(__import__, "antigravity"),
+    "shutil": lambda mark: Runs(shutil.copyfile, __file__, str(mark)),
+    "torch.load": lambda mark: Runs(torch.load, str(mark)),
+    "partial": lambda mark: functools.partial(os.mkdir, str(mark)),
+    "module": lambda mark: nn.Linear(2, 2),
+    "path": lambda mark: mark,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("place", ["state_dict", "patchbench", "callbacks"])
+def test_no_pickle_in_a_checkpoint_runs_code(ckpt, tmp_path, kind, place):
+    """Whoever writes a file can write a digest that fits."""
+    mark = tmp_path / "mark"
+    content = read_checkpoint(ckpt)
+    content[place] = {**content.get(place, {}), "x": HOSTILE[kind](mark)}
+    AtomicCheckpoint().save_checkpoint(content, ckpt)
+    with pytest.raises(ValueError, match=r"best\.ckpt holds more than tensors and plain values.*it is not read$"):
+        read_checkpoint(ckpt)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["compressed", "no archive"])
+def test_an_archive_that_may_unpack_to_any_size_is_not_read(tmp_path, archive):
+    bomb = tmp_path / "bomb.ckpt"
+    with sealed_file(bomb) as file:
+        content = io.BytesIO()
+        if archive:
+            with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as packed:
+                packed.writestr("archive/data.pkl", bytes(200 * 2**20))
+        file.write(content.getvalue() or b"\x80\x02}.")
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"bomb\.ckpt (is a compressed archive|cannot be read as a checkpoint)"):
+        read_checkpoint(bomb)
+    assert time.monotonic() - began < 5
+
+
+def test_a_finished_run_whose_weights_are_gone_or_damaged_is_still_shown(tmp_path, capsys):
+    run(tmp_path, *MICRO, "epochs=1")
+    (tmp_path / "best.ckpt").unlink()
+    flipped(tmp_path / "last.ckpt", 1000, 1)
+    train_in(configure("trainer=cpu", "logger=csv", *MICRO, "epochs=1"), tmp_path)
+    assert "This run was done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+def test_weights_that_are_gone_before_they_are_tested_are_refused_with_a_cure(tmp_path, monkeypatch, damage):
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("patchbench.commands.train.test", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, *MICRO, "epochs=1")
+    flipped(tmp_path / "best.ckpt", 1000, 1) if damage == "damaged" else (tmp_path / "best.ckpt").unlink()
+    with pytest.raises(Refused, match=r"best\.ckpt.*rerun=true trains the run again"):
+        run(tmp_path, *MICRO, "epochs=1")
+
+
+def test_a_finished_run_is_shown_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
+    run(tmp_path, *MICRO, "epochs=1")
+    original = os.open
+
+    def read_only(path, flags, *mode, **more):
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT) and str(path).startswith(str(tmp_path)):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return original(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    run(tmp_path, *MICRO, "epochs=1")
+    assert "This run was done before" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_named_in_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
+    """A limit on the size of a file fails in a write as a full disk does."""
+    arguments = [*MICRO, "trainer=cpu", "logger=csv", "epochs=2", "runs_dir=runs"]
+    limited = command_in(tmp_path, "train.py", *arguments, LIMIT_FSIZE=str(100 * 1024))
+    assert limited.returncode == 1, limited.stderr
+    [line] = [line for line in limited.stderr.splitlines() if line.startswith("error: ")]
+    assert "best.ckpt cannot be written" in line
+    assert "the same command goes on" in line
+    assert "Traceback" not in limited.stderr
+    assert not list(tmp_path.rglob("*.part-*"))
+    assert command_in(tmp_path, "train.py", *arguments).returncode == 0

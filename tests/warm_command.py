@@ -1,12 +1,16 @@
 """A script in a process of its own, forked from one that has imported everything: seconds less than a cold start."""
 
 import os
+import resource
 import signal
 from collections.abc import Sequence
 
 
 def run_script(script: str, arguments: Sequence[str], env: dict[str, str], folder: str, files: Sequence[str]) -> None:
-    """Do what `python script arguments` does in `folder`. files: of what it prints to stdout and to stderr."""
+    """Do what `python script arguments` does in `folder`.
+
+    files: of what it prints to stdout and to stderr. LIMIT_FSIZE in `env`: bytes above which writing to a file fails.
+    """
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
@@ -16,6 +20,9 @@ def run_script(script: str, arguments: Sequence[str], env: dict[str, str], folde
             os.dup2(file.fileno(), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if limit := env.get("LIMIT_FSIZE"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     from patchbench.sweep.warm import run_as_main  # in the fork server: imported there already
 
     run_as_main(script, arguments)

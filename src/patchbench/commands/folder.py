@@ -168,8 +168,8 @@ def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
     keep, tested: see `left`.
     """
     for name in (*CHECKPOINTS, BEFORE):
-        if name not in left(keep, tested):
-            (out_dir / name).unlink(missing_ok=True)
+        if name not in left(keep, tested) and (out_dir / name).exists():
+            (out_dir / name).unlink()
     if keep != "all" and (out_dir / "last.ckpt").exists():
         drop_states(out_dir / "last.ckpt")
 

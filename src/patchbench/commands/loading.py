@@ -1,5 +1,6 @@
 """Errors that come up in training and while images are read, in one line."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,16 @@ from patchbench.data.hand_over import NoSharedMemory, how_loading_failed
 from patchbench.data.pictures import BadImage
 from patchbench.track.finite import Diverged
 
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
+
+
+def how_writing_failed(error: Exception) -> str | None:
+    """Say in one line that a disk is full or cannot be written; None for other errors."""
+    if not isinstance(error, OSError) or error.errno not in FULL_OR_CLOSED:
+        return None
+    where = error.filename or "a file of the run"
+    return f"{where} cannot be written ({error.strerror}): mend that; the same command goes on from the last checkpoint"
+
 
 @contextmanager
 def loading() -> Iterator[None]:
@@ -19,7 +30,7 @@ def loading() -> Iterator[None]:
         with refusing(BadImage, NoSharedMemory):
             yield
     except Exception as error:
-        failure = str(error) if isinstance(error, Diverged) else how_loading_failed(error)
+        failure = str(error) if isinstance(error, Diverged) else how_loading_failed(error) or how_writing_failed(error)
         if failure is None or TRACEBACK:
             raise
         if not isinstance(error, Diverged) or rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # all ranks notice

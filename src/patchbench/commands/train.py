@@ -123,7 +123,8 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             ready.stop.leave()
             trainer.fit(task, data, ckpt_path=ready.ckpt)
             result: dict[str, Any] = dict(meter.validated)
-            load_weights(task, own_checkpoint(ckpt, ready.origin)["state_dict"])
+            with refusing():
+                load_weights(task, own_checkpoint(ckpt, ready.origin)["state_dict"])
             tested, hits = test(trainer, task, data)
             shared = test_is_shared(data.source, cfg.seed)
             result |= tested | {"test/own_images": float(not shared)}
@@ -164,7 +165,10 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
 
 def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
     """The checkpoint of this run. ValueError for one of another run, which somebody laid there."""
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; rerun=true trains the run again") from error
     if checkpoint["patchbench"]["identity"] != origin["identity"]:
         raise ValueError(f"{path} is of another run ({differences(origin, checkpoint['patchbench'])}): rerun=true")
     return checkpoint

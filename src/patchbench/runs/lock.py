@@ -1,5 +1,6 @@
 """One process at a time in a run's directory."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -12,12 +13,19 @@ def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Make the folder and hold it; wait, after `on_wait()`, while another process does.
 
     The system lets go of it when the holder ends, however it ends. A folder that is empty at the end is taken away.
+    A finished run in a folder that cannot be written is not held.
     """
     path = folder / ".lock"
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the folder was taken away meanwhile
-            file = os.open(path, os.O_RDWR | os.O_CREAT)
+            try:
+                file = os.open(path, os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                if error.errno in (errno.EROFS, errno.EACCES) and (folder / "run.json").exists():
+                    yield  # a finished run on a disk that is read-only: nobody trains it
+                    return
+                raise
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,6 +1,8 @@
 """Checkpoints that are written as a whole, with a digest, and read without running code from the file."""
 
 import os
+import pickle
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,9 @@ class AtomicCheckpoint(CheckpointIO):
             cause: BaseException | None = error
             while cause and not isinstance(cause, OSError):
                 cause = cause.__context__
-            if cause is None:
+            if not isinstance(cause, OSError):
                 raise
-            raise OSError(f"{path} could not be written ({cause}): make room; the same command then goes on") from error
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -76,8 +78,13 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not Path(path).is_file():
         raise FileNotFoundError(f"ckpt={path}: there is no such file; {where_checkpoints_are(Path(path).parent)}")
     check_seal(Path(path))
+    check_archive(Path(path))
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"ckpt={path} holds more than tensors and plain values, which could run code: it is not read"
+        ) from error
     except Exception as error:  # torch raises a different class for each kind of broken file
         raise ValueError(f"ckpt={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if "patchbench" not in checkpoint:
@@ -85,6 +92,17 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not {"identity", "name", "factors", "options", "compared", "targets", "code"} <= checkpoint["patchbench"].keys():
         raise ValueError(f"ckpt={path} was written by an earlier version, which kept no options: train the run again")
     return checkpoint
+
+
+def check_archive(path: Path) -> None:
+    """ValueError unless a file is an archive as torch.save writes it. A compressed one may unpack to any size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise ValueError(f"ckpt={path} cannot be read as a checkpoint: {error}") from error
+    if compressed:
+        raise ValueError(f"ckpt={path} is a compressed archive, and none that train.py wrote: it is not read")
 
 
 def where_checkpoints_are(run: Path) -> str:
