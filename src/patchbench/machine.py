@@ -44,7 +44,8 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None and error.filename is None:  # of a write, which names no file
+            error.filename = str(path)
         raise
     finally:
         part.unlink(missing_ok=True)
