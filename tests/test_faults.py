@@ -124,6 +124,16 @@ def test_signal_between_the_last_step_and_the_record(lab, undisturbed, arguments
     assert_equal(lab, expected)
 
 
+def test_signal_while_the_command_starts(lab, undisturbed):
+    """The process ends at once, by the signal or with 128 + its number, and the same command trains the run."""
+    process, number = lab.start(*ALONE), lab.chance.choice((signal.SIGINT, signal.SIGTERM))
+    time.sleep(lab.chance.uniform(0.1, 0.6))
+    os.kill(process.pid, number)
+    assert process.finish(ANSWER).returncode in (-number, 128 + number)
+    lab.complete(*ALONE)
+    assert_equal(lab, undisturbed(ALONE)[0])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [2, 48], ids=["in training", "after training"])
 def test_signal_to_one_of_two_ranks(lab, undisturbed, after):

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             refuse_options_of_the_other_mode(sys.argv[1:])
             if group := sweep_name():
                 os.environ[SWEEP] = group  # for the cells that run elsewhere
+            elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports may swallow KeyboardInterrupt
             try:
                 return hydra_main()
             except OSError as error:
