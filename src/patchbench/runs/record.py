@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbench.machine import whole_file
+from patchbench.redact import without_secrets
 
 PARTS = {"identity", "name", "factors", "options", "compared", "targets", "code", "config", "result", "environment"}
 
@@ -29,9 +30,9 @@ def validation_accuracy(record: Mapping[str, Any]) -> float:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record as JSON, on the first rank only."""
+    """Write the record as JSON, without passwords and tokens, on the first rank only."""
     from pytorch_lightning.utilities import rank_zero_only  # seconds of imports, not needed to read
 
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         with whole_file(path) as file:
-            json.dump(record, file, indent=2)
+            json.dump(without_secrets(record), file, indent=2)

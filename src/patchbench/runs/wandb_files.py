@@ -75,7 +75,8 @@ def sync_line(folder: Path, run_ids: Iterable[str]) -> str | None:
 def damage_of(log: Path, rows: int) -> str:
     """Describe the damage of the file that `wandb sync` reads, as the rest of a sentence; empty where it is whole.
 
-    A full disk, and an end of the process of W&B before its time, cut it short without a word. rows: that a whole file holds, at least.
+    A full disk, and an end of the process of W&B before its time, cut it short without a word. rows: that a whole file
+    holds, at least.
     """
     from wandb.proto import wandb_internal_pb2
 
