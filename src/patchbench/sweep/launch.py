@@ -1,6 +1,5 @@
 """A sweep on one machine: compose and check every cell, then run each in a process of its own."""
 
-import json
 import math
 import os
 import signal
@@ -257,7 +256,7 @@ def mark_by_record(cell: Cell, composed: Composed) -> None:
 def learn(cell: Cell) -> None:
     """Read accuracy and cost of a cell from its record."""
     with suppress(OSError, ValueError, KeyError):
-        record = json.loads(cell.record.read_text())
+        record = read_record(cell.record)
         result, cell.value = record["result"], validation_accuracy(record)
         params, gmacs = result["model/params"], result["model/gmacs"]
         cell.facts = Facts(result.get("model/grid", ""), result.get("model/tokens"), params, gmacs)
