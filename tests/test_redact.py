@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import io
-import json
 import re
 import tarfile
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import MICRO, command_in, configure
+from support import MICRO, command_in, configure, record
 from wandb_server import Server
 
 from patchbench.config.identity import factors_of, identity_of
@@ -103,59 +102,78 @@ def write_archive(path: Path) -> None:
                 archive.addfile(entry, io.BytesIO(held))
 
 
-def test_a_password_of_the_data_is_kept_nowhere_and_the_run_can_be_repeated(tmp_path):
-    data, work = tmp_path / "data" / "set", tmp_path / "work"
-    for folder in (data, work):
-        folder.mkdir(parents=True)
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder for commands, which may leave and print no password."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    yield folder
+    for path in filter(Path.is_file, folder.rglob("*")):
+        assert hidden(path.read_bytes()), path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    """A server of an archive, for those who know a password of it."""
+    data = tmp_path / "data" / "set"
+    data.mkdir(parents=True)
     write_archive(data / "train-0.tar")
-    canaries = (PASSWORD, TOKEN)
+    with served(tmp_path / "data") as host:
+        yield host
 
-    def clean(text: str) -> str:
-        assert not any(canary in text for canary in canaries), text
-        return text
 
-    with served(tmp_path / "data") as host, Server() as server:
-        shards = [
-            "data=shards",
-            "epochs=1",
-            "logger.checkpoints=true",
-            f'logger.wandb.notes="see https://host/?token={TOKEN}"',
-        ]
+def hidden(held: bytes) -> bool:
+    return not any(canary.encode() in held for canary in (PASSWORD, TOKEN, "wrongcanary"))
 
-        def root(password: str) -> str:
-            return f"http://me:{password}@{host}/set/"
 
+def say(work: Path, script: str, *arguments: str, **env: str) -> tuple[int, str]:
+    """Run a command, which prints no password; its exit code and what it printed."""
+    done = command_in(work, script, *arguments, **env)
+    said = done.stdout + done.stderr
+    assert hidden(said.encode()), said
+    return done.returncode, said
+
+
+def root(host: str, password: str, option: str = "data.root") -> str:
+    return f'{option}="http://me:{password}@{host}/set/"'
+
+
+SHARDS = [*MICRO, "data=shards", "epochs=1", "limit_batches=1"]
+
+
+def test_a_password_of_the_data_is_kept_nowhere_and_the_run_can_be_repeated(work, host):
+    with Server() as server:
         env = {**server.env, "WANDB_MODE": "online"}
-        done = command_in(work, "train.py", *MICRO, *shards, f'data.root="{root(PASSWORD)}"', **env)
-        assert done.returncode == 0, done.stderr
-        clean(done.stdout + done.stderr)
-        again = command_in(work, "train.py", *MICRO, *shards, f'data.root="{root("another")}"', **env)
-        assert "This run was done before" in again.stdout, again.stdout + again.stderr
-        [ckpt] = work.rglob("best.ckpt")
-        refused = command_in(work, "evaluate.py", f"ckpt={ckpt}", "trainer=cpu")
-        assert refused.returncode == 2
-        assert re.fullmatch(
-            rf"error: the checkpoint keeps no passwords and tokens, and says data.root=http://\*\*\*@{host}/set/: "
-            r"give data_root=<its folder or URL>\n",
-            refused.stderr,
-        )
-        tested = command_in(work, "evaluate.py", f"ckpt={ckpt}", "trainer=cpu", f'data_root="{root(PASSWORD)}"')
-        assert tested.returncode == 0, tested.stderr
-        clean(tested.stdout + tested.stderr)
-        cells = [*MICRO, *shards[:2], f'data.root="{root(PASSWORD)}"', "logger=csv", "seed=1,2"]
-        swept = command_in(work, "train.py", "-m", *cells)
-        assert swept.returncode == 0, swept.stderr
-        clean(swept.stdout + swept.stderr)
-        wrong = command_in(work, "train.py", *MICRO, "data=shards", f'data.root="http://me:wrongcanary@{host}/set/"')
-        assert wrong.returncode
-        assert "401" in wrong.stderr
-        assert "wrongcanary" not in wrong.stdout + wrong.stderr
-    for path in filter(Path.is_file, work.rglob("*")):
-        held = path.read_bytes()
-        assert not any(canary.encode() in held for canary in canaries), path
-    everything = b"\n".join(server.bodies)
-    assert not any(canary.encode() in everything for canary in canaries)
-    record = json.loads(next(work.rglob("run.json")).read_text())
-    assert record["config"]["data"]["root"] == f"http://***@{host}/set/"
-    assert record["config"]["logger"]["wandb"]["notes"] == "see https://host/?token=***"
-    assert record["factors"]["data"] == "shards-set"
+        notes = f'logger.wandb.notes="see https://host/?token={TOKEN}"'
+        code, said = say(work, "train.py", *SHARDS, root(host, PASSWORD), notes, "logger.checkpoints=true", **env)
+        assert code == 0, said
+    assert server.artefacts
+    assert hidden(b"\n".join(server.bodies))
+    done = record(work)
+    assert done["config"]["data"]["root"] == f"http://***@{host}/set/"
+    assert done["config"]["logger"]["wandb"]["notes"] == "see https://host/?token=***"
+    assert done["factors"]["data"] == "shards-set"
+    code, said = say(work, "train.py", *SHARDS, root(host, "another"), "logger=csv")
+    assert "This run was done before" in said
+    [ckpt] = work.rglob("best.ckpt")
+    code, said = say(work, "evaluate.py", f"ckpt={ckpt}", "trainer=cpu")
+    assert code == 2
+    assert re.fullmatch(
+        rf"error: the checkpoint keeps no passwords and tokens, and says data.root=http://\*\*\*@{host}/set/: "
+        r"give data_root=<its folder or URL>\n",
+        said,
+    )
+
+
+@pytest.mark.slow
+def test_commands_print_no_password_of_the_data(work, host):
+    """Sweeps, evaluations, and a password that is refused with a traceback."""
+    code, said = say(work, "train.py", "-m", *SHARDS, root(host, PASSWORD), "logger=csv", "seed=1,2")
+    assert code == 0, said
+    ckpt = sorted(work.rglob("best.ckpt"))[0]
+    code, said = say(work, "evaluate.py", f"ckpt={ckpt}", "trainer=cpu", root(host, PASSWORD, "data_root"))
+    assert code == 0, said
+    for more in ([], ["-m", "seed=1,2"]):
+        code, said = say(work, "train.py", *SHARDS, root(host, "wrongcanary"), "logger=csv", "rerun=true", *more)
+        assert code, said
+        assert "401" in said

@@ -264,7 +264,7 @@ PREDICTED = predictions(*map(torch.tensor, ([0, 1], [1, 0], [1, 1], [0.9, 0.6], 
 
 
 @pytest.mark.parametrize("wandb_dir", [None, "../elsewhere/wandb dir"])
-@pytest.mark.parametrize("runs_dir", ["runs", "../outside/runs", "{tmp}/far off/runs"])
+@pytest.mark.parametrize("runs_dir", ["runs", "../outside/runs", "{tmp}/far off/runs", "link/runs"])
 @pytest.mark.parametrize("online", [False, True])
 def test_wherever_runs_lie_artifacts_and_later_rows_arrive(
     server, here, tmp_path, monkeypatch, capsys, runs_dir, wandb_dir, online
@@ -274,6 +274,8 @@ def test_wherever_runs_lie_artifacts_and_later_rows_arrive(
             monkeypatch.setenv(name, value)
     if wandb_dir:
         monkeypatch.setenv("WANDB_DIR", wandb_dir)
+    (tmp_path / "linked").mkdir()
+    (here / "link").symlink_to(tmp_path / "linked")
     out_dir = Path(runs_dir.format(tmp=tmp_path)) / "run"
     out_dir.mkdir(parents=True)
     torch.save({"state_dict": {"weight": torch.zeros(1000)}}, out_dir / "best.ckpt")

@@ -74,10 +74,10 @@ def one_line_errors(main: Callable[..., Any], command: str = "train") -> Callabl
                 cure = "the others go on (squeue), and the same command goes on with it"
                 print(f"error: a cell has failed: {what}; {cure}", file=sys.stderr)
                 raise SystemExit(1) from None
-            shown = traceback.format_exc()
-            if inside or shown == without_secrets(shown):
+            shown = [traceback.format_exc(), *sys.argv]  # Hydra prints both
+            if shown == (clean := without_secrets(shown)) or (inside and HydraConfig.get().mode == RunMode.MULTIRUN):
                 raise
-            print(without_secrets(shown), end="", file=sys.stderr)
+            print(clean[0], end="", file=sys.stderr)
             raise SystemExit(1) from None
 
     return wrapped
