@@ -17,6 +17,7 @@ FLOORS = (  # from the top; a file or folder may import what stands on a lower f
     ("embed", "pos", "nets", "data", "measure", "statistics"),
     ("layout", "runs"),
     ("checks", "html", "machine", "words"),
+    ("redact",),
 )
 HYDRA = ("sweep", "commands", "config")
 WITHOUT_LIGHTNING = (
@@ -31,6 +32,7 @@ WITHOUT_LIGHTNING = (
     "checks",
     "html",
     "machine",
+    "redact",
     "words",
 )
 

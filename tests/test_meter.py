@@ -104,6 +104,18 @@ def test_tokens_and_flops_follow_from_images(measured):
     assert "final/mfu" not in final, "no peak is known for a CPU"
 
 
+def test_wall_time_begins_with_training_and_goes_on_after_a_restart():
+    """What comes before, as a logger that waits for a server, is no training."""
+    meter = Meter(EVERY, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1, macs_per_step=0))
+    time.sleep(0.02)
+    assert meter.summary() == {"time/wall_s": 0.0}
+    meter.load_state_dict({"best": {}, "wall_s": 7.0})
+    time.sleep(0.02)
+    assert meter.wall_s() == 7.0
+    meter.began = time.perf_counter() - 1
+    assert meter.wall_s() == pytest.approx(8, abs=0.5)
+
+
 def test_warm_up_is_left_out(measured):
     assert len(measured.step_s) == 24 - WARM_UP
 

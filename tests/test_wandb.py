@@ -4,12 +4,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,12 @@ from support import MICRO, ROOT, command_in, configure, record, wandb_file
 from wandb_server import Server
 
 from patchbench.commands.build import check_options
+from patchbench.redact import redact
 from patchbench.runs import records
 from patchbench.runs.browse import delete
-from patchbench.runs.wandb_files import run_id, sync_line
+from patchbench.runs.wandb_files import damage_of, run_id, sync_line
+from patchbench.track import wandb_run as track
 from patchbench.track.predictions import confusion, predictions
-from patchbench.track.redact import redact
 from patchbench.track.wandb_run import wandb_run
 
 
@@ -119,7 +122,11 @@ def test_logged_in_all_of_a_run_arrives_and_nothing_that_is_private(command, ser
     assert len(model["files"]["best.ckpt"]) > 100_000
 
     everything = b"\n".join(server.bodies)
-    assert str(tmp_path).encode() not in everything
+    for place in (tmp_path, ROOT, Path.home(), Path(sys.executable).parent):
+        assert str(place).encode() not in everything
+    assert f'"{socket.gethostname()}"'.encode() not in everything
+    [began, *_] = server.asked("UpsertBucket")
+    assert (began["program"], began["host"]) == ("train.py", None)
     for secret in (server.env["WANDB_API_KEY"], private_things["HF_TOKEN"]):
         assert secret.encode() not in everything
 
@@ -173,6 +180,7 @@ def test_where_the_server_cannot_be_reached_a_run_is_kept_offline(command, serve
     assert done.returncode == 0, done.stderr
     assert "W&B: the run could not be started online" in done.stderr
     assert "logging offline" in done.stderr
+    assert record(tmp_path)["result"]["time/wall_s"] < track.START_S, "waiting for W&B is no training"
     [kept] = tmp_path.glob("runs/wandb/offline-run-*")
     assert wandb_file(kept)["summary"]["test/acc"] == record(tmp_path)["result"]["test/acc"]
 
@@ -183,7 +191,7 @@ def test_where_the_server_is_lost_training_goes_on_and_what_is_missing_can_be_se
     asked = ["epochs=2", "logger.tables=true", "logger.checkpoints=true", "logger.wandb.finish_s=3"]
     done = command("train.py", *MICRO, *asked, **server.env)
     assert done.returncode == 0, done.stderr
-    assert "the server does not answer; nothing is lost" in done.stderr
+    assert "the server has not taken all within 3 s (logger.wandb.finish_s); nothing is lost" in done.stderr
     assert len(written(tmp_path)) > 50
     [(name, run)] = server.runs.items()
     assert arrived(server, name) == {}
@@ -256,7 +264,7 @@ PREDICTED = predictions(*map(torch.tensor, ([0, 1], [1, 0], [1, 1], [0.9, 0.6], 
 
 
 @pytest.mark.parametrize("wandb_dir", [None, "../elsewhere/wandb dir"])
-@pytest.mark.parametrize("runs_dir", ["runs", "../outside/runs", "{tmp}/far off/runs"])
+@pytest.mark.parametrize("runs_dir", ["runs", "../outside/runs", "{tmp}/far off/runs", "link/runs"])
 @pytest.mark.parametrize("online", [False, True])
 def test_wherever_runs_lie_artifacts_and_later_rows_arrive(
     server, here, tmp_path, monkeypatch, capsys, runs_dir, wandb_dir, online
@@ -266,6 +274,8 @@ def test_wherever_runs_lie_artifacts_and_later_rows_arrive(
             monkeypatch.setenv(name, value)
     if wandb_dir:
         monkeypatch.setenv("WANDB_DIR", wandb_dir)
+    (tmp_path / "linked").mkdir()
+    (here / "link").symlink_to(tmp_path / "linked")
     out_dir = Path(runs_dir.format(tmp=tmp_path)) / "run"
     out_dir.mkdir(parents=True)
     torch.save({"state_dict": {"weight": torch.zeros(1000)}}, out_dir / "best.ckpt")
@@ -306,6 +316,124 @@ def test_what_cannot_be_uploaded_costs_neither_the_run_nor_later_rows(here, caps
         assert f"W&B: {what} could not be uploaded (" in said
     assert "its process has ended" not in said
     assert wandb_file(here)["summary"]["after"] == 2.0
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextmanager
+def closed() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with silent() as address:
+        pass
+    yield address
+
+
+@pytest.mark.parametrize("unreachable", [silent, closed])
+def test_a_server_that_cannot_be_reached_is_not_waited_for(here, monkeypatch, capsys, unreachable):
+    assert track.START_S + track.GRACE_S < 15
+    monkeypatch.setattr(track, "START_S", 1.0)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    with unreachable() as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        began = time.monotonic()
+        with logging(Path("runs/run")) as logger:
+            started = time.monotonic()
+            logger.log_metrics({"a": 1.0}, 1)
+        assert started - began < 1 + track.GRACE_S + 4
+        assert time.monotonic() - started < 4
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert re.match(r"W&B: the run could not be started online \(Timed out .*\); logging offline", lines[0])
+    assert "init_timeout" not in lines[0]
+    [kept] = here.glob("runs/wandb/offline-run-*")
+    assert wandb_file(kept)["summary"]["a"] == 1.0
+
+
+STOPPED = """
+import sys, time
+from pathlib import Path
+import psutil
+sys.path.insert(0, sys.argv[1])
+from test_wandb import logging
+
+with logging(Path("runs/run"), finish_s=2.0) as logger:
+    logger.log_metrics({"before": 1.0}, 1)
+    for child in psutil.Process().children():
+        child.suspend()
+    began = time.monotonic()
+    for step in range(2, int(sys.argv[2])):
+        logger.log_metrics({f"{step} {name}": 2.0 for name in range(2000)}, step)
+assert time.monotonic() - began < 2 + 3 + 3
+assert not psutil.Process().children(), "a process of W&B is left"
+with logging(Path("runs/next")) as logger:  # in the same process, as in a sweep of Hydra's own launcher
+    logger.log_metrics({"next": 3.0}, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [(2, "did not answer for 5 s and was ended; offline"), (200, "did not answer for 2 s and was ended: further rows")],
+    ids=["at the end", "while rows are logged"],
+)
+def test_a_process_of_wandb_that_is_stopped_holds_up_no_run(tmp_path, until, said):
+    line = [sys.executable, "-c", STOPPED, str(Path(__file__).parent), str(until)]
+    done = subprocess.run(line, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(said) == 1, done.stderr
+    assert f"of {until - 1} rows; metrics.csv has all; `wandb login`, then `wandb sync runs/wandb/" in done.stderr
+    [after] = tmp_path.glob(f"runs/wandb/offline-run-*-{run_id(tmp_path / 'runs' / 'next')}")
+    assert wandb_file(after)["summary"]["next"] == 3.0
+
+
+def test_a_file_that_is_cut_short_or_altered_is_not_called_whole(here, capsys):
+    with logging(Path("runs/run")) as logger:
+        for step in range(200):
+            logger.log_metrics({f"a metric {name}": float(step) for name in range(20)}, step)
+    assert "cut short" not in capsys.readouterr().err
+    [log] = here.rglob("*.wandb")
+    whole = log.read_bytes()
+    assert len(whole) > 3 * 32_768, "several blocks"
+    assert damage_of(log, 200) == ""
+    assert damage_of(log, 201) == "is cut short, as by a full disk, and holds 200 of 201 rows; metrics.csv has all"
+    for length in (0, 3, 7, 100, 32_768, 65_540, len(whole) - 1, len(whole) - 40):
+        log.write_bytes(whole[:length])
+        assert re.fullmatch(r"is cut short, .* holds \d+ of 200 rows; metrics.csv has all", damage_of(log, 200)), length
+    log.write_bytes(whole[:50_000] + bytes([whole[50_000] ^ 1]) + whole[50_001:])
+    assert "is cut short" in damage_of(log, 200)
+    log.unlink()
+    assert damage_of(log, 200).startswith("cannot be read (")
+
+
+SMALL_DISK = "mkdir disk && mount -t tmpfs -o size=64k tmpfs disk && exec"
+NAMESPACES = (
+    bool(shutil.which("unshare")) and not subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode
+)
+FULL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_wandb import logging
+
+with logging(Path("runs/run")) as logger:
+    for step in range(200):
+        logger.log_metrics({f"{step} {name}": 2.0 for name in range(100)}, step)
+"""
+
+
+@pytest.mark.skipif(not NAMESPACES, reason="this system gives users no file systems of their own")
+def test_a_full_disk_is_told_where_the_run_ends(tmp_path):
+    python = shlex.join([sys.executable, "-c", FULL, str(Path(__file__).parent)])
+    line = ["unshare", "-Urm", "sh", "-c", f"{SMALL_DISK} {python}"]
+    env = environment(tmp_path, WANDB_DIR="disk")
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\.wandb is cut short, as by a full disk, and holds \d+ of 200 rows", done.stderr), done.stderr
+    assert re.search("`wandb sync disk/wandb/offline-run-[^`]*`, uploads what it holds$", done.stderr.strip())
 
 
 ENDING = """

@@ -47,6 +47,12 @@ class Server:
     def env(self) -> dict[str, str]:
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "x" * 40, "WANDB_ERROR_REPORTING": "false"}
 
+    def asked(self, operation: str) -> list[dict[str, Any]]:
+        """The variables of all requests of a name."""
+        requests = [json.loads(body) for body in self.bodies if body.startswith(b"{")]
+        found = [each for each in requests if re.search(rf"(query|mutation) {operation}\b", each.get("query", ""))]
+        return [each["variables"] for each in found]
+
     def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         project = {"id": "p", "name": "patchbench", "entity": {"id": "e", "name": "someone"}}
         match operation:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+from patchbench.redact import without_secrets
+
 Size = tuple[int, int]
 
 
@@ -75,11 +77,15 @@ def interval(option: str, ends: Sequence[float], *, most: float = float("inf")) 
 
 
 def reason(error: Exception, given: Sequence[str] = ()) -> str:
-    """The words of an error; those of the system name the file, and the argument of `given` that gave it."""
+    """The words of an error; those of the system name the file, and the argument of `given` that gave it.
+
+    Passwords and tokens, as of a URL of data, are left out: errors are printed and stand in logs.
+    """
     if not isinstance(error, OSError) or not error.strerror or error.filename is None:
-        return str(error)
+        return without_secrets(str(error))
     path = str(error.filename)
-    return f"{next((a for a in given if a.partition('=')[2] == path), path)}: {error.strerror.lower()}"
+    given_as = next((a for a in given if a.partition("=")[2] == path), path)
+    return without_secrets(f"{given_as}: {error.strerror.lower()}")
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:

@@ -6,6 +6,7 @@ HYDRA_FULL_ERROR=1 shows the traceback instead.
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from patchbench.checks import reason
 from patchbench.config.mistakes import OBJECTIONS, explain
 from patchbench.machine import ending_with_its_reader
+from patchbench.redact import without_secrets
 
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
 
@@ -66,12 +68,16 @@ def one_line_errors(main: Callable[..., Any], command: str = "train") -> Callabl
             raise SystemExit(2) from None
         except CellFailed:
             raise SystemExit(1) from None
-        except RuntimeError as error:
-            if TRACEBACK or type(error).__module__ != "submitit.core.utils":
+        except Exception as error:
+            if not TRACEBACK and type(error).__module__ == "submitit.core.utils":
+                what = " ".join(str(error).splitlines()[:2])
+                cure = "the others go on (squeue), and the same command goes on with it"
+                print(f"error: a cell has failed: {what}; {cure}", file=sys.stderr)
+                raise SystemExit(1) from None
+            shown = [traceback.format_exc(), *sys.argv]  # Hydra prints both
+            if shown == (clean := without_secrets(shown)) or (inside and HydraConfig.get().mode == RunMode.MULTIRUN):
                 raise
-            what = " ".join(str(error).splitlines()[:2])
-            cure = "the others go on (squeue), and the same command goes on with it"
-            print(f"error: a cell has failed: {what}; {cure}", file=sys.stderr)
+            print(clean[0], end="", file=sys.stderr)
             raise SystemExit(1) from None
 
     return wrapped

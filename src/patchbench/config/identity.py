@@ -18,6 +18,7 @@ from patchbench.config.compose import composed
 from patchbench.config.knobs import BUILDING
 from patchbench.config.options import GROUPS, Compared
 from patchbench.data.fingerprint import fingerprint
+from patchbench.redact import HIDDEN, without_secrets
 from patchbench.runs.metrics import FACTORS
 
 READERS = {  # by option
@@ -50,7 +51,7 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     the seed counts beside it: runs that differ in their seed differ in nothing else. A `_target_` counts where it is
     not that of the option. Options that are not read drop out, `epochs` by the budget, the input stage by the network,
     so that two cells of a sweep that differ only there are the same run. `data.content` is the fingerprint of a folder
-    of data, wherever it lies; a file of weights counts by its content as well.
+    of data, wherever it lies; a file of weights counts by its content as well. Passwords and tokens count for nothing.
     """
     tree: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
     own = defaults(cfg, choices)
@@ -78,7 +79,7 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
             found["data.content"] = type(error).__name__
     if (weights := found.get("model.init_from")) and (file := Path(str(weights)).expanduser()).is_file():
         found["model.init_from"] = f"file {digest(file, file.stat().st_mtime_ns, file.stat().st_size)}"
-    return found
+    return without_secrets(found)
 
 
 @functools.cache
@@ -137,7 +138,10 @@ def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     if root and "://" not in root:
         root = os.path.realpath(os.path.expanduser(root))  # a link and `.` are called by the folder that they lead to
     if name := root or OmegaConf.select(cfg, "data.name", throw_on_missing=False):
-        short = str(name).rstrip("/").rpartition("/")[2]
+        path = str(name)
+        if "://" in path:  # without login and parameters
+            path = without_secrets(path).replace(f"{HIDDEN}@", "").partition("?")[0]
+        short = path.rstrip("/").rpartition("/")[2]
         groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]
     network = OmegaConf.select(cfg, "model.name", throw_on_missing=False)  # of timm
     if network and not network.startswith(groups["model"]):

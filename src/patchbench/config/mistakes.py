@@ -15,6 +15,7 @@ from patchbench.checks import nearest
 from patchbench.config.compose import SCHEMAS, composed, without_hydra
 from patchbench.config.knobs import groups, knobs, paths
 from patchbench.config.options import CONF
+from patchbench.redact import without_secrets
 
 OBJECTIONS = HydraException, OmegaConfBaseException  # to a command line
 EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # options of Hydra's plugins: the extra that brings them
@@ -69,10 +70,15 @@ ELSEWHERE = {  # what timm, Lightning and others call an option, by its last par
 
 
 def explain(error: BaseException, given: Sequence[str] = (), command: str = "train") -> str:
-    """Say in one line what Hydra says in a paragraph.
+    """Say in one line what Hydra says in a paragraph, without the passwords and tokens of URLs.
 
     given: the arguments; command: the script that they were given to, as conf/<command>.yaml is called.
     """
+    return without_secrets(explained(error, given, command))
+
+
+def explained(error: BaseException, given: Sequence[str], command: str) -> str:
+    """Say in one line what Hydra says in a paragraph; see `explain`."""
     while isinstance(error, OBJECTIONS) and isinstance(error.__cause__, OBJECTIONS):
         if match := re.search(r"Could not override '(.+?)'", str(error)):
             return no_option(match[1], given, command)

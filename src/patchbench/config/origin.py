@@ -7,12 +7,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config.compose import composed, without_hydra
-from patchbench.config.identity import compared, factors_of, identify, leaves, listed, same
+from patchbench.config.identity import compared, factors_of, identify, leaves, listed, plain, same
 from patchbench.config.knobs import BUILDING
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
 from patchbench.config.trusted import check_options, check_target, check_value
 from patchbench.data.source import Source
+from patchbench.redact import HIDDEN, without_secrets
 from patchbench.runs.provenance import changed, code, module_of
 
 ELSEWHERE = "give hydra.run.dir (in a sweep, hydra.sweep.subdir) a folder of its own, or leave it out"
@@ -29,6 +30,7 @@ TRUNK = (  # beside the parts that the options name
 def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """Describe a run in plain values: its identity, name, factors, options, knobs, code and whole configuration.
 
+    Records and checkpoints are passed on: passwords and tokens, as of a URL of data, are left out.
     choices: the option taken in each group.
     """
     levels, found, parts = factors_of(cfg, choices), compared(cfg, choices), dict(targets(cfg))
@@ -40,7 +42,7 @@ def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         "compared": found,
         "targets": {path: name if module_of(name) is None else name.rpartition(".")[2] for path, name in parts.items()},
         "code": code([*parts.values(), *TRUNK]),
-        "config": OmegaConf.to_container(without_hydra(cfg), resolve=True),
+        "config": without_secrets(OmegaConf.to_container(without_hydra(cfg), resolve=True)),
     }
 
 
@@ -128,6 +130,10 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
         raise ValueError(f"data_root={data_root}: data={origin['options']['data']} has no folder: leave it out")
     if data_root is not None:
         cfg.data.root = data_root
+    if hidden := [path for path, value in leaves(plain(cfg.data), "data") if HIDDEN in str(value)]:
+        kept = f"{hidden[0]}={OmegaConf.select(cfg, hidden[0])}"
+        cure = "give data_root=<its folder or URL>" if hidden[0] == "data.root" else "train.py alone can be given it"
+        raise ValueError(f"the checkpoint keeps no passwords and tokens, and says {kept}: {cure}")
     return cfg
 
 

@@ -21,6 +21,7 @@ from patchbench.machine import whole_file, write_whole
 from patchbench.runs.hits import Hits
 from patchbench.runs.hits import read_hits as hits_of_run
 from patchbench.runs.metrics import FACTORS
+from patchbench.runs.record import leaving_out
 from patchbench.runs.records import KEYS, curves
 
 RUNS, CURVES, HITS = "runs.csv", "curves.csv", "hits.npz"
@@ -59,8 +60,9 @@ def keep(folder: Path, planned: pd.DataFrame, records: pd.DataFrame, runs_dir: P
     points = points.sort_values(["identity", "step"], key=lambda c: c.map(place) if c.name == "identity" else c)
     hits = {identity: found for identity, found in read_hits(folder).items() if identity in elsewhere}
     for row in finished[here].itertuples():
-        if found := hits_of_run(runs_dir / row.run):
-            hits[row.identity] = found
+        with leaving_out():
+            if found := hits_of_run(runs_dir / row.run):
+                hits[row.identity] = found
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CURVES, points.to_csv(index=False, lineterminator="\n"))
     write_hits(folder / HITS, dict(sorted(hits.items())))

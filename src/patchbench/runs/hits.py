@@ -44,7 +44,12 @@ def read_hits(folder: Path) -> Hits | None:
     FileNotFoundError without a record, ValueError where it is damaged.
     """
     packed = read_record(folder / "run.json").get("hits")
-    return None if packed is None else unpacked(packed)
+    try:
+        return None if packed is None else unpacked(packed)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / 'run.json'} is damaged (its hits: {error}): train it again by rerun=true"
+        ) from error
 
 
 def as_text(bits: Bool[np.ndarray, " n"]) -> str:

@@ -1,13 +1,32 @@
 """The record of a finished run, run.json: written once, as a whole or not at all."""
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from patchbench.machine import whole_file
+from patchbench.redact import without_secrets
 
-PARTS = {"identity", "name", "factors", "options", "compared", "targets", "code", "config", "result", "environment"}
+PARTS: dict[str, type] = {
+    "identity": str,
+    "name": str,
+    "factors": dict,
+    "options": dict,
+    "compared": dict,
+    "targets": dict,
+    "code": dict,
+    "config": dict,
+    "result": dict,
+    "environment": dict,
+}
+WITHIN: dict[str, dict[str, Any]] = {  # what readers of many records need of the parts
+    "config": {"epochs": int, "batch_size": int},
+    "environment": {"versions": dict, "machine": dict, "commit": str | None},
+    "environment.machine": {"cpu": str, "cores": int | None, "gpus": list},
+}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -15,12 +34,57 @@ def read_record(path: Path) -> dict[str, Any]:
     cure = "remove its folder, or train it again by rerun=true"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): {cure}") from error
-    if not isinstance(record, dict) or (missing := PARTS - record.keys()):
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path} is damaged ({why}): {cure}") from error
+    if not isinstance(record, dict) or (missing := PARTS.keys() - record.keys()):
         lost = ", ".join(sorted(missing)) if isinstance(record, dict) else "all of it"
         raise ValueError(f"{path} is of an earlier version or damaged, it lacks {lost}: {cure}")
+    if wrong := next(misfits(record), None):
+        raise ValueError(f"{path} is of an earlier version or damaged, {wrong}: {cure}")
     return record
+
+
+def misfits(record: Mapping[str, Any]) -> Iterator[str]:
+    """Say which parts of a record, and which figures, are not of their kind."""
+    for name, kind in PARTS.items():
+        if not isinstance(record[name], kind):
+            yield f"its {name} is no {'text' if kind is str else 'mapping'}"
+            return
+    for place, kinds in WITHIN.items():
+        part: Any = record
+        for name in place.split("."):
+            part = part[name]
+        for name, kind in kinds.items():
+            if not isinstance(part.get(name), kind):
+                yield f"its {place}.{name} is {part.get(name)!r:.40}"
+                return
+    for name, value in record["result"].items():
+        if not is_figure(value) and not (isinstance(value, str) and name.startswith("model/")):
+            yield f"its figure {name} is {value!r:.40}"
+    for name in ("eval", "hits", "execution"):
+        if not isinstance(record.get(name), dict | None):
+            yield f"its {name} is no mapping"
+
+
+def is_figure(value: object) -> bool:
+    """True for a number that can be computed with."""
+    with suppress(OverflowError):
+        return isinstance(value, int | float) and not isinstance(value, bool) and isinstance(float(value), float)
+    return False
+
+
+@contextmanager
+def leaving_out() -> Iterator[None]:
+    """Name a file that is damaged in a line, and go on without it: one of many must not cost all others."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except ValueError as error:
+        print(f"left out: {error}", file=sys.stderr)
 
 
 def validation_accuracy(record: Mapping[str, Any]) -> float:
@@ -29,9 +93,9 @@ def validation_accuracy(record: Mapping[str, Any]) -> float:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record as JSON, on the first rank only."""
+    """Write the record as JSON, without passwords and tokens, on the first rank only."""
     from pytorch_lightning.utilities import rank_zero_only  # seconds of imports, not needed to read
 
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         with whole_file(path) as file:
-            json.dump(record, file, indent=2)
+            json.dump(without_secrets(record), file, indent=2)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from patchbench.runs.record import read_record
+from patchbench.runs.record import leaving_out, read_record
+from patchbench.runs.rows import read_rows
 
 RUN = re.compile(r".+_([0-9a-f]{8})$")  # <name>_<identity>, unless it was renamed or hydra.run.dir names it
 MARKS = ("run.json", "last.ckpt", "metrics.csv")  # files that only a run leaves
@@ -64,21 +65,23 @@ def tell_apart(rows: list[dict[str, Any]], leaves: list[dict[str, Any]]) -> None
     contents: dict[str, set[str]] = {}
     for row, leaf in zip(rows, leaves, strict=True):
         if content := leaf.get("data.content"):
-            contents.setdefault(row["data"], set()).add(content)
+            contents.setdefault(row.get("data", ""), set()).add(content)
     for row, leaf in zip(rows, leaves, strict=True):
         if len(contents.get(row.get("data", ""), ())) > 1:
-            row["data"] = f"{row['data']}@{leaf['data.content'][:4]}"
+            row["data"] = f"{row.get('data', '')}@{leaf['data.content'][:4]}"
 
 
 def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The row of a run without its name, and its options and knobs by path."""
     match = RUN.match(os.path.basename(folder))
     row: dict[str, Any] = {"identity": match[1] if match else None}
+    record: dict[str, Any] | None = None
     try:
-        record = read_record(Path(folder, "run.json"))
+        with leaving_out():  # one such record must not cost the table of the others
+            record = read_record(Path(folder, "run.json"))
     except FileNotFoundError:
         return row | {"status": how_it_ended(Path(folder))}, {}
-    except ValueError:  # one such record must not cost the table of the others
+    if record is None:
         return row | {"status": "damaged"}, {}
     row["identity"] = record["identity"]
     environment = record["environment"]
@@ -130,9 +133,8 @@ def distinct(rows: list[dict[str, Any]]) -> dict[str, set[Any]]:
 
 
 def curves(folder: Path, name: str) -> pd.Series:
-    """One metric of a run by step; empty where there is none. Rows that a resumed run repeats come later and count."""
-    path = folder / "metrics.csv"
-    if not path.exists():
-        return pd.Series(dtype=float)
-    rows = pd.read_csv(path)
-    return rows[rows["name"] == name].groupby("step")["value"].last()
+    """One metric of a run by step; empty where there is none, and where the file is damaged, which is then named."""
+    metrics: dict[str, dict[int, float]] = {}
+    with leaving_out():
+        metrics = read_rows(folder / "metrics.csv")
+    return pd.Series(metrics.get(name, {}), dtype=float).sort_index()

@@ -6,12 +6,17 @@ Imports little, as sweeps and lists of runs do not need W&B itself.
 import os
 import shlex
 import shutil
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from patchbench.machine import near
 
 ID_FILE = "wandb_run_id.txt"  # in the directory of a run
+BLOCK, HEADER = 32_768, 7  # bytes of a block of the log of W&B, which is that of LevelDB; of what stands before a piece
+WHOLE, FIRST, LAST = 1, 2, 4  # kinds of pieces of a record
 
 
 def run_id(out_dir: Path) -> str | None:
@@ -65,3 +70,48 @@ def sync_line(folder: Path, run_ids: Iterable[str]) -> str | None:
     if len(folders) > 1:
         return f"wandb sync {shlex.quote(str(place))}/offline-run-*-{own}"
     return f"wandb sync {shlex.quote(str(place / folders[0].name))}"
+
+
+def damage_of(log: Path, rows: int) -> str:
+    """Describe the damage of the file that `wandb sync` reads, as the rest of a sentence; empty where it is whole.
+
+    A full disk, and an end of the process of W&B before its time, cut it short without a word. rows: that a whole file
+    holds, at least.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    proto: Any = wandb_internal_pb2  # its classes are made when it is imported
+
+    found, ended, last = 0, False, 0
+    try:
+        for content in records(log):
+            record = proto.Record.FromString(content)
+            found += record.WhichOneof("record_type") == "history"
+            ended |= record.WhichOneof("record_type") == "exit"
+            if record.num != last + 1:
+                break
+            last = record.num
+        else:
+            if ended and found >= rows:
+                return ""
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({error})"
+    return f"is cut short, as by a full disk, and holds {found} of {rows} rows; metrics.csv has all"
+
+
+def records(log: Path) -> Iterator[bytes]:
+    """The records of the log of a run, up to the first that is torn or altered."""
+    data = log.read_bytes()
+    at, parts = HEADER, b""  # what is at the very beginning names the format
+    while at + HEADER <= len(data):
+        if (left := BLOCK - at % BLOCK) < HEADER:
+            at += left
+            continue
+        digest, length, kind = struct.unpack_from("<IHB", data, at)
+        piece = data[at + HEADER : at + HEADER + length]
+        if len(piece) < length or zlib.crc32(piece, zlib.crc32(bytes([kind]))) != digest:
+            return
+        at += HEADER + length
+        parts = piece if kind in (WHOLE, FIRST) else parts + piece
+        if kind in (WHOLE, LAST):
+            yield parts

@@ -1,11 +1,11 @@
 """Estimate the time of a cell from the cells that are done."""
 
-import json
 import math
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from patchbench.runs.record import read_record
 from patchbench.sweep.cell import Cell, setting, work
 
 
@@ -26,7 +26,7 @@ class Estimate:
     def learn(self, record: Path) -> None:
         """Add the time of a finished cell."""
         with suppress(OSError, ValueError, KeyError, TypeError):  # a record of another version
-            done = json.loads(record.read_text())
+            done = read_record(record)
             unit, budget = done["options"]["budget"], done["config"]["budget"]["value"]
             done_work = work(unit, budget, done["result"]["model/gmacs"])
             where = setting(done["config"], unit, done["environment"]["machine"])

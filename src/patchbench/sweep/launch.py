@@ -1,6 +1,5 @@
 """A sweep on one machine: compose and check every cell, then run each in a process of its own."""
 
-import json
 import math
 import os
 import signal
@@ -22,6 +21,7 @@ from patchbench.config.names import SWEEP, name_sweep, sweep_name
 from patchbench.config.origin import another_run, changes
 from patchbench.config.unread import remarks_on_sweep
 from patchbench.machine import cores, hangs_on
+from patchbench.redact import without_secrets
 from patchbench.runs import wandb_files
 from patchbench.runs.record import read_record, validation_accuracy
 from patchbench.sweep.cell import Cell, Composed, Facts
@@ -158,7 +158,7 @@ def result(cell: Cell) -> Result:
 def titles(overrides: Sequence[Sequence[str]], fixed: set[str]) -> list[str]:
     """Name each cell by the overrides that not all cells share; a single cell by those that are not in `fixed`."""
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else fixed
-    return [" ".join(o for o in own if o not in shared) or "defaults" for own in overrides]
+    return [without_secrets(" ".join(o for o in own if o not in shared)) or "defaults" for own in overrides]
 
 
 def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
@@ -256,7 +256,7 @@ def mark_by_record(cell: Cell, composed: Composed) -> None:
 def learn(cell: Cell) -> None:
     """Read accuracy and cost of a cell from its record."""
     with suppress(OSError, ValueError, KeyError):
-        record = json.loads(cell.record.read_text())
+        record = read_record(cell.record)
         result, cell.value = record["result"], validation_accuracy(record)
         params, gmacs = result["model/params"], result["model/gmacs"]
         cell.facts = Facts(result.get("model/grid", ""), result.get("model/tokens"), params, gmacs)

@@ -191,11 +191,11 @@ class View:
 
 
 def progress(file: Path) -> tuple[int, int, str]:
-    """Return steps done, steps in all, and figures; 0, 0 before training begins."""
+    """Return steps done, steps in all, and figures; 0, 0 before training begins, and where the file is damaged."""
     try:
         state = json.loads(file.read_text())
-        return state["step"], int(state["total"]), state["figures"]
-    except (OSError, ValueError):
+        return int(state["step"]), int(state["total"]), str(state["figures"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0, 0, ""
 
 

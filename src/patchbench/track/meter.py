@@ -72,7 +72,8 @@ class Meter(pl.Callback):
         self.validated: dict[str, float] = {}  # the last time
         self.skipped = 0  # steps whose gradient was not finite
         self.warm = False
-        self.began, self.earlier_s = time.perf_counter(), 0.0
+        self.began: float | None = None
+        self.earlier_s = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -89,9 +90,10 @@ class Meter(pl.Callback):
 
     def wall_s(self) -> float:
         """Seconds of training, over all starts of the run."""
-        return self.earlier_s + time.perf_counter() - self.began
+        return self.earlier_s + (0.0 if self.began is None else time.perf_counter() - self.began)
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
+        self.began = time.perf_counter()  # loggers that wait for a server have started before
         self.device = trainer.strategy.root_device
         self.finite = task.finite
         self.laps = Laps(self.device)

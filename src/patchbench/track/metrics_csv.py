@@ -7,11 +7,14 @@ from pathlib import Path
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from patchbench.runs.rows import mend
+
 
 class MetricsCsv(Logger):
     """Append one line per value, `step,name,value`: a killed run keeps its rows, a resumed run continues the file.
 
-    Lightning's own CSVLogger starts a new file when a run resumes. A resumed run may repeat rows; the later row counts:
+    Lightning's own CSVLogger starts a new file when a run resumes. What a kill or a full disk left torn is mended
+    before the first row. A resumed run may repeat rows; the later row counts:
     `pandas.read_csv(path).pivot_table(index="step", columns="name", values="value", aggfunc="last")`.
     """
 
@@ -19,16 +22,15 @@ class MetricsCsv(Logger):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.mended = path, False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        fresh = not self.path.exists()
-        with self.path.open("a", newline="") as file:
-            rows = csv.writer(file)
-            if fresh:
-                rows.writerow(["step", "name", "value"])
-            rows.writerows([step, name, float(value)] for name, value in metrics.items())
+        if not self.mended:
+            mend(self.path)
+            self.mended = True
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([step, name, float(value)] for name, value in metrics.items())
 
     def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """Do nothing: run.json contains the hyperparameters."""

@@ -9,6 +9,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from patchbench.checks import Size
+from patchbench.redact import without_secrets
 from patchbench.runs.metrics import Number, metric
 
 # The label of a row and its text, where {name} is a figure of the record with its unit. A row whose figures are not
@@ -109,4 +110,5 @@ def spell_list(values: Sequence[float]) -> str:
 
 @rank_zero_only
 def say(line: str) -> None:
-    print(line, flush=True)
+    """Print a line for the user, without the passwords and tokens of URLs."""
+    print(without_secrets(line), flush=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchbench.checks import one_of, positive
-from patchbench.track.redact import redact
+from patchbench.redact import redact
 
 MODES = ("auto", "online", "offline", "disabled")
 PROJECT = "patchbench"
@@ -102,11 +102,13 @@ def reason(error: Exception) -> str:
     """The reason why W&B objects, in a line."""
     errors: Any = getattr(error, "errors", None)  # of pydantic
     said = errors()[0]["msg"] if callable(errors) else str(error)
+    said = re.sub(r"<no message>|Consider increasing.*", "", said, flags=re.DOTALL)  # a setting that is not the user's
     return redact(" ".join(said.split()).rstrip(".")[:200]) or type(error).__name__
 
 
 def resolve_mode(mode: str) -> str:
     """Decide what mode=auto is: online, offline or disabled. ValueError for an API key that cannot be one."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # tracebacks have paths, and to send them takes its time
     import wandb
 
     if mode == "auto":

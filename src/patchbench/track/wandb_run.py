@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,17 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from patchbench.machine import near, whole_file
+from patchbench.redact import redact
 from patchbench.runs.metrics import summaries
 from patchbench.runs.sealed import sealed_file
-from patchbench.runs.wandb_files import ID_FILE, holder, run_id, staging, sync_line, wandb_dir
-from patchbench.track.redact import redact
+from patchbench.runs.wandb_files import ID_FILE, damage_of, holder, run_id, staging, sync_line, wandb_dir
 from patchbench.track.wandb_check import LONGEST, own_tags, project_name, reason, resolve_mode, text
+from patchbench.track.wandb_process import Watch, kill_process
 
 STEP = "trainer/global_step"
+START_S = 10.0  # most seconds to wait for the server when a run starts
+GRACE_S = 3.0  # seconds beyond a limit that the process of W&B keeps itself, before it is killed
+ONLY_LOCAL = "further rows are only in metrics.csv"
 PAIRS = 10_000  # most rows that W&B draws of a confusion matrix
 
 
@@ -37,12 +41,16 @@ class RunLogger(WandbLogger):
     SLURM sends SIGTERM to it too.
     """
 
+    process: Watch
+    limit_s = START_S  # for one call
     lost = False
+    rows = 0  # that were given to W&B
     table_rows = 0
     said: frozenset[str] = frozenset()
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         self.send("a row", partial(super().log_metrics, metrics, step))
+        self.rows += 1
 
     def log_pictures(self, pictures: Mapping[str, Path], step: int) -> None:
         """Log pictures from files, by the names of their panels."""
@@ -59,7 +67,7 @@ class RunLogger(WandbLogger):
         if self.experiment.disabled:
             return
 
-        def upload() -> None:
+        def tables() -> dict[str, Any]:
             import wandb
 
             first = predicted.head(self.table_rows)
@@ -68,20 +76,20 @@ class RunLogger(WandbLogger):
             rows = first.assign(picture=[wandb.Image(image) for image in shown])
             most = confused.sort_values("count", ascending=False, kind="stable").head(PAIRS)
             names = {"label": "Actual", "predicted": "Predicted", "count": "nPredictions"}  # as in the chart of W&B
-            tables = {
+            return {
                 "test/predictions": wandb.Table(dataframe=rows[["picture", *first.columns]]),
                 "test/confusion": wandb.Table(dataframe=most.rename(columns=names)),
             }
-            self.experiment.log(tables)
 
-        self.send("the tables of predictions", upload)
+        self.send("the tables of predictions", self.experiment.log, tables)
+        self.rows += 1
 
     def log_checkpoint(self, path: Path, name: str, about: dict[str, Any]) -> None:
         """Log a checkpoint as an artifact of type model, without the paths of this machine."""
         if self.experiment.disabled:
             return
 
-        def upload() -> None:
+        def artifact() -> Any:
             import wandb
 
             artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=redact(about))
@@ -90,23 +98,31 @@ class RunLogger(WandbLogger):
                 with sealed_file(copy) as file:
                     torch.save(redact(torch.load(path, map_location="cpu", weights_only=True)), file)  # type: ignore[arg-type]
                 artifact.add_file(str(copy), skip_cache=True)  # no further copy below ~/.cache
-            self.experiment.log_artifact(artifact, aliases=[path.stem])
+            return artifact
 
-        self.send(path.name, upload)
+        self.send(path.name, partial(self.experiment.log_artifact, aliases=[path.stem]), artifact)
 
-    def send(self, what: str, upload: Callable[[], object]) -> None:
-        """Upload, and go on without what W&B does not take; without W&B where its process has ended."""
+    def send(self, what: str, upload: Callable[..., object], prepare: Callable[[], Any] | None = None) -> None:
+        """Upload, and go on without what W&B does not take; without W&B where its process has ended or does not answer.
+
+        prepare: makes the argument of `upload`, in whatever time that takes.
+        """
         if self.lost:
             return
         from wandb.sdk.mailbox import MailboxClosedError
 
         try:
-            upload()
-        except (ConnectionError, MailboxClosedError) as error:
-            self.lost = True
-            self.say(f"its process has ended ({reason(error)}): further rows are only in metrics.csv")
+            given = () if prepare is None else (prepare(),)
+            with self.process.limit(self.limit_s):
+                upload(*given)
         except Exception as error:  # of the server, of the disk, of the image library, of W&B itself
-            self.say(f"{what} could not be uploaded ({reason(error)}); the files are in the run directory")
+            self.lost = self.process.ended or isinstance(error, ConnectionError | MailboxClosedError)
+            if self.process.ended:
+                self.say(f"its process did not answer for {self.limit_s:g} s and was ended: {ONLY_LOCAL}")
+            elif self.lost:
+                self.say(f"its process has ended ({reason(error)}): {ONLY_LOCAL}")
+            else:
+                self.say(f"{what} could not be uploaded ({reason(error)}); the files are in the run directory")
 
     def say(self, line: str) -> None:
         """Print a line once."""
@@ -161,49 +177,68 @@ def wandb_run(
     if "WANDB_SWEEP_ID" not in os.environ:  # an agent owns project, entity and id
         options |= {"project": project_name(project), "entity": text("logger.wandb.entity", entity)}
         options |= whose_id(out_dir, runs_dir, resume=resume, in_sweep=in_sweep)
-    run, resolved = start(options | {"dir": str(wandb_dir(runs_dir).parent)}, resolved, finish_s)
-    folder = Path(run.settings.wandb_dir)  # another one where that cannot be written
-    logger = RunLogger(project=project_name(project), save_dir=str(out_dir), experiment=run, log_model=False)
-    logger.table_rows = table_rows
-    logger.send("the definitions of its charts", partial(define_charts, run))
-    if resolved != "disabled":
-        with whole_file(out_dir / ID_FILE) as file:
-            file.write(run.id)
-    if resolved == "online":
-        print(f"W&B: {run.url}", file=sys.stderr)
-    code, unsent = 1, ""
-    try:
-        with files_of_artifacts_in(staging(folder, run.id)):
-            try:
-                yield logger
-                code = 0
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-                raise
-            finally:
-                unsent = finish(run, code)
-    finally:
-        if resolved == "online" and not unsent:
-            shutil.rmtree(staging(folder, run.id), ignore_errors=True)
-        if resolved == "online" and unsent:
-            later = f"`wandb sync --no-skip-online {near(Path(run.settings.sync_dir))}`"
-            print(f"W&B: {unsent}; nothing is lost: {later} uploads the rest later", file=sys.stderr)
-        if line := sync_line(folder, [run.id]):
-            print(f"W&B: offline; `wandb login`, then `{line}`, uploads the run", file=sys.stderr)
+    with closing(Watch()) as watch:
+        run, resolved = start(options | {"dir": str(wandb_dir(runs_dir).parent)}, resolved, finish_s, watch)
+        folder = Path(run.settings.wandb_dir)  # another one where that cannot be written
+        logger = RunLogger(project=project_name(project), save_dir=str(out_dir), experiment=run, log_model=False)
+        logger.process, logger.limit_s, logger.table_rows = watch, finish_s, table_rows
+        logger.send("the definitions of its charts", partial(define_charts, run))
+        if resolved != "disabled":
+            with whole_file(out_dir / ID_FILE) as file:
+                file.write(run.id)
+        if resolved == "online":
+            print(f"W&B: {run.url}", file=sys.stderr)
+        code, unsent = 1, ""
+        try:
+            with files_of_artifacts_in(staging(folder, run.id)):
+                try:
+                    yield logger
+                    code = 0
+                except SystemExit as end:
+                    code = end.code if isinstance(end.code, int) else 1
+                    raise
+                finally:
+                    unsent = finish(run, code, finish_s, watch)
+        finally:
+            if resolved == "online" and not unsent:
+                shutil.rmtree(staging(folder, run.id), ignore_errors=True)
+            if resolved != "disabled":
+                say_what_is_left(logger, resolved, unsent)
 
 
-def start(options: dict[str, Any], mode: str, finish_s: float) -> tuple[Any, str]:
+def say_what_is_left(logger: RunLogger, mode: str, unsent: str) -> None:
+    """Name the command that uploads what the server has not got, and the damage of the file that it would upload.
+
+    unsent: the reason why the run did not end as it should, or nothing.
+    """
+    run = logger.experiment
+    log = Path(run.settings.sync_file)
+    damage = damage_of(log, logger.rows) if mode == "offline" or unsent else ""
+    cut = f"; {near(log)} {damage}" if damage else ""
+    if mode == "online" and unsent:
+        sync = f"`wandb sync --no-skip-online {near(Path(run.settings.sync_dir))}`"
+        rest = f"{cut}: {sync} uploads what it holds" if cut else f"; nothing is lost: {sync} uploads the rest later"
+        print(f"W&B: {unsent}{rest}", file=sys.stderr)
+    if line := sync_line(Path(run.settings.wandb_dir), [run.id]):
+        why = f"{unsent}; offline" if mode == "offline" and unsent and not logger.lost else "offline"
+        what = "what it holds" if cut else "the run"
+        print(f"W&B: {why}{cut}; `wandb login`, then `{line}`, uploads {what}", file=sys.stderr)
+
+
+def start(options: dict[str, Any], mode: str, finish_s: float, watch: Watch) -> tuple[Any, str]:
     """Start the run, and return it with its mode: offline where the server does not take it, else disabled."""
     import wandb
 
     settings = wandb.Settings(
         silent=True,
         console="off",
-        init_timeout=30,
+        init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", START_S)),
         finish_timeout=finish_s,
         finish_timeout_raises=True,
         disable_git=True,
-        x_disable_meta=True,  # paths, host and arguments; the configuration describes the machine
+        x_disable_meta=True,  # paths and arguments; the configuration describes the machine
+        host="",
+        program=Path(sys.argv[0]).name,  # else with its path
     )
     modes: list[Any] = list(dict.fromkeys([mode, "offline", "disabled"]))
     for each, instead in zip(modes, [*modes[1:], None], strict=True):
@@ -211,12 +246,16 @@ def start(options: dict[str, Any], mode: str, finish_s: float) -> tuple[Any, str
             with suppress(OSError):
                 if each != "disabled":
                     Path(options["dir"]).mkdir(parents=True, exist_ok=True)  # else W&B takes the temporary folder
-            return wandb.init(**options, mode=each, settings=settings), each
+            with watch.limit(settings.init_timeout + GRACE_S):
+                return wandb.init(**options, mode=each, settings=settings), each
         except Exception as error:
             if instead is None:
                 raise
+            why = f"its process did not answer for {settings.init_timeout:g} s" if watch.ended else reason(error)
             way = "logging offline" if instead == "offline" else "rows are only in metrics.csv"
-            print(f"W&B: the run could not be started {each} ({reason(error)}); {way}", file=sys.stderr)
+            print(f"W&B: the run could not be started {each} ({why}); {way}", file=sys.stderr)
+            watch.ended = False
+            kill_process()  # which goes on trying
             forget_process()  # which takes the run for started
     raise AssertionError
 
@@ -229,25 +268,34 @@ def define_charts(run: Any) -> None:
     run.define_metric("*", step_metric=STEP, step_sync=True)
 
 
-def finish(run: Any, code: int) -> str:
-    """End the run; the reason why not all of it was sent, or nothing."""
+def finish(run: Any, code: int, finish_s: float, watch: Watch) -> str:
+    """End the run and the process of W&B; the reason why not all of it was sent, or nothing."""
+    unsent, earlier = "", watch.ended
     try:
-        run.finish(exit_code=code)
+        with watch.limit(finish_s + GRACE_S):
+            run.finish(exit_code=code)
     except TimeoutError:
-        return "the server does not answer"
+        unsent = f"the server has not taken all within {finish_s:g} s (logger.wandb.finish_s)"
     except Exception:  # as in RunLogger
-        forget_process()  # else the next run of this process would speak to it
-        return "its process has ended"
-    return ""
+        unsent = "its process has ended"
+        if watch.ended and not earlier:
+            unsent = f"its process did not answer for {finish_s + GRACE_S:g} s and was ended"
+    with watch.limit(GRACE_S):
+        forget_process()  # the next run of this process starts another, and none is left behind
+    return unsent
 
 
 def forget_process() -> None:
     """Leave the process of W&B and the run that is on in it; the next run starts another."""
     import wandb
+    from wandb.sdk import wandb_setup
     from wandb.sdk.lib.module import unset_globals
 
+    connection = wandb_setup.singleton()._connection
     with suppress(Exception, SystemExit):
         wandb.teardown()
+    if connection is not None and connection._proc is not None:
+        connection._proc.join()  # which W&B leaves out where it could not reach the process
     unset_globals()
 
 

@@ -1,21 +1,26 @@
 """The learning curves of a run, thinned to what a plot can show."""
 
-import csv
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from patchbench.pages.dashboard.plain import rounded
+from patchbench.runs.record import leaving_out
+from patchbench.runs.rows import read_rows
 
 POINTS = 120  # of a curve: more than a plot of 600 pixels shows
 NO_CURVES = ("final/", "model/", "test/", "data/", "time/", "epoch")  # figures of the run, or what it is plotted over
 
 
 def curves(folder: Path) -> dict[str, Any]:
-    """Steps and values of each metric, and the number of steps in an epoch, None before the first epoch has ended."""
-    metrics = read(folder / "metrics.csv")
+    """Steps and values of each metric, and the number of steps in an epoch, None before the first epoch has ended.
+
+    A file of metrics that is damaged is named, and has no curves.
+    """
+    metrics: dict[str, dict[int, float]] = {}
+    with leaving_out():
+        metrics = read_rows(folder / "metrics.csv")
     found = {}
     for name in sorted(metrics):
         if len(metrics[name]) > 1 and not name.startswith(NO_CURVES):
@@ -35,19 +40,6 @@ def whole_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
         return points
     steps = [step for step, _ in points]
     return points[:-1] if 2 * (steps[-1] - steps[-2]) < steps[-2] - steps[-3] else points
-
-
-def read(path: Path) -> dict[str, dict[int, float]]:
-    """The value of each metric at each step. For files of some hundred lines csv is four times as fast as pandas."""
-    metrics: dict[str, dict[int, float]] = {}
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            for line in csv.reader(file):
-                # A run that was killed may have half a line; rows that a resumed run repeats come later and count.
-                with suppress(ValueError, IndexError):
-                    step, value = int(line[0]), float(line[2])
-                    metrics.setdefault(line[1], {})[step] = value
-    return metrics
 
 
 def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

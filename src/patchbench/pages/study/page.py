@@ -149,14 +149,16 @@ def provenance(report: Report) -> str:
 
 def page(report: Report, text: str) -> str:
     """The Markdown as HTML with the figures inside."""
-    reader = MarkdownIt("commonmark").enable("table")
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")  # names in records may look like HTML
     body = reader.render(text)
 
-    def inline(source: re.Match[str]) -> str:
-        data = base64.b64encode(report.pictures[source[1]].encode()).decode()
-        return f'src="data:image/svg+xml;base64,{data}"'
+    def inline(image: re.Match[str]) -> str:
+        if image[1] not in report.pictures:  # a name in a record that looks like an image from elsewhere
+            return image[2]
+        data = base64.b64encode(report.pictures[image[1]].encode()).decode()
+        return f'<img src="data:image/svg+xml;base64,{data}" alt="{image[2]}" />'
 
-    body = re.sub(r'src="(\w[^":/]*\.svg)"', inline, body)
+    body = re.sub(r'<img src="([^"]*)" alt="([^"]*)"[^>]*>', inline, body)
     body = re.sub(r"<p>(<img [^>]*>)</p>", lambda found: f"<figure>{html.zoomable(found[1])}</figure>", body)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     body = re.sub(

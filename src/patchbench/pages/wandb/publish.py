@@ -12,7 +12,7 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
 from patchbench.machine import whole_file
-from patchbench.track.redact import redact
+from patchbench.redact import redact
 from patchbench.track.wandb_check import resolve_mode
 
 Made = ws.Workspace | wr.Report
