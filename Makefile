@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train digits dashboard test test-all check format readme study confirm evidence clean
+.PHONY: help train digits dashboard test test-all faults check format readme study confirm evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test: $(READY) ## set up, then run the tests
 
 test-all: $(READY) ## the slow ones as well
 	$(RUN) -m pytest -n auto -m '' $(ARGS)
+
+faults: $(READY) ## kills, signals and damage in real trainings, 20 times each, into benchmarks/faults.md (an hour)
+	$(RUN) -m pytest tests/test_faults.py -m '' -n 2 --trials 20 --table benchmarks/faults.md $(ARGS)
 
 check: $(READY) ## lint, format, types
 	$(RUN) -m ruff check

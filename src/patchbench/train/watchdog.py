@@ -156,7 +156,7 @@ def store_of_ranks() -> TCPStore | None:
 
 
 def waits_for(frame: FrameType | None) -> str:
-    """What the main thread waits for, by the calls that it is in."""
+    """Describe what the main thread waits for, by the calls that it is in."""
     where = "the main thread is not there"
     if frame is not None:
         where = f"it is in {frame.f_code.co_name} ({os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno})"
