@@ -467,7 +467,7 @@ def test_an_index_is_kept_and_made_anew_when_the_archive_or_the_index_is_another
     whole = kept.read_text()
     kept.write_text(whole.replace('"0000.png"', '"kept.png"'))
     assert shards(tmp_path).albums["train"].members[0][1].name == "kept.png", "it was not read again"
-    for spoilt in (whole[:100], "", '{"state": 0}', whole.replace('"state": [2', '"state": [1')):
+    for spoilt in (whole[:100], "", "[" * 100_000, '{"state": 0}', whole.replace('"state": [2', '"state": [1')):
         kept.write_text(spoilt)
         assert len(shards(tmp_path).albums["train"]) == 30
         assert kept.read_text() == whole
@@ -504,6 +504,17 @@ def test_arrays_in_archives_are_read_as_those_in_folders(tmp_path):
     images, _ = found.splits()["train"].read(range(20))
     assert images.shape[1] == found.in_chans == 5
     assert len(images.unique()) == 20, "each image has a value of its own"
+
+
+DEEP = '{"label": ' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
+@pytest.mark.parametrize("label", [DEEP, "[1]", '{"label": NaN}', '{"label": ' + "9" * 5000 + "}"])
+def test_a_label_that_cannot_be_one_is_named_with_its_archive(tmp_path, label):
+    samples = shard(30, 0, lambda i: ("json", '{"label": 1}' if i % 2 else '{"label": 0}'))
+    write_shard(tmp_path / "train.tar", samples | {"0007.json": label.encode()})
+    with pytest.raises(ValueError, match=r"train\.tar: 0007\.json tells no label: mend it"):
+        shards(tmp_path)
 
 
 def test_archives_that_cannot_be_read_are_named(tmp_path):
