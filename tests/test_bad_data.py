@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image, ImageOps
-from support import configure, record, run, train_in
+from support import configure, record, run, task_for, train_in
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -440,6 +440,22 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     assert {name: again[name] for name in ("test/acc", "test/loss", "test/images")} == {
         name: kept["result"][name] for name in ("test/acc", "test/loss", "test/images")
     }
+
+
+def test_a_network_that_takes_no_empty_batch_is_given_none():
+    class Reshapes(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.reshape(len(images), 3, -1).mean(2)
+
+    net = Reshapes()
+    with pytest.raises(RuntimeError, match="cannot reshape tensor of 0 elements"):
+        net(torch.empty(0, 3, 4, 4))
+    task = task_for(net, num_classes=3, steps=1)
+    batch = torch.empty(0, 3, 4, 4), torch.empty(0, dtype=torch.long)
+    assert task.logits(batch[0]).shape == (0, 3)
+    assert [column.shape for column in task.predict_step(batch, 0)] == [(0,)] * 4
+    images = torch.rand(5, 3, 4, 4)
+    assert torch.equal(task.logits(images), net(images))
 
 
 def test_classes_whose_names_are_no_text_have_their_predictions(tmp_path, micro):
