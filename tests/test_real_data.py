@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,7 @@ from torchvision import datasets
 from patchbench.commands.build import build_source
 from patchbench.data.pictures import Pictures
 from patchbench.data.source import Source
-from patchbench.data.splits import make_splits, subsample
+from patchbench.data.splits import make_splits, numbered, subsample
 
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
 
@@ -389,6 +390,18 @@ def test_labels_out_of_range_are_named_and_a_split_without_any_is_left_out(tmp_p
     table([*good[:40], -1, *good[41:]]).save_to_disk(tmp_path / "bad")
     with pytest.raises((ValueError, OSError), match=r"train, row 40 \(40\.png\) has the label -1, .* of the 3 classes"):
         source("data=hf", f"data.root={tmp_path / 'bad'}", "data.img_size=16")
+
+
+@pytest.mark.parametrize("odd", [[1], [[0]], 1.5, None, {"a": 1}])
+def test_a_label_that_is_no_class_is_named_whatever_it_is(odd):
+    good = [0, 1] * 5
+    for split in ("train", "test"):
+        labels = {"train": good, "test": good} | {split: [*good, odd, *good]}
+        with pytest.raises(
+            ValueError, match=rf"{split} 10 has the label {re.escape(repr(odd))}, which is none of the 2"
+        ):
+            numbered(labels, None, lambda name, i: f"{name} {i}")
+    assert numbered({"train": good, "test": [None, -1]}, None, str) == ([0, 1], {"train": good})
 
 
 def test_a_set_of_the_hub_that_cannot_be_had_is_refused_in_one_line(command, micro):
