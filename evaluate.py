@@ -15,7 +15,8 @@ def main(cfg: DictConfig) -> None:
     from patchbench.commands.evaluate import evaluate  # seconds of imports, not needed for --help and for refusals
     from patchbench.commands.reopen import Machine
 
-    evaluate(Path(cfg.ckpt), Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data_root), cfg.eval)
+    machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data_root, cfg.max_skipped)
+    evaluate(Path(cfg.ckpt), machine, cfg.eval)
 
 
 if __name__ == "__main__":

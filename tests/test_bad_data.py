@@ -3,32 +3,53 @@
 import io
 import os
 import pickle
+import re
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageOps
-from support import configure, record, run, train_in
+from support import configure, record, run, task_for, train_in
 from torch import Tensor
 from torchvision.transforms import v2
 
 from patchbench.commands.build import build_source
 from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
-from patchbench.data.pictures import BadImage, Paths, Pictures, Reading, centre
+from patchbench.config.errors import Refused
+from patchbench.config.identity import identity_of
+from patchbench.data.bands import MIB
+from patchbench.data.pictures import MAX_DECODED, BadImage, Paths, Pictures, Reading, centre
 from patchbench.data.sets.imagefolder import ImageFolder
+from patchbench.evaluate.skipped import CheckSkipped
 from patchbench.runs.hits import read_hits
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
-def pictures(*paths: Path, img_size=(16, 16), in_chans=3, crop_pct=1.0, on_error="raise", **more) -> Pictures:
-    reading = Reading(img_size, in_chans, crop_pct, on_error, **more)
-    return Pictures(Paths(paths), list(range(len(paths))), range(len(paths)), reading)
+def pictures(
+    *paths: Path,
+    img_size=(16, 16),
+    in_chans=3,
+    crop_pct=1.0,
+    on_error="raise",
+    max_skipped=1.0,
+    max_decoded=MAX_DECODED,
+    classes=1,
+    **more,
+) -> Pictures:
+    """Pictures in files; the class of each is its number, over again after so many classes."""
+    reading = Reading(img_size, in_chans, crop_pct, on_error, max_skipped, max_decoded, **more)
+    labels = [i % classes for i in range(len(paths))]
+    return Pictures(Paths(paths), labels, range(len(paths)), reading, split="train", classes=range(classes))
 
 
 def seen(path: Path, **knobs) -> Tensor:
@@ -215,6 +236,115 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path):
 # What does not decode
 
 
+def save_values(path: Path, values: np.ndarray) -> int:
+    """Save an array, and return its bytes."""
+    np.save(path, values)
+    return values.nbytes
+
+
+def save_pages(path: Path, pages: int) -> int:
+    """Save a TIFF of pages, compressed, and return the bytes of their values."""
+    first, *others = [Image.new("I;16", (60, 50), 9)] * pages
+    first.save(path, save_all=True, append_images=others, compression="tiff_deflate")
+    return pages * 60 * 50 * 2
+
+
+def save_mode(path: Path, mode: str, values: int) -> int:
+    """Save a picture, and return the bytes of so many values a pixel, of a byte each."""
+    Image.new(mode, (60, 50), 1).save(path, **({"compression": "tiff_lzw"} if path.suffix == ".tiff" else {}))
+    return 60 * 50 * values
+
+
+LARGE: dict[str, Callable[[Path], int]] = {
+    "rgb.png": lambda path: save_mode(path, "RGB", 3),
+    "palette.png": lambda path: save_mode(path, "P", 3),
+    "rgba.png": lambda path: save_mode(path, "RGBA", 4),
+    "grey.png": lambda path: save_mode(path, "L", 1),
+    "deep.png": lambda path: save_mode(path, "I;16", 2),
+    "cmyk.tiff": lambda path: save_mode(path, "CMYK", 4),
+    "float.tiff": lambda path: save_mode(path, "F", 4),
+    "rgb.webp": lambda path: save_mode(path, "RGB", 3),
+    "rgb.bmp": lambda path: save_mode(path, "RGB", 3),
+    "rgb.avif": lambda path: save_mode(path, "RGB", 3),
+    "bands.npy": lambda path: save_values(path, np.ones((50, 60, 3), np.uint16)),
+    "plane.npy": lambda path: save_values(path, np.ones((50, 60), np.float32)),
+    "pages.tiff": lambda path: save_pages(path, 3),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_what_takes_more_memory_than_allowed_is_named_before_it_is_decoded(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+    count = LARGE[name](path)
+    assert seen(path, max_decoded=count / MIB, ranges=[(0.0, 1.0)]).shape == (3, 16, 16)
+
+    def decode(*_: object) -> None:
+        pytest.fail("it was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    monkeypatch.setattr("numpy.ascontiguousarray", decode)
+    least = (count - 1) / MIB
+    with pytest.raises(BadImage) as refused:
+        seen(path, max_decoded=least, ranges=[(0.0, 1.0)])
+    assert str(refused.value).startswith(f"{path} does not decode (it takes ")
+    assert f"more than data.max_decoded={least:g}: scale it down, or allow more)" in str(refused.value)
+    split = pictures(path, path, on_error="skip", max_decoded=least, ranges=[(0.0, 1.0)], classes=2)
+    split.classes, split.of_each_class = (0,), torch.tensor([3])  # a class of which others decode
+    assert len(split.read([0])[0]) == 0
+    assert split.bad.tolist() == [True, False]
+
+
+def test_a_picture_that_says_it_is_vast_is_not_decoded(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.new("L", (8, 8)).save(path)
+    held = bytearray(path.read_bytes())
+    held[16:24] = (60_000).to_bytes(4, "big") * 2
+    held[29:33] = zlib.crc32(held[12:29]).to_bytes(4, "big")
+    path.write_bytes(held)
+    with pytest.raises(BadImage, match=r"\(Image size \(3600000000 pixels\) is more than data\.max_decoded=256 MiB"):
+        seen(path)
+
+
+def test_the_limit_on_bytes_stands_in_place_of_pillows_on_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    noise((64, 64), 8).save(tmp_path / "a.png")
+    assert seen(tmp_path / "a.png").shape == (3, 16, 16)
+    with pytest.raises(BadImage, match=r"data\.max_decoded=0\.001"):
+        seen(tmp_path / "a.png", max_decoded=0.001)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_that_decodes_does_so_in_every_crop(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    noise((801, 403), 8).save(path, quality=95, exif=exif)
+
+    def read(side: int, most: float) -> Tensor:
+        crop = torch.tensor([[7, 9, side, side]])
+        return pictures(path, max_decoded=most / MIB).read([0], torch.tensor([0]), lambda *_: crop)[0].int()
+
+    whole, half = 3 * 801 * 403, 3 * 401 * 202
+    for side in (390, 20):
+        assert torch.equal(read(side, whole), read(side, 10 * whole))
+        with pytest.raises(BadImage, match=r"data\.max_decoded="):
+            read(side, half)
+    sharp, blurred = read(20, whole), read(20, whole - 1)
+    assert 0 < (sharp - blurred).abs().float().mean() < 20, "of a copy of half the size"
+
+
+def test_a_progressive_jpeg_is_measured_at_its_full_size(tmp_path):
+    """Its coefficients all lie in memory before a pixel is seen, at whatever size it is decoded."""
+    for subsampling, values in ((0, 3), (2, 1.5)):
+        path = tmp_path / f"{subsampling}.jpg"
+        noise((640, 640), 8).save(path, progressive=True, subsampling=subsampling)
+        most = 2 * values * 640 * 640 / MIB
+        assert seen(path, max_decoded=most).shape == (3, 16, 16)
+        with pytest.raises(BadImage, match="when it is decoded"):
+            seen(path, max_decoded=most - 1 / MIB)
+
+
 def spoilt(suffix: str) -> dict[str, bytes]:
     file = io.BytesIO()
     noise((64, 64), 8).save(file, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
@@ -296,35 +426,112 @@ def mixed(tmp_path: Path) -> list[Path]:
 
 
 def test_in_training_the_next_good_picture_comes_with_its_own_label(mixed):
-    split = pictures(*mixed, on_error="skip")
+    split = pictures(*mixed, on_error="skip", classes=3)
     images, labels = split.read(range(10), torch.arange(10))
-    assert labels.tolist() == [0, 1, 2, 5, 5, 5, 6, 7, 8, 0]
-    assert (images[:, 0, 0, 0] // 20).tolist() == labels.tolist()
+    assert (numbers := (images[:, 0, 0, 0] // 20).tolist()) == [0, 1, 2, 5, 5, 5, 6, 7, 8, 0]
+    assert labels.tolist() == [number % 3 for number in numbers]
     again = split.read(range(10), torch.arange(10))
     assert torch.equal(images, again[0])
     assert split.bad.nonzero().flatten().tolist() == [3, 4, 9]
 
 
 def test_elsewhere_what_is_skipped_is_left_out(mixed):
-    split = pictures(*mixed, on_error="skip")
+    split = pictures(*mixed, on_error="skip", classes=3)
     images, labels = split.read([2, 3, 5])
-    assert labels.tolist() == [2, 5]
+    assert (images[:, 0, 0, 0] // 20).tolist() == [2, 5]
+    assert labels.tolist() == [2, 2]
     assert len(images) == 2
     assert split.read([3, 4])[0].shape == (0, 3, 16, 16)
     assert [split.name(i) for i in split.bad.nonzero().flatten().tolist()] == [str(mixed[3]), str(mixed[4])]
 
 
-def test_where_none_decodes_nothing_is_left_to_skip_to(mixed):
+@pytest.mark.parametrize("draws", [None, torch.arange(10)])
+def test_more_than_the_share_that_may_be_skipped_is_refused_once_it_is_known(mixed, draws):
+    pictures(*mixed, on_error="skip", max_skipped=0.3).read(range(10), draws)
+    for share, last in ((0.29, 9), (0.1, 4), (0.01, 4)):
+        split = pictures(*mixed, on_error="skip", max_skipped=share)
+        for i in range(last):
+            split.read([i])
+        with pytest.raises(BadImage) as refused:
+            split.read([last], None if draws is None else draws[:1])
+        names = ", ".join(str(mixed[i]) for i in (3, 4, 9) if i <= last)
+        found = f"at least {3 if last == 9 else 2} of 10 images of train do not decode ({names})"
+        assert str(refused.value).startswith(f"{found}, a larger share than data.max_skipped={share}: mend")
+        assert "\n" not in str(refused.value)
+
+
+def test_one_image_may_be_skipped_of_any_split(mixed):
+    split = pictures(*mixed[:4], on_error="skip", max_skipped=0.01)
+    assert len(split.read(range(4))[0]) == 3
+
+
+@pytest.mark.parametrize("draws", [None, torch.arange(10)])
+def test_a_class_of_which_nothing_decodes_is_refused_whatever_may_be_skipped(mixed, draws):
+    split = pictures(*mixed, on_error="skip", classes=5)  # the fifth has the pictures 4 and 9
+    split.read(range(9), None if draws is None else draws[:9])
+    with pytest.raises(BadImage) as refused:
+        split.read(range(10), draws)
+    assert f"none of the 2 images of the class 4 in train decodes ({mixed[4]}, {mixed[9]})" in str(refused.value)
+    with pytest.raises(BadImage, match="none of the 2 images of the class 0"):
+        pictures(mixed[3], mixed[4], on_error="skip", classes=1).read([0, 1], torch.arange(2))
+
+
+def test_where_none_decodes_no_process_goes_on(mixed):
     split = pictures(*(mixed[i] for i in (3, 4, 9)), on_error="skip")
-    with pytest.raises(BadImage, match="none of 3 images decodes"):
-        split.read([0, 1], torch.arange(2))
-    with pytest.raises(BadImage, match="none of 3 images decodes"):
-        pictures(*(mixed[i] for i in (3, 4, 9)), on_error="skip").read([0, 1, 2])
+    split.bad[:] = True  # as another process of the loader has found
+    for draws in (None, torch.arange(2)):
+        with pytest.raises(BadImage, match="none of the 3 images of the class 0 in train decodes"):
+            split.read([0, 1], draws)
 
 
-def test_other_policies_are_refused(folder):
-    with pytest.raises(ValueError, match=r"^data\.on_error=ignore is unknown: use raise or skip"):
-        image_folder(folder, "data.on_error=ignore")
+def test_a_split_of_a_million_is_checked_soon(mixed):
+    split = pictures(*mixed[3:5] * 500_000, on_error="skip", classes=1000)
+    start = time.process_time()
+    split.read(range(20))
+    assert time.process_time() - start < 2
+
+
+def of_two_ranks(split: Pictures, other: Tensor, rank: int) -> Any:
+    """The trainer of one of two ranks; the other has found the images of a mask."""
+    trainer = Mock(spec=pl.Trainer, world_size=2, is_global_zero=rank == 0)
+    trainer.datamodule = Mock(splits={"train": split})
+    trainer.strategy = Mock(root_device="cpu", reduce=lambda mask, reduce_op: torch.maximum(mask, other.to(mask)))
+    return trainer
+
+
+def test_ranks_of_which_each_sees_a_share_judge_together(mixed):
+    def judged(other: list[int], rank: int = 0, on_error: str = "skip", **knobs) -> None:
+        split = pictures(*mixed, on_error=on_error, **knobs)
+        if on_error == "skip":
+            split.read(range(4))  # one of them, the fourth, is spoilt
+        mask = torch.zeros(10, dtype=torch.bool)
+        mask[other] = True
+        CheckSkipped().on_train_epoch_end(of_two_ranks(split, mask, rank))
+
+    judged([3], max_skipped=0.1)
+    judged([4, 9], max_skipped=0.3)
+    judged([4, 9], on_error="raise", max_skipped=0.1)
+    with pytest.raises(BadImage, match=f"at least 3 of 10 images of train do not decode .*{mixed[9].name}"):
+        judged([4, 9], max_skipped=0.2)
+    with pytest.raises(BadImage, match="none of the 2 images of the class 3 in train"):
+        judged([8], classes=5)
+    with pytest.raises(SystemExit) as left:
+        judged([4, 9], rank=1, max_skipped=0.2)
+    assert left.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("knob", "said"),
+    [
+        ("on_error=ignore", r"is unknown: use raise or skip"),
+        ("max_skipped=0", r"must be above 0 and at most 1, .*: data\.on_error=raise skips nothing"),
+        ("max_skipped=1.5", r"must be above 0 and at most 1"),
+        ("max_decoded=0", r"must be a number above 0, or null for 256 MiB"),
+    ],
+)
+def test_other_policies_are_refused(folder, knob, said):
+    with pytest.raises(ValueError, match=rf"^data\.{re.escape(knob)} {said}"):
+        image_folder(folder, f"data.{knob}")
 
 
 # In a folder, and in a run
@@ -421,10 +628,10 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     for path in bad:
         path.write_bytes(path.read_bytes()[:100])
     arguments = [*micro, "limit_batches=null", "data.val_size=0.2", "batch_size=8", "epochs=3", f"workers={workers}"]
-    cfg = configure(
-        "data=imagefolder", f"data.root={folder}", "data.on_error=skip", "logger=csv", "trainer=cpu", *arguments
-    )
-    train_in(cfg, tmp_path / "run")
+    skip = ["data=imagefolder", f"data.root={folder}", "data.on_error=skip", "logger=csv", "trainer=cpu", *arguments]
+    with pytest.raises(Refused, match=r"at least 2 of \d+ images of \w+ do not decode .* data\.max_skipped=0\.01"):
+        train_in(configure(*skip), tmp_path / "run")
+    train_in(configure(*skip, "data.max_skipped=0.2"), tmp_path / "run")
     kept = record(tmp_path / "run")
     assert sorted(kept["skipped"]) == sorted(map(str, bad))
     assert kept["result"]["data/skipped"] == 6
@@ -440,6 +647,73 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     assert {name: again[name] for name in ("test/acc", "test/loss", "test/images")} == {
         name: kept["result"][name] for name in ("test/acc", "test/loss", "test/images")
     }
+
+
+def test_a_run_that_is_ended_by_what_it_skips_goes_on_where_more_may_be(tmp_path, folder, micro, capsys, command):
+    for i in (0, 5):
+        (folder / "val" / "bee" / f"{i:02d}.jpg").write_bytes(b"")
+    skip = [*micro, "data=imagefolder", f"data.root={folder}", "data.on_error=skip", "data.val_size=0.2"]
+    skip += ["batch_size=8", "trainer=cpu", "logger=csv"]
+    with pytest.raises(Refused, match=r"at least 2 of 24 images of test do not decode"):
+        train_in(configure(*skip), tmp_path / "run")
+    assert "resuming" not in capsys.readouterr().out
+    train_in(configure(*skip, "data.max_skipped=0.1"), tmp_path / "run")
+    assert f"resuming from {tmp_path / 'run' / 'last.ckpt'}" in capsys.readouterr().out
+    assert record(tmp_path / "run")["result"]["data/skipped"] == 2
+    (folder / "val" / "bee" / "07.jpg").write_bytes(b"")
+    line = ["evaluate.py", f"ckpt={tmp_path / 'run' / 'best.ckpt'}", "trainer=cpu"]
+    refused = command(*line)
+    assert refused.returncode == 2
+    said = r"^error: at least 2 of 24 images of test do not decode .* than max_skipped=0\.01: mend"
+    assert re.search(said, refused.stderr), "the share is that of the checkpoint, of before"
+    allowed = command(*line, "max_skipped=0.2")
+    assert allowed.returncode == 0, allowed.stderr
+
+
+def test_the_share_that_may_be_skipped_is_no_part_of_a_run_and_bytes_that_decode_are(folder):
+    data = ["data=imagefolder", f"data.root={folder}", "data.on_error=skip"]
+    lines = [[], ["data.max_skipped=0.5"], ["data.max_decoded=64"]]
+    plain, other_share, other_bytes = (
+        identity_of(cfg, cfg.hydra.runtime.choices) for cfg in (configure(*data, *line) for line in lines)
+    )
+    assert plain == other_share != other_bytes
+
+
+@pytest.mark.parametrize("model", ["micro", "bag", "cnn"])
+def test_a_batch_of_which_no_image_decodes_changes_no_figure(tmp_path, folder, micro, model):
+    """The figures are those of the set without these images, in each view that does not go by an image's number."""
+    knobs = [*micro, "limit_batches=null", f"model={model}", "data=imagefolder", "data.val_size=0.2", "batch_size=8"]
+    knobs += ["data.on_error=skip", "data.max_skipped=0.5", "epochs=1", "logger.tables=true"]
+    knobs += ["eval=robust", "eval.patch=4", "eval.img_size=[24]", "eval.shift=[canvas,scale]"]
+    spoilt = [folder / "val" / "bee" / f"{i:02d}.jpg" for i in range(8)]
+    for path in spoilt:
+        path.write_bytes(b"")
+    broken = run(tmp_path / "broken", *knobs, f"data.root={folder}", "workers=2")["result"]
+    for path in spoilt:
+        path.unlink()
+    fewer = run(tmp_path / "fewer", *knobs, f"data.root={folder}", "workers=0")["result"]
+    assert (broken["data/skipped"], broken["test/images"]) == (8, 16)
+    assert {name for name in broken if name.startswith("test/")} == {name for name in fewer if name.startswith("test/")}
+    for name in ("val/loss", "test/loss", "test/acc", "test/moved1/acc", "test/moved1/same", "test/scale24/acc"):
+        assert broken[name] == pytest.approx(fewer[name], rel=1e-4), name
+    tables = [pd.read_csv(tmp_path / name / "predictions.csv") for name in ("broken", "fewer")]
+    assert len(tables[0]) == len(tables[1])
+
+
+def test_a_network_that_takes_no_empty_batch_is_given_none():
+    class Reshapes(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.reshape(len(images), 3, -1).mean(2)
+
+    net = Reshapes()
+    with pytest.raises(RuntimeError, match="cannot reshape tensor of 0 elements"):
+        net(torch.empty(0, 3, 4, 4))
+    task = task_for(net, num_classes=3, steps=1)
+    batch = torch.empty(0, 3, 4, 4), torch.empty(0, dtype=torch.long)
+    assert task.logits(batch[0]).shape == (0, 3)
+    assert [column.shape for column in task.predict_step(batch, 0)] == [(0,)] * 4
+    images = torch.rand(5, 3, 4, 4)
+    assert torch.equal(task.logits(images), net(images))
 
 
 def test_classes_whose_names_are_no_text_have_their_predictions(tmp_path, micro):

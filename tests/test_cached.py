@@ -1,12 +1,14 @@
 """A cache holds what its source gives, to the bit, or is refused; where images live changes no batch."""
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,14 @@ from PIL import Image
 from support import ROOT, configure, options, record
 
 from patchbench.commands.build import build_augment, build_source
-from patchbench.data.batches import Batches
-from patchbench.data.cache_format import DONE, META, PLAN, images_file
+from patchbench.data.batches import Batches, Reader
+from patchbench.data.cache_chunks import in_parallel
+from patchbench.data.cache_format import DONE, META, PLAN, crc32, images_file
 from patchbench.data.cache_verify import verify
-from patchbench.data.cache_writer import prepare
+from patchbench.data.cache_writer import cut, prepare
+from patchbench.data.fingerprint import fingerprint
+from patchbench.data.order import Chosen
+from patchbench.data.pictures import BadImage
 from patchbench.data.sets.cached import Cached
 from patchbench.data.sets.random import Random
 from patchbench.data.source import InMemory, Source
@@ -196,6 +202,136 @@ def test_a_flipped_bit_is_found_by_verification(small, name):
         verify(small, workers=0)
 
 
+def flip(path: Path, *places: int) -> None:
+    """Flip a bit of the bytes at these places, counted from the end."""
+    held = bytearray(path.read_bytes())
+    for place in places:
+        held[-1 - place] ^= 8
+    path.write_bytes(held)
+
+
+IMAGE = 3 * 8 * 8  # bytes of an image of `small`
+
+
+@pytest.fixture
+def in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of random images whose parts have three images each, and whose chunks have seven."""
+    monkeypatch.setattr("patchbench.data.cache_writer.CHUNK_BYTES", 7 * IMAGE)
+    monkeypatch.setattr("patchbench.data.cache_parts.PART_BYTES", 3 * IMAGE + 1)
+    write(Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6), tmp_path / "parts")
+    return tmp_path / "parts"
+
+
+def test_each_part_of_a_cache_has_a_checksum(in_parts):
+    """Each image is in one part; a part does not go beyond its chunk."""
+    train = cached(in_parts).splits()["train"]
+    spans = [(part.start, part.stop) for part in train.parts]
+    assert spans == [(0, 3), (3, 6), (6, 7), (7, 10), (10, 13), (13, 14), (14, 17), (17, 20)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_damaged_is_refused_when_it_is_first_read_and_not_before(in_parts, workers):
+    """By one line that names file, images and cure; whatever lies in other parts is read."""
+    before, labels = everything(cached(in_parts).splits()["train"])
+    flip(in_parts / "train.images.npy", 9 * IMAGE)  # the last byte of the eleventh image
+    split = cached(in_parts).splits()["train"]
+    others = [*range(10), *range(13, 20)]
+    images, found = split.read(others)
+    assert torch.equal(images, before[others])
+    assert torch.equal(found, labels[others])
+    for index in (10, 11, 12):
+        loader = torch.utils.data.DataLoader(Reader(split, None), None, sampler=[Chosen([index])], num_workers=workers)
+        with pytest.raises(BadImage) as refused:
+            next(iter(loader))
+        assert str(refused.value).startswith(f"{in_parts}/train.images.npy or its labels: 10 to 12 are not as they we")
+        assert f"remove {in_parts} and run python scripts/prepare_data.py again" in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_every_flipped_byte_is_noticed(in_parts):
+    images = in_parts / "val.images.npy"
+    for place in np.random.default_rng(0).integers(6 * IMAGE, size=60):
+        flip(images, place)
+        with pytest.raises(BadImage, match=r"val\.images\.npy"):
+            everything(cached(in_parts).splits()["val"])
+        flip(images, place)
+    for place in range(0, 6 * 8, 8):
+        flip(in_parts / "val.labels.npy", place + 7)  # the lowest byte of a label
+        with pytest.raises((ValueError, OSError), match=r"val\.(images|labels)\.npy"):
+            everything(cached(in_parts).splits()["val"])
+        flip(in_parts / "val.labels.npy", place + 7)
+    everything(cached(in_parts).splits()["val"])
+
+
+def test_a_part_is_checked_once_by_all_processes_of_a_rank(in_parts, monkeypatch):
+    split = cached(in_parts).splits()["train"]
+    order = [Chosen([i, i + 1]) for i in range(0, 20, 2)]
+    assert len(list(torch.utils.data.DataLoader(Reader(split, None), None, sampler=order, num_workers=2))) == 10
+    assert split.checked.all()
+    monkeypatch.setattr("patchbench.data.sets.cached.checksum", lambda *_: pytest.fail("it was read again"))
+    everything(split)
+
+
+def test_labels_are_compared_as_they_lie_on_the_disk(in_parts):
+    meta = json.loads((in_parts / META).read_text())
+    assert meta["classes"] is None
+    del meta["crc32"]
+    meta["classes"] = [*"abcde"]
+    (in_parts / META).write_text(json.dumps(meta | {"crc32": crc32(meta)}))
+    there = everything(cached(in_parts).splits()["train"])[1]
+    named = everything(cached(in_parts, "data.classes=[e,d,c,b,a]").splits()["train"])[1]
+    assert torch.equal(named, 4 - there)
+
+
+def test_images_that_live_on_the_device_are_checked_as_well(in_parts):
+    for room, damaged in ((10**9, False), (10**9, True), (0, True)):
+        if damaged and room:
+            flip(in_parts / "test.images.npy", 0)
+        if not damaged:
+            epoch(cached(in_parts), room=room, workers=0, resident=True)
+            continue
+        with pytest.raises(BadImage, match=r"test\.images\.npy or its labels: 3 to 5 are not"):
+            epoch(cached(in_parts), room=room, workers=0, resident=bool(room))
+
+
+def without_parts(cache: Path) -> None:
+    """Make a cache what an earlier version would have made of the same images."""
+    meta = json.loads((cache / META).read_text())
+    del meta["crc32"], meta["parts"]
+    (cache / META).write_text(json.dumps(meta | {"crc32": crc32(meta)}))
+
+
+def test_a_cache_of_an_earlier_version_is_the_same_set_and_is_checked_by_its_chunks(in_parts):
+    before, content = everything(cached(in_parts).splits()["train"]), fingerprint(str(in_parts))
+    without_parts(in_parts)
+    split = cached(in_parts).splits()["train"]
+    assert [(part.start, part.stop) for part in split.parts] == [(0, 7), (7, 14), (14, 20)]
+    assert all(torch.equal(*pair) for pair in zip(before, everything(split), strict=True))
+    assert fingerprint(str(in_parts)) == content
+    flip(in_parts / "train.images.npy", 0)
+    split = cached(in_parts).splits()["train"]
+    split.read([13])
+    with pytest.raises(BadImage, match=r"train\.images\.npy or its labels: 14 to 19 are not as they were written"):
+        split.read([14])
+
+
+def test_to_check_costs_a_millisecond_for_a_megabyte(tmp_path):
+    """At the speed of the checksum, and nothing where all is checked."""
+    source = Random(img_size=128, in_chans=3, num_classes=5, train_size=600, eval_size=5)
+    write(source, tmp_path / "out")
+    split = cached(tmp_path / "out").splits()["train"]
+    everything(split)  # from the disk
+    split.checked[:] = False
+    start = time.process_time()
+    split.check_all()
+    first = time.process_time() - start
+    start = time.process_time()
+    for _ in range(10):
+        split.check_all()
+    assert (time.process_time() - start) / 10 < first / 20
+    assert first / (600 * 3 * 128**2 / 1e6) < 5e-3, "seconds for a megabyte, on a slow machine"
+
+
 def test_a_finished_cache_is_left_alone_and_other_contents_are_refused(small, tmp_path):
     source = Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6)
     before = contents(small)
@@ -290,13 +426,87 @@ def test_a_journal_that_was_cut_off_costs_one_chunk(photos, cache, tmp_path):
     whole = contents(out)
     meta = json.loads(whole[META])
     chunks = meta["splits"]["val"]["chunks"]
-    lines = [json.dumps([["val", *span], {"kept": span[1] - span[0], "crc32": crc}]) for *span, crc in chunks]
+    [[start, stop, crc]], crcs = chunks, meta["parts"]["crc32"]["val"]
+    lines = [json.dumps([["val", start, stop], {"kept": stop - start, "crc32": crc, "parts": crcs}])]
     (out / META).unlink()
     (out / PLAN).write_text(json.dumps({"format": 1, "made_from": {"set": "this"}, "command": ""}))
     (out / DONE).write_text("".join(line + "\n" for line in lines) + '[["test", 0, 24], {"crc')
     images_file(out, "val").write_bytes(whole["val.images.npy"])
     write(folder_source(photos), out)
     assert contents(out) == whole
+    without_parts(out)
+    earlier = contents(out)
+    (out / META).unlink()
+    (out / PLAN).write_text(json.dumps({"format": 1, "made_from": {"set": "this"}, "command": ""}))
+    (out / DONE).write_text(lines[0].partition(', "parts"')[0] + "}]\n")  # begun by an earlier version
+    write(folder_source(photos), out)
+    assert contents(out) == earlier
+
+
+@pytest.mark.parametrize("name", [PLAN, DONE])
+@pytest.mark.parametrize("held", ["{", "[1, 2]", "[" * 100_000, "3"])
+def test_what_an_unfinished_cache_cannot_go_on_from_is_named(tmp_path, name, held):
+    source, out = Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6), tmp_path / "out"
+    write(source, out)
+    (out / META).unlink()
+    (out / PLAN).write_text(json.dumps({"format": 1, "made_from": {"set": "this"}, "command": ""}))
+    (out / name).write_text(held + "\n")
+    with pytest.raises(ValueError, match=rf"^{out / name} is damaged \(.*: remove {out} and run python scripts/prep"):
+        write(source, out)
+
+
+def spoil(root: Path, count: int) -> None:
+    """Spoil so many pictures of a class in training."""
+    for i in range(count):
+        (root / "train" / "ant" / f"{i:03}é.jpg").write_bytes(b"")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_does_without_as_many_images_as_a_run_may(photos, tmp_path, command, workers):
+    root = tmp_path / "some"
+    shutil.copytree(photos, root)
+    spoil(root, 3)
+    line = ["scripts/prepare_data.py", "data=imagefolder", f"data.root='{root}'", "size=48", "out=out"]
+    line += ["data.on_error=skip", f"workers={workers}", "data.mean=[0.0,0.0,0.0]", "data.std=[1.0,1.0,1.0]"]
+    done = command(*line)
+    assert done.returncode == 2
+    assert "images of train do not decode" in done.stderr
+    assert "data.max_skipped=0.01: mend or remove them" in done.stderr
+    done = command(*line, "data.max_skipped=0.1")
+    assert done.returncode == 0, done.stderr
+    assert "3 that do not decode were left out" in done.stdout
+
+
+def test_images_skipped_before_an_interruption_count(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("patchbench.data.cache_writer.CHUNK_BYTES", 10 * 3 * SIZE**2)
+    root, out = tmp_path / "some", tmp_path / "out"
+    shutil.copytree(photos, root)
+    train = folder_source(root).splits()["train"]
+    first, later = Path(train.name(0)), Path(train.name(75))
+    first.write_bytes(b"")
+    whole = later.read_bytes()
+    skip = ["data=imagefolder", f"data.root='{root}'", f"data.img_size={SIZE}", "data.on_error=skip"]
+    skip += ["data.mean=[0.0,0.0,0.0]", "data.std=[1.0,1.0,1.0]", "data.max_skipped=0.02"]  # one of 76
+    write(build_source(configure(*skip)), out)
+    assert len(list(cut({"train": 76}, (3, SIZE, SIZE)))) > 3
+    shutil.rmtree(out)
+
+    def interrupted(*arguments: Any) -> Iterator[Any]:
+        yield from itertools.islice(in_parallel(*arguments), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("patchbench.data.cache_writer.in_parallel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(build_source(configure(*skip)), out)
+    monkeypatch.setattr("patchbench.data.cache_writer.in_parallel", in_parallel)
+    later.write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=rf"at least 2 of 76 images of train do not decode \(.*{first.name}, .*{later.name}\)"
+    ):
+        write(build_source(configure(*skip)), out)
+    later.write_bytes(whole)
+    write(build_source(configure(*skip)), out)
+    assert len(cached(out).splits()["train"]) == 75
 
 
 @pytest.mark.slow

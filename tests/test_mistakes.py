@@ -19,7 +19,7 @@ from support import CONF, ROOT, configure, train_in
 
 from patchbench.commands.build import build_source, check_options
 from patchbench.commands.draft import check_run
-from patchbench.commands.reopen import naming_data_root
+from patchbench.commands.reopen import naming_own_options
 from patchbench.commands.values import check_values
 from patchbench.config.errors import Refused, refusing
 from patchbench.config.knobs import check_schemes, knobs
@@ -346,7 +346,7 @@ def test_a_finished_run_names_the_options_that_ask_for_what_it_has_not(tmp_path,
 
 
 def test_a_refusal_of_moved_data_names_the_option_of_the_command():
-    with pytest.raises(FileNotFoundError, match=r"^data_root=/x: give data_root=<folder>$"), naming_data_root():
+    with pytest.raises(FileNotFoundError, match=r"^data_root=/x: give data_root=<folder>$"), naming_own_options():
         raise FileNotFoundError("data.root=/x: give data.root=<folder>")
 
 

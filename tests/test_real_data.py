@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import pickle
+import re
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,7 @@ from torchvision import datasets
 from patchbench.commands.build import build_source
 from patchbench.data.pictures import Pictures
 from patchbench.data.source import Source
-from patchbench.data.splits import make_splits, subsample
+from patchbench.data.splits import make_splits, numbered, subsample
 
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
 
@@ -391,6 +392,18 @@ def test_labels_out_of_range_are_named_and_a_split_without_any_is_left_out(tmp_p
         source("data=hf", f"data.root={tmp_path / 'bad'}", "data.img_size=16")
 
 
+@pytest.mark.parametrize("odd", [[1], [[0]], 1.5, None, {"a": 1}])
+def test_a_label_that_is_no_class_is_named_whatever_it_is(odd):
+    good = [0, 1] * 5
+    for split in ("train", "test"):
+        labels = {"train": good, "test": good} | {split: [*good, odd, *good]}
+        with pytest.raises(
+            ValueError, match=rf"{split} 10 has the label {re.escape(repr(odd))}, which is none of the 2"
+        ):
+            numbered(labels, None, lambda name, i: f"{name} {i}")
+    assert numbered({"train": good, "test": [None, -1]}, None, str) == ([0, 1], {"train": good})
+
+
 def test_a_set_of_the_hub_that_cannot_be_had_is_refused_in_one_line(command, micro):
     done = command("train.py", "data=hf", "data.name=nobody/nothing", *micro, HF_HUB_OFFLINE="1")
     assert done.returncode == 2, done.stderr
@@ -467,7 +480,7 @@ def test_an_index_is_kept_and_made_anew_when_the_archive_or_the_index_is_another
     whole = kept.read_text()
     kept.write_text(whole.replace('"0000.png"', '"kept.png"'))
     assert shards(tmp_path).albums["train"].members[0][1].name == "kept.png", "it was not read again"
-    for spoilt in (whole[:100], "", '{"state": 0}', whole.replace('"state": [2', '"state": [1')):
+    for spoilt in (whole[:100], "", "[" * 100_000, '{"state": 0}', whole.replace('"state": [2', '"state": [1')):
         kept.write_text(spoilt)
         assert len(shards(tmp_path).albums["train"]) == 30
         assert kept.read_text() == whole
@@ -504,6 +517,17 @@ def test_arrays_in_archives_are_read_as_those_in_folders(tmp_path):
     images, _ = found.splits()["train"].read(range(20))
     assert images.shape[1] == found.in_chans == 5
     assert len(images.unique()) == 20, "each image has a value of its own"
+
+
+DEEP = '{"label": ' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
+@pytest.mark.parametrize("label", [DEEP, "[1]", '{"label": NaN}', '{"label": ' + "9" * 5000 + "}"])
+def test_a_label_that_cannot_be_one_is_named_with_its_archive(tmp_path, label):
+    samples = shard(30, 0, lambda i: ("json", '{"label": 1}' if i % 2 else '{"label": 0}'))
+    write_shard(tmp_path / "train.tar", samples | {"0007.json": label.encode()})
+    with pytest.raises(ValueError, match=r"train\.tar: 0007\.json tells no label: mend it"):
+        shards(tmp_path)
 
 
 def test_archives_that_cannot_be_read_are_named(tmp_path):

@@ -68,7 +68,7 @@ def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> A
 
 def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Add the analysis to a finished run that was trained without it."""
-    machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
+    machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
     result = analyze(out_dir / f"{cfg.tested}.ckpt", out_dir, machine, images=None)
     done |= {"result": done["result"] | result.numbers}
     write_record(out_dir / "run.json", done)

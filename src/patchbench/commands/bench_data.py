@@ -89,10 +89,12 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     make_folder(jpegs, options)
     size, cache_size, batch_size, workers = (options[name] for name in ("size", "cache", "batch", "workers"))
     folder: Any = {"root": str(jpegs), "val_size": 0.1, "mean": MEAN, "std": STD, "mirrors": True, "on_error": "raise"}
-    folder |= {"train_fraction": None, "train_size": None}
+    folder |= {"train_fraction": None, "train_size": None, "channels": 3, "range": None, "classes": None}
+    folder |= {"max_skipped": 0.01, "max_decoded": None}
     whole: Any = ImageFolder(img_size=cache_size, crop_pct=1.0, **folder)
     prepare(whole, root / "cache", made_from={}, command="", workers=0)
-    all_of_it: Any = {"train_fraction": None, "train_size": None, "normalise": "source"}
+    all_of_it: Any = {"train_fraction": None, "train_size": None, "normalise": "source", "mean": None, "std": None}
+    all_of_it |= {"range": None, "classes": None}
     cut: Any = Cached(root=str(root / "cache"), img_size=size, **all_of_it)
     cache = cut.splits()["train"]
     files = ImageFolder(img_size=size, crop_pct=0.875, **folder).splits()["train"]

@@ -1,12 +1,13 @@
 """Evaluate a checkpoint on its test split, and on other views of the test images."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.commands.loading import loading
-from patchbench.commands.reopen import Machine, reopen
+from patchbench.commands.reopen import Machine, naming_own_options, reopen
 from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
 from patchbench.data.statistics import alike
@@ -21,14 +22,15 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
 
     views: the options `eval.*`. Refused where the checkpoint or its data cannot be read.
     """
-    with refusing():
+    names = nullcontext if silent else naming_own_options
+    with refusing(), names():
         run = reopen(ckpt, machine, views)
         _, same = ("", "") if silent else alike(run.data.splits["test"], "test")
     for remark in () if silent else getattr(run.draft.source, "remarks", ()):
         say(remark)
     if same:
         say(f"{same}: the figures tell nothing; images are read with the data.range of training, see run.json")
-    with loading():
+    with loading(), names():
         result, hits = test(run.trainer, run.task, run.data)
         result |= evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)
     result |= run.draft.cost.facts()
@@ -40,7 +42,7 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
 
 def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record."""
-    machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"))
+    machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
     views = asked(cfg)
     more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), silent=True)
     done |= {"eval": views, "result": done["result"] | more["result"], "hits": more["hits"]}

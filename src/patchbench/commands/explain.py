@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from patchbench.commands.build import build_augment, build_net
 from patchbench.commands.draft import Draft, draft
-from patchbench.commands.reopen import naming_data_root
+from patchbench.commands.reopen import naming_own_options
 from patchbench.commands.starts import build_starts, starts_elsewhere
 from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
@@ -62,7 +62,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             check_values(cfg)
             origin = origin_of(cfg, choices)
         levels = origin["factors"]
-        with nullcontext() if state is None else naming_data_root():
+        with nullcontext() if state is None else naming_own_options():
             plan = draft(cfg)
         if levels["pos"] is None:
             raise ValueError(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from patchbench.commands.build import build_net, build_source
-from patchbench.commands.reopen import naming_data_root
+from patchbench.commands.reopen import naming_own_options
 from patchbench.config.errors import refusing
 from patchbench.config.origin import restored
 from patchbench.track.terminal import say, spell_list
@@ -25,7 +25,7 @@ def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
                 "take the weights from the checkpoint's own state_dict, where their names begin with net."
             )
         cfg = restored(checkpoint["patchbench"], data_root)
-        with naming_data_root():
+        with naming_own_options():
             source = build_source(cfg)
         net = build_net(cfg, source).eval()
         net.load_state_dict(net_state(checkpoint))

@@ -11,7 +11,7 @@ from patchbench.checks import size
 from patchbench.commands.build import build_source, check_workers
 from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
-from patchbench.config.identity import plain
+from patchbench.config.identity import LIMITS, plain
 from patchbench.data.cache_format import PREPARE
 from patchbench.data.cache_verify import verify
 from patchbench.data.cache_writer import prepare as write_cache
@@ -35,7 +35,8 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
             return
         whole = {"crop_pct": 1.0} if "crop_pct" in cfg.data else {}  # what is cut off now is lost to training
         wanted: Any = OmegaConf.merge(cfg, {"data": {"img_size": cfg.size} | whole})
-        made_from: Any = OmegaConf.to_container(wanted.data, resolve=True)
+        knobs: Any = OmegaConf.to_container(wanted.data, resolve=True)
+        made_from = {knob: value for knob, value in knobs.items() if f"data.{knob}" not in LIMITS}
         command = f"{PREPARE} {shlex.join(given)}"
         source = build_source(wanted)
         meta = write_cache(source, out, made_from=made_from, command=command, workers=workers)

@@ -16,30 +16,41 @@ from patchbench.commands.draft import Draft, build_duration, draft
 from patchbench.commands.values import check_values
 from patchbench.config.origin import restored
 from patchbench.data.batches import Batches
+from patchbench.evaluate.skipped import CheckSkipped
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.shard import load_weights
 from patchbench.train.task import Classify
 
+OWN = {"data.root": "data_root", "data.max_skipped": "max_skipped"}  # as commands that take ckpt call these knobs
+
 
 @contextmanager
-def naming_data_root() -> Iterator[None]:
-    """Name data_root in refusals of a data set, which say data.root: it is the option of commands that take ckpt."""
+def naming_own_options() -> Iterator[None]:
+    """Name the options of commands that take ckpt in refusals of a data set, which say data.root and the like."""
     try:
         yield
     except (ValueError, OSError) as error:
-        if len(error.args) != 1 or "data.root" not in str(error.args[0]):
+        text = str(error.args[0]) if len(error.args) == 1 else ""
+        named = text
+        for knob, option in OWN.items():
+            named = named.replace(knob, option)
+        if named == text:
             raise
-        raise type(error)(str(error.args[0]).replace("data.root", "data_root")) from error
+        raise type(error)(named) from error
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Settings for the evaluation of a checkpoint: trainer, loaders, memory for data, and where the data lie."""
+    """Settings for the evaluation of a checkpoint: trainer, loaders, memory for data, and where the data lie.
+
+    max_skipped: of the data set; None for that of training.
+    """
 
     trainer: DictConfig
     workers: int | str
     resident: float
     data_root: str | None = None
+    max_skipped: int | float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,14 @@ def reopen(ckpt: Path, machine: Machine, views: DictConfig | None = None) -> Reo
     origin = checkpoint["patchbench"]
     own = {"workers": machine.workers, "resident": machine.resident, "trainer": machine.trainer}
     cfg: Any = OmegaConf.merge(restored(origin, machine.data_root), own if views is None else own | {"eval": views})
-    with naming_data_root():
+    if machine.max_skipped is not None and "max_skipped" in cfg.data:
+        cfg.data.max_skipped = machine.max_skipped
+    with naming_own_options():
         plan = draft(cfg)
     if views is not None:
         plan.views()
-    trainer = instantiate(machine.trainer)(max_epochs=0, out_dir=ckpt.parent, callbacks=[])
-    with naming_data_root():
+    trainer = instantiate(machine.trainer)(max_epochs=0, out_dir=ckpt.parent, callbacks=[CheckSkipped()])
+    with naming_own_options():
         data = prepare_data(cfg, plan.source, trainer)
     task = build_task(cfg, build_net(cfg, plan.source), data, build_duration(plan, data))
     check_fit(ckpt, checkpoint["state_dict"], task.state_dict())

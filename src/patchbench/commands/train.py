@@ -45,7 +45,8 @@ from patchbench.config.origin import differences, measured, origin_of
 from patchbench.data.batches import Batches
 from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
-from patchbench.evaluate.test import bad_images, emptied, skipped, test, test_is_shared
+from patchbench.evaluate.skipped import CheckSkipped, bad_images, skipped
+from patchbench.evaluate.test import test, test_is_shared
 from patchbench.runs.provenance import environment, execution
 from patchbench.runs.record import validation_accuracy, write_record
 from patchbench.track.device import GIB
@@ -130,8 +131,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             result |= tested | {"test/own_images": float(not shared)}
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
         ready.stop.leave()
-        bad = bad_images(trainer, data)
-        left_out = skipped(data, bad)
+        left_out = skipped(data, bad_images(trainer, data))
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
         done = ready.origin | {
@@ -157,8 +157,6 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         drop_checkpoints(out_dir, cfg.keep_checkpoints, cfg.tested)
     if left_out:
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
-    for remark in emptied(data, bad):
-        say(remark)
     print_result(name, result, out_dir, tested=cfg.tested)
     return validation_accuracy(done)
 
@@ -183,7 +181,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     stop = StopOnSignal(out_dir / "last.ckpt", cfg.log_every, cfg.trainer.timeout_s)
     progress = ProgressBar(meter, out_dir / "progress.json" if SWEEP in os.environ else None)
     checkpoints = write_checkpoints(out_dir, cfg.keep_checkpoints)
-    callbacks = [meter, progress, *checkpoints, stop, LambdaCallback(setup=fit_embedding)]
+    callbacks = [meter, progress, *checkpoints, CheckSkipped(), stop, LambdaCallback(setup=fit_embedding)]
     trainer: Any = build_trainer(cfg, out_dir, callbacks, epochs=cfg.epochs)
     if in_sweep and trainer.world_size > 1 and "SUBMITIT_EXECUTOR" not in os.environ:
         raise ValueError(

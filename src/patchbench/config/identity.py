@@ -29,6 +29,7 @@ READERS = {  # by option
     "epochs": ["budget"],
 }
 PLACES = ("data.root", "data.index_dir")  # knobs that say where data lie
+LIMITS = ("data.max_skipped",)  # knobs that may end a run, and change no figure of one that is not ended
 SIZES = ("patch", "data.img_size")  # S and [S,S] are one size
 OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -62,7 +63,7 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         if name in GROUPS:
             found[name] = "+".join(sorted(part)) or "none" if name == "pos" else choices[name]
         for path, value in leaves(part, name):
-            if path in PLACES or (path.rpartition(".")[2] in BUILDING and value == own.get(path)):
+            if path in (*PLACES, *LIMITS) or (path.rpartition(".")[2] in BUILDING and value == own.get(path)):
                 continue
             if "${" in str(value) and value != "${seed}":
                 known = listed(path, choices)

@@ -83,6 +83,7 @@ class EvaluateOptions(Machine):
     """Options of evaluate.py."""
 
     eval: Any = MISSING
+    max_skipped: float | None = MISSING
 
 
 @dataclass

@@ -24,6 +24,8 @@ Ranges = Sequence[tuple[float, float]]
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of one band of more than 8 bits
 GREY = ("1", "L", "LA", "La", *DEEP)
 ARRAY = "save it as an array (.npy, H x W x C)"
+MIB = 2**20
+BYTES = {"I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2, "I": 4, "F": 4}  # of a value, in the modes that have several
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
 NO_FULL_PAGE = 1 | 4  # bits of the tag NewSubfileType: a smaller copy, a mask
 
@@ -179,12 +181,44 @@ def planes(array: np.ndarray, wanted: int | None) -> Shaped[np.ndarray, "c h w"]
     return array if bands_first else np.moveaxis(array, 2, 0)
 
 
-def decoded(picture: Picture, wanted: int) -> Shaped[np.ndarray, "c h w"] | Image.Image:
-    """A picture upright and decoded: values of many bands or of more than 8 bits, or grey or colours of 8 bits."""
+def bytes_decoded(image: Image.Image) -> int:
+    """Bytes of the values of a picture, or of the page it shows, once it is decoded; known from its header."""
+    return image.width * image.height * stored_bands(image) * BYTES.get(image.mode, 1)
+
+
+def bytes_of_coefficients(image: Any) -> int:
+    """Bytes that a progressive JPEG takes at its full size, at whatever size it is decoded; 0 of other pictures."""
+    if not image.info.get("progressive"):
+        return 0
+    steps = [across * down for _, across, down, _ in image.layer]
+    return 2 * image.width * image.height * sum(steps) // max(1, *steps)
+
+
+def check_bytes(count: int, max_decoded: int | float) -> None:
+    """ValueError if a picture takes more bytes than the MiB that are allowed."""
+    if count > max_decoded * MIB:
+        raise ValueError(
+            f"it takes {count / MIB:,.0f} MiB when it is decoded, more than data.max_decoded={max_decoded:g}: scale it "
+            "down, or allow more"
+        )
+
+
+def decoded(picture: Picture, wanted: int, max_decoded: int | float) -> Shaped[np.ndarray, "c h w"] | Image.Image:
+    """A picture upright and decoded: values of many bands or of more than 8 bits, or grey or colours of 8 bits.
+
+    max_decoded: MiB that its values may take, all pages together. ValueError, before they are read, if they take more.
+    """
     if isinstance(picture, np.ndarray):
-        return planes(picture, wanted)
+        bands = planes(picture, wanted)
+        check_bytes(picture.nbytes, max_decoded)
+        return bands
     facts(picture, wanted)
-    if pages := full_pages(picture):
+    pages, count = full_pages(picture), 0
+    for page in pages:
+        picture.seek(page)
+        count += bytes_decoded(picture)
+    check_bytes(count or bytes_decoded(picture), max_decoded)
+    if pages:
         stack = []
         for page in pages:
             picture.seek(page)
@@ -198,18 +232,21 @@ def decoded(picture: Picture, wanted: int) -> Shaped[np.ndarray, "c h w"] | Imag
     return image
 
 
-def levels(picture: Picture, channels: int, ranges: Ranges | None, *, grey: bool) -> UInt8[Tensor, "c h w"]:
+def levels(
+    picture: Picture, channels: int, ranges: Ranges | None, *, grey: bool, max_decoded: int | float
+) -> UInt8[Tensor, "c h w"]:
     """A picture, upright, in 8 bits.
 
     ranges: for pictures of more than 8 bits. grey: the set was found to be grey, nobody asked for it, so that colours
-    must not be given up. Contradiction: content would be lost.
+    must not be given up. max_decoded: see `decoded`. Contradiction: content would be lost.
     """
-    content = decoded(picture, channels)
+    content = decoded(picture, channels, max_decoded)
     if isinstance(content, Image.Image):
         image = opaque(content)
         if grey and image.mode not in GREY and coloured(image):
             raise Contradiction("has colours, and the pictures looked at before are grey: set data.channels=3, or 1")
-        return v2.functional.pil_to_tensor(image.convert("L" if channels == 1 else "RGB"))
+        mode = "L" if channels == 1 else "RGB"
+        return v2.functional.pil_to_tensor(image if image.mode == mode else image.convert(mode))
     fitting(len(content), channels)
     if content.dtype != np.uint8:
         content = scaled(content, ranges)

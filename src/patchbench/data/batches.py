@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from patchbench.data.augment.chain import Augment
 from patchbench.data.hand_over import PREFETCH, end_with_lost_batches, refuse_small_shared_memory, share
 from patchbench.data.order import Chosen, EvalOrder, TrainOrder
-from patchbench.data.source import Batch, Crop, InMemory, Source, Split, Whole
+from patchbench.data.source import Batch, Checkable, Crop, InMemory, Source, Split, Whole
 from patchbench.machine import cores
 
 
@@ -137,6 +137,9 @@ class Batches(pl.LightningDataModule):
             whole = {n: split for n, split in self.splits.items() if not split.crops and isinstance(split, Whole)}
             if sum(split.images.nbytes + split.labels.nbytes for split in whole.values()) > self.room:
                 whole = {}
+            for split in whole.values():
+                if isinstance(split, Checkable):
+                    split.check_all()
             self.resident = {
                 n: InMemory(split.images.to(device), split.labels.to(device)) for n, split in whole.items()
             }

@@ -1,10 +1,8 @@
 """Chunks of a cache, worked on in parallel: each is written, checked and, if it is cut off, lost as one."""
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
@@ -49,7 +47,3 @@ def in_parallel(
                 raise ValueError(result["error"])
             bar.advance(row, chunk.stop - chunk.start)
             yield chunk, result
-
-
-def checksum(images: np.ndarray, labels: np.ndarray) -> int:
-    return zlib.crc32(labels.data, zlib.crc32(images.data))

@@ -1,7 +1,7 @@
 """A cache on the disk: <split>.images.npy (n c H W), <split>.labels.npy (n), as numpy.load reads them, and meta.json.
 
-meta.json is written last. While a cache is made, plan.json and done.jsonl stand in its place. `FORMAT` is the version
-of all of them; another version is refused.
+meta.json is written last, and holds a checksum of each part of these files. While a cache is made, plan.json and
+done.jsonl stand in its place. `FORMAT` is the version of all of them; another version is refused.
 """
 
 import json
@@ -30,7 +30,7 @@ def read_meta(folder: Path, option: str) -> dict[str, Any]:
     """
     path = folder / META
     if not path.is_file() and (folder / PLAN).is_file():
-        command = json.loads((folder / PLAN).read_text(encoding="utf-8"))["command"]
+        command = read_plan(folder)["command"]
         raise FileNotFoundError(f"{option}={folder} is a cache that is not finished: complete it by {command}")
     if not path.is_file():
         raise FileNotFoundError(
@@ -41,14 +41,29 @@ def read_meta(folder: Path, option: str) -> dict[str, Any]:
         version = meta["format"]
         if version == FORMAT and meta.pop("crc32") != crc32(meta):
             raise ValueError("its own checksum differs")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove {folder} and run {PREPARE} again") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path, error) from error
     if version != FORMAT:
         raise ValueError(
             f"{option}={folder} is a cache of format {version}, this version reads format {FORMAT}: remove it and "
             f"run {PREPARE} again, or use the version that made it"
         )
     return meta
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Content of the plan.json of a cache that is not finished. ValueError if it cannot be read."""
+    path = folder / PLAN
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return {"made_from": plan["made_from"], "command": plan["command"]}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """Refusal of a file of a cache that cannot be read."""
+    return ValueError(f"{path} is damaged ({error}): remove {path.parent} and run {PREPARE} again")
 
 
 def crc32(meta: Mapping[str, Any]) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from patchbench.data.cache_chunks import Chunk, checksum, in_parallel
+from patchbench.data.cache_chunks import Chunk, in_parallel
 from patchbench.data.cache_format import images_file, labels_file, read_meta
+from patchbench.data.cache_parts import altered, checksum
 from patchbench.data.sets.cached import load
 
 
@@ -17,10 +18,7 @@ def verify(folder: Path, *, workers: int) -> int:
     expected = {Chunk(name, *span): crc for name in splits for *span, crc in splits[name]["chunks"]}
     for chunk, result in in_parallel(Checker(folder), list(expected), {}, workers, "verifying"):
         if result["crc32"] != expected[chunk]:
-            raise ValueError(
-                f"{images_file(folder, chunk.split)} or its labels: {chunk.start} to {chunk.stop - 1} are not as they "
-                f"were written: remove {folder} and prepare it again"
-            )
+            raise ValueError(altered(folder, *chunk))
     return sum(chunk.stop - chunk.start for chunk in expected)
 
 

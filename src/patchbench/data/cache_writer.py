@@ -13,10 +13,22 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from patchbench.data.cache_chunks import Chunk, checksum, in_parallel
-from patchbench.data.cache_format import DONE, FORMAT, META, PLAN, crc32, images_file, labels_file, read_meta
+from patchbench.data.cache_chunks import Chunk, in_parallel
+from patchbench.data.cache_format import (
+    DONE,
+    FORMAT,
+    META,
+    PLAN,
+    crc32,
+    damaged,
+    images_file,
+    labels_file,
+    read_meta,
+    read_plan,
+)
+from patchbench.data.cache_parts import checksum, checksums, rows_of_part
 from patchbench.data.sets.cached import load
-from patchbench.data.source import Source, Split
+from patchbench.data.source import Source, Split, unreadable
 from patchbench.machine import whole_file
 
 CHUNK_BYTES = 2**24
@@ -41,6 +53,8 @@ def prepare(
     with writing(out):
         starts = {name: allocate(out, name, count, shape) for name, count in counts.items()}
         chunks, done = list(cut(counts, shape)), read_journal(out / DONE)
+        for chunk, result in done.items():  # so that what was skipped before the interruption counts
+            unreadable(splits[chunk.split])[result.get("bad", [])] = True
         writer = Writer(splits, out, shape, starts)
         with (out / DONE).open("a", encoding="utf-8") as journal:
             for chunk, result in in_parallel(writer, chunks, done, workers, "preparing"):
@@ -69,6 +83,9 @@ def prepare(
                 for name, count in counts.items()
             },
         }
+        if all("parts" in done[c] for c in chunks):  # else an earlier version has begun it
+            crcs = {name: [crc for c in chunks if c.split == name for crc in done[c]["parts"]] for name in counts}
+            meta["parts"] = {"rows": rows_of_part(shape), "crc32": crcs}
         write_json(out / META, {**meta, "crc32": crc32(meta)})
         for path in out.iterdir():
             if path.name in (DONE, PLAN) or UNFINISHED.fullmatch(path.name):
@@ -77,7 +94,7 @@ def prepare(
 
 
 class Writer(Dataset):
-    """Reads a chunk of a source and writes it; returns its checksum and, for training images, the sums of their pixels.
+    """Reads a chunk of a source and writes it; returns its checksums and, of training images, the sums of their pixels.
 
     An error is returned as `error`: raised in a loader's process, it would come as a traceback of many lines.
     """
@@ -101,6 +118,10 @@ class Writer(Dataset):
         except OSError as error:
             return chunk, {"error": error.strerror, "errno": error.errno}
         result: dict[str, Any] = {"kept": len(labels), "crc32": checksum(images, labels)}
+        result["parts"] = checksums(images, labels)
+        bad = unreadable(self.splits[chunk.split])[chunk.start : chunk.stop].nonzero().flatten() + chunk.start
+        if len(bad):
+            result["bad"] = bad.tolist()
         if chunk.split == "train":
             result |= sums(images)
         return chunk, result
@@ -115,7 +136,7 @@ def finished_before(out: Path, made_from: Mapping[str, Any]) -> bool:
     if (out / META).is_file():
         there = read_meta(out, "out")["made_from"]
     elif plan.is_file():
-        there = json.loads(plan.read_text(encoding="utf-8"))["made_from"]
+        there = read_plan(out)["made_from"]
     elif not out.exists() or (out.is_dir() and all(UNFINISHED.fullmatch(path.name) for path in out.iterdir())):
         return False
     else:
@@ -188,12 +209,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_journal(path: Path) -> dict[Chunk, dict[str, Any]]:
-    """Results of the chunks that were done before. A line that was cut off does not count, and is removed."""
+    """Results of the chunks that were done before. A line that was cut off does not count, and is removed.
+
+    ValueError for a line that no preparation writes.
+    """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith("\n")]
     if whole != lines:
         path.write_text("".join(whole), encoding="utf-8")
-    return {Chunk(*chunk): result for chunk, result in map(json.loads, whole)}
+    try:
+        return {Chunk(*chunk): result for chunk, result in map(json.loads, whole)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(path, error) from error
 
 
 def sums(images: np.ndarray) -> dict[str, list[float]]:

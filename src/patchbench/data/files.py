@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from patchbench.checks import one_of, positive, size
 from patchbench.data.bands import Ranges
-from patchbench.data.pictures import ON_ERROR, Album, Pictures, Reading, as_text
+from patchbench.data.pictures import MAX_DECODED, ON_ERROR, Album, Pictures, Reading, as_text
 from patchbench.data.source import InMemory, Split, resize
 from patchbench.data.splits import make_splits
 from patchbench.data.statistics import check_statistics, statistics
@@ -37,9 +37,9 @@ class Contents(NamedTuple):
 class FileSet(ABC):
     """A source made of pictures. A set adds its own knobs and `open`; all that follows from the contents is done here.
 
-    crop_pct, on_error: see `Reading`. val_size, test_size, train_fraction, train_size: see `make_splits`; a set whose
-    files always have a test split goes without test_size. mirrors: an image and its mirror image have the same label;
-    "auto" is for `open` to decide.
+    crop_pct, on_error, max_skipped, max_decoded: see `Reading`; None allows MAX_DECODED. val_size, test_size,
+    train_fraction, train_size: see `make_splits`; a set whose files always have a test split goes without test_size.
+    mirrors: an image and its mirror image have the same label; "auto" is for `open` to decide.
     channels: 1 makes pictures grey and 3 makes them RGB; any other number is that of their bands. "auto" takes that of
     the pictures. range: values that become black and white in pictures of more than 8 bits, a pair for all bands or one
     for each. mean, std: per channel, of pixels in 0 ... 1. Those of these three that are None are measured on training
@@ -62,6 +62,8 @@ class FileSet(ABC):
     mean: Sequence[float] | None
     std: Sequence[float] | None
     on_error: str
+    max_skipped: int | float
+    max_decoded: int | float | None
 
     @abstractmethod
     def open(self) -> Contents:
@@ -71,6 +73,13 @@ class FileSet(ABC):
         self.img_size = img_size = size("img_size", self.img_size)
         positive("crop_pct", self.crop_pct)
         one_of("on_error", self.on_error, ON_ERROR)
+        if isinstance(self.max_skipped, bool) or not 0 < self.max_skipped <= 1:
+            raise ValueError(
+                f"max_skipped={self.max_skipped} must be above 0 and at most 1, the share of a split that may be "
+                "skipped: on_error=raise skips nothing"
+            )
+        self.max_decoded = most = MAX_DECODED if self.max_decoded is None else self.max_decoded
+        positive("max_decoded", most, otherwise=f"null for {MAX_DECODED} MiB")
         wanted = check_channels(self.channels)
         self.ranges = check_range(self.range)
         self.remarks: list[str] = []
@@ -82,13 +91,19 @@ class FileSet(ABC):
         if given is not None and (there := len({*self.labels["train"]})) < len(given):
             self.remarks.append(f"{there} of the {len(given)} classes are in these images; answers may be any of all")
         train = self.albums["train"]
-        self.survey = in_memory(train, wanted) if isinstance(train, Tensor) else self.surveyed(train, wanted)
+        self.survey = in_memory(train, wanted) if isinstance(train, Tensor) else self.surveyed(train, wanted, most)
         self.in_chans = self.channels = self.survey.channels
         if self.mirrors == "auto":
             raise ValueError("mirrors=auto is known for sets of torchvision only: use true or false")
         check_statistics(self.mean, self.std, self.in_chans)
         self.reading = Reading(
-            img_size, self.in_chans, self.crop_pct, self.on_error, grey=wanted is None and self.in_chans == 1
+            img_size,
+            self.in_chans,
+            self.crop_pct,
+            self.on_error,
+            self.max_skipped,
+            most,
+            grey=wanted is None and self.in_chans == 1,
         )
         self.chosen = make_splits(
             self.labels,
@@ -99,12 +114,16 @@ class FileSet(ABC):
             classes=self.classes,
         )
 
-    def surveyed(self, train: Album, wanted: int | None) -> Survey:
-        """Look at some training pictures, and remark on those whose reading is not a matter of course."""
-        found = survey(train, wanted, ranged=self.ranges is not None)
+    def surveyed(self, train: Album, wanted: int | None, most: int | float) -> Survey:
+        """Look at some training pictures, and remark on those whose reading is not a matter of course.
+
+        most: MiB that a picture may take once it is decoded.
+        """
+        ranged = self.ranges is not None
+        found = survey(train, wanted, ranged=ranged, max_decoded=most)
         for name in self.labels.keys() - {"train"}:
-            ranged = self.ranges is not None
-            other = survey(self.albums[name], found.channels, ranged=ranged, headers=OTHERS)  # type: ignore[arg-type]
+            album: Any = self.albums[name]
+            other = survey(album, found.channels, ranged=ranged, max_decoded=most, headers=OTHERS)
             if {other.deep, found.deep} == {True, False} and not ranged:
                 raise ValueError(
                     f"pictures of {'train' if found.deep else name} have more than 8 bits, those of "
@@ -126,14 +145,14 @@ class FileSet(ABC):
         _, images = self.chosen["train"]
         if self.survey.deep and self.ranges is None:
             train: Any = self.albums["train"]
-            self.ranges, doubt = measured_ranges(train, images, self.in_chans)
+            self.ranges, doubt = measured_ranges(train, images, self.in_chans, self.reading.max_decoded)
             self.range = [list(each) for each in self.ranges]
             spans = ", ".join(f"{low:g} to {high:g}" for low, high in self.ranges[:3])
             more = f", ... ({len(self.ranges)} bands)" if len(self.ranges) > 3 else ""
             self.remarks.append(f"values from {spans}{more} become black to white: data.range, as measured")
             self.remarks += [doubt] if doubt else []
         self.reading = replace(self.reading, ranges=self.ranges)
-        splits = {name: self.split(given, images) for name, (given, images) in self.chosen.items()}
+        splits = {name: self.split(name, given, images) for name, (given, images) in self.chosen.items()}
         if self.survey.halved or not (self.mean and self.std):
             mean, std, highest = statistics(splits["train"], self.in_chans)
             if self.survey.halved and highest < FEW_LEVELS:
@@ -144,8 +163,8 @@ class FileSet(ABC):
             self.mean, self.std = self.mean or mean, self.std or std
         return splits
 
-    def split(self, given: str, images: Sequence[int]) -> Split:
-        """Some images of one of the set's own splits."""
+    def split(self, name: str, given: str, images: Sequence[int]) -> Split:
+        """Some images of one of the set's own splits. name: of the split that they make."""
         album, labels = self.albums[given], self.labels[given]
         if isinstance(album, Tensor):
             pixels = resize(album[images], self.reading.img_size)
@@ -153,7 +172,7 @@ class FileSet(ABC):
                 grey = self.in_chans == 1
                 pixels = v2.functional.rgb_to_grayscale(pixels) if grey else pixels.expand(-1, self.in_chans, -1, -1)
             return InMemory(pixels.contiguous(), torch.tensor(labels)[images])
-        return Pictures(album, labels, images, self.reading)
+        return Pictures(album, labels, images, self.reading, split=name, classes=self.classes or ())
 
 
 def check_channels(channels: Any) -> int | None:

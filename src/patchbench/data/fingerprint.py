@@ -12,6 +12,7 @@ from patchbench.data.cache_format import META, PLAN
 
 SIZES = 100_000  # files whose size is read; of more, this many, evenly spaced
 INDEX_SUFFIX = ".shard-index.json"  # of the index that data=shards makes of an archive
+NO_CONTENT = ("made_from", "crc32", "parts")  # of the meta.json of a cache: what it was made from; other checksums
 OURS = re.compile(rf"{re.escape(INDEX_SUFFIX)}$|\.part-\d+$").search  # files that we write beside the data
 
 
@@ -45,7 +46,7 @@ def local(root: Path) -> Iterable[tuple[str, Any]]:
     if root.is_file():
         return [("", root.stat().st_size)]
     if meta := cache_meta(root):
-        return [(name, json.dumps(value)) for name, value in sorted(meta.items()) if name not in ("made_from", "crc32")]
+        return [(name, json.dumps(value)) for name, value in sorted(meta.items()) if name not in NO_CONTENT]
     names = sorted(listed(str(root), "", ()))
     sized = range(len(names)) if len(names) <= SIZES else [i * len(names) // SIZES for i in range(SIZES)]
     sizes = {names[i]: size(f"{root}/{names[i]}") for i in sized}
@@ -79,7 +80,7 @@ def cache_meta(folder: Path) -> dict[str, Any] | None:
     """Content of the meta.json of a finished cache; None for any other folder."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return meta if isinstance(meta, dict) and {"format", "made_from", "splits", "crc32"} <= meta.keys() else None
 

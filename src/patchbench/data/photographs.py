@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from patchbench.checks import Size
-from patchbench.data.pictures import UNREADABLE, Reading, seen
+from patchbench.data.pictures import MAX_DECODED, UNREADABLE, Reading, seen
 
 
 class Photograph(NamedTuple):
@@ -41,9 +41,10 @@ def photograph(name: str, img_size: Size, in_chans: int) -> UInt8[Tensor, "c H W
     if in_chans not in (1, 3):
         raise ValueError(f"image={name} has 1 or 3 channels, but this network reads {in_chans}: use image=0")
     path = file(name) if name in PHOTOGRAPHS else Path(name)
+    reading = Reading(img_size, in_chans, 1.0, on_error="raise", max_skipped=0.0, max_decoded=MAX_DECODED)
     try:
         with Image.open(path) as picture:
-            return seen(picture, Reading(img_size, in_chans, crop_pct=1.0, on_error="raise"), None, None)
+            return seen(picture, reading, None, None)
     except FileNotFoundError:
         raise ValueError(
             f"image={name} is no file: use the number of a test image, {', '.join(PHOTOGRAPHS)}, or a picture's path"

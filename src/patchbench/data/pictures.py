@@ -9,20 +9,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
 from patchbench.checks import Size
-from patchbench.data.bands import Contradiction, Picture, Ranges, levels, open_picture
+from patchbench.data.bands import (
+    MIB,
+    Contradiction,
+    Picture,
+    Ranges,
+    bytes_of_coefficients,
+    check_bytes,
+    levels,
+    open_picture,
+)
 from patchbench.data.source import Crop
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 ON_ERROR = ("raise", "skip")
+MAX_DECODED = 256  # MiB of the values of a picture: 89 million pixels in colour, of which Pillow warns too
 
 # Exceptions of Pillow's readers at damaged or mislabelled files.
 UNREADABLE = (
@@ -86,15 +96,27 @@ class Paths:
 
 
 @contextmanager
-def opened(album: Album, index: int) -> Iterator[Picture]:
-    """A picture of an album, closed in the end; Pillow's warnings are not shown."""
+def opened(album: Album, index: int, max_decoded: int | float) -> Iterator[Picture]:
+    """A picture of an album, closed in the end; Pillow's warnings are not shown.
+
+    max_decoded: see `Reading`. It stands in place of Pillow's own limit, which counts pixels and not their bytes.
+    """
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, ceil(max_decoded * MIB / 2)  # it refuses twice as many
     with warnings.catch_warnings(action="ignore"):
-        picture = album.open(index)
         try:
-            yield picture
+            picture = album.open(index)
+            try:
+                yield picture
+            finally:
+                if isinstance(picture, Image.Image):
+                    picture.close()
+        except Image.DecompressionBombError as error:
+            raise ValueError(
+                f"{str(error).partition(' exceeds')[0]} is more than data.max_decoded={max_decoded:g} MiB: scale it "
+                "down, or allow more"
+            ) from error
         finally:
-            if isinstance(picture, Image.Image):
-                picture.close()
+            Image.MAX_IMAGE_PIXELS = before
 
 
 @dataclass(frozen=True)
@@ -105,26 +127,44 @@ class Reading:
     crop_pct: share of the shorter side that the centre crop covers, for images that are read without a crop of
     training. on_error: `raise` stops at the first picture that does not decode and names it. `skip` counts it: in
     training the next picture of the split that decodes takes its place, with its label; elsewhere it is left out, so
-    that a batch may be smaller.
+    that a batch may be smaller. max_skipped: share of a split that may be skipped; one picture always may.
+    max_decoded: MiB that the values of a picture may take once it is decoded; a larger one counts as one that does not
+    decode. Reading it takes three times as much for a moment, six times of a WebP.
     """
 
     img_size: Size
     in_chans: int
     crop_pct: float
     on_error: str
+    max_skipped: int | float
+    max_decoded: int | float
     grey: bool = False
     ranges: Ranges | None = None
 
 
 class Pictures:
-    """Some pictures of an album. `bad`, shared by all processes that read, marks the pictures that do not decode."""
+    """Some pictures of an album. `bad`, shared by the processes that read for a rank, marks those that do not decode.
+
+    split, classes: its name, and those of the classes, for refusals.
+    """
 
     slow = True
     crops = True
 
-    def __init__(self, album: Album, labels: Sequence[int], chosen: Sequence[int], reading: Reading) -> None:
+    def __init__(
+        self,
+        album: Album,
+        labels: Sequence[int],
+        chosen: Sequence[int],
+        reading: Reading,
+        *,
+        split: str,
+        classes: Sequence[Any],
+    ) -> None:
         self.album, self.reading, self.chosen = album, reading, torch.tensor(chosen)
+        self.split, self.classes = split, classes
         self.labels = torch.tensor(labels)[self.chosen]
+        self.of_each_class = self.labels.bincount(minlength=len(classes))
         self.bad = torch.zeros(len(chosen), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -136,7 +176,7 @@ class Pictures:
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "k c H W"], Int[Tensor, " k"]]:
-        """BadImage: a picture does not decode and on_error is `raise`, or no picture of the split decodes."""
+        """BadImage: a picture does not decode and on_error is `raise`, or more do not than may be skipped."""
         images, read = [torch.empty(0, self.reading.in_chans, *self.reading.img_size, dtype=torch.uint8)], []
         for place, index in enumerate(indices):
             draw = None if draws is None else draws[place : place + 1]
@@ -145,19 +185,20 @@ class Pictures:
                     images.append(image[None])
                     read.append(i)
                     break
-        if len(read) < len(indices) and bool(self.bad.all()):
-            raise BadImage(f"none of {len(self)} images decodes, {self.name(0)} is the first: mend or replace them")
+        if len(read) < len(indices) and bool(self.bad.all()):  # found by another process, whose refusal comes later
+            self.check_skipped(self.bad)
         return torch.cat(images), self.labels[torch.tensor(read, dtype=torch.long)]
 
     def decoded(self, index: int, draw: Int[Tensor, " 1"] | None, crop: Crop | None) -> UInt8[Tensor, "c H W"] | None:
         try:
-            with opened(self.album, int(self.chosen[index])) as picture:
+            with opened(self.album, int(self.chosen[index]), self.reading.max_decoded) as picture:
                 return seen(picture, self.reading, draw, crop)
         except Contradiction as error:
             raise BadImage(f"{self.name(index)} {error}") from None
         except UNREADABLE as error:
             if self.reading.on_error == "skip":
                 self.bad[index] = True
+                self.check_skipped(self.bad)
                 return None
             empty = isinstance(error, UnidentifiedImageError)
             why = "no image, or an empty file" if empty else " ".join(str(error).split()) or type(error).__name__
@@ -165,6 +206,27 @@ class Pictures:
             f"{self.name(index)} does not decode ({why}): mend or remove it, or set data.on_error=skip to do without "
             "such images"
         )
+
+    def check_skipped(self, bad: Bool[Tensor, " n"]) -> None:
+        """BadImage if more pictures are skipped than may be, or all of a class. bad: those that do not decode."""
+        skipped = int(bad.sum())
+        if skipped > 1 and skipped / len(self) > self.reading.max_skipped:
+            raise BadImage(
+                f"at least {skipped} of {len(self)} images of {self.split} do not decode ({self.names(bad)}), a larger "
+                f"share than data.max_skipped={self.reading.max_skipped:g}: mend or remove them, or allow a larger one"
+            )
+        lost = (self.labels[bad].bincount(minlength=len(self.classes)) == self.of_each_class) & (self.of_each_class > 0)
+        for number in lost.nonzero().flatten().tolist():
+            raise BadImage(
+                f"none of the {self.of_each_class[number]} images of the class {self.classes[number]} in {self.split} "
+                f"decodes ({self.names(bad & (self.labels == number))}), and data.on_error=skip does not do without a "
+                "class: mend them, or remove the class"
+            )
+
+    def names(self, chosen: Bool[Tensor, " n"]) -> str:
+        """Names of the first pictures of a mask."""
+        first = [self.name(i) for i in chosen.nonzero().flatten()[:4].tolist()]
+        return ", ".join(first[:3]) + ", ..." * (len(first) > 3)
 
 
 def seen(
@@ -177,16 +239,24 @@ def seen(
             return tuple(crop(draw, torch.tensor([size]))[0].tolist())
         return centre(size, reading.img_size, reading.crop_pct)
 
+    def in_levels() -> UInt8[Tensor, "c h w"]:
+        return levels(picture, reading.in_chans, reading.ranges, grey=reading.grey, max_decoded=reading.max_decoded)
+
     if isinstance(picture, Image.Image) and picture.format in ("JPEG", "MPO"):
         # Only these decode at a half, a quarter, an eighth of their size.
         turned = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = picture.size[::-1] if turned else picture.size
         top, left, box_height, box_width = box((height, width))
         least = ceil(width * reading.img_size[1] / box_width), ceil(height * reading.img_size[0] / box_height)
+        check_bytes(bytes_of_coefficients(picture), reading.max_decoded)
+        # Whether a picture decodes must not depend on the crop: a small crop of a vast one is taken of a smaller copy.
+        values = reading.max_decoded * MIB / len(picture.getbands())
+        fits = next((n for n in (1, 2) if ceil(width / n) * ceil(height / n) <= values), 4)
+        least = max(1, min(least[0], width // fits)), max(1, min(least[1], height // fits))
         picture.draft(None, least[::-1] if turned else least)
-        image = levels(picture, reading.in_chans, reading.ranges, grey=reading.grey)
+        image = in_levels()
     else:
-        image = levels(picture, reading.in_chans, reading.ranges, grey=reading.grey)
+        image = in_levels()
         height, width = image.shape[1:]
         top, left, box_height, box_width = box((height, width))
     down, right = image.shape[1] / height, image.shape[2] / width

@@ -77,6 +77,13 @@ class Whole(Protocol):
     labels: Tensor
 
 
+@runtime_checkable
+class Checkable(Protocol):
+    """A split that checks images when `read` reads them; whoever takes them in another way asks for it."""
+
+    def check_all(self) -> None: ...
+
+
 Groups = Callable[[Size], dict[str, Bool[Tensor, " n"]]]
 """Parts of a split, by name, from a patch size: each part gets metrics of its own."""
 

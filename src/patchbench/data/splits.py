@@ -1,7 +1,7 @@
 """Division of a data set into the images that train, choose and judge a network: the same for every seed."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,10 +90,11 @@ def numbered(
         labels = {split: [str(n) if is_class(n) else n for n in given] for split, given in labels.items()}
     known = sorted({label for label in labels["train"] if is_class(label)}) if classes is None else list(classes)
     numbers = {label: number for number, label in enumerate(known)}
-    labelled = {split: given for split, given in labels.items() if split == "train" or not set(given) <= {None, -1}}
+    unlabelled = {split for split, given in labels.items() if all(label in (None, -1) for label in given)} - {"train"}
+    labelled = {split: given for split, given in labels.items() if split not in unlabelled}
     for split, given in labelled.items():
         for i, label in enumerate(given):
-            if label not in numbers:
+            if not isinstance(label, Hashable) or label not in numbers:  # the former: of several classes, a list
                 raise ValueError(
                     f"{where(split, i)} has the label {label!r}, which is none of the {len(known)} classes"
                     f"{' of the training images' if classes is None else ''}: mend or remove it"

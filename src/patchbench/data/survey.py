@@ -25,18 +25,21 @@ class Survey(NamedTuple):
     animated: bool
 
 
-def survey(album: Album, wanted: int | None, *, ranged: bool, headers: int = HEADERS) -> Survey:
+def survey(
+    album: Album, wanted: int | None, *, ranged: bool, max_decoded: int | float, headers: int = HEADERS
+) -> Survey:
     """Look at the headers of some pictures, chosen at random, the same each time.
 
     wanted: the number of channels asked for; None takes that of the pictures, where grey among colours counts as
-    colour. ranged: a range is given, so that pictures of more than 8 bits may lie among others.
+    colour. ranged: a range is given, so that pictures of more than 8 bits may lie among others. max_decoded: see
+    `Reading`.
     ValueError: a picture's content would be lost, or pictures are not alike.
     """
     chosen = sorted(random.Random(0).sample(range(len(album)), min(headers, len(album))))
     found: dict[int, Facts] = {}
     for i in chosen:
         try:
-            with opened(album, i) as picture:
+            with opened(album, i, max_decoded) as picture:
                 found[i] = facts(picture, wanted)
         except Contradiction as error:
             raise ValueError(f"{album.name(i)} {error}") from None
@@ -64,10 +67,11 @@ def survey(album: Album, wanted: int | None, *, ranged: bool, headers: int = HEA
     )
 
 
-def measured_ranges(album: Album, chosen: Sequence[int], channels: int) -> tuple[Ranges, str]:
+def measured_ranges(album: Album, chosen: Sequence[int], channels: int, max_decoded: int | float) -> tuple[Ranges, str]:
     """Values that become black and white, per band, of evenly spaced pictures of more than 8 bits; and a doubt, or "".
 
-    All but a ten thousandth of the values at either end lie between them. Pictures that do not decode are left out.
+    All but a ten thousandth of the values at either end lie between them. Pictures that do not decode, within
+    `max_decoded` MiB, are left out.
     The doubt is that most values become a few levels, because of some that mark what is missing or broken.
     """
     count = min(IMAGES, len(chosen))
@@ -76,8 +80,8 @@ def measured_ranges(album: Album, chosen: Sequence[int], channels: int) -> tuple
     for i in range(count):
         index = chosen[i * len(chosen) // count]
         try:
-            with opened(album, index) as picture:
-                values = decoded(picture, channels)
+            with opened(album, index, max_decoded) as picture:
+                values = decoded(picture, channels, max_decoded)
                 if not isinstance(values, np.ndarray) or values.dtype == np.uint8:
                     continue
                 flat = finite(values.reshape(len(values), -1))

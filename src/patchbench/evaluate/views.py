@@ -30,7 +30,7 @@ class Changed:
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
         images, labels = self.split.read(indices, draws, crop)
-        return self.change(images, torch.tensor([i for i in indices if not self.bad[i]])), labels
+        return self.change(images, torch.tensor([i for i in indices if not self.bad[i]], dtype=torch.long)), labels
 
 
 class Some:

@@ -95,15 +95,22 @@ class Classify(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the predicted class of each image, its label, and the probabilities of both."""
         images, labels = batch
-        logits = self.net(images)
+        logits = self.logits(images)
         classes, shares = logits.argmax(1), logits.float().softmax(1)
         confidence, label_probability = (shares.gather(1, each[:, None])[:, 0] for each in (classes, labels))
         return classes, labels, confidence, label_probability
 
+    def logits(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b classes"]:
+        """Logits, in evaluation, also of a batch of which no image decodes.
+
+        Many networks of timm's take no empty batch: one grey image stands in, as ranks that hold shards must all run.
+        """
+        return self.net(images if len(images) else images.new_zeros(1, *images.shape[1:]))[: len(images)]
+
     def measure(self, split: str, batch: Batch) -> Float[Tensor, "b classes"]:
         """Add a batch to the metrics of a split, and return its logits."""
         images, labels = batch
-        logits = self.net(images).float()
+        logits = self.logits(images).float()
         by_name = {}
         for name, metric in self.metrics[split].items():
             if not len(labels):  # no image of the batch decodes

@@ -12,6 +12,8 @@ from torchvision.transforms import v2
 
 from patchbench.checks import Size, one_of, size, spell
 from patchbench.data.cache_format import META, PREPARE, images_file, labels_file, read_meta
+from patchbench.data.cache_parts import Part, altered, checksum, parts
+from patchbench.data.pictures import BadImage
 from patchbench.data.source import Crop
 from patchbench.data.splits import subsample
 from patchbench.data.statistics import check_statistics
@@ -60,9 +62,18 @@ class Cached:
         self.classes, numbers = in_order(meta["classes"], classes)
         self.num_classes = meta["num_classes"] if classes is None else len(classes)
         self.mapped = {
-            name: Mapped(self.root, name, self.img_size, (split["rows"], self.in_chans, *largest), split["chunks"])
+            name: Mapped(
+                self.root, name, self.img_size, (split["rows"], self.in_chans, *largest), list(parts(meta, name))
+            )
             for name, split in meta["splits"].items()
         }
+        for name, split in self.mapped.items():
+            if len(odd := ((split.labels < 0) | (split.labels >= meta["num_classes"])).nonzero()):
+                label = int(split.labels[odd[0]])
+                raise ValueError(
+                    f"{labels_file(self.root, name)} is damaged, it holds the label {label} of {meta['num_classes']} "
+                    f"classes: remove {self.root} and run {PREPARE} again"
+                )
         if numbers is not None:
             for split in self.mapped.values():
                 split.labels = numbers[split.labels]
@@ -92,23 +103,24 @@ def in_order(
 class Mapped:
     """A split as a file that each process maps into its memory. ValueError unless its array has `shape`, n c H W.
 
-    chunks: first and last row, exclusive, of each part of the file that holds images.
+    Each part of the file is compared with its checksum when it is first read, once by all processes of a rank, which
+    share `checked`. parts: all that hold images, in order.
     """
 
     slow = True
 
-    def __init__(
-        self, folder: Path, name: str, img_size: Size, shape: tuple[int, ...], chunks: Sequence[Sequence[int]]
-    ) -> None:
-        self.path, self.img_size = images_file(folder, name), img_size
+    def __init__(self, folder: Path, name: str, img_size: Size, shape: tuple[int, ...], parts: Sequence[Part]) -> None:
+        self.folder, self.name, self.path, self.img_size = folder, name, images_file(folder, name), img_size
         self.mapped: np.ndarray | None = None
-        labels = load(labels_file(folder, name))
+        self.parts, self.starts = parts, np.array([part.start for part in parts])
+        self.checked = torch.zeros(len(parts), dtype=torch.bool).share_memory_()
+        self.stored = labels = np.asarray(load(labels_file(folder, name)))
         if self.pixels.shape != shape or self.pixels.dtype != np.uint8 or labels.shape != shape[:1]:
             raise ValueError(
                 f"{self.path} holds {self.pixels.dtype} {list(self.pixels.shape)} and {len(labels)} labels, but {META} "
                 f"says {list(shape)}: remove {folder} and run {PREPARE} again"
             )
-        self.rows = np.concatenate([np.arange(start, stop) for start, stop, *_ in chunks])
+        self.rows = np.concatenate([np.arange(part.start, part.stop) for part in parts])
         self.labels = torch.from_numpy(labels[self.rows])
         self.crops = shape[2:] != img_size or len(self.rows) < len(labels)
 
@@ -119,6 +131,19 @@ class Mapped:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def check(self, rows: np.ndarray) -> None:
+        """BadImage if a part that holds one of these rows is not as it was written."""
+        touched = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(touched[~self.checked.numpy()[touched]]).tolist():
+            start, stop, crc = self.parts[number]
+            if checksum(self.pixels[start:stop], self.stored[start:stop]) != crc:
+                raise BadImage(altered(self.folder, self.name, start, stop))
+            self.checked[number] = True
+
+    def check_all(self) -> None:
+        """BadImage if any part is not as it was written."""
+        self.check(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"mapped": None}  # else all pixels would travel to a process that is not forked
@@ -132,20 +157,21 @@ class Mapped:
 
     @property
     def images(self) -> UInt8[Tensor, "n c H W"]:
-        """All images as a tensor, not read before they are used; not to be written to."""
+        """All images as a tensor, not read before they are used, and not checked; not to be written to."""
         return torch.from_numpy(self.pixels)
 
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]]:
-        pixels, (height, width) = self.pixels, self.img_size
+        pixels, (height, width), rows = self.pixels, self.img_size, self.rows[list(indices)]
+        self.check(rows)
         full = pixels.shape[2:]
         if draws is None or crop is None:
             boxes = [[(full[0] - height) // 2, (full[1] - width) // 2, height, width]] * len(indices)
         else:
             boxes = crop(draws, torch.tensor(full).expand(len(indices), 2)).tolist()
         images = np.empty((len(indices), pixels.shape[1], height, width), np.uint8)
-        for image, row, (top, left, h, w) in zip(images, self.rows[list(indices)], boxes, strict=True):
+        for image, row, (top, left, h, w) in zip(images, rows, boxes, strict=True):
             part = pixels[row, :, top : top + h, left : left + w]
             image[:] = part if (h, w) == self.img_size else scaled(part, self.img_size)
         return torch.from_numpy(images), self.labels[torch.as_tensor(indices)]

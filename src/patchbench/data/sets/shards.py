@@ -108,8 +108,8 @@ def indexed(url: str, index_dir: Path, label_key: str, image_key: str | None) ->
         content = json.loads(index.read_text())
         if content["state"] == state:
             return [Member(*member) for member in content["members"]]
-    except (OSError, ValueError, KeyError, TypeError):  # no index, of another version, or cut short: made anew
-        pass
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # no index, one of another version, or a damaged one: it is made anew
     members = scanned(url, label_key, image_key)
     with whole_file(index) as file:
         json.dump({"state": state, "members": members}, file)
@@ -167,6 +167,6 @@ def label_in(content: bytes, suffix: str, label_key: str) -> int | str | None:
         else:
             word = content.decode().strip()
             label = int(word) if re.fullmatch(r"-?\d+", word) else word
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):  # the last of lists in lists in lists
         return None
     return label if isinstance(label, int | str) and label != "" else None
