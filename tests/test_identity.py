@@ -553,12 +553,16 @@ def test_files_that_are_not_tracked_count_as_dirty(tmp_path, monkeypatch):
     git("init", "-q")
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "tracked.py").write_text("")
+    (tmp_path / "experiments" / "overlap").mkdir(parents=True)
+    (tmp_path / "experiments" / "overlap" / "runs.csv").write_text("")
     git("add", "-A")
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first")
     commit = provenance.commit()
     assert len(commit) == 40
     (tmp_path / "notes.txt").write_text("")
     assert provenance.commit() == commit, "no code"
+    (tmp_path / "experiments" / "overlap" / "runs.csv").write_text("a row")
+    assert provenance.commit() == commit, "a study writes its results while it runs"
     (tmp_path / "src" / "mine.py").write_text("")
     assert provenance.commit() == f"{commit}-dirty"
 

@@ -20,6 +20,7 @@ from typing import Any
 
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb", "numpy")
 CHECKOUT = Path(__file__).parents[3]
+WRITTEN = (":!experiments/*/*.csv", ":!experiments/*/*.npz", ":!benchmarks")  # by studies and benchmarks as they run
 STARTED = datetime.now(UTC)
 
 
@@ -49,7 +50,8 @@ def environment() -> dict[str, Any]:
 def commit() -> str | None:
     """Commit of the checkout that this package runs from, or None outside one.
 
-    It ends in `-dirty` where a file of the checkout was changed, or one under src/ or conf/ is not tracked.
+    It ends in `-dirty` where a file of the checkout was changed that runs do not write, or one under src/ or conf/ is
+    not tracked.
     """
 
     def git(*arguments: str) -> str:
@@ -57,7 +59,7 @@ def commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN)
         untracked = git("ls-files", "--others", "--exclude-standard", "src", "conf")
         return git("rev-parse", "HEAD") + ("-dirty" if changed or untracked else "")
     except (OSError, subprocess.CalledProcessError):

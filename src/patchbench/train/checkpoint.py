@@ -114,6 +114,8 @@ def where_checkpoints_are(run: Path) -> str:
     kept = left(config.get("keep_checkpoints", "all"), config.get("tested", "best"))
     if not kept:
         return "its run kept none (keep_checkpoints=none): rerun=true keep_checkpoints=tested trains it again"
+    if missing := [name for name in kept if not (run / name).exists()]:
+        return f"its run is finished and kept {missing[0]}, which was removed: rerun=true trains it again"
     return f"its run is finished and kept {' and '.join(kept)}; keep_checkpoints=all keeps both"
 
 

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from patchbench.machine import hangs_on, leave_dead_terminal
-from patchbench.train.watchdog import SAVING, Watchdog
+from patchbench.train.watchdog import ENDING, PATIENCE, SAVING, Watchdog
 
 
 class StopOnSignal(pl.Callback):
@@ -76,10 +76,10 @@ class StopOnSignal(pl.Callback):
 
     def leave(self) -> None:
         """Exit if this process has received a signal: outside of training nothing is left to save."""
-        self.watchdog.alive(in_loop=False)
+        self.watchdog.alive(in_loop=False, patience=ENDING if self.received else PATIENCE)
         if self.received:
             number = self.signals[self.received - 1]
-            print(f"{number.name}: nothing new to save; the same command continues from there", file=sys.stderr)
+            print(f"{number.name}: the same command goes on from here", file=sys.stderr)
             raise SystemExit(128 + number)
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -115,8 +115,11 @@ class StopOnSignal(pl.Callback):
         if received and leave:
             number = self.signals[received - 1]
             if trainer.is_global_zero:
-                there = f"saved {self.path}" if save else "nothing new to save"
-                print(f"{number.name}: {there}; the same command continues from there", file=sys.stderr)
+                where = (
+                    f"saved {self.path}; the same command continues from there" if save else "the same command goes on"
+                )
+                print(f"{number.name}: {where}", file=sys.stderr)
+            self.watchdog.alive(in_loop=False, patience=ENDING)
             raise SystemExit(128 + number)
 
     def on_save_checkpoint(self, *_: object) -> None:
@@ -130,6 +133,8 @@ class StopOnSignal(pl.Callback):
 
     def on_test_batch_end(self, *_: object) -> None:
         self.leave()
+        self.watchdog.alive()
 
     def on_predict_batch_end(self, *_: object) -> None:
         self.leave()
+        self.watchdog.alive()

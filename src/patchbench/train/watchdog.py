@@ -18,6 +18,7 @@ from torch.distributed import TCPStore
 TICK = 0.5  # seconds between two looks
 PATIENCE = 10.0  # seconds without a batch, after a signal
 SAVING = 120.0  # the same, where a checkpoint is written
+ENDING = 45.0  # the same, where loggers are closed: W&B sends what is left
 PLACES = {  # files in the call stack of the main thread, and what it waits for there
     "utils/data/dataloader.py": "waits for the processes that load data",
     "distributed/distributed_c10d.py": "waits for other ranks",
@@ -130,11 +131,7 @@ class Watchdog:
 
     def end(self, code: int, why: str) -> None:
         """Say what does not answer, and end this process and those that it started."""
-        stopped = [
-            f"process {child.pid} is stopped"
-            for child in psutil.Process().children(recursive=True)
-            if child.status() == psutil.STATUS_STOPPED
-        ]
+        stopped = [f"process {pid} is stopped" for pid in stopped_children()]
         ranks = [f"rank {rank} does not answer" for rank in self.silent_ranks()]
         main_thread = sys._current_frames().get(threading.main_thread().ident or 0)
         what = "; ".join([*ranks, *stopped][:4]) or waits_for(main_thread)
@@ -166,6 +163,16 @@ def waits_for(frame: FrameType | None) -> str:
                 return f"it {what}"
         frame = frame.f_back
     return where
+
+
+def stopped_children() -> list[int]:
+    """The processes that this one started, and that do not run."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if child.status() == psutil.STATUS_STOPPED:
+                found.append(child.pid)
+    return found
 
 
 def end_with_children(code: int) -> None:
