@@ -115,10 +115,8 @@ class StopOnSignal(pl.Callback):
         if received and leave:
             number = self.signals[received - 1]
             if trainer.is_global_zero:
-                where = (
-                    f"saved {self.path}; the same command continues from there" if save else "the same command goes on"
-                )
-                print(f"{number.name}: {where}", file=sys.stderr)
+                saved = f"saved {self.path}; " * save
+                print(f"{number.name}: {saved}the same command goes on from here", file=sys.stderr)
             self.watchdog.alive(in_loop=False, patience=ENDING)
             raise SystemExit(128 + number)
 
