@@ -37,6 +37,7 @@ test-all: $(READY) ## the slow ones as well
 
 faults: $(READY) ## kills, signals and damage in real trainings, 20 times each, into benchmarks/faults.md (an hour)
 	$(RUN) -m pytest tests/test_faults.py -m '' -n 2 --trials 20 --table benchmarks/faults.md $(ARGS)
+	$(RUN) tests/stock_lightning.py 10 >> benchmarks/faults.md
 
 check: $(READY) ## lint, format, types
 	$(RUN) -m ruff check
