@@ -20,12 +20,12 @@ from support import Started, record, weights
 from patchbench.runs.provenance import commit, cpu_name
 
 RUN = [
-    *("model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=8", "epochs=6", "log_every=2"),
+    *("model=micro", "data.img_size=16", "patch=4", "batch_size=32", "limit_batches=8", "log_every=1"),
     *("model.drop_path=0.5", "logger=csv", "keep_checkpoints=all", "runs_dir=runs"),
 ]
-ALONE = [*RUN, "trainer=cpu"]
+ALONE = [*RUN, "epochs=6", "trainer=cpu"]
 LOADERS = [*ALONE, "resident=0", "workers=2"]
-RANKS = [*RUN, "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+RANKS = [*RUN, "epochs=6", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
 ANSWER = 14.0  # seconds from a signal to the end: the 10 that are promised, and the end of a process on a busy machine
 
 

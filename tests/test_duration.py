@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import NOISY, configure, cut_at, metrics, run, weights
+from support import NOISY, Cut, configure, cut_at, metrics, run, weights
 
 from patchbench.commands.build import build_trainer, prepare_data
 from patchbench.commands.draft import build_duration, draft
@@ -80,6 +80,27 @@ def test_a_run_that_was_cut_off_ends_where_it_would_have(tmp_path, micro, monkey
     torch.testing.assert_close(weights(tmp_path / "cut"), weights(tmp_path / "whole"), rtol=0, atol=0)
     record = json.loads(Path(tmp_path / "cut" / "run.json").read_text())
     assert record["result"]["val/acc_best"] == metrics(tmp_path / "cut")["val/acc"].max()
+
+
+@pytest.mark.parametrize("how", ["signal", "crash"])
+@pytest.mark.parametrize("step", range(1, 11))
+def test_wherever_it_is_cut_off_a_partial_epoch_ends_as_in_a_run_without_a_break(
+    tmp_path, tmp_path_factory, micro, monkeypatch, step, how
+):
+    """Epochs of 4 steps, a budget of 10: checkpoints of a crash are those of the ends of epochs."""
+    arguments = [*micro, NOISY, "budget=steps", "budget.value=10"]
+    whole = tmp_path_factory.getbasetemp() / "partial epoch"
+    if not (whole / "run.json").exists():
+        run(whole, *arguments)
+    with monkeypatch.context() as patch:
+        cut_at(patch, step, how)
+        with suppress(SystemExit, Cut):
+            run(tmp_path, *arguments)
+    done = run(tmp_path, *arguments)
+    torch.testing.assert_close(weights(tmp_path), weights(whole), rtol=0, atol=0)
+    for name in ("val/loss", "test/loss"):
+        assert metrics(tmp_path)[name].dropna().to_dict() == metrics(whole)[name].dropna().to_dict()
+    assert done["result"]["val/acc_best"] == metrics(whole)["val/acc"].max()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lab import ALONE, ANSWER, LOADERS, RANKS, SIGNALS, Lab, assert_equal, flip, gone, outcome, ranks_of
+from lab import ALONE, ANSWER, LOADERS, RANKS, RUN, SIGNALS, Lab, assert_equal, flip, gone, outcome, ranks_of
 
+SHORT = [*RUN, "epochs=1", "trainer=cpu"]
 BUDGETS = (["epochs=6"], ["budget=steps", "budget.value=43"])  # the last epoch of the second one is partial
 
 
@@ -57,8 +58,8 @@ def completed(lab: Lab, *arguments: str, kills: int = 0, moments: float = 0.0) -
 def test_sigkill_at_a_random_moment(lab, undisturbed):
     """The same command goes on; weights, losses and record are those of an undisturbed run, to the bit."""
     budget = lab.chance.choice(BUDGETS)
-    expected, seconds = undisturbed([*ALONE, *budget])
-    completed(lab, *ALONE, *budget, kills=2, moments=seconds)
+    expected, seconds = undisturbed([*RUN, "trainer=cpu", *budget])
+    completed(lab, *RUN, "trainer=cpu", *budget, kills=2, moments=seconds)
     assert_equal(lab, expected)
 
 
@@ -263,8 +264,8 @@ def test_the_folder_of_runs_moves_between_cut_and_resume(lab, undisturbed):
 )
 def test_a_refused_command_asks_to_train_anew(lab, refused):
     """Nothing of the finished run is removed."""
-    lab.complete(*ALONE, "epochs=1")
+    lab.complete(*SHORT)
     before = {path.name: path.read_bytes() for path in lab.run.iterdir() if path.is_file()}
-    done = lab.start(*ALONE, "epochs=1", "rerun=true", refused).finish()
+    done = lab.start(*SHORT, "rerun=true", refused).finish()
     assert done.returncode == 2, done.stderr
     assert before == {path.name: path.read_bytes() for path in lab.run.iterdir() if path.is_file()}

@@ -83,14 +83,18 @@ class Duration(pl.Callback):
         return self.budget(Pace(self.data.steps_per_epoch(), self.flops_per_step, seconds_per_step))
 
     def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        each = self.data.steps_per_epoch()
-        trainer.fit_loop.max_epochs = math.ceil(self.steps(trainer) / each)
-        if self.steps(trainer) % each:
-            trainer.fit_loop.epoch_loop.max_steps = self.steps(trainer)
+        trainer.fit_loop.max_epochs = math.ceil(self.steps(trainer) / self.data.steps_per_epoch())
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.global_step == self.total  # resumed after the last step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Stop after the last step, and validate.
+
+        With Lightning's own `max_steps` a training that resumes at the end of an epoch counts that epoch twice.
+        """
         if trainer.global_step == self.total and not trainer.is_last_batch:
-            trainer.should_stop = True  # makes Lightning validate; max_steps alone does not
+            trainer.should_stop = True
 
 
 def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:

@@ -21,9 +21,9 @@ class StopOnSignal(pl.Callback):
 
     The handler only stores the signal: an exception that it raised could end in the middle of anything. Ranks agree
     every `every` steps and at the end of an epoch, so that all save together. A step of several micro-batches is
-    finished first, since a checkpoint cannot store half a gradient. After the last step of an epoch its validation
-    still runs, since a resumed training would not repeat it. Before and after training nothing is left to save, and the
-    process ends at the next batch, or at the next `leave`; where that does not come, the watchdog ends it.
+    finished first, since a checkpoint cannot store half a gradient. After the last step of an epoch its validation runs
+    before anything is saved, since a resumed training would not repeat it. Before and after training nothing is left to
+    save, and the process ends at the next batch, or at the next `leave`; where that does not come, the watchdog ends it.
     A second Ctrl-C ends the process at once. SIGHUP, which comes when a terminal or its connection ends, stays ignored
     under nohup.
     """
@@ -83,16 +83,17 @@ class StopOnSignal(pl.Callback):
             raise SystemExit(128 + number)
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.stop_if_signalled(trainer, leave=True, save=False)
+        self.stop_if_signalled(trainer, save=False)
         self.watchdog.alive()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         self.watchdog.alive()
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
             return
-        last = trainer.is_last_batch or trainer.should_stop
-        if trainer.world_size == 1 or trainer.global_step % self.every == 0 or last:
-            self.stop_if_signalled(trainer, leave=not last)
+        if trainer.is_last_batch or trainer.should_stop:
+            return
+        if trainer.world_size == 1 or trainer.global_step % self.every == 0:
+            self.stop_if_signalled(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.epoch_ended = True  # the callbacks of `write_checkpoints` save it: Lightning calls them last
@@ -102,9 +103,9 @@ class StopOnSignal(pl.Callback):
         self.watchdog.alive()
         if self.epoch_ended:
             self.epoch_ended = False
-            self.stop_if_signalled(trainer, leave=True, save=False)
+            self.stop_if_signalled(trainer, save=False)
 
-    def stop_if_signalled(self, trainer: pl.Trainer, *, leave: bool, save: bool = True) -> None:
+    def stop_if_signalled(self, trainer: pl.Trainer, *, save: bool = True) -> None:
         """Save and leave, if any rank has received a signal."""
         received = self.received
         if trainer.world_size > 1:
@@ -112,7 +113,7 @@ class StopOnSignal(pl.Callback):
             received = int(trainer.strategy.reduce(flag, reduce_op="max"))
         if received and save:
             trainer.save_checkpoint(self.path)
-        if received and leave:
+        if received:
             number = self.signals[received - 1]
             if trainer.is_global_zero:
                 saved = f"saved {self.path}; " * save
