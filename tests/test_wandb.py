@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from patchbench.runs.browse import delete
 from patchbench.runs.wandb_files import damage_of, run_id, sync_line
 from patchbench.track import wandb_run as track
 from patchbench.track.predictions import confusion, predictions
+from patchbench.track.wandb_process import Watch
 from patchbench.track.wandb_run import wandb_run
 
 
@@ -388,6 +389,25 @@ def test_a_process_of_wandb_that_is_stopped_holds_up_no_run(tmp_path, until, sai
     assert f"of {until - 1} rows; metrics.csv has all; `wandb login`, then `wandb sync runs/wandb/" in done.stderr
     [after] = tmp_path.glob(f"runs/wandb/offline-run-*-{run_id(tmp_path / 'runs' / 'next')}")
     assert wandb_file(after)["summary"]["next"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("stopped", "busy_s", "killed"), [(True, 60.0, True), (False, 60.0, False), (False, 0.0, True)]
+)
+def test_only_a_process_that_is_stopped_is_killed_at_the_limit(tmp_path, stopped, busy_s, killed):
+    """One that is busy may wait for a server, and has not written all that it was given."""
+    program = shutil.copy(shutil.which("sleep") or "", tmp_path / "wandb-core")
+    with subprocess.Popen([program, "60"]) as process, closing(Watch()) as watch:
+        time.sleep(0.2)
+        if stopped:
+            process.send_signal(signal.SIGSTOP)
+        with watch.limit(0.2, busy_s):
+            time.sleep(1.5)
+        assert watch.ended == killed
+        assert (process.poll() is not None) == killed
+        with watch.limit(60.0):
+            assert watch.ended == killed
+        process.kill()
 
 
 def test_a_file_that_is_cut_short_or_altered_is_not_called_whole(here, capsys):

@@ -178,8 +178,9 @@ def curves(stage: str) -> list[str]:
 def summaries() -> dict[str, str]:
     """The value beside the last one that W&B's summary of a run shows, by the name of a metric: max, min or mean.
 
-    A validation is worth its best value, a rate its mean, memory its peak. W&B takes `*` at the end of a name.
+    A validation is worth its best value, a rate its mean, memory its peak. Names are whole: of several patterns that
+    fit, W&B takes any.
     """
     best = {MORE: "max", LESS: "min"}
     validated = {name: best[metric(name).better] for name in curves("val") if metric(name).better}
-    return validated | {"throughput/*": "mean", "memory/*": "max"}
+    return validated | dict.fromkeys(curves("throughput"), "mean") | dict.fromkeys(curves("memory"), "max")

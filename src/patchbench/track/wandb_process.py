@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 import psutil
 
 POLL_S = 0.25
+STUCK_S = 60.0  # seconds beyond a limit that a process which is not stopped is given: it may wait for a server
+STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
 class Watch:
@@ -21,13 +23,13 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.ended, self.until, self.over = False, math.inf, threading.Event()
+        self.ended, self.until, self.busy_s, self.over = False, math.inf, 0.0, threading.Event()
         threading.Thread(target=self.run, name="watch-wandb", daemon=True).start()
 
     @contextmanager
-    def limit(self, seconds: float) -> Iterator[None]:
-        """Limit the time of the calls in this block."""
-        self.until = time.monotonic() + seconds
+    def limit(self, seconds: float, busy_s: float = STUCK_S) -> Iterator[None]:
+        """Limit the time of the calls in this block; a process that is not stopped has `busy_s` more."""
+        self.busy_s, self.until = busy_s, time.monotonic() + seconds
         try:
             yield
         finally:
@@ -35,7 +37,8 @@ class Watch:
 
     def run(self) -> None:
         while not self.over.wait(POLL_S):
-            if time.monotonic() > self.until:
+            late = time.monotonic() - self.until
+            if late > self.busy_s or (late > 0 and any(is_stopped(process) for process in processes())):
                 self.ended, self.until = True, math.inf
                 kill_process()
 
@@ -43,13 +46,30 @@ class Watch:
         self.over.set()
 
 
+def processes() -> list[psutil.Process]:
+    """The process of W&B, a child of this one."""
+    return [child for child in psutil.Process().children() if name_of(child) == "wandb-core"]
+
+
+def name_of(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return process.name()
+    return ""
+
+
+def is_stopped(process: psutil.Process) -> bool:
+    """True for a process that waits for SIGCONT."""
+    with suppress(psutil.Error):
+        return process.status() in STOPPED
+    return False
+
+
 def kill_process() -> None:
-    """Kill wandb-core, a child of this process, and what it has started; also where it is stopped."""
+    """Kill the process of W&B and what it has started; also where it is stopped."""
     killed = []
-    for child in psutil.Process().children():
+    for process in processes():
         with suppress(psutil.Error):
-            if child.name() == "wandb-core":
-                killed += [*child.children(recursive=True), child]
+            killed += [*process.children(recursive=True), process]
     for process in killed:
         with suppress(psutil.Error):
             process.kill()

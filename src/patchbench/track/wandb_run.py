@@ -81,8 +81,7 @@ class RunLogger(WandbLogger):
                 "test/confusion": wandb.Table(dataframe=most.rename(columns=names)),
             }
 
-        self.send("the tables of predictions", self.experiment.log, tables)
-        self.rows += 1
+        self.rows += self.send("the tables of predictions", self.experiment.log, tables)
 
     def log_checkpoint(self, path: Path, name: str, about: dict[str, Any]) -> None:
         """Log a checkpoint as an artifact of type model, without the paths of this machine."""
@@ -102,19 +101,20 @@ class RunLogger(WandbLogger):
 
         self.send(path.name, partial(self.experiment.log_artifact, aliases=[path.stem]), artifact)
 
-    def send(self, what: str, upload: Callable[..., object], prepare: Callable[[], Any] | None = None) -> None:
+    def send(self, what: str, upload: Callable[..., object], prepare: Callable[[], Any] | None = None) -> bool:
         """Upload, and go on without what W&B does not take; without W&B where its process has ended or does not answer.
 
-        prepare: makes the argument of `upload`, in whatever time that takes.
+        prepare: makes the argument of `upload`, in whatever time that takes. Returns true where W&B has taken it.
         """
         if self.lost:
-            return
+            return False
         from wandb.sdk.mailbox import MailboxClosedError
 
         try:
             given = () if prepare is None else (prepare(),)
             with self.process.limit(self.limit_s):
                 upload(*given)
+            return True
         except Exception as error:  # of the server, of the disk, of the image library, of W&B itself
             self.lost = self.process.ended or isinstance(error, ConnectionError | MailboxClosedError)
             if self.process.ended:
@@ -123,6 +123,7 @@ class RunLogger(WandbLogger):
                 self.say(f"its process has ended ({reason(error)}): {ONLY_LOCAL}")
             else:
                 self.say(f"{what} could not be uploaded ({reason(error)}); the files are in the run directory")
+            return False
 
     def say(self, line: str) -> None:
         """Print a line once."""
@@ -263,7 +264,7 @@ def start(options: dict[str, Any], mode: str, finish_s: float, watch: Watch) -> 
 def define_charts(run: Any) -> None:
     """Draw every metric over the step, and summarise it by its rule."""
     run.define_metric(STEP, hidden=True)
-    for name, rule in summaries().items():  # W&B takes the first rule that fits
+    for name, rule in summaries().items():
         run.define_metric(name, step_metric=STEP, step_sync=True, summary=f"{rule},last")
     run.define_metric("*", step_metric=STEP, step_sync=True)
 
@@ -280,7 +281,7 @@ def finish(run: Any, code: int, finish_s: float, watch: Watch) -> str:
         unsent = "its process has ended"
         if watch.ended and not earlier:
             unsent = f"its process did not answer for {finish_s + GRACE_S:g} s and was ended"
-    with watch.limit(GRACE_S):
+    with watch.limit(GRACE_S, busy_s=0.0):  # all that it had to write is written
         forget_process()  # the next run of this process starts another, and none is left behind
     return unsent
 
