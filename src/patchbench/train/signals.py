@@ -23,7 +23,7 @@ class StopOnSignal(pl.Callback):
     every `every` steps and at the end of an epoch, so that all save together. A step of several micro-batches is
     finished first, since a checkpoint cannot store half a gradient. After the last step of an epoch its validation runs
     before anything is saved, since a resumed training would not repeat it. Before and after training nothing is left to
-    save, and the process ends at the next batch, or at the next `leave`; where that does not come, the watchdog ends it.
+    save, and the process ends at the next batch or the next `leave`; where that does not come, the watchdog ends it.
     A second Ctrl-C ends the process at once. SIGHUP, which comes when a terminal or its connection ends, stays ignored
     under nohup.
     """
