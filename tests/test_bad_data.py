@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import re
+import shutil
 import time
 import zlib
 from collections.abc import Callable
@@ -668,6 +669,27 @@ def test_a_run_that_is_ended_by_what_it_skips_goes_on_where_more_may_be(tmp_path
     assert re.search(said, refused.stderr), "the share is that of the checkpoint, of before"
     allowed = command(*line, "max_skipped=0.2")
     assert allowed.returncode == 0, allowed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_two_ranks_that_each_skip_one_image_end_in_one_line(command, folder, micro, split):
+    """Neither of them alone skips more than it may."""
+    if split == "val":
+        shutil.copytree(folder / "val", folder / "test")
+    for i in (0, 1):  # one is read by each rank
+        (folder / "val" / "bee" / f"{i:02d}.jpg").write_bytes(b"")
+    given = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.2,0.2,0.2]", "data.val_size=0.2", "batch_size=8", "epochs=1"]
+    line = ["train.py", "data=imagefolder", f"data.root={folder}", *micro, *given, "data.on_error=skip", "workers=0"]
+    line += ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    done = command(*line)
+    assert done.returncode == 2, done.stderr
+    [said] = [line for line in done.stderr.splitlines() if "error" in line]
+    assert said.startswith(f"error: at least 2 of 24 images of {split} do not decode ({folder}/val/bee/00.jpg, ")
+    assert "Traceback" not in done.stderr
+    allowed = command(*line, "data.max_skipped=0.1")
+    assert allowed.returncode == 0, allowed.stderr
+    assert "2 images do not decode and were skipped" in allowed.stdout
 
 
 def test_the_share_that_may_be_skipped_is_no_part_of_a_run_and_bytes_that_decode_are(folder):

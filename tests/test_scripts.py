@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import ROOT, configure
 
+from patchbench.commands.bench_data import measure
 from patchbench.config.arguments import Arguments, read
 
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")])
@@ -91,3 +92,10 @@ def test_jobs_of_a_study_are_an_option_that_the_launcher_has():
     assert jobs_at_a_time("4", [], []) == ["hydra.launcher.jobs=4"]
     with pytest.raises(ValueError, match="jobs=4 is not read by hydra/launcher=basic"):
         jobs_at_a_time("4", [], ["hydra/launcher=basic"])
+
+
+def test_every_way_of_reading_is_measured(tmp_path):
+    sizes = {"images": 8, "height": 60, "width": 80, "quality": 90, "copies": 1, "cache": 32, "size": 24, "batch": 4}
+    rows = measure(tmp_path, sizes | {"rounds": 1, "workers": 0})
+    assert len({row["rung"] for row in rows}) == len(rows) > 10
+    assert all(row["images_per_s"] > 0 for row in rows)
