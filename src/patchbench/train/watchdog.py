@@ -103,7 +103,7 @@ class Watchdog:
         """Let the other ranks see that the process of this one runs, until `over`."""
         count = 0
         while not over.wait(TICK):
-            if self.store is None and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            if self.store is None and several_ranks():
                 self.store = store_of_ranks()
             if self.store is not None:
                 count += 1
@@ -112,9 +112,11 @@ class Watchdog:
 
     def silent_ranks(self) -> list[int]:
         """The ranks whose processes do not run: they let nothing be seen for a while."""
-        if self.store is None or not torch.distributed.is_initialized():
+        if not several_ranks():
             return []
         store, silent = self.store, [0]  # which keeps the store: where it is stopped, questions wait for ever
+        if store is None:
+            return silent if torch.distributed.get_rank() else []
         keys = [f"patchbench/{rank}" for rank in range(torch.distributed.get_world_size())]
 
         def ask() -> None:
@@ -135,12 +137,16 @@ class Watchdog:
         ranks = [f"rank {rank} does not answer" for rank in self.silent_ranks()]
         main_thread = sys._current_frames().get(threading.main_thread().ident or 0)
         what = "; ".join([*ranks, *stopped][:4]) or waits_for(main_thread)
-        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK")
-        of = f" (seen by rank {rank})" if rank and self.store else ""
+        of = f" (seen by rank {torch.distributed.get_rank()})" if several_ranks() else ""
         line = f"error: {why}{of}: {what}; the same command goes on from the last checkpoint\n"
         with suppress(OSError):
             os.write(2, line.encode())
         end_with_children(code)
+
+
+def several_ranks() -> bool:
+    """True where this process is one of several ranks."""
+    return torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
 
 
 def store_of_ranks() -> TCPStore | None:
