@@ -187,6 +187,7 @@ def test_every_image_is_evaluated_once_and_all_ranks_take_as_many_batches(world_
     [
         ("trainer=ddp embed=stem", r"batch norms.*2 CPU processes.*trainer\.devices=1, or embed\.norm=layer"),
         ("trainer=ddp embed=hybrid", r"batch norms.*use trainer\.devices=1$"),
+        ("trainer.timeout_s=0", r"trainer\.timeout_s=0 must be above 0, or null for no limit"),
         ("trainer=fsdp trainer.micro_batch=auto", r"trainer\.micro_batch=auto .*use trainer\.micro_batch=<images>"),
         ("trainer=ddp trainer.precision=16-mixed", r"trainer\.precision=16-mixed must be auto, 32-true or bf16-mixed"),
         ("trainer=ddp batch_size=33", r"batch_size=33 does not divide among 2 devices.*use a multiple of 2"),

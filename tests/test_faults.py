@@ -235,6 +235,26 @@ def test_a_loader_is_stopped(lab, undisturbed, how):
     assert_equal(lab, undisturbed(ALONE)[0])
 
 
+def test_a_second_ctrl_c(lab, undisturbed):
+    """It ends the process at once, whatever that waits for, and the same command completes the run."""
+    process = lab.start(*LOADERS)
+    stopped: list[psutil.Process] = []
+
+    def act() -> None:
+        stopped.extend(process.children())
+        for child in stopped:
+            child.suspend()
+        for _ in range(2):
+            time.sleep(0.5)
+            os.kill(process.pid, signal.SIGINT)
+
+    assert lab.disturb(process, lambda: lab.steps() >= 2 and process.children(), act)
+    assert process.finish(ANSWER / 2).returncode == 128 + signal.SIGINT
+    assert gone([child.pid for child in stopped])
+    lab.complete(*ALONE)
+    assert_equal(lab, undisturbed(ALONE)[0])
+
+
 def test_a_bit_of_the_last_checkpoint_flips(lab, undisturbed):
     """It is not loaded, it is named, and the run goes on from the checkpoint before."""
     expected, _ = undisturbed(ALONE)

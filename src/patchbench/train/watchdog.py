@@ -68,6 +68,8 @@ class Watchdog:
         finally:
             signal.set_wakeup_fd(before)
             over.set()
+            with suppress(OSError):
+                theirs.send(bytes(1))  # no signal: it wakes the thread
             watch.join()
             ours.close()
             theirs.close()
