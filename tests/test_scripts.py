@@ -50,7 +50,7 @@ def test_every_script_has_a_help_with_examples_and_imports_nothing_heavy_for_it(
         ("report.py", "give the name of a study or a folder of runs"),
         ("report.py position against=none", "against=none is no option"),
         ("report.py position sclae=cpu", "sclae=cpu is no option: did you mean scale=?"),
-        ("report.py /tmp tune=true", "tune takes one value in all runs of /tmp"),
+        ("report.py tests tune=true", "tune takes one value in all runs of tests"),
         ("runs.py delete=true", "say which runs"),
         ("runs.py limit=few", "limit=few must be a whole number"),
         ("simulate_rule.py samples=10", "samples=10 tells no rate of 5 %"),

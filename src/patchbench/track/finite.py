@@ -75,6 +75,6 @@ def check_losses(metrics: Mapping[str, float], when: str) -> None:
 
 
 def cure(nonfinite: NonFinite) -> str:
-    """What may help against divergence."""
+    """Name what may help against divergence."""
     skip = ", or optim.nonfinite=skip, which leaves such steps out" * (nonfinite == "stop")
     return f"what is saved is from before: try a smaller optim.lr, a longer optim.warmup, or optim.clip_grad=1{skip}"
