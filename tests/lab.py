@@ -113,9 +113,10 @@ def flip(path: Path, chance: random.Random, bits: int = 1) -> None:
             file.write(bytes([byte ^ 1 << chance.randrange(8)]))
 
 
-def ranks_of(process: Started) -> list[psutil.Process]:
-    """The other ranks of a training that starts them itself."""
-    return [child for child in process.children() if "LOCAL_RANK" in child.environ()]
+def ranks_of(process: Started) -> list[int]:
+    """The processes of both ranks of a training that starts the second one itself."""
+    [other] = [child for child in process.children() if "LOCAL_RANK" in child.environ()]
+    return [process.pid, other.pid]
 
 
 def gone(pids: Iterable[int], limit: float = 5.0) -> bool:

@@ -7,6 +7,7 @@ The network, the images and the options are those of tests/test_faults.py.
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,14 +84,19 @@ def until_saved(process: subprocess.Popen, folder: Path) -> None:
         time.sleep(0.01)
 
 
-def killed(folder: Path, chance: random.Random, expected: dict) -> bool:
-    """SIGKILL at a random moment after the first checkpoint: the same weights in the end."""
+def ended_and_completed(folder: Path, seconds: float, number: int, expected: dict) -> bool:
+    """End a training by a signal, some seconds after its first checkpoint, and go on: true for the same weights."""
     process = start(folder)
     until_saved(process, folder)
-    time.sleep(chance.uniform(0, 1))
-    process.kill()
+    time.sleep(seconds)
+    process.send_signal(number)
     process.wait()
     return start(folder).wait() == 0 and same(torch.load(folder / "trained.pt"), expected)
+
+
+def killed(folder: Path, chance: random.Random, expected: dict) -> bool:
+    """SIGKILL at a random moment after the first checkpoint: the same weights in the end."""
+    return ended_and_completed(folder, chance.uniform(0, 1), signal.SIGKILL, expected)
 
 
 def flipped(folder: Path, chance: random.Random, expected: dict) -> bool:
@@ -113,12 +119,7 @@ def flipped(folder: Path, chance: random.Random, expected: dict) -> bool:
 
 def signalled(folder: Path, chance: random.Random, expected: dict) -> bool:
     """SIGTERM at a random moment after the first checkpoint: the same weights in the end."""
-    process = start(folder)
-    until_saved(process, folder)
-    time.sleep(chance.uniform(0, 0.5))
-    process.terminate()
-    process.wait()
-    return start(folder).wait() == 0 and same(torch.load(folder / "trained.pt"), expected)
+    return ended_and_completed(folder, chance.uniform(0, 0.5), signal.SIGTERM, expected)
 
 
 def poisoned(folder: Path, chance: random.Random, expected: dict) -> bool:

@@ -142,7 +142,7 @@ class Started:
         shutil.rmtree(self.outputs)
 
     def errors(self) -> str:
-        """What it has written to stderr until now."""
+        """Return what it has written to stderr until now."""
         return self.files[1].read_text() if self.files[1].exists() else ""
 
     def finish(self, limit: float = TIMEOUT) -> subprocess.CompletedProcess[str]:

@@ -231,7 +231,7 @@ def test_each_part_of_a_cache_has_a_checksum(in_parts):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_is_damaged_is_refused_when_it_is_first_read_and_not_before(in_parts, workers):
-    """By one line that names file, images and cure; whatever lies in other parts is read."""
+    """One line names file, images and cure; whatever lies in other parts is read."""
     before, labels = everything(cached(in_parts).splits()["train"])
     flip(in_parts / "train.images.npy", 9 * IMAGE)  # the last byte of the eleventh image
     split = cached(in_parts).splits()["train"]
@@ -316,7 +316,7 @@ def test_a_cache_of_an_earlier_version_is_the_same_set_and_is_checked_by_its_chu
 
 
 def test_to_check_costs_a_millisecond_for_a_megabyte(tmp_path):
-    """At the speed of the checksum, and nothing where all is checked."""
+    """The check goes at the speed of the checksum, and costs nothing where all is checked."""
     source = Random(img_size=128, in_chans=3, num_classes=5, train_size=600, eval_size=5)
     write(source, tmp_path / "out")
     split = cached(tmp_path / "out").splits()["train"]

@@ -144,8 +144,7 @@ def test_signal_to_one_of_two_ranks(lab, undisturbed, after):
     pids: list[int] = []
 
     def act() -> None:
-        [other] = ranks_of(process)
-        pids.extend([process.pid, other.pid])
+        pids.extend(ranks_of(process))
         time.sleep(lab.chance.uniform(0, 0.3))
         chosen = pids[0] if after == 48 else lab.chance.choice(pids)
         if psutil.pid_exists(chosen):
@@ -167,8 +166,7 @@ def test_sigkill_of_one_of_two_ranks(lab, undisturbed):
     pids: list[int] = []
 
     def act() -> None:
-        [other] = ranks_of(process)
-        pids.extend([process.pid, other.pid])
+        pids.extend(ranks_of(process))
         time.sleep(lab.chance.uniform(0, 1))
         os.kill(lab.chance.choice(pids), signal.SIGKILL)
 
@@ -188,8 +186,7 @@ def test_one_of_two_ranks_is_stopped(lab, undisturbed, how):
     pids: list[int] = []
 
     def act() -> None:
-        [other] = ranks_of(process)
-        pids.extend([process.pid, other.pid])
+        pids.extend(ranks_of(process))
         time.sleep(lab.chance.uniform(0, 1))
         os.kill(pids[which], signal.SIGSTOP)
         if how == "signal":

@@ -105,7 +105,7 @@ def test_tokens_and_flops_follow_from_images(measured):
 
 
 def test_wall_time_begins_with_training_and_goes_on_after_a_restart():
-    """What comes before, as a logger that waits for a server, is no training."""
+    """Time before training, as of a logger that waits for a server, is none of it."""
     meter = Meter(EVERY, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1, macs_per_step=0))
     time.sleep(0.02)
     assert meter.summary() == {"time/wall_s": 0.0}

@@ -50,8 +50,8 @@ def listed(
             )
     if not then or then[-1] == now:
         return then or [now], remarks
-    changed = [f"{name}={then[-1].get(name)} until here, {value} now" for name, value in now.items()]
-    changed = [text for text, name in zip(changed, now, strict=True) if then[-1].get(name) != now[name]]
+    last = then[-1]
+    changed = [f"{name}={last.get(name)} until here, {x} now" for name, x in now.items() if last.get(name) != x]
     remarks.append(f"{', '.join(changed)}: figures may differ by rounding from those of a run without a break")
     return [*then, now], remarks
 

@@ -28,7 +28,7 @@ class FiniteSteps:
 
     def __init__(self, nonfinite: NonFinite) -> None:
         self.nonfinite = nonfinite
-        self.norms: list[Tensor] = []  # of the gradient, in the steps since the last `read`
+        self.norms: list[Tensor] = []  # of the gradient, in the steps of a window, which its reader empties
         self.found: Tensor | None = None  # 1 where this step is left out, else 0
 
     def watch(self, optimizer: Optimizer, norm: Tensor) -> None:
@@ -46,7 +46,7 @@ class FiniteSteps:
                     parameter.grad = None
 
     def check(self, trainer: pl.Trainer) -> list[float]:
-        """Read the norms since the last `read`, the latest last. Raises Diverged where training cannot go on."""
+        """Read `norms`, the latest last. Raises Diverged where training cannot go on."""
         norms = torch.stack(self.norms).tolist() if self.norms else []
         bad = [place for place, norm in enumerate(norms) if not math.isfinite(norm)]
         if bad and (self.nonfinite == "stop" or len(bad) == len(norms)):
@@ -59,12 +59,6 @@ class FiniteSteps:
                 f"at a learning rate of {lr:.3g}; {cure(self.nonfinite)}"
             )
         return norms
-
-    def read(self, trainer: pl.Trainer) -> int:
-        """`check`, then forget the norms; the number of steps that were left out."""
-        norms = self.check(trainer)
-        self.norms = []
-        return sum(not math.isfinite(norm) for norm in norms)
 
 
 def check_losses(metrics: Mapping[str, float], when: str) -> None:

@@ -176,9 +176,10 @@ class Meter(pl.Callback):
         if self.window_steps:
             self.close(trainer, task)
 
-    def read_losses(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Return loss, accuracy and gradient of the window. Raises Diverged."""
-        norms = [norm for norm in self.finite.check(trainer) if math.isfinite(norm)]
+    def read_losses(self, trainer: pl.Trainer) -> tuple[dict[str, float], int]:
+        """Return loss, accuracy and gradient of the window, and its steps that were left out. Raises Diverged."""
+        found = self.finite.check(trainer)
+        norms = [norm for norm in found if math.isfinite(norm)]
         sums = trainer.strategy.reduce(self.sums, reduce_op="sum") if trainer.world_size > 1 else self.sums
         loss, correct, images = sums.tolist()
         row = {"train/grad_norm": norms[-1]}
@@ -186,13 +187,14 @@ class Meter(pl.Callback):
             row |= {"train/loss": loss / images, "train/acc": correct / images}
         check_losses(row, f"by step {trainer.global_step}")
         row[f"lr-{trainer.optimizers[0].__class__.__name__.removeprefix('Lightning')}"] = self.lr
-        return row
+        return row, len(found) - len(norms)
 
     def close(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """End a window, and write its row."""
         self.stop_clock()
-        row = self.read_losses(trainer)
-        self.skipped += self.finite.read(trainer)
+        row, skipped = self.read_losses(trainer)
+        self.skipped += skipped
+        self.finite.norms = []
         if self.finite.nonfinite == "skip":
             row["train/skipped_steps"] = self.skipped
         if self.warm:

@@ -15,6 +15,8 @@ import psutil
 import torch.distributed
 from torch.distributed import TCPStore
 
+from patchbench.track.wandb_process import is_stopped
+
 TICK = 0.5  # seconds between two looks
 PATIENCE = 10.0  # seconds without a batch, after a signal
 SAVING = 120.0  # the same, where a checkpoint is written
@@ -175,12 +177,7 @@ def waits_for(frame: FrameType | None) -> str:
 
 def stopped_children() -> list[int]:
     """The processes that this one started, and that do not run."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has ended meanwhile
-            if child.status() == psutil.STATUS_STOPPED:
-                found.append(child.pid)
-    return found
+    return [child.pid for child in psutil.Process().children(recursive=True) if is_stopped(child)]
 
 
 def end_with_children(code: int) -> None:
