@@ -12,7 +12,7 @@ import pytorch_lightning  # noqa: F401
 import timm  # noqa: F401
 import torch
 import torchmetrics.classification  # noqa: F401
-from lab import table_of_faults
+from lab import tables_of_faults
 from support import command_in, configure
 
 from patchbench.commands.build import build_net, build_source
@@ -44,9 +44,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("trial", range(metafunc.config.getoption("trials")))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a test that is marked `promise` a row in the table of faults: its name and the first line of its docstring,
+    or the two texts of the mark.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and (mark := item.get_closest_marker("promise")):
+            name = item.function.__name__.removeprefix("test_").replace("_", " ")
+            fault, promise = mark.args or (name, (item.function.__doc__ or "").splitlines()[0].rstrip("."))
+            drawn = "trial" in item.fixturenames
+            item.user_properties += [("fault", fault), ("promise", promise), ("drawn", drawn)]
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if path := config.getoption("table"):
-        table = table_of_faults([*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])])
+        table = tables_of_faults([*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])])
         write_whole(path, table)
         terminalreporter.write_line(table)
 

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -217,6 +218,18 @@ def cut_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:
 
     original = StopOnSignal.on_train_batch_end
     monkeypatch.setattr(StopOnSignal, "on_train_batch_end", on_train_batch_end)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("nan")) -> None:
+    """Put `value` into the gradient of these steps, counted from 0."""
+    original = pl.LightningModule.on_before_optimizer_step
+
+    def poisoned(self, optimizer):
+        if self.trainer.global_step in steps:
+            self.net.head.weight.grad.view(-1)[0] = value
+        original(self, optimizer)
+
+    monkeypatch.setattr(pl.LightningModule, "on_before_optimizer_step", poisoned)
 
 
 def wandb_file(folder: Path) -> dict:

@@ -248,7 +248,12 @@ def test_what_is_damaged_is_refused_when_it_is_first_read_and_not_before(in_part
         assert "\n" not in str(refused.value)
 
 
-def test_every_flipped_byte_is_noticed(in_parts):
+@pytest.mark.promise(
+    "a byte of cached pixels or labels flips",
+    "It is not learned from, and file and images are named",
+)
+def test_every_flipped_byte_is_noticed(in_parts, record_property):
+    record_property("trials", 66)
     images = in_parts / "val.images.npy"
     for place in np.random.default_rng(0).integers(6 * IMAGE, size=60):
         flip(images, place)

@@ -15,6 +15,7 @@ from patchbench.commands.report import report_study
 from patchbench.config.plan import EQUAL, cells, read_study
 from patchbench.runs import committed
 from patchbench.runs.hits import Hits, read_hits
+from patchbench.runs.record import text_of
 from patchbench.runs.records import load
 from patchbench.sweep.study import cells_to_run
 
@@ -129,7 +130,7 @@ def test_a_record_here_wins_and_what_is_no_longer_planned_is_dropped(runs, exper
     table = load(runs)
     path = runs / table.set_index(["pos", "seed"])["run"]["learned", 1] / "run.json"
     record = json.loads(path.read_text())
-    path.write_text(json.dumps(record | {"result": record["result"] | {"test/loss": 7.25}}))
+    path.write_text(text_of(record | {"result": record["result"] | {"test/loss": 7.25}}))
     report(experiments, runs)
     rows = committed.read_runs(experiments / "positions" / committed.RUNS).set_index("identity")
     assert rows.loc[record["identity"], "test/loss"] == 7.25

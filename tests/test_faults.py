@@ -7,14 +7,20 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from lab import ALONE, ANSWER, LOADERS, RANKS, RUN, SIGNALS, Lab, assert_equal, flip, gone, outcome, ranks_of
+from support import cut_at, poison, run
 
+from patchbench.config.errors import CellFailed
+
+pytestmark = pytest.mark.promise
 SHORT = [*RUN, "epochs=1", "trainer=cpu"]
 BUDGETS = (["epochs=6"], ["budget=steps", "budget.value=43"])  # the last epoch of the second one is partial
 
@@ -22,9 +28,7 @@ BUDGETS = (["epochs=6"], ["budget=steps", "budget.value=43"])  # the last epoch 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, tmp_path: Path, trial: int) -> Iterator[Lab]:
     """A laboratory whose chance differs in each trial and each test."""
-    name, promise = request.function.__name__, request.function.__doc__.splitlines()[0].rstrip(".")
-    request.node.user_properties += [("fault", name.removeprefix("test_").replace("_", " ")), ("promise", promise)]
-    lab = Lab(tmp_path / "lab", random.Random(f"{name} {trial}"))
+    lab = Lab(tmp_path / "lab", random.Random(f"{request.function.__name__} {trial}"))
     yield lab
     lab.close()
 
@@ -53,6 +57,13 @@ def completed(lab: Lab, *arguments: str, kills: int = 0, moments: float = 0.0) -
         time.sleep(lab.chance.uniform(0, moments))
         process.kill()
     lab.complete(*arguments)
+
+
+def assert_answered(lab: Lab, done: subprocess.CompletedProcess[str], number: int) -> None:
+    """The process has ended as it should after a signal: a shell sees the same code where the signal itself ends it."""
+    has_record = lab.has("run.json") and done.returncode in (0, -number)
+    assert done.returncode == 128 + number or has_record, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_sigkill_at_a_random_moment(lab, undisturbed):
@@ -105,8 +116,7 @@ def test_signal_at_a_random_moment(lab, undisturbed, arguments):
     if process.process.exitcode is None:
         os.kill(process.pid, number)
     done = process.finish(ANSWER)
-    assert done.returncode == 128 + number or (done.returncode == 0 and lab.has("run.json")), done.stderr
-    assert "Traceback" not in done.stderr
+    assert_answered(lab, done, number)
     lab.complete(*arguments)
     assert_equal(lab, expected)
 
@@ -116,11 +126,15 @@ def test_signal_between_the_last_step_and_the_record(lab, undisturbed, arguments
     """The same: nothing that was trained is lost, and nothing ends with exit 0 but without a record."""
     expected, _ = undisturbed(ALONE)
     process, number = lab.start(*arguments), lab.chance.choice(SIGNALS)
-    pause = lab.chance.uniform(0, 0.3)
-    lab.disturb(process, lambda: lab.steps() >= 48, lambda: (time.sleep(pause), os.kill(process.pid, number)))
+
+    def act() -> None:
+        time.sleep(lab.chance.uniform(0, 0.2))
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+    lab.disturb(process, lambda: lab.steps() >= 48, act)
     done = process.finish(ANSWER)
-    assert done.returncode == 128 + number or (done.returncode == 0 and lab.has("run.json")), done.stderr
-    assert "Traceback" not in done.stderr
+    assert_answered(lab, done, number)
     lab.complete(*arguments)
     assert_equal(lab, expected)
 
@@ -152,7 +166,7 @@ def test_signal_to_one_of_two_ranks(lab, undisturbed, after):
 
     assert lab.disturb(process, lambda: lab.steps() >= after, act)
     done = process.finish(ANSWER)
-    assert done.returncode == 128 + signal.SIGTERM or (done.returncode == 0 and lab.has("run.json")), done.stderr
+    assert_answered(lab, done, signal.SIGTERM)
     assert gone(pids)
     lab.complete(*RANKS)
     assert_equal(lab, expected)
@@ -178,11 +192,13 @@ def test_sigkill_of_one_of_two_ranks(lab, undisturbed):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("how", ["timeout", "signal"])
-def test_one_of_two_ranks_is_stopped(lab, undisturbed, how):
+def test_one_of_two_ranks_is_stopped(lab, undisturbed, how, strategy):
     """The job ends after trainer.timeout_s without a batch, or 10 s after a signal, and names the rank."""
-    arguments = [*RANKS, f"trainer.timeout_s={6 if how == 'timeout' else 600}"]
-    process, which = lab.start(*arguments), lab.chance.randrange(2)
+    ranks = [f"trainer={strategy}" if argument == "trainer=ddp" else argument for argument in RANKS]
+    timeout = f"trainer.timeout_s={6 if how == 'timeout' else 600}"
+    process, which = lab.start(*ranks, timeout), lab.chance.randrange(2)
     pids: list[int] = []
 
     def act() -> None:
@@ -201,8 +217,8 @@ def test_one_of_two_ranks_is_stopped(lab, undisturbed, how):
         os.kill(process.pid, signal.SIGKILL)
     process.finish(ANSWER)
     assert gone(pids)
-    lab.complete(*RANKS)
-    assert_equal(lab, undisturbed(RANKS)[0])
+    lab.complete(*ranks)
+    assert_equal(lab, undisturbed(ranks)[0])
 
 
 @pytest.mark.parametrize("how", ["timeout", "signal"])
@@ -261,6 +277,104 @@ def test_a_bit_of_the_last_checkpoint_flips(lab, undisturbed):
     said = lab.complete(*ALONE)
     assert "last.ckpt is damaged" in said
     assert "before.ckpt" in said
+    assert_equal(lab, expected)
+
+
+def test_a_bit_of_the_record_flips(lab):
+    """It is not believed: the same command names the file, and trains nothing."""
+    lab.complete(*SHORT)
+    whole = (lab.run / "run.json").read_bytes()
+    flip(lab.run / "run.json", lab.chance)
+    done = lab.start(*SHORT).finish()
+    assert done.returncode == 2
+    assert f"error: runs/{lab.run.name}/run.json is " in done.stderr
+    assert "Traceback" not in done.stderr
+    (lab.run / "run.json").write_bytes(whole)
+    assert "This run was done before" in lab.complete(*SHORT)
+
+
+def test_the_rows_of_a_run_are_cut_short(lab, undisturbed):
+    """The run goes on with the rows that are whole; weights and record are those of an undisturbed run."""
+    expected, _ = undisturbed(ALONE)
+    process = lab.start(*ALONE)
+    lab.disturb(process, lambda: lab.steps() >= 8, process.kill)
+    rows = lab.run / "metrics.csv"
+    os.truncate(rows, lab.chance.randrange(rows.stat().st_size))
+    assert "Traceback" not in lab.complete(*ALONE)
+    assert_equal(lab, expected, rows=False)
+
+
+def test_a_bit_of_a_cache_flips(lab):
+    """What it has become is not learned from: the run ends, and the file and the images are named."""
+    prepared = lab.start("data=digits", "data.img_size=16", "out=cache", script="scripts/prepare_data.py").finish()
+    assert prepared.returncode == 0, prepared.stderr
+    path = lab.chance.choice(sorted(lab.folder.glob("cache/*.npy")))
+    flip(path, lab.chance)
+    whole = ["model=micro", "patch=4", "epochs=1", "trainer=cpu", "logger=csv", "data=cached", "data.root=cache"]
+    done = lab.start(*whole).finish()
+    assert done.returncode in (1, 2), done.stdout
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert path.name in line or "labels" in line
+    assert "python scripts/prepare_data.py" in line
+    assert not lab.has("run.json")
+
+
+def test_the_disk_is_full_at_a_random_moment(lab, undisturbed):
+    """The run ends with one line and the path, nothing half-written stays, and the same command completes it.
+
+    A limit on the size of a file ends a write as a full disk does.
+    """
+    expected, _ = undisturbed(ALONE)
+    room = lab.chance.choice((lab.chance.randrange(1, 4000), lab.chance.randrange(4000, 300_000)))
+    done = lab.start(*ALONE, LIMIT_FSIZE=str(room)).finish()
+    if done.returncode != 0:
+        [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert "File too large" in line
+        assert "runs/" in line
+    assert "Traceback" not in done.stderr
+    assert list(lab.folder.rglob("*.part-*")) == []
+    lab.complete(*ALONE)
+    assert_equal(lab, expected, rows=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_is_not_finite(lab, monkeypatch, value):
+    """The run ends and names the step, no weight has changed in it, and without the cause the run can be completed."""
+    arguments = [*ALONE, f"log_every={lab.chance.choice((1, 7, 100))}"]
+    whole = Lab(lab.folder / "whole", lab.chance)
+    run(whole.folder / "runs" / "run", *arguments)
+    step = lab.chance.randrange(48)
+    with monkeypatch.context() as patch:
+        poison(patch, step, value=value)
+        if lab.chance.random() < 0.5:
+            cut_at(patch, lab.chance.randrange(step, 48) + 1, "signal")
+        with pytest.raises((CellFailed, SystemExit)):
+            run(lab.folder / "runs" / "run", *arguments)
+    assert not lab.has("run.json")
+    run(lab.run, *arguments)
+    assert_equal(lab, outcome(whole), rows=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["kill", "suspend"])
+def test_the_process_of_wandb_ends_or_is_stopped(lab, undisturbed, how):
+    """Training goes on without it, and is as undisturbed; one line says where the rows are."""
+    expected, seconds = undisturbed(ALONE)
+    offline = ["logger=wandb", "logger.wandb.mode=offline", "logger.wandb.finish_s=3"]
+    process = lab.start(*(argument for argument in ALONE if argument != "logger=csv"), *offline)
+
+    def service() -> list[psutil.Process]:
+        return [child for child in process.children() if child.name() == "wandb-core"]
+
+    def act() -> None:
+        time.sleep(lab.chance.uniform(0, seconds / 2))
+        for child in service():
+            getattr(child, how)()
+
+    lab.disturb(process, lambda: lab.steps() >= 1 and service(), act)
+    done = process.finish(60)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert_equal(lab, expected)
 
 

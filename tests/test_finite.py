@@ -7,7 +7,7 @@ import signal
 import pytest
 import pytorch_lightning as pl
 import torch
-from support import command_in, configure, metrics, run, weights
+from support import command_in, configure, metrics, poison, run, weights
 from torch import nn
 
 from patchbench.commands.build import check_options
@@ -17,18 +17,6 @@ from patchbench.track.finite import Diverged, FiniteSteps, check_losses
 from patchbench.train.checkpoint import read_checkpoint
 
 FUSED = "optim.optimizer.fused"
-
-
-def poison(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("nan")) -> None:
-    """Put `value` into the gradient of these steps, counted from 0."""
-    original = pl.LightningModule.on_before_optimizer_step
-
-    def poisoned(self, optimizer):
-        if self.trainer.global_step in steps:
-            self.net.head.weight.grad.view(-1)[0] = value
-        original(self, optimizer)
-
-    monkeypatch.setattr(pl.LightningModule, "on_before_optimizer_step", poisoned)
 
 
 def finite(state: dict) -> bool:

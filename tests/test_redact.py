@@ -141,6 +141,7 @@ def root(host: str, password: str, option: str = "data.root") -> str:
 SHARDS = [*MICRO, "data=shards", "epochs=1", "limit_batches=1"]
 
 
+@pytest.mark.promise("a password or token stands in a URL of the data", "No file of a run holds it")
 def test_a_password_of_the_data_is_kept_nowhere_and_the_run_can_be_repeated(work, host):
     with Server() as server:
         env = {**server.env, "WANDB_MODE": "online"}
@@ -165,6 +166,7 @@ def test_a_password_of_the_data_is_kept_nowhere_and_the_run_can_be_repeated(work
     )
 
 
+@pytest.mark.promise("a password or token stands in a URL, and commands fail", "No line of theirs holds it")
 @pytest.mark.slow
 def test_commands_print_no_password_of_the_data(work, host):
     """Sweeps, evaluations, and a password that is refused with a traceback."""

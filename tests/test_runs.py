@@ -1,6 +1,5 @@
 """The runs on disk: what was chosen, sorted, written and deleted is what was asked for."""
 
-import json
 import time
 
 import pandas as pd
@@ -10,6 +9,7 @@ from support import configure, record, train_in
 from patchbench.runs import browse as runs
 from patchbench.runs import records
 from patchbench.runs.lock import locked
+from patchbench.runs.record import text_of
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
         done["result"]["test/acc"] = i / 12
         place = root / f"copy_{i:08x}"
         place.mkdir()
-        (place / "run.json").write_text(json.dumps(done))
+        (place / "run.json").write_text(text_of(done))
     (root / "failed_ffffffff").mkdir()
     (root / "failed_ffffffff" / "log.txt").write_text("error: patch=7 does not fit\n")
     return root

@@ -51,9 +51,11 @@ def ckpt(trained, tmp_path) -> Path:
     return Path(shutil.copy(trained / "best.ckpt", tmp_path / "best.ckpt"))
 
 
-def test_every_flipped_bit_of_every_region_is_found(ckpt):
+@pytest.mark.promise("a bit flips at any place of a checkpoint", "The checkpoint is not read, and is named")
+def test_every_flipped_bit_of_every_region_is_found(ckpt, record_property):
     size, draw = ckpt.stat().st_size, np.random.default_rng(0)
     places = [0, 1, size - 1, size - LENGTH, size - LENGTH - 1, *map(int, draw.integers(0, size, 300))]
+    record_property("trials", len(places))
     for place in places:
         bit = int(draw.integers(8))
         flipped(ckpt, place, bit)
@@ -63,8 +65,10 @@ def test_every_flipped_bit_of_every_region_is_found(ckpt):
     assert read_checkpoint(ckpt)["global_step"] > 0
 
 
+@pytest.mark.promise("a checkpoint is cut, zeroed or appended to", "It is not read, and is named")
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
-def test_a_cut_file_a_zeroed_page_and_what_was_appended_are_found(ckpt, share):
+def test_a_cut_file_a_zeroed_page_and_what_was_appended_are_found(ckpt, share, record_property):
+    record_property("trials", 3)
     whole = ckpt.read_bytes()
     place = int(share * len(whole))
     for content in (whole[:place], whole[:place] + bytes(4096) + whole[place + 4096 :], whole + b"x"):
@@ -136,7 +140,9 @@ def test_a_damaged_checkpoint_with_none_before_is_named_with_the_cure(tmp_path, 
         train_in(configure(*MICRO, "epochs=4", "trainer=cpu", "logger=csv"), tmp_path)
 
 
-def test_weights_are_those_of_the_network_all_of_them(trained, tmp_path):
+@pytest.mark.promise("a checkpoint lacks weights, or has others", "It is refused, with their names")
+def test_weights_are_those_of_the_network_all_of_them(trained, tmp_path, record_property):
+    record_property("trials", 3)
     checkpoint = read_checkpoint(trained / "best.ckpt")
     state = checkpoint["state_dict"]
     lacking = {name: w for name, w in state.items() if not name.endswith("head.weight")}
@@ -183,6 +189,10 @@ HOSTILE = {
 }
 
 
+@pytest.mark.promise(
+    "a checkpoint holds a pickle that runs code, with a digest that fits",
+    "Nothing runs, and the file is refused",
+)
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("place", ["state_dict", "patchbench", "callbacks"])
 def test_no_pickle_in_a_checkpoint_runs_code(ckpt, tmp_path, kind, place):
@@ -196,6 +206,7 @@ def test_no_pickle_in_a_checkpoint_runs_code(ckpt, tmp_path, kind, place):
     assert not mark.exists()
 
 
+@pytest.mark.promise("a checkpoint is an archive that unpacks to any size", "It is refused within seconds")
 @pytest.mark.parametrize("archive", [True, False], ids=["compressed", "no archive"])
 def test_an_archive_that_may_unpack_to_any_size_is_not_read(tmp_path, archive):
     bomb = tmp_path / "bomb.ckpt"

@@ -47,8 +47,10 @@ def altered(origin: dict, change: dict[str, object]) -> dict:
     return changed
 
 
+@pytest.mark.promise("a checkpoint names foreign code as a target", "Nothing of it is built or called")
 @pytest.mark.parametrize("place", PLACES)
-def test_no_hostile_target_is_built(origin, place):
+def test_no_hostile_target_is_built(origin, place, record_property):
+    record_property("trials", len(HOSTILE))
     assert len(HOSTILE) >= 40
     for target in HOSTILE:
         with pytest.raises(ValueError, match=r"which no option in conf/ has.*set PATCHBENCH_TRUST="):
@@ -69,6 +71,7 @@ def test_every_target_of_conf_is_trusted_at_its_place():
                 check_target(path, target)
 
 
+@pytest.mark.promise("a checkpoint names a file outside of conf/ as an option", "It is refused")
 @pytest.mark.parametrize(
     "options",
     [
@@ -83,6 +86,7 @@ def test_no_option_leads_out_of_conf(origin, options, tmp_path):
         restored(altered(origin, {"options": options}))
 
 
+@pytest.mark.promise("a checkpoint holds an interpolation, as of the environment", "It is refused unresolved")
 @pytest.mark.parametrize(
     "change",
     [

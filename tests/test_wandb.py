@@ -174,6 +174,7 @@ def test_disabled_there_is_no_trace_of_it(command, tmp_path):
     assert record(tmp_path)["result"]["test/acc"] == written(tmp_path)[4, "test/acc"]
 
 
+@pytest.mark.promise("the server of W&B cannot be reached", "The run is trained and kept offline")
 @pytest.mark.slow
 def test_where_the_server_cannot_be_reached_a_run_is_kept_offline(command, server, tmp_path):
     server.reachable = False
@@ -186,6 +187,10 @@ def test_where_the_server_cannot_be_reached_a_run_is_kept_offline(command, serve
     assert wandb_file(kept)["summary"]["test/acc"] == record(tmp_path)["result"]["test/acc"]
 
 
+@pytest.mark.promise(
+    "the server of W&B is lost in training",
+    "The run is completed, and what is missing can be sent later",
+)
 @pytest.mark.slow
 def test_where_the_server_is_lost_training_goes_on_and_what_is_missing_can_be_sent_later(command, server, tmp_path):
     server.cut_after = "UpsertBucket"

@@ -38,17 +38,24 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error
     try:
-        with part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with naming(path), part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
-        if error.errno is not None and error.filename is None:  # of a write, which names no file
-            error.filename = str(path)
-        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the path to an error of a write, which names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def drop_unfinished(folder: Path) -> None:

@@ -1,13 +1,15 @@
-"""The record of a finished run, run.json: written once, as a whole or not at all."""
+"""The record of a finished run, run.json: written as a whole or not at all, with a digest of its bytes."""
 
+import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from patchbench.machine import whole_file
+from patchbench.machine import write_whole
 from patchbench.redact import without_secrets
 
 PARTS: dict[str, type] = {
@@ -22,6 +24,7 @@ PARTS: dict[str, type] = {
     "result": dict,
     "environment": dict,
 }
+HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",')  # of a file; the digest is that of all bytes after it
 WITHIN: dict[str, dict[str, Any]] = {  # what readers of many records need of the parts
     "config": {"epochs": int, "batch_size": int},
     "environment": {"versions": dict, "machine": dict, "commit": str | None},
@@ -33,7 +36,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a record. FileNotFoundError where there is none, ValueError where it is damaged or of an earlier version."""
     cure = "remove its folder, or train it again by rerun=true"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        record = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise
     except (ValueError, OSError, RecursionError) as error:
@@ -44,6 +48,11 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is of an earlier version or damaged, it lacks {lost}: {cure}")
     if wrong := next(misfits(record), None):
         raise ValueError(f"{path} is of an earlier version or damaged, {wrong}: {cure}")
+    head = HEAD.match(text)
+    if not head:
+        raise ValueError(f"{path} is of an earlier version or damaged, it does not begin with its digest: {cure}")
+    if digest(text[head.end() :]) != head[1].decode():
+        raise ValueError(f"{path} is damaged or was edited, its digest is that of other bytes: {cure}")
     return record
 
 
@@ -97,5 +106,14 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     from pytorch_lightning.utilities import rank_zero_only  # seconds of imports, not needed to read
 
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        with whole_file(path) as file:
-            json.dump(without_secrets(record), file, indent=2)
+        write_whole(path, text_of(without_secrets(record)))
+
+
+def text_of(record: Mapping[str, Any]) -> str:
+    """Return the text of run.json: the digest, then all else."""
+    rest = json.dumps({name: value for name, value in record.items() if name != "digest"}, indent=2).removeprefix("{")
+    return f'{{\n  "digest": "{digest(rest.encode())}",{rest}'
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
