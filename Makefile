@@ -36,7 +36,7 @@ test-all: $(READY) ## the slow ones as well
 	$(RUN) -m pytest -n auto -m '' $(ARGS)
 
 faults: $(READY) ## kills, signals and damage in real trainings, 20 times each, into benchmarks/faults.md (an hour)
-	$(RUN) -m pytest -m promise -n 2 --trials 20 --table benchmarks/faults.md $(ARGS)
+	$(RUN) -m pytest tests -m promise -n 2 --trials 20 --table benchmarks/faults.md $(ARGS)
 	$(RUN) tests/stock_lightning.py 20 >> benchmarks/faults.md
 	$(RUN) tests/price.py >> benchmarks/faults.md
 
