@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train digits dashboard test test-all faults check format readme study confirm evidence clean
+.PHONY: help train digits dashboard test test-all faults audit check format readme study confirm evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ faults: $(READY) ## kills, signals and damage in real trainings, 20 times each, 
 	$(RUN) -m pytest tests -m promise -n 2 --trials 20 --table benchmarks/faults.md $(ARGS)
 	$(RUN) tests/stock_lightning.py 20 >> benchmarks/faults.md
 	$(RUN) tests/price.py >> benchmarks/faults.md
+
+audit: $(READY) ## known vulnerabilities of the pinned packages, by PyPI's database; fails where that lacks one
+	$(RUN) -m pip install --disable-pip-version-check --quiet pip-audit
+	$(RUN) -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 check: $(READY) ## lint, format, types
 	$(RUN) -m ruff check

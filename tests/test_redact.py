@@ -172,6 +172,9 @@ def test_commands_print_no_password_of_the_data(work, host):
     """Sweeps, evaluations, and a password that is refused with a traceback."""
     code, said = say(work, "train.py", "-m", *SHARDS, root(host, PASSWORD), "logger=csv", "seed=1,2")
     assert code == 0, said
+    code, said = say(work, "train.py", "-m", *SHARDS, root(host, PASSWORD), "hydra/launcher=basic", "seed=1,2")
+    assert code == 0, said
+    assert "http://***@" in said
     ckpt = sorted(work.rglob("best.ckpt"))[0]
     code, said = say(work, "evaluate.py", f"ckpt={ckpt}", "trainer=cpu", root(host, PASSWORD, "data_root"))
     assert code == 0, said

@@ -1,5 +1,6 @@
 """Secrets and the user's home directory, taken out of values: what is written, printed or sent has no password."""
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -31,6 +32,13 @@ def without_secrets(value: Any) -> Any:
         return PARAMETER.sub(parameter, LOGIN.sub(rf"\1{HIDDEN}@", text))
 
     return mapped(value, clean)
+
+
+class WithoutSecrets(logging.Formatter):
+    """Lines of a log as `without_secrets` leaves them: Hydra's own launcher logs the overrides of each job."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(without_secrets(super().format(record)))
 
 
 def parameter(found: re.Match[str]) -> str:
