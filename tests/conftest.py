@@ -1,4 +1,5 @@
 import gc
+import inspect
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -40,18 +41,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "trial" in metafunc.fixturenames:
-        metafunc.parametrize("trial", range(metafunc.config.getoption("trials")))
+    """Draw a fault so many times; its variants, which the mark of that name lists, take turns, and each is tried."""
+    if "trial" not in metafunc.fixturenames:
+        return
+    trials = metafunc.config.getoption("trials")
+    if mark := metafunc.definition.get_closest_marker("variants"):
+        name, values = mark.args
+        count = max(trials, len(values))
+        metafunc.parametrize(("trial", name), [(n, values[n % len(values)]) for n in range(count)])
+    else:
+        metafunc.parametrize("trial", range(trials))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give a test that is marked `promise` a row in the table of faults: its name and the first line of its docstring,
-    or the two texts of the mark.
+    """Give a test that is marked `promise` a row in the table of faults: its name and the first paragraph of its
+    docstring, or the two texts of the mark.
     """
     for item in items:
         if isinstance(item, pytest.Function) and (mark := item.get_closest_marker("promise")):
             name = item.function.__name__.removeprefix("test_").replace("_", " ")
-            fault, promise = mark.args or (name, (item.function.__doc__ or "").splitlines()[0].rstrip("."))
+            paragraph = (inspect.getdoc(item.function) or "").partition("\n\n")[0]
+            fault, promise = mark.args or (name, paragraph.replace("\n", " ").rstrip("."))
             drawn = "trial" in item.fixturenames
             item.user_properties += [("fault", fault), ("promise", promise), ("drawn", drawn)]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from patchbench.runs import committed
 from patchbench.runs.hits import Hits, read_hits
 from patchbench.runs.record import text_of
 from patchbench.runs.records import load
+from patchbench.runs.sums import SUMS
 from patchbench.sweep.study import cells_to_run
 
 FILES = (committed.RUNS, committed.CURVES, committed.HITS)
@@ -123,6 +125,34 @@ def test_two_machines_that_share_the_work_leave_the_files_of_one(runs, experimen
     (other / "learned_0_00000000").mkdir()  # of an attempt that failed here
     both = report(experiments, other)
     assert {name: both[name] for name in FILES} == {name: one[name] for name in FILES}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [0.5, 0.97, None], ids=["half", "nearly all", "a flipped bit"])
+def test_a_file_that_was_cut_or_altered_is_refused_and_the_others_stay(runs, experiments, name, share):
+    before = report(experiments, runs)
+    shutil.rmtree(runs)
+    runs.mkdir()
+    path = experiments / "positions" / name
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    path.write_bytes(flipped if share is None else whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not the file of {SUMS} beside it"):
+        report(experiments, runs)
+    path.write_bytes(whole)
+    assert report(experiments, runs) == before
+
+
+@pytest.mark.parametrize("name", [committed.CURVES, committed.HITS])
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", bytes(range(256))])
+def test_a_damaged_file_without_a_digest_is_named(runs, experiments, name, content):
+    report(experiments, runs)
+    (experiments / "positions" / SUMS).unlink()
+    path = experiments / "positions" / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is damaged \("):
+        report(experiments, runs)
 
 
 def test_a_record_here_wins_and_what_is_no_longer_planned_is_dropped(runs, experiments):

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from support import STUDY, Cut, configure
 
 from patchbench.config.equal_time import COLUMNS, FILE, IDLE, at_equal_time, computation, read_costs
+from patchbench.runs.sums import SUMS
 from patchbench.sweep import costs
 
 STEPS = 20
@@ -132,6 +133,7 @@ def test_arms_are_measured_and_a_start_that_was_cut_off_goes_on(experiments, tmp
     assert ((folder / FILE).read_bytes(), len(calls)) == (before, 3), "nothing is missing"
     text = before.decode().replace(rows["device"].iloc[0], "another machine")
     (folder / FILE).write_text(text)
+    (folder / SUMS).unlink()
     with pytest.raises(ValueError, match=r"was measured on another machine, and this is .*--again"):
         costs.measure("positions", "cpu", again=False, **given)
     steps = at_equal_time(["pos=none", *STUDY["overrides"], "trainer=cpu"], 2, rows.reset_index(), arm="none", **NAMES)

@@ -87,6 +87,10 @@ RECORDS: dict[str, Callable[[bytes], bytes]] = {
     "a figure is huge": lambda whole: edited(whole, ("result", "model/params"), 10**400),
     "gpus are a word": lambda whole: edited(whole, ("environment", "machine", "gpus"), "H100"),
     "eval is a word": lambda whole: edited(whole, ("eval",), "all"),
+    "another folder": lambda whole: edited(whole, ("factors", "run"), "/tmp"),
+    "another identity": lambda whole: edited(whole, ("environment", "versions", "identity"), "00000000"),
+    "another status": lambda whole: edited(whole, ("result", "status"), 1.0),
+    "versions are a list": lambda whole: edited(whole, ("environment", "versions", "torch"), [1]),
     "hits are a list": lambda whole: edited(whole, ("hits",), [1]),
 }
 

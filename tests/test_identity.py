@@ -30,6 +30,7 @@ from patchbench.config.identity import (
     leaves,
     reads,
 )
+from patchbench.config.knobs import knobs as known_knobs
 from patchbench.config.names import SWEEP, run_name
 from patchbench.config.origin import changes, origin_of, restored
 from patchbench.config.typed import refuse_lists_of_options, refuse_options_of_the_other_mode
@@ -61,6 +62,7 @@ def forget() -> None:
     identity.DEFAULTS.clear()
     identity.content.cache_clear()
     composed_once.cache_clear()
+    known_knobs.cache_clear()
 
 
 def test_identities_of_twenty_three_command_lines_stay_as_they_are():
@@ -142,7 +144,7 @@ def house(tmp_path, monkeypatch):
     """A copy of conf/ that a test may change."""
     conf = tmp_path / "conf"
     shutil.copytree(CONF, conf)
-    for module in ("compose", "mistakes", "typed"):
+    for module in ("compose", "mistakes", "typed", "knobs", "trusted"):
         monkeypatch.setattr(f"patchbench.config.{module}.CONF", conf)
     return conf
 

@@ -36,6 +36,8 @@ PASSWORD, TOKEN = "hunter2canary", "t0kencanary"
         ("URL('https://h/x?token=abc'), 403", "URL('https://h/x?token=***'), 403"),
         ({"hub_token": "abc", "label_key": "cls"}, {"hub_token": "***", "label_key": "cls"}),
         ({"options": [{"aws_secret_access_key": "abc"}]}, {"options": [{"aws_secret_access_key": "***"}]}),
+        ("+data.api_token=t0k is no option", "+data.api_token=*** is no option"),
+        ("HF_TOKEN=t0k foo.api_key='t0k' data.label_key=x", "HF_TOKEN=*** foo.api_key='***' data.label_key=x"),
         ("https://host/x@v2/y", "https://host/x@v2/y"),
         ("pos=[learned,rope] mail me@host?", "pos=[learned,rope] mail me@host?"),
         (7, 7),

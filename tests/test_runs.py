@@ -1,6 +1,9 @@
 """The runs on disk: what was chosen, sorted, written and deleted is what was asked for."""
 
+import os
+import shutil
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -64,6 +67,31 @@ def test_files_hold_every_run(folder, tmp_path):
     assert len(pd.read_csv(tmp_path / "runs.csv")) == len(pd.read_parquet(tmp_path / "runs.parquet")) == 14
     with pytest.raises(ValueError, match=r"must end in \.csv or \.parquet"):
         runs.write(frame, tmp_path / "runs.xls")
+
+
+def test_names_that_are_no_text_and_logs_that_are_no_files_cost_no_table(folder, tmp_path, command):
+    """A name may be any bytes, and markup of the library that prints the table."""
+    here = Path(shutil.copytree(folder, tmp_path / "all"))
+    for name in (b"bad\xff_00000021", b"[b]x[/b]_00000022", b"[_b]_00000023"):
+        os.mkdir(os.path.join(os.fsencode(here), name.replace(b"/", b"")))
+    (here / "[_b]_00000023" / "log.txt").mkdir()
+    for script, given in {"runs.py": "out=all.csv", "dashboard.py": "", "report.py": ""}.items():
+        where = [str(here)] if script == "report.py" else [f"runs_dir={here}"]
+        done = command(f"scripts/{script}", *where, *filter(None, [given]))
+        assert done.returncode == 0, done.stderr
+    done = command("scripts/runs.py", f"runs_dir={here}")
+    assert rf"left out: {here}/bad\udcff_00000021, whose name is no text: rename the folder" in done.stderr
+    assert "[b]x[b]_00000022" in done.stdout
+
+
+def test_a_run_that_is_a_link_is_not_deleted(folder, tmp_path):
+    here = Path(shutil.copytree(folder, tmp_path / "all"))
+    shutil.move(here / "copy_00000003", tmp_path / "elsewhere")
+    (here / "copy_00000003").symlink_to(tmp_path / "elsewhere")
+    before = sorted(path.name for path in here.iterdir())
+    with pytest.raises(ValueError, match=r"copy_00000003 is a link to .*elsewhere: remove it by hand"):
+        runs.delete(records.load(here), here)
+    assert sorted(path.name for path in here.iterdir()) == before
 
 
 def test_what_is_deleted_is_gone_and_what_is_being_trained_stays(folder, capsys):

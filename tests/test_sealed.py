@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import command_in, configure, run, train_in
+from support import command_in, configure, poison, run, train_in
 from torch import nn
 
 from patchbench.commands.reopen import Machine, reopen
-from patchbench.config.errors import Refused
+from patchbench.config.errors import CellFailed, Refused
+from patchbench.runs.record import read_record
 from patchbench.runs.sealed import LENGTH, Damaged, check_seal, sealed_file
 from patchbench.track.meter import Meter
 from patchbench.train.checkpoint import BEFORE, AtomicCheckpoint, read_checkpoint
@@ -132,6 +133,14 @@ def test_a_run_goes_on_from_the_checkpoint_before_where_the_last_is_damaged(tmp_
         assert again[name] == whole[name]
 
 
+def test_a_save_that_was_cut_off_after_its_first_name_leaves_no_further_one(ckpt, tmp_path):
+    """Killed there, the last checkpoint is the one before as well, and the next save finds both to be one file."""
+    last = ckpt.rename(tmp_path / "last.ckpt")
+    os.link(last, tmp_path / BEFORE)
+    AtomicCheckpoint().save_checkpoint(read_checkpoint(last), last)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEFORE, "last.ckpt"]
+
+
 def test_a_damaged_checkpoint_with_none_before_is_named_with_the_cure(tmp_path, monkeypatch):
     cut_after(tmp_path, 1, monkeypatch)
     flipped(tmp_path / "last.ckpt", 4000, 2)
@@ -228,6 +237,50 @@ def test_a_finished_run_whose_weights_are_gone_or_damaged_is_still_shown(tmp_pat
     flipped(tmp_path / "last.ckpt", 1000, 1)
     train_in(configure("trainer=cpu", "logger=csv", *MICRO, "epochs=1"), tmp_path)
     assert "This run was done before" in capsys.readouterr().out
+
+
+def test_where_the_last_weights_are_tested_and_damaged_the_figures_are_shown(tmp_path, capsys):
+    arguments = [*MICRO, "trainer=cpu", "logger=csv", "epochs=1", "tested=last", "keep_checkpoints=tested"]
+    train_in(configure(*arguments), tmp_path)
+    flipped(tmp_path / "last.ckpt", 1000, 1)
+    train_in(configure(*arguments), tmp_path)
+    printed = capsys.readouterr().out
+    assert "last.ckpt is damaged" in printed
+    assert "This run was done before" in printed
+
+
+@pytest.mark.promise("weights of another run lie in the folder of a finished one", "They answer no question about it")
+@pytest.mark.parametrize("asked", ["eval.shuffle=[patches]", "analyze=true"])
+def test_weights_of_another_run_add_no_figures_to_a_record(tmp_path, asked):
+    for seed in (0, 1):
+        run(tmp_path / str(seed), *MICRO, "epochs=1", f"seed={seed}")
+    before = (tmp_path / "0" / "run.json").read_bytes()
+    shutil.copy(tmp_path / "1" / "best.ckpt", tmp_path / "0" / "best.ckpt")
+    with pytest.raises(Refused, match=r"best\.ckpt is of another run \(seed=1 there, 0 here\): rerun=true"):
+        run(tmp_path / "0", *MICRO, "epochs=1", "seed=0", asked)
+    assert (tmp_path / "0" / "run.json").read_bytes() == before
+
+
+def test_a_training_anew_that_comes_to_no_checkpoint_leaves_the_finished_run(tmp_path, monkeypatch, capsys):
+    """Whether it fails, is killed, or is refused."""
+    done = run(tmp_path, *MICRO, "epochs=1")
+    with monkeypatch.context() as patch:
+        poison(patch, 0)
+        with pytest.raises(CellFailed):
+            run(tmp_path, *MICRO, "epochs=1", "rerun=true")
+    assert read_record(tmp_path / "run.json") == done
+    assert not (tmp_path / "earlier").exists()
+    (tmp_path / "earlier").mkdir()
+    for name in ("run.json", "best.ckpt", "metrics.csv"):
+        (tmp_path / name).rename(tmp_path / "earlier" / name)
+    (tmp_path / "last.ckpt").unlink()
+    (tmp_path / "metrics.csv").write_text("step,name,value\n")
+    run(tmp_path, *MICRO, "epochs=1")
+    assert "This run was done before" in capsys.readouterr().out
+    assert read_record(tmp_path / "run.json") == done
+    with pytest.raises(Refused, match=r"ckpt=.*best\.ckpt is of the run that rerun=true replaces: move it out of"):
+        run(tmp_path, *MICRO, "epochs=1", "rerun=true", f"ckpt={tmp_path / 'best.ckpt'}")
+    assert read_record(tmp_path / "run.json") == done
 
 
 @pytest.mark.parametrize("damage", ["gone", "damaged"])

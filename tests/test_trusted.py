@@ -1,6 +1,7 @@
 """A checkpoint or a record from elsewhere runs nothing: neither a target, nor an option, nor an interpolation."""
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from support import configure
 
 from patchbench.config.knobs import knobs
 from patchbench.config.origin import origin_of, restored
-from patchbench.config.trusted import TRUST, check_target
+from patchbench.config.trusted import TRUST, check_target, named
 from patchbench.train.checkpoint import AtomicCheckpoint
 
 HOSTILE = [
@@ -55,6 +56,40 @@ def test_no_hostile_target_is_built(origin, place, record_property):
     for target in HOSTILE:
         with pytest.raises(ValueError, match=r"which no option in conf/ has.*set PATCHBENCH_TRUST="):
             restored(altered(origin, {"compared": {place: target}}))
+
+
+PICKLED = {"_target_": "pandas.read_pickle", "filepath_or_buffer": "/tmp/x"}
+HIDDEN: dict[str, dict[str, object]] = {  # targets at places that no knob has
+    "in a list": {"config": {"data": {"mean": [PICKLED, 0.4, 0.3]}}},
+    "in a list of lists": {"config": {"data": {"range": [[PICKLED]]}}},
+    "in a size": {"config": {"data": {"img_size": [PICKLED, 8]}}},
+    "in a mapping in a list": {"config": {"optim": {"betas": [{"x": PICKLED}]}}},
+    "in the classes": {"classes": ["a", PICKLED]},
+    "in a knob of no option": {"config": {"data": {"foo": {"bar": [PICKLED]}}}},
+    "in a key with brackets": {"config": {"data": {"foo": {"x[_target_]": "pandas.read_pickle"}}}},
+    "in a key with a point": {"config": {"data": {"foo": {"x._target_": "pandas.read_pickle"}}}},
+    "below a knob": {"config": {"data": {"foo": {"bar": {"_target_": "pandas.read_pickle"}}}}},
+    "in a scheme": {"config": {"pos": {"learned": {"x": [PICKLED]}}}},
+    "as arguments": {"config": {"data": {"_args_": ["/tmp/x"]}}},
+    "as arguments below": {"config": {"data": {"foo": {"_args_": ["/tmp/x"]}}}},
+}
+
+
+@pytest.mark.promise("a checkpoint hides a target in a list, or in a key", "Nothing of it is called")
+@pytest.mark.parametrize("place", HIDDEN)
+def test_no_hidden_target_is_built(origin, place):
+    """Refused, or left out of what is built."""
+    change = copy.deepcopy(HIDDEN[place])
+    hostile = copy.deepcopy(origin)
+    for group, knobs_ in change.pop("config", {}).items():
+        hostile["config"][group] = {**hostile["config"][group], **knobs_}
+    hostile |= change
+    with suppress(ValueError):
+        assert targets_of(hostile) == targets_of(origin)
+
+
+def targets_of(origin: dict) -> list[tuple[str, object]]:
+    return list(named(OmegaConf.to_container(restored(origin), resolve=False), ""))
 
 
 @pytest.mark.parametrize("target", ["torch.optim.lr_scheduler.StepLR", "torch.optim.Optimizer.load", "torch.load"])

@@ -90,6 +90,11 @@ def ending_with_its_reader() -> Iterator[None]:
         raise SystemExit(141) from None
 
 
+def as_text(name: str) -> str:
+    """A name of a file or folder, which need not be text, as text: a byte that is no UTF-8 as \\udcb9."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def near(path: Path) -> Path:
     """A path as a person writes it here: relative below the working directory, absolute elsewhere."""
     path, here = Path(os.path.abspath(path)), Path.cwd()

@@ -19,17 +19,22 @@ SECRET_PARAMETER = re.compile(  # by its name; a long value counts as well, what
     r"tok|sig|key|secret|pass|pwd|cred|auth|access|policy|session|jwt|hmac|code", re.IGNORECASE
 )
 LONG = 16  # characters
+ASSIGNED = re.compile(  # on a command line, as in data.options.api_key=...
+    r"""((?:^|[\s'"{,+~]|[\w.@/-]*[_.-])(?:token|secret|password|passwd|credentials?|(?:api|access|account|private|secret)_?key)=)"""
+    r"""(['"]?)([^\s'",}]+)""",
+    re.IGNORECASE,
+)
 
 
 def without_secrets(value: Any) -> Any:
     """Return the same tree with secrets in its strings written as ***.
 
-    Secrets are the values of entries named like secrets, the logins of URLs, and, of the parameters of URLs, those that
-    are named like secrets or are long, as of signed URLs.
+    Secrets are the values of entries named like secrets, also where a text assigns them, as on a command line; the
+    logins of URLs; and, of the parameters of URLs, those that are named like secrets or are long, as of signed URLs.
     """
 
     def clean(text: str) -> str:
-        return PARAMETER.sub(parameter, LOGIN.sub(rf"\1{HIDDEN}@", text))
+        return ASSIGNED.sub(rf"\1\2{HIDDEN}", PARAMETER.sub(parameter, LOGIN.sub(rf"\1{HIDDEN}@", text)))
 
     return mapped(value, clean)
 

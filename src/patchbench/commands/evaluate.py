@@ -20,7 +20,8 @@ from patchbench.track.terminal import print_result, say
 def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = False) -> dict[str, Any]:
     """Test a network again, from its checkpoint alone; its origin, `result`, and `hits` as in the record.
 
-    views: the options `eval.*`. Refused where the checkpoint or its data cannot be read.
+    viewed: the names of the figures of views. views: the options `eval.*`. Refused where the checkpoint or its data
+    cannot be read.
     """
     names = nullcontext if silent else naming_own_options
     with refusing(), names():
@@ -31,20 +32,22 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = 
     if same:
         say(f"{same}: the figures tell nothing; images are read with the data.range of training, see run.json")
     with loading(), names():
-        result, hits = test(run.trainer, run.task, run.data)
-        result |= evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)
-    result |= run.draft.cost.facts()
+        tested, hits = test(run.trainer, run.task, run.data)
+        viewed = evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)
+    result = tested | viewed | run.draft.cost.facts()
     if not silent:
         print_result(run.origin["name"], result)
     shared = test_is_shared(run.data.source, run.draft.cfg.seed)
-    return run.origin | {"result": result, "hits": hits.packed() if shared else None}
+    return run.origin | {"result": result, "viewed": list(viewed), "hits": hits.packed() if shared else None}
 
 
 def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
-    """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record."""
+    """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record, whose own ones stay."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
     views = asked(cfg)
     more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), silent=True)
-    done |= {"eval": views, "result": done["result"] | more["result"], "hits": more["hits"]}
+    own = done["result"]
+    new = {name: value for name, value in more["result"].items() if name not in own or name in more["viewed"]}
+    done |= {"eval": views, "result": own | new, "hits": done.get("hits") or more["hits"]}
     write_record(out_dir / "run.json", done)
     return done

@@ -23,10 +23,9 @@ from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import train_draws
 from patchbench.data.order import Chosen
 from patchbench.data.photographs import is_grey, photograph
-from patchbench.data.pictures import as_text
 from patchbench.data.source import Source
 from patchbench.layout import PLACES
-from patchbench.machine import write_whole
+from patchbench.machine import as_text, write_whole
 from patchbench.measure import places
 from patchbench.nets.memory import memory
 from patchbench.pages.explain.augmented import AugmentedSamples

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.commands.conditions import not_of
-from patchbench.config.errors import Refused
+from patchbench.config.errors import Refused, refusing
 from patchbench.config.identity import analysed, answered
 from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
 from patchbench.machine import drop_unfinished
@@ -87,6 +87,9 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
             f"The figures below are of other code: {', '.join(other_code[:4])}{', ...' if len(other_code) > 4 else ''} "
             f"changed since{'' if then == now else f' (commit {then} then, {now} now)'}."
         )
+    if not (answered(done, cfg) and analysed(done, cfg)):
+        with refusing():
+            own_checkpoint(out_dir / f"{cfg.tested}.ckpt", done)
     if not answered(done, cfg):
         from patchbench.commands.evaluate import evaluate_again
 
@@ -95,7 +98,10 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
         from patchbench.commands.analyze import analyze_again
 
         done = analyze_again(cfg, done, out_dir)
-    drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"), cfg.tested)  # if it was killed before that
+    try:  # if it was killed before that
+        drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"), cfg.tested)
+    except (OSError, ValueError) as error:  # the figures are shown whatever became of the weights
+        say(str(error))
     if cfg.ckpt:
         say(f"ckpt={cfg.ckpt} is not read: this run is done, and rerun=true trains it again from there.")
     for option in [*not_of(cfg, done), *unanswered(cfg, done["config"], out_dir)]:
@@ -117,9 +123,23 @@ def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[
     return [option for option, lacking in asked.items() if lacking]
 
 
+def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint of this run. ValueError for one of another run, which somebody laid there."""
+    try:
+        checkpoint = read_checkpoint(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; rerun=true trains the run again") from error
+    if checkpoint["patchbench"]["identity"] != origin["identity"]:
+        raise ValueError(
+            f"{path} is of another run ({differences(origin, checkpoint['patchbench'])}): rerun=true trains this one "
+            "again"
+        )
+    return checkpoint
+
+
 @contextmanager
 def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
-    """Move a finished run out of the way while it is trained anew; where that is refused, move it back.
+    """Move a finished run out of the way while it is trained anew; move it back where that leaves no checkpoint.
 
     It is removed by `drop_earlier`, when its successor has its record.
     """
@@ -132,11 +152,9 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
         remove(here)  # of a run that was cut off
     try:
         yield
-    except Refused:
-        if first and (there / "run.json").exists():
-            remove(here)
-            move(there, here)
-            there.rmdir()
+    except BaseException:
+        if first:
+            put_back(out_dir)
         raise
 
 
@@ -144,11 +162,22 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
 def recover(out_dir: Path) -> None:
     """Move a finished run back that was being set aside when its process was killed: its record is moved last.
 
-    What such a process was writing is removed.
+    So too where the training that was to replace it has not come to a checkpoint. What such a process was writing is
+    removed.
     """
     drop_unfinished(out_dir)
     earlier = out_dir / EARLIER
     if earlier.is_dir() and not (earlier / "run.json").exists() and (out_dir / "run.json").exists():
+        move(earlier, out_dir)
+        earlier.rmdir()
+    put_back(out_dir)
+
+
+def put_back(out_dir: Path) -> None:
+    """Move a finished run back that was set aside, unless its successor has a record or can go on."""
+    earlier = out_dir / EARLIER
+    if (earlier / "run.json").exists() and not any((out_dir / name).exists() for name in ("run.json", "last.ckpt")):
+        remove(out_dir)
         move(earlier, out_dir)
         earlier.rmdir()
 
@@ -199,6 +228,8 @@ def checkpoint_to_resume(
     own, cure = out_dir / "last.ckpt", ELSEWHERE
     if cfg.ckpt:
         cure = "give the options it was trained with, or leave ckpt out to train anew"
+        if anew and out_dir.resolve() in Path(cfg.ckpt).resolve().parents:
+            raise ValueError(f"ckpt={cfg.ckpt} is of the run that rerun=true replaces: move it out of {out_dir} before")
     path = Path(cfg.ckpt) if cfg.ckpt else own if own.exists() and not anew else None
     if path is None:
         return None, None, []

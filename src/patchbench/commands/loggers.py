@@ -14,6 +14,7 @@ from patchbench.commands.loading import loading
 from patchbench.config.names import sweep_name
 from patchbench.data.batches import Batches
 from patchbench.evaluate.robustness import predict
+from patchbench.machine import write_whole
 from patchbench.nets.cost import Cost
 from patchbench.runs.provenance import environment
 from patchbench.track.meter import Meter
@@ -59,8 +60,8 @@ def log_predictions(trainer: pl.Trainer, task: Classify, data: Batches, out_dir:
     names = getattr(data.source, "classes", None)
     predicted = predictions(seen.indices, seen.labels, seen.classes, seen.confidence, seen.label_probability, names)
     confused = confusion(predicted)
-    predicted.to_csv(out_dir / "predictions.csv", index=False)
-    confused.to_csv(out_dir / "confusion.csv", index=False)
+    write_whole(out_dir / "predictions.csv", predicted.to_csv(index=False))
+    write_whole(out_dir / "confusion.csv", confused.to_csv(index=False))
     for logger in trainer.loggers:
         if isinstance(logger, RunLogger):
             logger.log_predictions(predicted, confused, lambda numbers: test.read(numbers)[0])

@@ -214,7 +214,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     given = shlex.join([str(runs_dir), *(f"{name}={value}" for name, value in where.items())])
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
-    table.dropna(axis=1, how="all").to_csv(folder / "runs.csv", index=False)
+    write_whole(folder / "runs.csv", table.dropna(axis=1, how="all").to_csv(index=False))
     evidence = Evidence(table, learning_curves(table, points_of(table[table["status"] == "done"], runs_dir)))
     report = Report(
         study=study,

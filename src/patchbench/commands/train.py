@@ -31,6 +31,7 @@ from patchbench.commands.folder import (
     drop_checkpoints,
     drop_earlier,
     finished,
+    own_checkpoint,
     record_in,
     set_aside,
     starts_anew,
@@ -41,7 +42,7 @@ from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
 from patchbench.config.names import SWEEP, title
-from patchbench.config.origin import differences, measured, origin_of
+from patchbench.config.origin import measured, origin_of
 from patchbench.data.batches import Batches
 from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
@@ -53,7 +54,7 @@ from patchbench.track.device import GIB
 from patchbench.track.meter import Meter
 from patchbench.track.progress import ProgressBar
 from patchbench.track.terminal import print_result, say, spell_size
-from patchbench.train.checkpoint import read_checkpoint, write_checkpoints
+from patchbench.train.checkpoint import write_checkpoints
 from patchbench.train.graphs import Graphed, uses_graphs
 from patchbench.train.shard import load_weights
 from patchbench.train.signals import StopOnSignal
@@ -78,7 +79,7 @@ def train(
     """
     for remark in remarks:
         say(remark)
-    with alone_in(out_dir):
+    with alone_in(out_dir), loading():
         with refusing():
             check_values(cfg)
             check_options(cfg)
@@ -159,17 +160,6 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
     print_result(name, result, out_dir, tested=cfg.tested)
     return validation_accuracy(done)
-
-
-def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint of this run. ValueError for one of another run, which somebody laid there."""
-    try:
-        checkpoint = read_checkpoint(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{error}; rerun=true trains the run again") from error
-    if checkpoint["patchbench"]["identity"] != origin["identity"]:
-        raise ValueError(f"{path} is of another run ({differences(origin, checkpoint['patchbench'])}): rerun=true")
-    return checkpoint
 
 
 def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool, in_sweep: bool) -> Ready:

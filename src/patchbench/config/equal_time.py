@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from patchbench.config.compose import composed
 from patchbench.config.identity import compared
+from patchbench.runs.sums import intact
 
 FILE = "costs.csv"
 COLUMNS = ["part", "arm", "round", "images_per_s", "step_ms", "memory", "tokens", "gmacs", "busy"]
@@ -29,11 +30,15 @@ FREE_BELOW = ("budget.", "optim.", "data.scene.")
 
 
 def read_costs(folder: Path, name: str = FILE) -> pd.DataFrame:
-    """A row for each arm and round, with COLUMNS; empty where nobody measured. folder: of the study at its scale."""
+    """A row for each arm and round, with COLUMNS; empty where nobody measured. folder: of the study at its scale.
+
+    ValueError where the file is not the one that was written.
+    """
     path = folder / name
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path, dtype=dict.fromkeys(("part", "arm", "computation"), str), keep_default_na=False)
+    with intact(path):
+        return pd.read_csv(path, dtype=dict.fromkeys(("part", "arm", "computation"), str), keep_default_na=False)
 
 
 def computation(cfg: DictConfig, choices: Mapping[str, str]) -> str:

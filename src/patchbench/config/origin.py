@@ -11,7 +11,7 @@ from patchbench.config.identity import compared, factors_of, identify, leaves, l
 from patchbench.config.knobs import BUILDING
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
-from patchbench.config.trusted import check_options, check_target, check_value
+from patchbench.config.trusted import check_options, check_target, check_targets, check_value
 from patchbench.data.source import Source
 from patchbench.redact import HIDDEN, without_secrets
 from patchbench.runs.provenance import changed, code, module_of
@@ -122,6 +122,7 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
         for path, value in values:
             if is_interpolated(cfg, path) == follows:
                 lay(cfg, path, value, origin)
+    check_targets(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     if "pretrained" in cfg.embed:
         cfg.embed.pretrained = False  # the checkpoint holds what training made of those weights
     if "classes" in cfg.data and "classes" in origin:

@@ -7,7 +7,7 @@ or where it is of a module that TRUST names.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from patchbench.config.knobs import groups, knobs
 from patchbench.config.options import CONF
 
 TRUST = "PATCHBENCH_TRUST"  # in the environment: modules, by commas, of parts of the user's own
+CALLING = ("_target_", "_args_", "_recursive_")  # keys by which Hydra calls something
 OPTIMIZERS = ("torch.optim.", "timm.optim.")
 
 
@@ -65,13 +66,46 @@ def is_optimizer(target: str) -> bool:
     return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
 
 
-def check_value(path: str, value: Any) -> None:
-    """ValueError for a text that would be read as an interpolation: those of a run are stored as what they came to."""
+def check_targets(tree: Mapping[str, Any]) -> None:
+    """ValueError unless a file may make this program build all that a configuration would be built into.
+
+    tree: the whole configuration as plain mappings and lists.
+    """
+    for path, target in named(tree, ""):
+        if path.endswith("._target_"):
+            check_target(path, str(target))
+        else:
+            raise ValueError(f"the file names {path}={target}, which no run leaves behind")
+
+
+def named(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Paths and values of the keys, at any depth, that say what is called with which arguments, also in lists."""
     if isinstance(value, Mapping):
         for key, each in value.items():
+            below = f"{path}.{key}" if path else str(key)
+            if str(key) in CALLING:
+                yield below, each
+            yield from named(each, below)
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from named(each, f"{path}[{number}]")
+
+
+def check_value(path: str, value: Any) -> None:
+    """ValueError for what no run of ours leaves behind, and what OmegaConf or Hydra would take for more than a value.
+
+    A text with an interpolation: those of a run are stored as what they came to. A mapping in a list, which Hydra
+    would build. A key that is no name, as one with brackets or a point, which OmegaConf would follow to another place.
+    """
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if not re.fullmatch(r"\w[\w-]*", str(key)):
+                raise ValueError(f"the file has {path}.{key}, which is no name of an option")
             check_value(f"{path}.{key}", each)
     elif isinstance(value, list | tuple):
         for each in value:
+            if isinstance(each, Mapping):
+                raise ValueError(f"the file has a mapping in the list {path}, which no run leaves behind")
             check_value(path, each)
     elif "${" in str(value):
         raise ValueError(f"the file has {path}={value}, an interpolation, which no run leaves behind")

@@ -8,10 +8,13 @@ import pandas as pd
 
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import folder_of, only_part, plan_of, read_study, settings_folder
+from patchbench.machine import write_whole
 from patchbench.runs.records import load
+from patchbench.runs.sums import intact, write_sums
 from patchbench.study.design import TUNING_SEED, Part, Scale, Study
 
-FILE = "tuned.csv"  # part, arm, setting, val/acc, chosen
+FILE = "tuned.csv"
+COLUMNS = ["part", "arm", "setting", "val/acc", "chosen"]
 TUNINGS = ("none", "grid", "best")
 
 
@@ -84,7 +87,8 @@ def tune(name: str, scale: str, runs_dir: Path, part: str | None = None, experim
     if part is not None and path.exists():
         before = read_tuned(path)
         chosen = pd.concat([before[before["part"] != part], chosen])
-    chosen.to_csv(path, index=False)
+    write_whole(path, chosen.to_csv(index=False))
+    write_sums(path.parent, [FILE])
     return path
 
 
@@ -107,7 +111,9 @@ def is_tuned(study: Study, scale: str, folder: Path) -> bool:
 
 
 def read_tuned(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"part": str, "arm": str, "setting": str}, keep_default_na=False)
+    """Read FILE. ValueError where it is not the one that was written."""
+    with intact(path):
+        return pd.read_csv(path, dtype={"part": str, "arm": str, "setting": str}, keep_default_na=False)[COLUMNS]
 
 
 def study_as(

@@ -12,11 +12,12 @@ from torchvision.transforms import v2
 
 from patchbench.checks import one_of, positive, size
 from patchbench.data.bands import Ranges
-from patchbench.data.pictures import MAX_DECODED, ON_ERROR, Album, Pictures, Reading, as_text
+from patchbench.data.pictures import MAX_DECODED, ON_ERROR, Album, Pictures, Reading
 from patchbench.data.source import InMemory, Split, resize
 from patchbench.data.splits import make_splits
 from patchbench.data.statistics import check_statistics, statistics
 from patchbench.data.survey import Survey, measured_ranges, survey
+from patchbench.machine import as_text
 
 OTHERS = 32  # pictures of each other split whose headers are compared with those of training
 FEW_LEVELS = 64  # of 256, in which pictures of 16 bits read by their upper 8 have lost too much

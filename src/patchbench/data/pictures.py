@@ -29,6 +29,7 @@ from patchbench.data.bands import (
     open_picture,
 )
 from patchbench.data.source import Crop
+from patchbench.machine import as_text
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 ON_ERROR = ("raise", "skip")
@@ -49,11 +50,6 @@ UNREADABLE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-
-
-def as_text(name: str) -> str:
-    """A name of a file or folder, which need not be text, as text: a byte that is no UTF-8 as \\udcb9."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class BadImage(ValueError):

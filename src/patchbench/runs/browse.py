@@ -10,8 +10,10 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from patchbench.checks import nearest
+from patchbench.machine import write_whole
 from patchbench.runs import wandb_files
 from patchbench.runs.lock import is_held
 from patchbench.runs.metrics import FACTORS, main_figures, metric
@@ -78,12 +80,13 @@ def show(frame: pd.DataFrame, every: pd.DataFrame, limit: int) -> None:
     console = Console(highlight=False)
     shared = {name: every[name].iloc[0] for name in FACTORS if name in every and every[name].map(spell).nunique() == 1}
     if shared and len(every) > 1:
-        console.print("all  " + "  ".join(f"{name}={spell(value)}" for name, value in shared.items()), soft_wrap=True)
+        line = "all  " + "  ".join(f"{name}={spell(value)}" for name, value in shared.items())
+        console.print(line, soft_wrap=True, markup=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in frame:
         table.add_column(str(name), justify="right" if is_numeric_dtype(frame[name]) else "left", no_wrap=True)
     for _, row in frame.head(limit).iterrows():
-        table.add_row(*(cell(str(name), value) for name, value in row.items()))
+        table.add_row(*(Text(cell(str(name), value)) for name, value in row.items()))
     needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     console.width = max(console.width, needed)  # nothing is cut off
     console.print(table)
@@ -105,7 +108,7 @@ def write(frame: pd.DataFrame, path: Path) -> None:
     if not path.parent.is_dir():
         raise ValueError(f"out={path}: there is no folder {path.parent}")
     if path.suffix == ".csv":
-        frame.to_csv(path, index=False)
+        write_whole(path, frame.to_csv(index=False))
     elif path.suffix == ".parquet":
         try:
             frame.to_parquet(path, index=False)
@@ -116,8 +119,14 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def delete(frame: pd.DataFrame, runs_dir: Path) -> list[str]:
-    """Remove these runs with their folders of W&B; return the names of the runs that are being trained, which stay."""
-    busy = []
+    """Remove these runs with their folders of W&B; return the names of the runs that are being trained, which stay.
+
+    ValueError, and nothing is removed, where the folder of a run is a link, or lies elsewhere.
+    """
+    here, busy = runs_dir.resolve(), []
+    for name in frame["run"]:
+        if here not in (folder := (runs_dir / name).resolve()).parents or folder != here / name:
+            raise ValueError(f"{runs_dir / name} is a link to {folder}: remove it by hand")
     for name in frame["run"]:
         if is_held(runs_dir / name):
             busy.append(name)

@@ -23,6 +23,7 @@ from patchbench.runs.hits import read_hits as hits_of_run
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.record import leaving_out
 from patchbench.runs.records import KEYS, curves
+from patchbench.runs.sums import check_sum, intact, write_sums
 
 RUNS, CURVES, HITS = "runs.csv", "curves.csv", "hits.npz"
 PLANNED = ("scale", "part", "arm", "rung", "seed")  # columns that say for which planned run a row is
@@ -67,13 +68,16 @@ def keep(folder: Path, planned: pd.DataFrame, records: pd.DataFrame, runs_dir: P
     write_whole(folder / CURVES, points.to_csv(index=False, lineterminator="\n"))
     write_hits(folder / HITS, dict(sorted(hits.items())))
     write_runs(folder / RUNS, planned)  # last, so that no run is done without the rest
+    write_sums(folder, (RUNS, CURVES, HITS))
 
 
 def read_runs(path: Path) -> pd.DataFrame:
     """Read runs.csv: metrics as floats, counts as integers, all else as text, even an arm called 16 or none.
 
-    ValueError in one line for a table that lacks a column, or has two rows for one planned run.
+    ValueError in one line for a table that is not the one that was written, lacks a column, or has two rows for one
+    planned run.
     """
+    check_sum(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).apply(typed)
     except ValueError as error:  # pandas': no columns, or a row with more than there are; or no text
@@ -135,7 +139,8 @@ def read_curves(folder: Path) -> pd.DataFrame:
     """The columns POINTS of every run; empty where there is no file."""
     if not (folder / CURVES).exists():
         return filled([])
-    return pd.read_csv(folder / CURVES, dtype={"identity": str}, converters={"val/acc": float})
+    with intact(folder / CURVES):
+        return pd.read_csv(folder / CURVES, dtype={"identity": str}, converters={"val/acc": float})[POINTS]
 
 
 def filled(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -148,7 +153,7 @@ def read_hits(folder: Path) -> dict[str, Hits]:
     """Answers to the test images by identity, of the runs that have them."""
     if not (folder / HITS).exists():
         return {}
-    with np.load(folder / HITS) as file:
+    with intact(folder / HITS), (folder / HITS).open("rb") as content, np.load(content) as file:
         names, images, right, asked = (file[name] for name in ("identities", "images", "right", "asked"))
     hits, start = {}, 0
     for name, count in zip(names.tolist(), images.tolist(), strict=True):

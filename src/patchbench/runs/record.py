@@ -24,7 +24,9 @@ PARTS: dict[str, type] = {
     "result": dict,
     "environment": dict,
 }
+RESERVED = ("run", "identity", "status", "commit", "device", "eval", "epochs", "batch_size")  # columns of every table
 HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",')  # of a file; the digest is that of all bytes after it
+WITHOUT_DIGEST = b'{\n  "identity": "'  # as records of an earlier version begin
 WITHIN: dict[str, dict[str, Any]] = {  # what readers of many records need of the parts
     "config": {"epochs": int, "batch_size": int},
     "environment": {"versions": dict, "machine": dict, "commit": str | None},
@@ -49,9 +51,9 @@ def read_record(path: Path) -> dict[str, Any]:
     if wrong := next(misfits(record), None):
         raise ValueError(f"{path} is of an earlier version or damaged, {wrong}: {cure}")
     head = HEAD.match(text)
-    if not head:
-        raise ValueError(f"{path} is of an earlier version or damaged, it does not begin with its digest: {cure}")
-    if digest(text[head.end() :]) != head[1].decode():
+    if not head and not text.startswith(WITHOUT_DIGEST):
+        raise ValueError(f"{path} is damaged or was edited, it does not begin with its digest: {cure}")
+    if head and digest(text[head.end() :]) != head[1].decode():
         raise ValueError(f"{path} is damaged or was edited, its digest is that of other bytes: {cure}")
     return record
 
@@ -70,6 +72,13 @@ def misfits(record: Mapping[str, Any]) -> Iterator[str]:
             if not isinstance(part.get(name), kind):
                 yield f"its {place}.{name} is {part.get(name)!r:.40}"
                 return
+    for part in ("factors", "result", "environment.versions"):
+        names = record["environment"]["versions"] if "." in part else record[part]
+        for name in names:
+            if name in RESERVED:  # they say which run this is, and where
+                yield f"its {part} has an entry {name}"
+    if not all(isinstance(value, str | None) for value in record["environment"]["versions"].values()):
+        yield "its environment.versions are no texts"
     for name, value in record["result"].items():
         if not is_figure(value) and not (isinstance(value, str) and name.startswith("model/")):
             yield f"its figure {name} is {value!r:.40}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from patchbench.machine import as_text
 from patchbench.runs.record import leaving_out, read_record
 from patchbench.runs.rows import read_rows
 
@@ -35,8 +37,12 @@ def load(runs_dir: Path, *, knobs: bool = True) -> pd.DataFrame:
         )
     rows, leaves = [], []
     for path in run_folders(runs_dir):
+        name = os.path.relpath(path, runs_dir)
+        if as_text(name) != name:  # no table and no page can have it
+            print(f"left out: {as_text(path)}, whose name is no text: rename the folder", file=sys.stderr)
+            continue
         row, leaf = read(path)
-        rows.append({"run": os.path.relpath(path, runs_dir)} | row)
+        rows.append({"run": name, **row})
         leaves.append(leaf)
     tell_apart(rows, leaves)
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=KEYS)
@@ -83,12 +89,10 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return row | {"status": how_it_ended(Path(folder))}, {}
     if record is None:
         return row | {"status": "damaged"}, {}
-    row["identity"] = record["identity"]
-    environment = record["environment"]
-    machine = environment["machine"]
-    row |= {"status": "done"} | {name: plain(level) for name, level in record["factors"].items()} | record["result"]
-    row |= {"commit": environment["commit"], "device": device(machine)} | environment["versions"]
-    config = record["config"]
+    environment, config = record["environment"], record["config"]
+    row |= {"identity": record["identity"], "status": "done"}
+    row |= {name: plain(level) for name, level in record["factors"].items()} | record["result"]
+    row |= {"commit": environment["commit"], "device": device(environment["machine"])} | environment["versions"]
     row |= {"epochs": config["epochs"], "batch_size": config["batch_size"]}
     views = record.get("eval", {})
     row["eval"] = plain(views) if any(views.get(name) for name in ("img_size", "shuffle", "move")) else None
@@ -99,7 +103,7 @@ def read(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def how_it_ended(folder: Path) -> str:
     """Status of a run without a record, by the end of its log.txt if it has one."""
     log = folder / "log.txt"
-    ending = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log.exists() else ""
+    ending = log.read_text(encoding="utf-8", errors="replace")[-TAIL:] if log.is_file() else ""
     if "Diverged" in ending or "training diverged" in ending:
         return "diverged"
     return "failed" if "Error" in ending or "error:" in ending else "unfinished"

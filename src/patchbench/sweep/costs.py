@@ -27,6 +27,7 @@ from patchbench.config.plan import folder_of, overrides, parts_at, read_study, r
 from patchbench.machine import cores, write_whole
 from patchbench.runs.provenance import commit, environment
 from patchbench.runs.records import device
+from patchbench.runs.sums import write_sums
 from patchbench.sweep.pool import RANK_VARIABLES, cause, kill, warm, warm_context
 
 PARTIAL = "costs.partial.csv"  # beside FILE, until all is measured
@@ -86,6 +87,7 @@ def measure(
         )
     found = [rows[arm.computation, n] | {"part": arm.part, "arm": arm.name} for arm in arms for n in range(rounds)]
     write(folder / FILE, found)
+    write_sums(folder, [FILE])
     (folder / PARTIAL).unlink(missing_ok=True)
     report(pd.DataFrame(found))
     return folder / FILE

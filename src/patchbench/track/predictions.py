@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from torch import Tensor
 
-from patchbench.data.pictures import as_text
+from patchbench.machine import as_text
 
 
 def predictions(

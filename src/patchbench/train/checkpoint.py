@@ -67,6 +67,7 @@ def keep_before(path: Path) -> None:
     with suppress(OSError):  # there is none yet, or the file system has no second names
         os.link(path, second)
         second.replace(path.with_name(BEFORE))
+        second.unlink(missing_ok=True)  # to rename one name of a file to another name of it does nothing
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -87,7 +88,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         ) from error
     except Exception as error:  # torch raises a different class for each kind of broken file
         raise ValueError(f"ckpt={path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
-    if "patchbench" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("patchbench"), dict):
         raise ValueError(f"ckpt={path} was not written by train.py: its configuration is missing")
     if not {"identity", "name", "factors", "options", "compared", "targets", "code"} <= checkpoint["patchbench"].keys():
         raise ValueError(f"ckpt={path} was written by an earlier version, which kept no options: train the run again")

@@ -97,7 +97,7 @@ class StopOnSignal(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.epoch_ended = True  # the callbacks of `write_checkpoints` save it: Lightning calls them last
-        self.watchdog.alive(in_loop=False)
+        self.watchdog.alive(least=SAVING)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         self.watchdog.alive()
@@ -122,7 +122,7 @@ class StopOnSignal(pl.Callback):
             raise SystemExit(128 + number)
 
     def on_save_checkpoint(self, *_: object) -> None:
-        self.watchdog.alive(in_loop=False, patience=SAVING)
+        self.watchdog.alive(patience=SAVING, least=SAVING)
 
     def on_train_end(self, *_: object) -> None:
         self.leave()

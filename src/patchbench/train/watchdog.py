@@ -36,21 +36,25 @@ class Watchdog:
     It reaches this thread at once. Time in which the whole process was suspended does not count.
 
     timeout_s: seconds without a batch, in training or evaluation, after which the process ends with code 1; None: no
-    end. After a signal of `signals` it is PATIENCE, and the code 128 + its number. A second SIGINT ends the process at
-    once.
+    end. While a checkpoint is written it is SAVING at least. After a signal of `signals` it is PATIENCE, or SAVING, and
+    the code 128 + its number. A second SIGINT ends the process at once.
     """
 
     def __init__(self, timeout_s: float | int | None, signals: Sequence[int]) -> None:
         self.timeout_s, self.signals = timeout_s, signals
         self.patience = PATIENCE
         self.idle = 0.0  # seconds since the last batch
-        self.in_loop = False  # in a loop over batches, where `timeout_s` counts
+        self.in_loop = False  # in training or evaluation, where `timeout_s` counts
+        self.least = 0.0  # of `timeout_s`
         self.received: list[int] = []
         self.store: TCPStore | None = None
 
-    def alive(self, *, in_loop: bool = True, patience: float = PATIENCE) -> None:
-        """Note that a batch, or a part of the run, has ended. in_loop: another batch follows."""
-        self.idle, self.in_loop, self.patience = 0.0, in_loop, patience
+    def alive(self, *, in_loop: bool = True, patience: float = PATIENCE, least: float = 0.0) -> None:
+        """Note that a batch, or a part of the run, has ended.
+
+        in_loop: another batch follows. patience: seconds after a signal. least: of `timeout_s`, until the next note.
+        """
+        self.idle, self.in_loop, self.patience, self.least = 0.0, in_loop, patience, least
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -91,8 +95,8 @@ class Watchdog:
                 number = self.received[-1]
                 name = signal.Signals(number).name
                 self.end(128 + number, f"{name}, and no answer for {self.patience:.0f} s")
-            elif self.timeout_s is not None and self.in_loop and self.idle > self.timeout_s:
-                self.end(1, f"no batch has ended for {self.timeout_s:g} s (trainer.timeout_s)")
+            elif self.timeout_s is not None and self.in_loop and self.idle > max(self.timeout_s, self.least):
+                self.end(1, f"no batch has ended for {self.idle:.0f} s (trainer.timeout_s={self.timeout_s:g})")
 
     def take(self, number: int) -> None:
         """Note a signal; a second Ctrl-C ends the process."""

@@ -79,7 +79,7 @@ def details(runs_dir: Path, row: Mapping[str, Any], redact: Callable[[str], str]
         found["config"] = {name: redact(spell(value)) for name, value in leaves.items()}
         found["result"] = {name: redact(spell(value)) for name, value in record["result"].items()}
     log = folder / "log.txt"
-    if row["status"] != "done" and log.exists():
+    if row["status"] != "done" and log.is_file():
         found["log"] = redact(log.read_text(encoding="utf-8", errors="replace")[-LOG:])
     files = sorted(path for path in folder.rglob("*") if path.suffix in (*PICTURES, ".html") and path.is_file())
     found["pictures"] = [
