@@ -55,7 +55,7 @@ format: $(READY) ## mend what ruff can mend
 
 SCENES = model=micro patch=4 optim.lr=3e-3 trainer=cpu logger=csv runs_dir=runs/readme rerun=true hydra.launcher.jobs=2
 
-readme: $(READY) ## train the first jobs anew and write their figures into README.md
+readme: $(READY) ## train the first jobs anew and write their figures into docs/
 	$(RUN) train.py $(PHOTOS) logger=csv runs_dir=runs/readme rerun=true
 	$(RUN) train.py $(DIGITS) analyze=true logger=csv runs_dir=runs/readme rerun=true
 	$(RUN) train.py -m $(SCENES) data=quadrant,left_of pos=rope,sincos

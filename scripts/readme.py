@@ -1,6 +1,6 @@
-"""Write measured figures into README.md, between its markers.
+"""Write measured figures into README.md and docs/, between their markers.
 
-python scripts/readme.py                        the files of benchmarks/: speed on GPUs, and speed of reading data
+python scripts/readme.py                        the files of benchmarks/ and experiments/: speed, and what was found
 python scripts/readme.py runs/<run>/run.json    the first jobs too, from their records
 python scripts/readme.py runs/*/run.json        the generated sets too, with the best arm of each
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbench.config.arguments import errors_in_one_line, read
-from patchbench.machine import whole_file
+from patchbench.machine import write_whole
 
 ROOT = Path(__file__).parents[1]
 SPEEDS = {"images_per_s_wall": 0, "step_ms_median": 1, "host_ms_median": 1}  # and their decimals
@@ -126,12 +126,32 @@ def gpu(evidence: dict) -> Iterator[str]:
     yield ""
 
 
-def written(text: str, marker: str, block: str) -> str:
-    """Replace the text between a marker and `end`. ValueError if there is no such marker."""
+def found() -> str:
+    """Return how many sentences of the document have which answer, and a table of the studies and their runs."""
+    from patchbench.config.plan import read_study, studies
+    from patchbench.runs.committed import read_runs
+
+    page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    answers = re.findall(r"^\| \*\*(.+?)\*\* (\d+) \|", page, re.MULTILINE)
+    lines = [f"Of its sentences: {', '.join(f'{count} {answer}' for answer, count in answers)}.", ""]
+    lines += ["| study | question | runs with a result |", "|---|---|---|"]
+    for name in studies():
+        runs = ROOT / "experiments" / name / "runs.csv"
+        table = read_runs(runs) if runs.exists() else None
+        counts = "measured" if table is None else f"{(table['status'] == 'done').sum()} of {len(table)}"
+        lines.append(f"| [{name}](experiments/{name}/README.md) | {read_study(name).question} | {counts} |")
+    return "\n".join([*lines, ""])
+
+
+def write_between(marker: str, block: str) -> None:
+    """Replace the text between a marker and `end`, in the page that has it. ValueError if there is none."""
     place = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- end -->)", re.DOTALL)
-    if not place.search(text):
-        raise ValueError(f"README.md has no place for this: it needs the lines <!-- {marker} --> and <!-- end -->")
-    return place.sub(lambda match: match[1] + block + match[2], text)
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        if place.search(text):
+            write_whole(page, place.sub(lambda match: match[1] + block + match[2], text))
+            return
+    raise ValueError(f"no page has a place for this: one needs the lines <!-- {marker} --> and <!-- end -->")
 
 
 def main(arguments: list[str]) -> None:
@@ -141,19 +161,16 @@ def main(arguments: list[str]) -> None:
 
 def write(paths: Iterable[Path]) -> None:
     """Write all tables for which there are files. paths: of records."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
     records = [json.loads(path.read_text()) for path in paths]
     if jobs := [record for record in records if record["factors"]["data"] in FIRST]:
-        text = written(text, "first jobs", first_jobs(jobs))
+        write_between("first jobs", first_jobs(jobs))
     if scenes := [record for record in records if "scene" in record["config"]["data"]]:
-        text = written(text, "diagnostics", generated(scenes))
+        write_between("diagnostics", generated(scenes))
     files = {path.name: json.loads(path.read_text()) for path in (ROOT / "benchmarks").glob("*.json")}
     if "data.json" in files:
-        text = written(text, "data bench", reading(files.pop("data.json")))
-    text = written(text, "gpu", gpus(files.values()))
-    with whole_file(readme) as file:
-        file.write(text)
+        write_between("data bench", reading(files.pop("data.json")))
+    write_between("gpu", gpus(files.values()))
+    write_between("found", found())
 
 
 if __name__ == "__main__":

@@ -402,8 +402,8 @@ def test_a_failed_check_of_the_structure_is_named_before_anything_is_computed():
         Result("", "maybe", "", "")
 
 
-def test_the_example_in_the_readme_runs(tmp_path):
-    example = (ROOT / "README.md").read_text().partition("**A document of your own**")[2]
+def test_the_example_in_the_docs_runs(tmp_path):
+    example = (ROOT / "docs" / "extending.md").read_text().partition("## A document of your own")[2]
     (tmp_path / "note.yaml").write_text(example.partition("```yaml\n")[2].partition("```")[0])
     (tmp_path / "note.txt").write_text(
         "An image of 64 pixels becomes 16 patches of 16. The network sees the order of patches."

@@ -1,0 +1,84 @@
+"""README and docs/: links lead somewhere, and the commands are accepted by Hydra, bash and zsh."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from patchbench.config.compose import composed, register_options
+from patchbench.config.names import register
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+GLOB = re.compile(r"[\[\]*?()]")  # outside of quotes zsh takes these for a pattern of file names, and bash for others
+SCRIPT = re.compile(r"^python (train|evaluate|scripts/\w+|tests/\w+)\.py")
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of shell in the blocks of a page."""
+    blocks = re.findall(r"^```\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if SCRIPT.match(line)]
+
+
+ALL = [(page.name, line) for page in PAGES for line in commands(page)]
+TRAININGS = [
+    (page, line) for page, line in ALL if line.startswith("python train.py") and "<" not in line and "..." not in line
+]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page, and those that are written out."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings} | set(
+        re.findall(r'<a id="([^"]+)"', text)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (page.parent / name).resolve() if name else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(LINK.findall((ROOT / "README.md").read_text()))
+    assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+@pytest.mark.parametrize(("page", "line"), ALL)
+def test_a_shell_takes_every_word_of_a_command_as_it_stands(page, line):
+    words = shlex.split(line, comments=True, posix=False)
+    assert [word for word in words if GLOB.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", word))] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        (page, line)
+        for page, line in ALL
+        if line.startswith("python train.py") and "<" not in line and "..." not in line
+    ],
+)
+def test_hydra_accepts_every_training_of_the_docs(page, line):
+    register_options()
+    register()
+    words = shlex.split(line, comments=True)[2:]
+    overrides = [word for word in words if not word.startswith("-") and not word.startswith("hydra/")]
+    single = [re.sub(r"^([^=\[]+=)([^\[({,]+),.*$", r"\1\2", word) for word in overrides]
+    single = [re.sub(r"=(range|tag)\(.*\)$", "=1", word) for word in single if not word.startswith("hydra.")]
+    assert composed(single)
+
+
+def test_every_script_of_the_docs_is_there():
+    named = {SCRIPT.match(line)[1] for _, line in ALL}  # type: ignore[index]
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / f"{name}.py").is_file()] == []
