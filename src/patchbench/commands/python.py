@@ -1,0 +1,81 @@
+"""The commands as functions, for notebooks and programs; their words are those of the command line."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from torch import nn
+
+from patchbench.commands.build import build_net, build_source
+from patchbench.commands.train import train
+from patchbench.config.compose import composed, without_hydra
+from patchbench.config.errors import CellFailed, Refused
+from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.names import register
+from patchbench.config.origin import restored
+from patchbench.machine import near
+from patchbench.runs.record import read_record
+from patchbench.train.checkpoint import read_checkpoint
+from patchbench.weights.read import net_state
+
+
+def net(*overrides: str) -> nn.Module:
+    """Build the network that `python train.py <overrides>` would train, with the weights that it would begin with.
+
+    It maps images (b, c, H, W), normalised as its data are, to logits (b, classes). ValueError in one line for an
+    option or a combination that cannot be.
+    """
+    cfg = configuration(overrides)
+    with in_one_line(overrides):
+        source = build_source(cfg)
+        torch.manual_seed(cfg.seed)
+        return build_net(cfg, source)
+
+
+def trained(ckpt: str | Path, *, data_root: str | None = None) -> nn.Module:
+    """Load the network of a checkpoint, in evaluation mode, on the CPU.
+
+    data_root: where its data lie now, if they moved. ValueError for a file that was altered, or is no checkpoint.
+    """
+    with in_one_line(()):
+        checkpoint = read_checkpoint(ckpt)
+        cfg = restored(checkpoint["patchbench"], data_root)
+        network = build_net(cfg, build_source(cfg))
+        network.load_state_dict(net_state(checkpoint))
+        return network.eval()
+
+
+def run(*overrides: str) -> dict[str, Any]:
+    """Train as `python train.py <overrides>` does, into the same folder, and return the record of run.json.
+
+    A run that is done is not repeated. ValueError where it cannot run, RuntimeError where it fails; both in one line.
+    """
+    cfg = configuration(overrides, whole=True)
+    out_dir = near(Path(cfg.hydra.run.dir))
+    with in_one_line(overrides):
+        train(cfg, dict(cfg.hydra.runtime.choices), out_dir)
+        return read_record(out_dir / "run.json")
+
+
+def configuration(overrides: Sequence[str], *, whole: bool = False) -> DictConfig:
+    """Compose the configuration of train.py. whole: with the part of Hydra, which names the folder of the run."""
+    register()
+    GlobalHydra.instance().clear()
+    with in_one_line(overrides):
+        cfg = composed(overrides)
+        return cfg if whole else without_hydra(cfg)
+
+
+@contextmanager
+def in_one_line(overrides: Sequence[str]) -> Iterator[None]:
+    """Raise what the command line prints: ValueError for a refusal, RuntimeError for a failure."""
+    try:
+        yield
+    except (Refused, *OBJECTIONS) as error:
+        raise ValueError(explain(error, overrides)) from error
+    except CellFailed as error:
+        raise RuntimeError(str(error)) from error

@@ -1,0 +1,64 @@
+"""The functions of the package do what the commands do."""
+
+import re
+
+import pytest
+import torch
+from support import MICRO, ROOT, configure, weights
+
+import patchbench
+from patchbench.commands.build import build_net, build_source
+
+QUICK = [*MICRO, "epochs=1", "logger=csv"]
+
+
+def test_a_network_is_the_one_that_the_command_line_begins_with():
+    words = ["data.img_size=16", "patch=4", "model=micro", "pos=rope", "seed=3"]
+    torch.manual_seed(3)
+    cfg = configure(*words)
+    expected = build_net(cfg, build_source(cfg)).state_dict()
+    torch.testing.assert_close(patchbench.net(*words).state_dict(), expected, rtol=0, atol=0)
+
+
+def test_a_run_has_its_record_and_its_network(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    record = patchbench.run(*QUICK)
+    [folder] = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith(record["identity"])
+    net = patchbench.trained(folder / "best.ckpt")
+    assert not net.training
+    state = {name.removeprefix("net."): value for name, value in weights(folder, "best.ckpt").items()}
+    torch.testing.assert_close(dict(net.state_dict()), state, rtol=0, atol=0)
+    capsys.readouterr()
+    assert patchbench.run(*QUICK) == record
+    assert "This run was done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["embd=conv"], "embd"),
+        (["embed=konv"], "embed=konv"),
+        (["patch=13"], "patch=13"),
+        (["optim.lr=-1", *QUICK], "optim.lr=-1"),
+    ],
+)
+def test_what_the_command_line_refuses_is_refused_in_the_same_line(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+        patchbench.run(*words)
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"] == []
+
+
+def test_the_examples_of_the_docs_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL):
+        code = block.replace('"runs/<run>/best.ckpt"', "str(next(pathlib.Path('runs').glob('*/best.ckpt')))")
+        exec(compile(f"import pathlib\n{code}", "docs/python.md", "exec"), {})
+
+
+def test_the_package_has_its_version_and_no_other_names():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", patchbench.__version__)
+    with pytest.raises(AttributeError, match="no attribute 'nets_'"):
+        _ = patchbench.nets_
