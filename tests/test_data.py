@@ -16,7 +16,14 @@ from support import configure, run
 from patchbench.commands.build import build_source
 from patchbench.config.errors import CellFailed
 from patchbench.data.batches import Reader
-from patchbench.data.hand_over import PREFETCH, SHARED, TAKEN, NoSharedMemory, refuse_small_shared_memory
+from patchbench.data.hand_over import (
+    PREFETCH,
+    SHARED,
+    TAKEN,
+    NoSharedMemory,
+    how_loading_failed,
+    refuse_small_shared_memory,
+)
 from patchbench.data.order import EvalOrder, TrainOrder
 from patchbench.data.pictures import Pictures
 from patchbench.data.sets.imagefolder import ImageFolder
@@ -290,3 +297,11 @@ def test_a_training_whose_loading_process_dies_or_loses_a_batch_fails_in_one_lin
     assert "workers=0" in error
     assert "the same command goes on" in error
     assert not (tmp_path / "run.json").exists()
+
+
+def test_a_chain_of_errors_that_leads_back_to_itself_has_an_end():
+    """As where the end of one block raises for an error that another block has raised for it."""
+    one, other = RuntimeError("one"), RuntimeError("other")
+    one.__context__, other.__context__ = other, one
+    assert how_loading_failed(one) is None
+    assert "has ended" in str(how_loading_failed(RuntimeError("DataLoader worker (pid 7) is killed")))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pytorch_lightning.utilities import rank_zero_only
 
-from patchbench.config.errors import TRACEBACK, CellFailed, refusing
+from patchbench.config.errors import TRACEBACK, CellFailed, Refused, refusing
 from patchbench.data.hand_over import NoSharedMemory, how_loading_failed
 from patchbench.data.pictures import BadImage
 from patchbench.track.finite import Diverged
@@ -29,6 +29,8 @@ def loading() -> Iterator[None]:
     try:
         with refusing(BadImage, NoSharedMemory):
             yield
+    except (Refused, CellFailed):  # an inner block has said it
+        raise
     except Exception as error:
         failure = str(error) if isinstance(error, Diverged) else how_loading_failed(error) or how_writing_failed(error)
         if failure is None or TRACEBACK:

@@ -74,7 +74,9 @@ def refuse_small_shared_memory(workers: int, images: int, shape: tuple[int, int,
 def how_loading_failed(error: BaseException | None) -> str | None:
     """Say in one line how the processes that load data did not start, or have died; None for other errors."""
     what = ""  # what is raised may be another error, met by Lightning or torch while they end for this one
-    while error is not None and not what:
+    seen: set[int] = set()
+    while error is not None and not what and id(error) not in seen:  # errors may lead back to one another
+        seen.add(id(error))
         text = str(error)
         if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
             what = f"a process that loads data has ended: {text.splitlines()[0]}"
