@@ -329,7 +329,9 @@ def test_the_disk_is_full_at_a_random_moment(lab, undisturbed):
     A limit on the size of a file ends a write as a full disk does.
     """
     expected, _ = undisturbed(ALONE)
-    room = lab.chance.choice((lab.chance.randrange(1, 4000), lab.chance.randrange(4000, 300_000)))
+    room = lab.chance.choice(
+        (lab.chance.randrange(1000, 4000), lab.chance.randrange(4000, 300_000))
+    )  # stderr is a file
     done = lab.start(*ALONE, LIMIT_FSIZE=str(room)).finish()
     if done.returncode != 0:
         [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -345,7 +347,7 @@ def test_the_disk_is_full_at_a_random_moment(lab, undisturbed):
 def test_a_gradient_is_not_finite(lab, monkeypatch, value):
     """The run ends and names the step, no weight has changed in it, and without the cause the run can be completed."""
     arguments = [*ALONE, f"log_every={lab.chance.choice((1, 7, 100))}"]
-    whole = Lab(lab.folder / "whole", lab.chance)
+    whole, folder = Lab(lab.folder / "whole", lab.chance), lab.folder / "runs" / "run"
     run(whole.folder / "runs" / "run", *arguments)
     step = lab.chance.randrange(48)
     with monkeypatch.context() as patch:
@@ -353,9 +355,9 @@ def test_a_gradient_is_not_finite(lab, monkeypatch, value):
         if lab.chance.random() < 0.5:
             cut_at(patch, lab.chance.randrange(step, 48) + 1, "signal")
         with pytest.raises((CellFailed, SystemExit)):
-            run(lab.folder / "runs" / "run", *arguments)
+            run(folder, *arguments)
     assert not lab.has("run.json")
-    run(lab.run, *arguments)
+    run(folder, *arguments)
     assert_equal(lab, outcome(whole), rows=False)
 
 
