@@ -68,7 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if path := config.getoption("table"):
-        table = tables_of_faults([*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])])
+        reports = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+        table = tables_of_faults(reports, path.read_text() if path.exists() else "")
         write_whole(path, table)
         terminalreporter.write_line(table)
 

@@ -4,9 +4,7 @@ import json
 import os
 import platform
 import random
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -130,27 +128,43 @@ def gone(pids: Iterable[int], limit: float = 5.0) -> bool:
     return False
 
 
-def tables_of_faults(reports: Iterable[Any]) -> str:
-    """Two tables in Markdown, of faults at drawn moments and places, and of kinds that are listed: fault, promise,
-    trials, trials passed.
+COLUMNS = ("fault", "promise", "trials", "passed", "commit")
+HEADINGS = {True: "At moments and places drawn at random:", False: "Kinds, each once:"}
 
-    A report is one trial, or as many as its property `trials` says.
+
+def tables_of_faults(reports: Iterable[Any], before: str) -> str:
+    """Two tables in Markdown, of faults that are drawn at random, and of kinds that are listed.
+
+    A report is one trial, or as many as its property `trials` says. before: the tables until now; a fault that was not
+    tried keeps its row.
     """
     trials = [
         {"trials": 1, **about, "passed": about.get("trials", 1) * report.passed}
         for report, about in ((report, dict(report.user_properties)) for report in reports)
         if report.when == "call" and "promise" in about
     ]
+    rows = rows_of(before)
+    for (fault, promise, drawn), group in pd.DataFrame(trials).groupby(["fault", "promise", "drawn"], sort=False):
+        counts = (str(group["trials"].sum()), str(group["passed"].sum()))
+        rows[fault] = (drawn, (fault, promise, *counts, str(commit())[:10]))
     machine = f"{os.cpu_count()} cores of {cpu_name()}, {platform.system()}, Python {platform.python_version()}"
-    about = f"`{shlex.join(['pytest', *sys.argv[1:]])}`, commit {commit()}, {machine}, torch {torch.__version__}"
-    lines = [f"Made by {about}.", ""]
-    for drawn, what in {True: "At moments and places drawn at random", False: "Kinds, each once"}.items():
-        chosen = pd.DataFrame([trial for trial in trials if trial["drawn"] == drawn])
-        if len(chosen):
-            sums = chosen.groupby(["fault", "promise"], sort=False)[["trials", "passed"]].sum().reset_index()
-            rows = [f"| {' | '.join(map(str, row))} |" for row in sums.itertuples(index=False)]
-            lines += [f"{what}:", "", "| fault | promise | trials | passed |", "|---|---|---|---|", *rows, ""]
+    lines = [f"Made by `make faults` on {machine}, torch {torch.__version__}.", ""]
+    for drawn, heading in HEADINGS.items():
+        chosen = [row for of, row in rows.values() if of == drawn]
+        table = [COLUMNS, ("---",) * len(COLUMNS), *chosen]
+        lines += [heading, "", *(f"| {' | '.join(row)} |" for row in table), ""] if chosen else []
     return "\n".join(lines)
+
+
+def rows_of(text: str) -> dict[str, tuple[bool, tuple[str, ...]]]:
+    """The rows of earlier tables by fault: whether it is drawn at random, and the cells."""
+    rows, drawn = {}, True
+    for line in text.splitlines():
+        drawn = line == HEADINGS[True] or (drawn and line != HEADINGS[False])
+        cells = tuple(cell.strip() for cell in line.strip("|").split(" | "))
+        if len(cells) == len(COLUMNS) and line.startswith("| ") and cells != COLUMNS and cells[0] != "---":
+            rows[cells[0]] = (drawn, cells)
+    return rows
 
 
 def read_json(path: Path) -> Any:
