@@ -295,11 +295,14 @@ def test_text_and_numbers_filter_as_they_are_read(opened):
 
 @in_browser
 def test_a_click_on_a_header_sorts(opened):
-    by = opened.locator(".dt-scroll-head th").filter(has_text="seed").locator(".dt-column-title")
+    head = opened.locator(".dt-scroll-head th").filter(has_text="seed")
+    by = head.locator(".dt-column-title")
     by.click()
+    head.and_(opened.locator("[aria-sort=ascending]")).wait_for()
     first = [int(cell) for cell in column(opened, "seed") if cell]
     assert first == sorted(first)
     by.click()
+    head.and_(opened.locator("[aria-sort=descending]")).wait_for()
     last = [int(cell) for cell in column(opened, "seed") if cell]
     assert last == sorted(last, reverse=True) != first
 

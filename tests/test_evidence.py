@@ -58,11 +58,17 @@ def test_it_is_rehearsed_on_a_cpu_and_leaves_a_file_that_makes_a_table(command, 
     assert "Older measurements: 1 in" in said
 
 
-def test_readme_says_plainly_that_there_is_no_figure_yet_and_keeps_the_rest():
+def test_a_page_says_plainly_that_there_is_no_figure_yet_and_keeps_the_rest(tmp_path, monkeypatch):
     readme = script("readme")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
     text = "a\n<!-- gpu -->\nold\n<!-- end -->\nb\n<!-- first jobs -->\nkept\n<!-- end -->\n"
+    pages = {tmp_path / "README.md": "c\n", tmp_path / "docs" / "sweeps.md": text}
+    (tmp_path / "docs").mkdir()
+    for page, content in pages.items():
+        page.write_text(content)
     block = readme.gpus([])
     assert "no figure of speed or memory" in block
-    assert readme.written(text, "gpu", block) == text.replace("old\n", block)
+    readme.write_between("gpu", block)
+    assert [page.read_text() for page in pages] == ["c\n", text.replace("old\n", block)]
     with pytest.raises(ValueError, match="<!-- none -->"):
-        readme.written(text, "none", block)
+        readme.write_between("none", block)
