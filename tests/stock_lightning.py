@@ -134,9 +134,8 @@ def same(one: dict, other: dict) -> bool:
 
 
 def main(trials: int) -> None:
-    print(
-        "\nLightning's Trainer and ModelCheckpoint alone:\n\n| fault | asked of it | trials | passed |\n|---|---|---|---|"
-    )
+    print("\nLightning's Trainer and ModelCheckpoint alone:\n")
+    print("| fault | asked of it | trials | passed |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as whole:
         assert start(Path(whole)).wait() == 0
         expected = torch.load(Path(whole, "trained.pt"))
