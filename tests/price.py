@@ -1,4 +1,4 @@
-"""What the guards against faults cost: python tests/price.py prints it; make faults appends it to benchmarks/faults.md.
+"""Price of the guards against faults: python tests/price.py prints it; make faults appends it to benchmarks/faults.md.
 
 All with one thread. Steps with and without a guard take turns, and the price is that of their medians.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from patchbench.commands.build import build_net, build_source
-from patchbench.config.compose import composed, register_options
+from patchbench.config.compose import composed
 from patchbench.config.names import register
 from patchbench.runs.sealed import check_seal, sealed_file
 from patchbench.track.finite import FiniteSteps
@@ -85,7 +85,6 @@ def digest_rows(gigabytes: float = 0.4) -> list[str]:
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    register_options()
     register()
     print("\nWhat it costs:\n\n| guard | without it | price |\n|---|---|---|")
     print("\n".join([*finite_rows(), *digest_rows()]))

@@ -300,7 +300,7 @@ def test_a_training_whose_loading_process_dies_or_loses_a_batch_fails_in_one_lin
 
 
 def test_a_chain_of_errors_that_leads_back_to_itself_has_an_end():
-    """As where the end of one block raises for an error that another block has raised for it."""
+    """The end of one block may raise for an error that another block has raised for it."""
     one, other = RuntimeError("one"), RuntimeError("other")
     one.__context__, other.__context__ = other, one
     assert how_loading_failed(one) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-from patchbench.config.compose import composed, register_options
+from patchbench.config.compose import composed
 from patchbench.config.names import register
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,7 +69,6 @@ def test_a_shell_takes_every_word_of_a_command_as_it_stands(page, line):
     ],
 )
 def test_hydra_accepts_every_training_of_the_docs(page, line):
-    register_options()
     register()
     words = shlex.split(line, comments=True)[2:]
     overrides = [word for word in words if not word.startswith("-") and not word.startswith("hydra/")]

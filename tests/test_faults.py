@@ -309,7 +309,7 @@ def test_the_rows_of_a_run_are_cut_short(lab, undisturbed):
 
 
 def test_a_bit_of_a_cache_flips(lab):
-    """What it has become is not learned from: the run ends, and the file and the images are named."""
+    """The altered cache is not learned from: the run ends, and the file and the images are named."""
     prepared = lab.start("data=digits", "data.img_size=16", "out=cache", script="scripts/prepare_data.py").finish()
     assert prepared.returncode == 0, prepared.stderr
     path = lab.chance.choice(sorted(lab.folder.glob("cache/*.npy")))

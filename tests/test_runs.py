@@ -72,8 +72,8 @@ def test_files_hold_every_run(folder, tmp_path):
 def test_names_that_are_no_text_and_logs_that_are_no_files_cost_no_table(folder, tmp_path, command):
     """A name may be any bytes, and markup of the library that prints the table."""
     here = Path(shutil.copytree(folder, tmp_path / "all"))
-    for name in (b"bad\xff_00000021", b"[b]x[/b]_00000022", b"[_b]_00000023"):
-        os.mkdir(os.path.join(os.fsencode(here), name.replace(b"/", b"")))
+    for name in (b"bad\xff_00000021", b"[b]x[b]_00000022", b"[_b]_00000023"):
+        os.mkdir(os.path.join(os.fsencode(here), name))
     (here / "[_b]_00000023" / "log.txt").mkdir()
     for script, given in {"runs.py": "out=all.csv", "dashboard.py": "", "report.py": ""}.items():
         where = [str(here)] if script == "report.py" else [f"runs_dir={here}"]

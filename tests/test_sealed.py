@@ -262,7 +262,7 @@ def test_weights_of_another_run_add_no_figures_to_a_record(tmp_path, asked):
 
 
 def test_a_training_anew_that_comes_to_no_checkpoint_leaves_the_finished_run(tmp_path, monkeypatch, capsys):
-    """Whether it fails, is killed, or is refused."""
+    """It fails, is killed, or is refused."""
     done = run(tmp_path, *MICRO, "epochs=1")
     with monkeypatch.context() as patch:
         poison(patch, 0)

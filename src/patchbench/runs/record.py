@@ -24,7 +24,7 @@ PARTS: dict[str, type] = {
     "result": dict,
     "environment": dict,
 }
-RESERVED = ("run", "identity", "status", "commit", "device", "eval", "epochs", "batch_size")  # columns of every table
+RESERVED = {"run", "identity", "status", "commit", "device", "eval", "epochs", "batch_size"}  # columns of every table
 HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",')  # of a file; the digest is that of all bytes after it
 WITHOUT_DIGEST = b'{\n  "identity": "'  # as records of an earlier version begin
 WITHIN: dict[str, dict[str, Any]] = {  # what readers of many records need of the parts
@@ -72,12 +72,11 @@ def misfits(record: Mapping[str, Any]) -> Iterator[str]:
             if not isinstance(part.get(name), kind):
                 yield f"its {place}.{name} is {part.get(name)!r:.40}"
                 return
-    for part in ("factors", "result", "environment.versions"):
-        names = record["environment"]["versions"] if "." in part else record[part]
-        for name in names:
-            if name in RESERVED:  # they say which run this is, and where
-                yield f"its {part} has an entry {name}"
-    if not all(isinstance(value, str | None) for value in record["environment"]["versions"].values()):
+    versions = record["environment"]["versions"]
+    for part in (record["factors"], record["result"], versions):
+        for name in part.keys() & RESERVED:  # they say which run this is, and where
+            yield f"it has an entry {name} among factors, figures or versions"
+    if not all(isinstance(value, str | None) for value in versions.values()):
         yield "its environment.versions are no texts"
     for name, value in record["result"].items():
         if not is_figure(value) and not (isinstance(value, str) and name.startswith("model/")):
