@@ -56,12 +56,17 @@ class Analysis:
     page: Path
 
 
-def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> Analysis:
-    """Analyse the network of a checkpoint, see `analysis`. Refused where it or its data cannot be read."""
+def analyze(
+    ckpt: Path, out: Path, machine: Machine, *, images: int | None, of: dict[str, Any] | None = None
+) -> Analysis:
+    """Analyse the network of a checkpoint, see `analysis`. Refused where it or its data cannot be read.
+
+    of: the record of the run whose checkpoint it has to be.
+    """
     with refusing():
         if images is not None and images < FEWEST:
             raise ValueError(f"images={images} are too few to tell an accuracy: use {FEWEST} or more, or null")
-        run = reopen(ckpt, machine)
+        run = reopen(ckpt, machine, of=of)
     with loading():
         return analysis(run.draft, run.trainer, run.task, run.data, ckpt, out, images=images)
 
@@ -69,7 +74,7 @@ def analyze(ckpt: Path, out: Path, machine: Machine, *, images: int | None) -> A
 def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Add the analysis to a finished run that was trained without it."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
-    result = analyze(out_dir / f"{cfg.tested}.ckpt", out_dir, machine, images=None)
+    result = analyze(out_dir / f"{cfg.tested}.ckpt", out_dir, machine, images=None, of=done)
     done |= {"result": done["result"] | result.numbers}
     write_record(out_dir / "run.json", done)
     return done

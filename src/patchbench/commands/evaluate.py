@@ -17,15 +17,17 @@ from patchbench.runs.record import write_record
 from patchbench.track.terminal import print_result, say
 
 
-def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, silent: bool = False) -> dict[str, Any]:
+def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, of: dict[str, Any] | None = None) -> dict[str, Any]:
     """Test a network again, from its checkpoint alone; its origin, `result`, and `hits` as in the record.
 
-    viewed: the names of the figures of views. views: the options `eval.*`. Refused where the checkpoint or its data
+    viewed: the names of the figures of views. views: the options `eval.*`. of: the record of the run that
+    is completed by the figures, which are then not printed. Refused where the checkpoint or its data
     cannot be read.
     """
+    silent = of is not None
     names = nullcontext if silent else naming_own_options
     with refusing(), names():
-        run = reopen(ckpt, machine, views)
+        run = reopen(ckpt, machine, views, of)
         _, same = ("", "") if silent else alike(run.data.splits["test"], "test")
     for remark in () if silent else getattr(run.draft.source, "remarks", ()):
         say(remark)
@@ -45,7 +47,7 @@ def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict
     """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record, whose own ones stay."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
     views = asked(cfg)
-    more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), silent=True)
+    more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), of=done)
     own = done["result"]
     new = {name: value for name, value in more["result"].items() if name not in own or name in more["viewed"]}
     done |= {"eval": views, "result": own | new, "hits": done.get("hits") or more["hits"]}

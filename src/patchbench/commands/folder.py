@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.commands.conditions import not_of
-from patchbench.config.errors import Refused, refusing
+from patchbench.config.errors import Refused
 from patchbench.config.identity import analysed, answered
 from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
 from patchbench.machine import drop_unfinished
@@ -87,9 +87,6 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
             f"The figures below are of other code: {', '.join(other_code[:4])}{', ...' if len(other_code) > 4 else ''} "
             f"changed since{'' if then == now else f' (commit {then} then, {now} now)'}."
         )
-    if not (answered(done, cfg) and analysed(done, cfg)):
-        with refusing():
-            own_checkpoint(out_dir / f"{cfg.tested}.ckpt", done)
     if not answered(done, cfg):
         from patchbench.commands.evaluate import evaluate_again
 
@@ -121,20 +118,6 @@ def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[
         f"keep_checkpoints={cfg.keep_checkpoints}": left(cfg.keep_checkpoints, cfg.tested) != left(keep, cfg.tested),
     }
     return [option for option, lacking in asked.items() if lacking]
-
-
-def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint of this run. ValueError for one of another run, which somebody laid there."""
-    try:
-        checkpoint = read_checkpoint(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{error}; rerun=true trains the run again") from error
-    if checkpoint["patchbench"]["identity"] != origin["identity"]:
-        raise ValueError(
-            f"{path} is of another run ({differences(origin, checkpoint['patchbench'])}): rerun=true trains this one "
-            "again"
-        )
-    return checkpoint
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from patchbench.commands.build import build_net, build_task, check_workers, prepare_data
 from patchbench.commands.draft import Draft, build_duration, draft
 from patchbench.commands.values import check_values
-from patchbench.config.origin import restored
+from patchbench.config.origin import differences, restored
 from patchbench.data.batches import Batches
 from patchbench.evaluate.skipped import CheckSkipped
 from patchbench.train.checkpoint import read_checkpoint
@@ -64,16 +64,33 @@ class Reopened:
     data: Batches
 
 
-def reopen(ckpt: Path, machine: Machine, views: DictConfig | None = None) -> Reopened:
+def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """The checkpoint of this run. ValueError for one of another run, which somebody laid there."""
+    try:
+        checkpoint = read_checkpoint(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; rerun=true trains the run again") from error
+    if checkpoint["patchbench"]["identity"] != origin["identity"]:
+        raise ValueError(
+            f"{path} is of another run ({differences(origin, checkpoint['patchbench'])}): rerun=true trains this one "
+            "again"
+        )
+    return checkpoint
+
+
+def reopen(
+    ckpt: Path, machine: Machine, views: DictConfig | None = None, of: Mapping[str, Any] | None = None
+) -> Reopened:
     """Build everything that a checkpoint describes and load its weights.
 
-    views: options `eval.*` in place of those that the run was trained with. ValueError, OSError and the like where the
+    views: options `eval.*` in place of those that the run was trained with. of: the origin of the run whose checkpoint
+    it has to be. ValueError, OSError and the like where the
     checkpoint or its data cannot be read, or the views cannot be taken of its network.
     """
     asked = {"trainer": machine.trainer} | ({} if views is None else {"eval": views})
     check_values(OmegaConf.create(asked))
     check_workers(machine.workers)
-    checkpoint = read_checkpoint(ckpt)
+    checkpoint = read_checkpoint(ckpt) if of is None else own_checkpoint(ckpt, of)
     origin = checkpoint["patchbench"]
     own = {"workers": machine.workers, "resident": machine.resident, "trainer": machine.trainer}
     cfg: Any = OmegaConf.merge(restored(origin, machine.data_root), own if views is None else own | {"eval": views})

@@ -31,13 +31,13 @@ from patchbench.commands.folder import (
     drop_checkpoints,
     drop_earlier,
     finished,
-    own_checkpoint,
     record_in,
     set_aside,
     starts_anew,
 )
 from patchbench.commands.loading import loading
 from patchbench.commands.loggers import log_analysis, log_checkpoint, log_predictions, start_loggers
+from patchbench.commands.reopen import own_checkpoint
 from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
 from patchbench.config.identity import asked
