@@ -80,6 +80,18 @@ def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_pat
         best(study, "cpu", Path("nowhere"))
 
 
+def test_a_study_of_which_one_part_is_tuned_is_reported_and_cannot_be_trained(tmp_path):
+    study = read_study("projection")
+    first, *others = study.parts
+    rows = [{"part": first.name, "arm": f"{arm} | optim.lr=0.5", "val/acc": 0.5} for arm in first.arms]
+    choose(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
+    tuned = best(study, "cpu", tmp_path, whole=False)
+    assert all(overrides[-1] == "optim.lr=0.5" for overrides in tuned.parts[0].arms.values())
+    assert list(tuned.parts[1:]) == others
+    with pytest.raises(ValueError, match=f"no setting for part {others[0].name}"):
+        best(study, "cpu", tmp_path)
+
+
 def test_a_run_is_asked_again_for_another_question_but_not_for_none(tmp_path):
     asked = {"eval": {**configure().eval, "img_size": [24]}}
     assert answered(asked, configure())

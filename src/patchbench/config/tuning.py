@@ -54,8 +54,11 @@ def choose(table: pd.DataFrame) -> pd.DataFrame:
     return tuned.assign(chosen=tuned.index == best)
 
 
-def best(study: Study, scale: str, folder: Path) -> Study:
-    """Each arm at its chosen setting. FileNotFoundError or ValueError where an arm has none."""
+def best(study: Study, scale: str, folder: Path, *, whole: bool = True) -> Study:
+    """Each arm at its chosen setting. FileNotFoundError or ValueError where an arm has none.
+
+    whole=False: a part whose arms are not tuned yet stays as it is.
+    """
     path = folder / FILE
     if not path.exists():
         raise FileNotFoundError(f"study {study.name}: there is no {path}: run the study with tune=true first")
@@ -64,6 +67,8 @@ def best(study: Study, scale: str, folder: Path) -> Study:
 
     def tuned(part: Part) -> Part:
         if missing := [arm for arm in part.arms if scale in part.only and (part.name, arm) not in chosen]:
+            if not whole:
+                return part
             raise ValueError(
                 f"study {study.name}: {path} has no setting for part {part.name}, arm {missing[0]} at scale={scale}: "
                 "run the study with tune=true first"
