@@ -13,8 +13,8 @@ import pytest
 from support import configure, train_in
 
 from patchbench import html
-from patchbench.pages.dashboard.curves import POINTS, curves, thin, whole_windows
-from patchbench.pages.dashboard.gather import gather
+from patchbench.pages.dashboard.curves import FEWEST, POINTS, curves, points, thin, whole_windows
+from patchbench.pages.dashboard.gather import gather, share_config
 from patchbench.pages.dashboard.page import write
 from patchbench.pages.dashboard.plain import embedded, redact_paths
 from patchbench.pages.study.numbers import pareto
@@ -76,7 +76,7 @@ def test_every_run_is_a_row_with_its_configuration_and_its_curves(runs):
     told = row(data, "conv-4_learned_digits_s0_00000001")
     assert (told["pos"], told["test/acc"]) == ("learned", record["result"]["test/acc"])
     details = data["runs"][[cells[0] for cells in data["rows"]].index("conv-4_learned_digits_s0_00000001")]
-    assert details["config"]["optim.lr"] == str(record["config"]["optim"]["lr"])
+    assert {**data["config"], **details["config"]}["optim.lr"] == str(record["config"]["optim"]["lr"])
     steps, values = details["curves"]["val/acc"]
     assert (len(steps), steps[-1] / details["steps_per_epoch"]) == (3, 3)
     assert values[-1] == pytest.approx(record["result"]["val/acc"], rel=1e-4)
@@ -93,7 +93,8 @@ def test_a_window_that_training_cut_short_is_no_point_of_a_curve():
 def test_a_network_without_position_says_none(runs):
     data = gather(runs, runs / "dashboard.html")
     runs_by_name = dict(zip([cells[0] for cells in data["rows"]], data["runs"], strict=True))
-    assert runs_by_name["conv-4_none_digits_s0_00000000"]["config"]["pos"] == "none"
+    assert {**data["config"], **runs_by_name["conv-4_none_digits_s0_00000000"]["config"]}["pos"] == "none"
+    assert runs_by_name[FAILED]["config"] is None
 
 
 def test_columns_that_vary_among_finished_runs_are_shown(runs):
@@ -134,6 +135,23 @@ def test_a_thinned_curve_keeps_its_ends_its_extremes_and_its_gaps():
     assert thin(steps[:POINTS], values[:POINTS])[0].tolist() == list(range(POINTS))
 
 
+def test_curves_are_thinned_the_more_the_more_runs_there_are():
+    many = [points(runs) for runs in (1, 500, 1_000, 10_000, 100_000)]
+    assert (many[0], many[1], many[-1]) == (POINTS, POINTS, FEWEST)
+    assert many == sorted(many, reverse=True)
+    steps = np.arange(1_000)
+    kept, seen = thin(steps, np.sin(steps), FEWEST)
+    assert len(kept) == FEWEST
+    assert (seen == np.sin(kept)).all()
+
+
+def test_options_are_shared_and_every_run_keeps_what_differs():
+    runs = [{"config": config} for config in ({"a": "1", "b": "1"}, {"a": "1", "b": "2"}, {"a": "2", "c": "3"}, {})]
+    common = share_config(runs)
+    assert common == {"a": "1", "b": "1", "c": "3"}
+    assert [run["config"] for run in runs] == [{"c": None}, {"b": "2", "c": None}, {"a": "2", "b": None}, None]
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
@@ -157,11 +175,11 @@ def test_no_home_is_in_the_page(runs):
 
 def test_pictures_are_linked_beside_the_runs_and_inside_elsewhere(runs, tmp_path):
     def of(page: Path) -> dict[str, Any]:
-        return next(run for run in gather(runs, page)["runs"] if run["pictures"])
+        return next(run for run in gather(runs, page)["runs"] if "pictures" in run)
 
     inside = of(tmp_path / "board.html")
     assert inside["pictures"][0]["source"].startswith("data:image/svg+xml;base64,")
-    assert inside["reports"] == []
+    assert "reports" not in inside
     for page in (runs / "dashboard.html", runs.parent / "board.html"):
         for link in of(page)["pictures"] + of(page)["reports"]:
             assert (page.parent / link["source"]).exists()
@@ -412,16 +430,18 @@ def test_one_run_is_enough_even_without_a_record(opened, runs, tmp_path, kept):
 
 @in_browser
 @pytest.mark.slow
-def test_two_hundred_runs_open_in_under_two_seconds(chromium, trained, tmp_path):
+@pytest.mark.parametrize("count", [200, 10_000])
+def test_many_runs_open_in_under_two_seconds(chromium, trained, tmp_path, count):
     real = sorted(trained.iterdir())
-    for i in range(200):
-        record = json.loads((real[i % 2] / "run.json").read_text())
+    records = [json.loads((run / "run.json").read_text()) for run in real]
+    for i in range(count):
+        record = records[i % 2]
         record["factors"] |= {"embed": ["conv", "linear", "overlap"][i % 3], "seed": i // 6}
-        record["result"]["test/acc"] = i / 200
+        record["result"]["test/acc"] = i / count
         place = tmp_path / "runs" / f"copy-{i}_{i:08x}"
         place.mkdir(parents=True)
         (place / "run.json").write_text(text_of(record))
-        shutil.copy(real[i % 2] / "metrics.csv", place)
+        os.link(real[i % 2] / "metrics.csv", place / "metrics.csv")
     path, _ = write(tmp_path / "runs", None)
     page = chromium.new_page(viewport={"width": 1400, "height": 900})
     tools = page.context.new_cdp_session(page)
@@ -435,6 +455,7 @@ def test_two_hundred_runs_open_in_under_two_seconds(chromium, trained, tmp_path)
         )
     page.close()
     assert min(spent) < 2, spent
+    assert path.stat().st_size < 30e6
 
 
 PHONE = {"width": 390, "height": 844}

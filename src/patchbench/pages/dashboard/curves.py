@@ -10,13 +10,20 @@ from patchbench.runs.record import leaving_out
 from patchbench.runs.rows import read_rows
 
 POINTS = 120  # of a curve: more than a plot of 600 pixels shows
+FEWEST = 6  # points of a curve, however many runs there are
+OF_ALL = 60_000  # points of one metric over all runs: what a browser draws and a file holds
 NO_CURVES = ("final/", "model/", "test/", "data/", "time/", "epoch")  # figures of the run, or what it is plotted over
 
 
-def curves(folder: Path) -> dict[str, Any]:
+def points(runs: int) -> int:
+    """Points of a curve on a page over so many runs."""
+    return min(POINTS, max(FEWEST, OF_ALL // max(1, runs)))
+
+
+def curves(folder: Path, most: int = POINTS) -> dict[str, Any]:
     """Steps and values of each metric, and the number of steps in an epoch, None before the first epoch has ended.
 
-    A file of metrics that is damaged is named, and has no curves.
+    most: points of a curve. A file of metrics that is damaged is named, and has no curves.
     """
     metrics: dict[str, dict[int, float]] = {}
     with leaving_out():
@@ -24,8 +31,8 @@ def curves(folder: Path) -> dict[str, Any]:
     found = {}
     for name in sorted(metrics):
         if len(metrics[name]) > 1 and not name.startswith(NO_CURVES):
-            points = whole_windows(sorted(metrics[name].items()))
-            steps, values = thin(np.array([step for step, _ in points]), np.array([value for _, value in points]))
+            whole = whole_windows(sorted(metrics[name].items()))
+            steps, values = thin(np.array([step for step, _ in whole]), np.array([value for _, value in whole]), most)
             found[name] = [steps.tolist(), rounded(values)]
     step, epoch = max(metrics["epoch"].items()) if "epoch" in metrics else (None, None)
     return {"steps_per_epoch": step / epoch if step and epoch else None, "curves": found}
@@ -42,12 +49,12 @@ def whole_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return points[:-1] if 2 * (steps[-1] - steps[-2]) < steps[-2] - steps[-3] else points
 
 
-def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose at most POINTS points: the first, the last, and the least and the greatest of every stretch."""
-    if len(steps) <= POINTS:
+def thin(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Choose points: the first, the last, and the least and the greatest of every stretch, `most` if all are finite."""
+    if len(steps) <= most:
         return steps, values
     kept = {0, len(steps) - 1}
-    for stretch in np.array_split(np.arange(1, len(steps) - 1), (POINTS - 2) // 2):
+    for stretch in np.array_split(np.arange(1, len(steps) - 1), (most - 2) // 2):
         inside = values[stretch]
         broken = ~np.isfinite(inside)
         kept |= {int(stretch[broken.argmax()])} if broken.any() else set()

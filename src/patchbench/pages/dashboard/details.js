@@ -1,6 +1,6 @@
 // The page of one run, the comparison of several, and their pictures.
 
-import { address, columns, data, escaped, runs, spelled, titled, value } from "runs";
+import { address, columns, config, data, escaped, runs, spelled, titled, value } from "runs";
 import { curves } from "plots";
 
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
@@ -13,7 +13,7 @@ const known = (run, wanted) => columns.filter((column) => wanted(column) && valu
   .map((column) => [escaped(titled(column)), escaped(spelled(value(run, column.name)))]);
 
 export function show(place, run) {
-  const { config, result, log, pictures, reports, curves: found } = runs[run];
+  const { infinite = {}, log, pictures = [], reports = [], curves: found } = runs[run];
   const status = value(run, "status");
   const parts = [
     `<p><a href="#">← all runs</a></p><h1>${escaped(value(run, "run"))}</h1>`,
@@ -27,10 +27,9 @@ export function show(place, run) {
   if (pictures.length) parts.push(`<h2>Pictures</h2><div class="pictures">${pictures.map((it) => picture(it)).join("")}</div>`);
   if (reports.length) parts.push(`<p>Pages: ${reports.map(({ name, source }) => `<a href="${escaped(source)}">${escaped(name)}</a>`).join(", ")}</p>`);
   if (log) parts.push(`<h2>End of log.txt</h2><pre class="log">${escaped(log)}</pre>`);
-  const figures = known(run, (column) => column.name in result);
-  const odd = Object.entries(result).filter(([, it]) => /^-?(NaN|Infinity)$/.test(it)).map((pair) => pair.map(escaped));
-  if (figures.length) parts.push(`<h2>Figures</h2>`, facts([...figures, ...odd]));
-  if (Object.keys(config).length) parts.push(`<h2>Configuration</h2>`, facts(Object.entries(config).map((pair) => pair.map(escaped))));
+  const figures = [...known(run, ({ name }) => name.includes("/")), ...Object.entries(infinite).map((pair) => pair.map(escaped))];
+  if (figures.length) parts.push(`<h2>Figures</h2>`, facts(figures));
+  if (config(run)) parts.push(`<h2>Configuration</h2>`, facts(Object.entries(config(run)).map((pair) => pair.map(escaped))));
   place.innerHTML = parts.join("\n");
   place.querySelectorAll(".plot").forEach((plot, i) => {
     const [title, metrics] = panels[i];
@@ -45,10 +44,11 @@ export function compare(place, chosen) {
     place.innerHTML = `<p class="soft">Tick two rows of the table or more: what differs between them stands here.</p>`;
     return;
   }
-  const names = [...new Set(chosen.flatMap((run) => Object.keys(runs[run].config)))];
+  const configs = chosen.map((run) => config(run) ?? {});
+  const names = [...new Set(configs.flatMap(Object.keys))];
   const told = columns.filter(({ name }) => name !== "run" && !names.includes(name));
   const lines = [
-    ...names.map((name) => [name, chosen.map((run) => runs[run].config[name] ?? "")]),
+    ...names.map((name) => [name, configs.map((config) => config[name] ?? "")]),
     ...told.map((column) => [titled(column), chosen.map((run) => spelled(value(run, column.name)))]),
   ].filter(([, cells]) => new Set(cells).size > 1);
   const head = chosen.map((run) => `<th><a href="${escaped(address(run))}">${escaped(value(run, "run"))}</a></th>`).join("");
@@ -57,9 +57,9 @@ export function compare(place, chosen) {
 }
 
 export function gallery(place, note, name, chosen) {
-  const found = chosen.flatMap((run) => runs[run].pictures.filter((it) => it.name === name).map((it) => [run, it]));
+  const found = chosen.flatMap((run) => (runs[run].pictures ?? []).filter((it) => it.name === name).map((it) => [run, it]));
   place.innerHTML = found.slice(0, SHOWN).map(([run, it]) =>
     picture(it, `<a href="${escaped(address(run))}">${escaped(value(run, "run"))}</a>`)).join("");
   note.textContent = found.length > SHOWN ? `the first ${SHOWN} of ${found.length}` : found.length ? "" : "none of the chosen runs has it";
 }
-export const pictureNames = () => [...new Set(runs.flatMap(({ pictures }) => pictures.map(({ name }) => name)))].sort();
+export const pictureNames = () => [...new Set(runs.flatMap(({ pictures = [] }) => pictures.map(({ name }) => name)))].sort();

@@ -2,7 +2,9 @@
 
 import base64
 import json
+import math
 import os
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from patchbench.pages.dashboard.columns import describe_columns, describe_curves
-from patchbench.pages.dashboard.curves import curves
+from patchbench.pages.dashboard.curves import curves, points
 from patchbench.pages.dashboard.plain import redact_paths
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.record import read_record
@@ -36,11 +38,12 @@ def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
         )
     beside = runs_dir.resolve().is_relative_to(page.resolve().parent)
     prefix = Path(os.path.relpath(runs_dir, page.parent)) if beside else None
-    redact = redact_paths(runs_dir)
+    redact, most = redact_paths(runs_dir), points(len(frame))
     runs = [
-        details(runs_dir, row, redact, prefix / row["run"] if prefix is not None else None)
+        details(runs_dir, row, redact, prefix / row["run"] if prefix is not None else None, most)
         for row in frame.to_dict("records")
     ]
+    common = share_config(runs)
     columns = describe_columns(frame)
     values = [[plain(row[column["name"]], redact) for column in columns] for row in frame.to_dict("records")]
     read = datetime.now().strftime("%Y-%m-%d %H:%M")
@@ -50,6 +53,7 @@ def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
         "factors": FACTORS,
         "columns": columns,
         "rows": values,
+        "config": common,
         "runs": runs,
         "metrics": describe_curves({name for run in runs for name in run["curves"]}),
     }
@@ -62,22 +66,48 @@ def plain(value: Any, redact: Callable[[str], str]) -> Any:
     if pd.isna(value):
         return None
     value = value.item() if hasattr(value, "item") else value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if not isinstance(value, float) or not math.isfinite(value):
+        return value
+    return int(value) if value.is_integer() else float(f"{value:.7g}")  # what a float32 holds
 
 
-def details(runs_dir: Path, row: Mapping[str, Any], redact: Callable[[str], str], link: Path | None) -> dict[str, Any]:
+def share_config(runs: list[dict[str, Any]]) -> dict[str, str]:
+    """Take the most common value of each option out of the runs, and return these values.
+
+    A run keeps what differs: None for an option that it does not have.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        for name, value in run["config"].items():
+            counts[name][value] += 1
+    common = {name: values.most_common(1)[0][0] for name, values in counts.items()}
+    for run in runs:
+        own = run["config"]
+        run["config"] = {name: own.get(name) for name in common if own.get(name) != common[name]} if own else None
+    return common
+
+
+def details(
+    runs_dir: Path, row: Mapping[str, Any], redact: Callable[[str], str], link: Path | None, most: int
+) -> dict[str, Any]:
     """Collect everything that the page of one run shows beside its row.
 
-    redact: takes private paths out of a text. link: the run's folder as seen from the page, None where it is not.
+    redact: takes private paths out of a text. link: the run's folder as seen from the page, None where it is not. most:
+    points of a curve. Entries beside config and curves, where there are any: infinite, the figures that are no finite
+    numbers, as text; log, the end of the log of a run without a record; pictures and reports.
     """
     folder = runs_dir / row["run"]
-    found: dict[str, Any] = {"config": {}, "result": {}, "log": None, **curves(folder)}
+    found: dict[str, Any] = {"config": {}, **curves(folder, most)}
     path = folder / "run.json"
     if row["status"] == "done":
         record = read_record(path)
         leaves = {name: value for name, value in flat(record["config"]) if not name.startswith(TWICE)}
         found["config"] = {name: redact(spell(value)) for name, value in leaves.items()}
-        found["result"] = {name: redact(spell(value)) for name, value in record["result"].items()}
+        found["infinite"] = {
+            name: spell(value)
+            for name, value in record["result"].items()
+            if isinstance(value, float) and not math.isfinite(value)
+        }
     log = folder / "log.txt"
     if row["status"] != "done" and log.is_file():
         found["log"] = redact(log.read_text(encoding="utf-8", errors="replace")[-LOG:])
@@ -92,7 +122,7 @@ def details(runs_dir: Path, row: Mapping[str, Any], redact: Callable[[str], str]
         for path in files
         if path.suffix == ".html" and link is not None
     ]
-    return found
+    return {name: value for name, value in found.items() if value or name in ("config", "curves")}
 
 
 def source(path: Path, folder: Path, link: Path | None) -> str:

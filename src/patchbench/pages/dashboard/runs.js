@@ -10,6 +10,10 @@ for (const row of data.rows)
 export const all = runs.map((_, run) => run);
 export const column = (name) => columns[place.get(name)];
 export const value = (run, name) => data.rows[run][place.get(name)] ?? null;
+
+// Options of a run: those that most runs have, and its own; null without a record.
+export const config = (run) => runs[run].config &&
+  Object.fromEntries(Object.entries({ ...data.config, ...runs[run].config }).filter(([, it]) => it !== null));
 export const titled = ({ name, unit }) => (unit ? `${name} (${unit})` : name);
 export const runNamed = (name) => all.find((run) => value(run, "run") === name);
 export const address = (run) => "#run=" + encodeURIComponent(value(run, "run"));
@@ -66,6 +70,11 @@ export function front(chosen, x, y) {
   const [fx, fy] = [column(x).better, column(y).better];
   if (!fx || !fy || x === y) return [];
   const points = chosen.map((run) => ({ run, x: fx * value(run, x), y: fy * value(run, y) }));
-  const beaten = (p) => points.some((q) => q.x >= p.x && q.y >= p.y && (q.x > p.x || q.y > p.y));
-  return points.filter((p) => !beaten(p)).sort((p, q) => p.x - q.x).map((p) => p.run);
+  points.sort((p, q) => q.x - p.x || q.y - p.y);
+  let best = { x: NaN, y: -Infinity };
+  const kept = points.filter((p) => {
+    if (p.y > best.y) best = p;
+    return p.y === best.y && p.x === best.x;
+  });
+  return kept.reverse().map(({ run }) => run);
 }
