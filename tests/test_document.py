@@ -16,7 +16,6 @@ from patchbench.document import checking
 from patchbench.document.answers import ANSWERS, RESULTS, Finding, Result, answer, found
 from patchbench.document.statements import KINDS, Case, check_quotes, parse
 
-DOCUMENT = next(filter(Path.exists, (folder / "shared" / "patch-embedding.md" for folder in ROOT.parents)), None)
 OURS = read(STATEMENTS)
 CHECKED = {f"{c.check} {c.arguments} {c.gives}": c for s in OURS.sentences for c in s.cases if c.check}
 SLOWEST = ("network.like_timm",)  # seconds each: a ViT-B/16
@@ -207,9 +206,8 @@ def test_a_check_fails_for_another_network(check, arguments, gives, change, tool
 # The document itself.
 
 
-@pytest.mark.skipif(DOCUMENT is None, reason="the document is not here")
 def test_every_quote_stands_in_the_document_under_its_heading():
-    text = DOCUMENT.read_text()
+    text = (STATEMENTS.parent / OURS.text).read_text()
     check_quotes(OURS, text)
     parts, heading = {}, ""
     for line in text.splitlines():

@@ -1,6 +1,11 @@
 """The functions of the package do what the commands do."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 
 import pytest
 import torch
@@ -62,3 +67,30 @@ def test_the_package_has_its_version_and_no_other_names():
     assert re.fullmatch(r"\d+\.\d+\.\d+", patchbench.__version__)
     with pytest.raises(AttributeError, match="no attribute 'nets_'"):
         _ = patchbench.nets_
+
+
+@pytest.mark.slow
+def test_an_installed_package_has_all_options_and_needs_no_checkout(tmp_path):
+    source = tmp_path / "source"
+    for name in ("src", "conf"):
+        shutil.copytree(
+            ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*pip, str(source)], check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    options = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    assert {path.relative_to(tmp_path / "site/patchbench/conf") for path in tmp_path.glob("site/**/*.yaml")} == options
+    code = "import patchbench as p; print(p.__file__); print(type(p.net('embed=overlap', 'pos=rope')).__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [str(tmp_path / "site/patchbench/__init__.py"), "ViT"], done.stderr

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-CONF = Path(__file__).parents[3] / "conf"
-EXPERIMENTS = CONF.parent / "experiments"
+CONF = (Path(__file__).parents[1] / "conf").resolve()  # a link to conf/ of the checkout, a copy where it is installed
+EXPERIMENTS = CONF.parent / "experiments"  # of the checkout
 GROUPS = ("embed", "pos", "model", "data", "augment", "optim", "budget")  # of the options that are compared
 
 
