@@ -1,15 +1,17 @@
 """The scripts from outside: their help, and one line for a command line that they cannot read."""
 
+import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from support import ROOT, configure
 
 from patchbench.commands.bench_data import measure
-from patchbench.config.arguments import Arguments, read
+from patchbench.config.arguments import EXTRAS, Arguments, errors_in_one_line, read
 
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")])
 HEAVY = ("torch", "timm", "pytorch_lightning", "wandb", "pandas", "matplotlib")
@@ -68,6 +70,19 @@ def test_a_line_that_a_script_cannot_read_is_refused_in_one_line(capsys, line, m
     [error] = errors.splitlines()
     assert error.startswith("error: ")
     assert message in error
+
+
+@pytest.mark.parametrize("package", EXTRAS)
+def test_a_command_without_its_packages_names_the_extra(capsys, package):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert any(re.split("[>=]", needed)[0] == package.replace("_", "-") for needed in extras[EXTRAS[package]])
+    with pytest.raises(SystemExit), errors_in_one_line():
+        raise ModuleNotFoundError(f"No module named '{package}'", name=f"{package}.part")
+    assert capsys.readouterr().err == (
+        f"error: this command needs {package}, which is not installed: pip install -e '.[{EXTRAS[package]}]'\n"
+    )
+    with pytest.raises(ModuleNotFoundError), errors_in_one_line():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
 
 def test_arguments_have_the_types_of_their_defaults_and_others_stay_as_they_are():

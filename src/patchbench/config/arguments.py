@@ -13,6 +13,8 @@ from typing import Any
 from patchbench.checks import nearest, reason
 from patchbench.machine import ending_with_its_reader
 
+EXTRAS = {"itables": "dashboard", "plotly": "dashboard", "wandb_workspaces": "workspace"}  # packages of pyproject.toml
+
 Default = str | int | bool | Path | None  # its type is the type of the values; None: text that may be left out
 
 
@@ -122,10 +124,17 @@ def spelled(default: Default) -> str:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Print a ValueError or an OSError of this block as one line on stderr, and exit with code 2."""
+    """Print a ValueError, an OSError or the lack of an extra as one line on stderr, and exit with code 2."""
     try:
         with ending_with_its_reader():
             yield
     except (ValueError, OSError) as error:
         print(f"error: {reason(error, sys.argv[1:])}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        cure = f"pip install -e '.[{EXTRAS[package]}]'"
+        print(f"error: this command needs {package}, which is not installed: {cure}", file=sys.stderr)
         raise SystemExit(2) from None
