@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
-from support import ROOT, configure, options, record, train_in
+from support import ROOT, configure, cut_at, options, record, train_in
 from timm.layers import convert_sync_batchnorm
 
 from patchbench.commands.build import build_augment, build_source
@@ -164,6 +164,23 @@ def test_under_torchrun_on_two_nodes(alone, tmp_path):
     assert said[0].count("images at a time") == 1
     assert said[1] == ""
     assert_same(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_nodes_of_which_one_alone_sees_the_checkpoint_refuse_to_start(tmp_path, monkeypatch):
+    cut_at(monkeypatch, 3, "signal")
+    with pytest.raises(SystemExit):
+        train_in(configure(*RUN, "trainer=cpu"), tmp_path / "0")
+    nodes = []
+    for rank in (0, 1):
+        by = [*TORCHRUN, "--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1"]
+        by += ["--master-addr=127.0.0.1", "--master-port=29513", "--max-restarts=0"]
+        two = ["trainer.num_nodes=2", "trainer.devices=1", "trainer.accelerator=cpu"]
+        nodes.append(start(tmp_path, *RUN, "trainer=ddp", *two, f"hydra.run.dir={tmp_path / str(rank)}", by=by))
+    for node in nodes:
+        complained = node.communicate(timeout=300)[1]
+        assert node.returncode != 0
+        assert "start at different steps (rank 0 at step 3, rank 1 at step 0)" in complained
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])

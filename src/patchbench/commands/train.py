@@ -56,6 +56,7 @@ from patchbench.track.progress import ProgressBar
 from patchbench.track.terminal import print_result, say, spell_size
 from patchbench.train.checkpoint import write_checkpoints
 from patchbench.train.graphs import Graphed, uses_graphs
+from patchbench.train.same_start import SameStart
 from patchbench.train.shard import load_weights
 from patchbench.train.signals import StopOnSignal
 from patchbench.train.task import Classify
@@ -192,7 +193,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
         remarks = [*said, *variety(data.splits["train"], said), *remarks]
         origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
-    trainer.callbacks[:0] = [duration, split]
+    trainer.callbacks[:0] = [SameStart(ckpt), duration, split]
     if uses_graphs(cfg.cuda_graphs, net, trainer.strategy, plan.cost.train_flops(cfg.batch_size)):
         trainer.callbacks.append(Graphed(cfg.batch_size, plan.source.in_chans, plan.source.img_size))
     task = build_task(cfg, net, data, duration, origin)

@@ -17,6 +17,11 @@ VIT_B16_GMACS = 17.56  # at 224 pixels
 SLACK = 1.2  # bytes that an allocator reserves per byte of tensors
 
 
+def rounded(number: float) -> str:
+    """Spell a number with two digits at least: 1,234, 12, 1.2, 0.057."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
 def refuse_what_cannot_fit(
     costs: Cost,
     memory: Memory,
@@ -36,8 +41,8 @@ def refuse_what_cannot_fit(
     image = "an image takes" if costs.num_tokens is None else f"{costs.num_tokens:,} tokens an image take"
     problem, cures, split = f"{image} {gmacs:,.3g} GMACs", [], ""
     if too_slow:
-        problem = f"{image} {gmacs:,.0f} GMACs, more than max_gmacs={max_gmacs:g} and "
-        problem += f"{gmacs / VIT_B16_GMACS:,.0f} times those of ViT-B/16 at 224 pixels"
+        problem = f"{image} {rounded(gmacs)} GMACs, more than max_gmacs={max_gmacs:g} and "
+        problem += f"{rounded(gmacs / VIT_B16_GMACS)} times those of ViT-B/16 at 224 pixels"
     if too_large:
         problem += (
             f"; {images} at a time need about {needed / GIB:,.3g} GiB ({memory.weights / GIB:.2g} for weights, "
