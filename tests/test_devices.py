@@ -166,6 +166,35 @@ def test_under_torchrun_on_two_nodes(alone, tmp_path):
     assert_same(tmp_path, alone)
 
 
+COUNTING = """
+import atexit, runpy, sys
+import torch.distributed
+from collections import Counter
+calls = Counter()
+for name in ("broadcast", "barrier", "all_reduce", "all_gather_object"):
+    def counted(*args, name=name, original=getattr(torch.distributed, name), **kwargs):
+        calls[name] += 1
+        return original(*args, **kwargs)
+    setattr(torch.distributed, name, counted)
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("calls:", sorted(calls.items()))
+"""
+
+
+@pytest.mark.slow
+def test_a_step_of_several_devices_has_no_messages_beside_its_gradients(tmp_path):
+    counts = set()
+    for batches in (4, 12):
+        short = ["epochs=1", f"limit_batches={batches}", "log_every=100", "data.train_size=1000", "trainer=ddp", *TWO]
+        started = start(tmp_path / str(batches), *RUN, *short, by=[sys.executable, "-c", COUNTING])
+        [count] = [line for line in finish(started).splitlines() if line.startswith("calls:")]
+        counts.add(count)
+    assert len(counts) == 1, counts
+
+
 @pytest.mark.slow
 def test_nodes_of_which_one_alone_sees_the_checkpoint_refuse_to_start(tmp_path, monkeypatch):
     cut_at(monkeypatch, 3, "signal")

@@ -96,6 +96,8 @@ def make_trainer(
     )
     # train/signals.py handles them. Lightning's own handler waits for all other ranks, wherever they are
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    # Lightning asks the first rank before every step whether it was stopped, and waits for its device to answer
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     if any(isinstance(starts_ranks, SLURMEnvironment) for starts_ranks in ranks):
         refuse_other_ranks_than_tasks(trainer)
     return trainer
