@@ -456,10 +456,10 @@ def test_a_phone_shows_the_score_beside_the_run(chromium, written):
 def test_a_phone_cuts_nothing_off_an_article_and_a_tap_enlarges_its_figures(chromium, tmp_path):
     """Steps become blocks: no column lies beyond the edge, and no row is tall because of one that does."""
     words = "a sentence that says what happens here, and takes several lines on a phone, as sentences do"
-    body = html.rows(
+    body = html.table_html(
         ["step", "shape", "values", "what happens"], [["image", "64 × 64 × 3", "9", words]], [1, 2], "steps"
     )
-    body += html.shown(b"", "a figure", "a caption", "a reading <of it>")
+    body += html.figure_html(b"", "a figure", "a caption", "a reading <of it>")
     (tmp_path / "page.html").write_text(html.article("title", body), encoding="utf-8")
     for width, enlarged in ((390, 1100), (1280, None)):
         page = chromium.new_page(viewport={"width": width, "height": 844})

@@ -23,7 +23,7 @@ from patchbench.document import checking
 from patchbench.document.answers import Finding, Result, answer, found
 from patchbench.document.page import Answered, markdown, page
 from patchbench.document.statements import Case, Document, check_quotes, parse
-from patchbench.machine import near, write_whole
+from patchbench.machine import display_path, write_whole
 from patchbench.pages.study.effects import from_to
 from patchbench.pages.study.numbers import Report, amount_in_words, measured, sum_of_arms
 from patchbench.study.verdict import HOW_MUCH, NOT_RUN, OPEN, WITHDRAWN
@@ -64,8 +64,8 @@ def document(
         for sentence in statements.sentences:
             findings = [finding_of(case, tools, given) for case in sentence.cases]
             answered.append(Answered(sentence, findings, answer(findings)))
-    words = ["" if path == STATEMENTS else str(near(path))]
-    words += [] if experiments == EXPERIMENTS else [f"experiments={near(experiments)}"]
+    words = ["" if path == STATEMENTS else str(display_path(path))]
+    words += [] if experiments == EXPERIMENTS else [f"experiments={display_path(experiments)}"]
     again = shlex.join(["python", "scripts/document.py", *filter(None, words)])
     name = statements.page or path.stem
     written = markdown(

@@ -14,7 +14,7 @@ from patchbench.commands.conditions import not_of
 from patchbench.config.errors import Refused
 from patchbench.config.identity import analysed, answered
 from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
-from patchbench.machine import drop_unfinished
+from patchbench.machine import remove_partial_files
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
 from patchbench.runs.record import read_record, validation_accuracy
@@ -148,7 +148,7 @@ def recover(out_dir: Path) -> None:
     So too where the training that was to replace it has not come to a checkpoint. What such a process was writing is
     removed.
     """
-    drop_unfinished(out_dir)
+    remove_partial_files(out_dir)
     earlier = out_dir / EARLIER
     if earlier.is_dir() and not (earlier / "run.json").exists() and (out_dir / "run.json").exists():
         move(earlier, out_dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbench.checks import nearest, reason
-from patchbench.machine import ending_with_its_reader
+from patchbench.machine import exit_on_broken_pipe
 
 Default = str | int | bool | Path | None  # its type is the type of the values; None: text that may be left out
 
@@ -124,7 +124,7 @@ def spelled(default: Default) -> str:
 def errors_in_one_line() -> Iterator[None]:
     """Print a ValueError or an OSError of this block as one line on stderr, and exit with code 2."""
     try:
-        with ending_with_its_reader():
+        with exit_on_broken_pipe():
             yield
     except (ValueError, OSError) as error:
         print(f"error: {reason(error, sys.argv[1:])}", file=sys.stderr)

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 
 from patchbench.checks import reason
 from patchbench.config.mistakes import OBJECTIONS, explain
-from patchbench.machine import ending_with_its_reader
+from patchbench.machine import exit_on_broken_pipe
 from patchbench.redact import without_secrets
 
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
@@ -58,7 +58,7 @@ def one_line_errors(main: Callable[..., Any], command: str = "train") -> Callabl
             os.environ["PATCHBENCH_RANKS"] = "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it would otherwise print
         try:
-            with ending_with_its_reader():
+            with exit_on_broken_pipe():
                 return main(*args)
         except (Refused, *OBJECTIONS) as error:
             in_sweep = inside and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -18,7 +18,7 @@ from patchbench.config.compose import composed
 from patchbench.config.knobs import BUILDING
 from patchbench.config.options import GROUPS, Compared
 from patchbench.data.fingerprint import fingerprint
-from patchbench.machine import as_text
+from patchbench.machine import printable
 from patchbench.redact import HIDDEN, without_secrets
 from patchbench.runs.metrics import FACTORS
 
@@ -143,7 +143,7 @@ def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         path = str(name)
         if "://" in path:  # without login and parameters
             path = without_secrets(path).replace(f"{HIDDEN}@", "").partition("?")[0]
-        short = as_text(path.rstrip("/").rpartition("/")[2])
+        short = printable(path.rstrip("/").rpartition("/")[2])
         groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]
     network = OmegaConf.select(cfg, "model.name", throw_on_missing=False)  # of timm
     if network and not network.startswith(groups["model"]):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from patchbench.machine import as_text
+from patchbench.machine import printable
 from patchbench.runs.record import leaving_out, read_record
 from patchbench.runs.rows import read_rows
 
@@ -38,8 +38,8 @@ def load(runs_dir: Path, *, knobs: bool = True) -> pd.DataFrame:
     rows, leaves = [], []
     for path in run_folders(runs_dir):
         name = os.path.relpath(path, runs_dir)
-        if as_text(name) != name:  # no table and no page can have it
-            print(f"left out: {as_text(path)}, whose name is no text: rename the folder", file=sys.stderr)
+        if printable(name) != name:  # no table and no page can have it
+            print(f"left out: {printable(path)}, whose name is no text: rename the folder", file=sys.stderr)
             continue
         row, leaf = read(path)
         rows.append({"run": name, **row})

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from patchbench.machine import near
+from patchbench.machine import display_path
 
 ID_FILE = "wandb_run_id.txt"  # in the directory of a run
 BLOCK, HEADER = 32_768, 7  # bytes of a block of the log of W&B, which is that of LevelDB; of what stands before a piece
@@ -63,7 +63,7 @@ def sync_line(folder: Path, run_ids: Iterable[str]) -> str | None:
     found = {each: folders for each, folders in found.items() if folders}
     if not found:
         return None
-    place = near(folder)
+    place = display_path(folder)
     if len(found) > 1:
         return f"wandb sync {shlex.quote(str(place))}/offline-run-*"
     [(own, folders)] = found.items()

@@ -20,7 +20,7 @@ from patchbench.config.identity import analysed, answered
 from patchbench.config.names import SWEEP, name_sweep, sweep_name
 from patchbench.config.origin import another_run, changes
 from patchbench.config.unread import remarks_on_sweep
-from patchbench.machine import cores, hangs_on
+from patchbench.machine import cores, ignored_under_nohup
 from patchbench.redact import without_secrets
 from patchbench.runs import wandb_files
 from patchbench.runs.record import read_record, validation_accuracy
@@ -59,7 +59,7 @@ def ended_quietly() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in ENDING if not hangs_on(number)}
+    before = {number: signal.signal(number, leave) for number in ENDING if not ignored_under_nohup(number)}
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from patchbench.machine import cores, hangs_on, leave_dead_terminal
+from patchbench.machine import cores, ignored_under_nohup, redirect_dead_terminal
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.knobs import Knobs
 
@@ -79,7 +79,7 @@ class Pool:
         ended: called for each cell when its state is final.
         """
         waiting = list(waiting)
-        before = {s: signal.signal(s, self.take_note) for s in ENDING if not hangs_on(s)}
+        before = {s: signal.signal(s, self.take_note) for s in ENDING if not ignored_under_nohup(s)}
         try:
             while self.running or (waiting and not self.received):
                 if not self.received:
@@ -105,7 +105,7 @@ class Pool:
     def take_note(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: the first one lets cells save, the second one kills them."""
         if number == signal.SIGHUP:
-            leave_dead_terminal()
+            redirect_dead_terminal()
         if self.received:
             for attempt in self.running:
                 kill(attempt.process)

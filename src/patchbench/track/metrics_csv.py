@@ -7,7 +7,7 @@ from pathlib import Path
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from patchbench.machine import naming
+from patchbench.machine import path_in_errors
 from patchbench.runs.rows import mend
 
 
@@ -30,7 +30,7 @@ class MetricsCsv(Logger):
         if not self.mended:
             mend(self.path)
             self.mended = True
-        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
+        with path_in_errors(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([step, name, float(value)] for name, value in metrics.items())
 
     def log_hyperparams(self, *args: object, **kwargs: object) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from torch import Tensor
 
-from patchbench.machine import as_text
+from patchbench.machine import printable
 
 
 def predictions(
@@ -26,7 +26,7 @@ def predictions(
     table["probability_of_label"] = label_probability.numpy()
     if names:
         for column in ("label", "predicted"):
-            table[column] = [as_text(str(names[i])) for i in table[column]]
+            table[column] = [printable(str(names[i])) for i in table[column]]
     return table.sort_values("probability_of_label", kind="stable", ignore_index=True)
 
 

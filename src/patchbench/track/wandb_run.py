@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from patchbench.machine import near, whole_file
+from patchbench.machine import display_path, whole_file
 from patchbench.redact import redact
 from patchbench.runs.metrics import summaries
 from patchbench.runs.sealed import sealed_file
@@ -215,9 +215,9 @@ def say_what_is_left(logger: RunLogger, mode: str, unsent: str) -> None:
     run = logger.experiment
     log = Path(run.settings.sync_file)
     damage = damage_of(log, logger.rows) if mode == "offline" or unsent else ""
-    cut = f"; {near(log)} {damage}" if damage else ""
+    cut = f"; {display_path(log)} {damage}" if damage else ""
     if mode == "online" and unsent:
-        sync = f"`wandb sync --no-skip-online {near(Path(run.settings.sync_dir))}`"
+        sync = f"`wandb sync --no-skip-online {display_path(Path(run.settings.sync_dir))}`"
         rest = f"{cut}: {sync} uploads what it holds" if cut else f"; nothing is lost: {sync} uploads the rest later"
         print(f"W&B: {unsent}{rest}", file=sys.stderr)
     if line := sync_line(Path(run.settings.wandb_dir), [run.id]):
@@ -328,7 +328,7 @@ def files_of_artifacts_in(folder: Path) -> Iterator[None]:
     working directory of this process, and of the one that uploads. Elsewhere it is absolute, since W&B resolves `..` in
     a path as text.
     """
-    here = near(folder)
+    here = display_path(folder)
     if "WANDB_DATA_DIR" in os.environ:
         yield
         return

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from patchbench.machine import unfinished
+from patchbench.machine import partial_path
 from patchbench.runs.record import read_record
 from patchbench.runs.sealed import check_seal, sealed_file
 
@@ -63,7 +63,7 @@ class AtomicCheckpoint(CheckpointIO):
 
 def keep_before(path: Path) -> None:
     """Give the file at `path`, which is about to be replaced, its second name BEFORE."""
-    second = unfinished(path.with_name(BEFORE))
+    second = partial_path(path.with_name(BEFORE))
     with suppress(OSError):  # there is none yet, or the file system has no second names
         os.link(path, second)
         second.replace(path.with_name(BEFORE))

@@ -12,7 +12,7 @@ from types import FrameType
 import pytorch_lightning as pl
 import torch
 
-from patchbench.machine import hangs_on, leave_dead_terminal
+from patchbench.machine import ignored_under_nohup, redirect_dead_terminal
 from patchbench.train.watchdog import ENDING, PATIENCE, SAVING, Watchdog
 
 
@@ -46,7 +46,7 @@ class StopOnSignal(pl.Callback):
         Handlers are a matter of the main thread; in another one nothing is handled.
         """
         in_main_thread = threading.current_thread() is threading.main_thread()
-        watched = [number for number in self.signals if in_main_thread and not hangs_on(number)]
+        watched = [number for number in self.signals if in_main_thread and not ignored_under_nohup(number)]
         before = {number: signal.signal(number, self.take_note) for number in watched}
 
         def restore() -> None:
@@ -71,7 +71,7 @@ class StopOnSignal(pl.Callback):
         if os.getpid() != self.process:  # SLURM signals the workers too, which are forks of this process
             return
         if number == signal.SIGHUP:
-            leave_dead_terminal()
+            redirect_dead_terminal()
         self.received = max(self.received, 1 + self.signals.index(signal.Signals(number)))
 
     def leave(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from patchbench.html import article, rows, shown
+from patchbench.html import article, figure_html, table_html
 from patchbench.measure.readings import THRESHOLDS
 from patchbench.measure.summary import Measures
 from patchbench.words import count
@@ -71,14 +71,16 @@ def page(
         parts += ["<details><summary>By which thresholds</summary>", bullets(THRESHOLDS), "</details>"]
     for heading, names in SECTIONS.items():
         if inner := [
-            shown(pictures[name], name.replace("_", " "), CAPTIONS[name], readings.get(name, ""))
+            figure_html(pictures[name], name.replace("_", " "), CAPTIONS[name], readings.get(name, ""))
             for name in names
             if name in pictures
         ]:
             parts += [f"<h2>{heading}</h2>", *inner]
     if left_out:
         parts += ["<h2>What is left out</h2>", bullets(left_out)]
-    table = rows(["number", "value"], [[f"<code>{escape(k)}</code>", f"{v:.4g}"] for k, v in numbers.items()], [1])
+    table = table_html(
+        ["number", "value"], [[f"<code>{escape(k)}</code>", f"{v:.4g}"] for k, v in numbers.items()], [1]
+    )
     on_grid = f" on a grid of {m.grid_size[0]}×{m.grid_size[1]} patches" if m.grid_size else ""
     body = f"""<h1>What the input stage learned</h1>
 <p class="soft"><code>{escape(options)}</code></p>

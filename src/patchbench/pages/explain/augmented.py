@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.pages.plots import WIDTH, bare, colours, figure
 from patchbench.words import count
 
@@ -37,7 +37,7 @@ def training(samples: AugmentedSamples) -> str:
     images = count(rows, "training image")
     caption = f"{images} as they are, and {columns - 1} times as training shows them, with their labels."
     alt = f"{images} in {columns} columns: as they are, and augmented"
-    return f"<h2>5. What training shows</h2>\n<p>{text}</p>\n{shown(grid(samples), alt, caption)}"
+    return f"<h2>5. What training shows</h2>\n<p>{text}</p>\n{figure_html(grid(samples), alt, caption)}"
 
 
 def grid(samples: AugmentedSamples) -> Figure:

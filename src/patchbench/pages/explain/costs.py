@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from patchbench.html import rows
+from patchbench.html import table_html
 from patchbench.pages.explain.breakdown import CostBreakdown
 from patchbench.pages.explain.explanation import Explanation
 from patchbench.words import count
@@ -57,7 +57,7 @@ def cost(explanation: Explanation) -> str:
     header = ["for one image, forward", *(escape(b.name) for b in explanation.breakdowns)]
     number = 6 if explanation.augmented else 5
     return (
-        f"<h2>{number}. What it costs</h2>\n<p>{text}</p>\n{rows(header, body, range(1, len(header)))}\n"
+        f"<h2>{number}. What it costs</h2>\n<p>{text}</p>\n{table_html(header, body, range(1, len(header)))}\n"
         "<h3>More to look at</h3>\n<pre>"
         "python scripts/explain.py embed=conv patch=8        # four times the tokens of patch=16\n"
         "python scripts/explain.py embed=overlap             # kernel 5, stride 2: windows that overlap\n"

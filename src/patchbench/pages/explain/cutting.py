@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.pages.explain.walk import Walk
 from patchbench.pages.plots import OUTLINES, bare, colours, figure, outline, whole_numbers
 from patchbench.words import count, listed
@@ -65,7 +65,7 @@ def cutting(walk: Walk) -> str:
     if any(walk.unread):
         caption += " Hatched: pixels that no window reads."
     alt = f"The image, its {h} by {w} patches, and one of them enlarged"
-    return f"<h2>1. The image is cut</h2>\n<p>{text}</p>\n{shown(cut(walk), alt, caption)}"
+    return f"<h2>1. The image is cut</h2>\n<p>{text}</p>\n{figure_html(cut(walk), alt, caption)}"
 
 
 def number_of_windows(walk: Walk) -> str:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.pages.explain.explanation import Explanation
 from patchbench.pages.explain.walk import Walk
 from patchbench.pages.plots import DIVERGING, bare, channel_names, colours, figure, largest, tint, tinted, whole_numbers
@@ -62,7 +62,9 @@ def flattening(explanation: Explanation) -> str:
             "where it would lower it."
         )
     alt = f"A row of {values}, a matrix, and the token of {count(d, 'value')}"
-    return f"<h2>2. A patch becomes a vector</h2>\n<p>{text}</p>\n{shown(projection(walk), alt, caption)}\n{check}"
+    return (
+        f"<h2>2. A patch becomes a vector</h2>\n<p>{text}</p>\n{figure_html(projection(walk), alt, caption)}\n{check}"
+    )
 
 
 def equal_channels(walk: Walk) -> str:

@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.measure import readings, spectrum
 from patchbench.measure.response import Shares, shares
 from patchbench.pages.explain.cutting import FOLLOWED, picture
@@ -64,20 +64,20 @@ def kernels(explanation: Explanation) -> str:
     )
     return (
         f"<h2>3. The kernels</h2>\n<p>{text}</p>\n"
-        + shown(
+        + figure_html(
             kernel_tiles(walk),
             f"The first kernels of {size} and their feature maps",
             f"Above: the first of {d} kernels, {size} each (grey is zero). Below: the feature map that each kernel "
             f"makes of the image, {h}×{w}.",
         )
         + f"<h3>Why {channels}×{tall}×{wide} becomes {d}×{h}×{w}</h3>\n<p>{moves}</p>\n"
-        + shown(
+        + figure_html(
             blocks(walk),
             "The image as slices, kernels as blocks, feature maps as slices",
             f"Depth {channels} goes in and is summed away; depth {d} comes out because there "
             f"{'is' if d == 1 else 'are'} {count(d, 'kernel')}.",
         )
-        + shown(
+        + figure_html(
             channel_sum(walk, share),
             f"Kernel {share.index} taken apart by channel",
             f"Kernel {share.index} taken apart. Each slice of {window.height}×{window.width} moves over its own "
@@ -99,13 +99,13 @@ def responses(explanation: Explanation) -> str:
     )
     return (
         f"<h2>3. What the token responds to</h2>\n<p>{text}</p>\n"
-        + shown(
+        + figure_html(
             kernel_tiles(walk),
             "Responses of the first values of the token, and their feature maps",
             "Above: derivative of one value of the token with respect to the pixels (grey is zero). Below: that value "
             f"at each of the {h}×{w} places, its feature map.",
         )
-        + shown(
+        + figure_html(
             field(walk),
             "The receptive field of the token",
             f"The receptive field, measured: {window.height}×{window.width} pixels change this token noticeably.",

@@ -5,7 +5,7 @@ from html import escape
 import matplotlib as mpl
 
 from patchbench import html
-from patchbench.html import rows
+from patchbench.html import table_html
 from patchbench.pages.explain.augmented import training
 from patchbench.pages.explain.costs import cost
 from patchbench.pages.explain.cutting import cutting
@@ -51,7 +51,7 @@ def head(explanation: Explanation) -> str:
     walk = explanation.walk
     channels, tall, wide = walk.pixels.shape
     (h, w), d = walk.layout.grid_size, walk.layout.embed_dim
-    table = rows(
+    table = table_html(
         ["step", "shape", "values", "what happens"],
         [
             [escape(s.name.strip()), s.shape_text, f"{s.values:,}" if s.shape else "", escape(s.note)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from patchbench.html import shown, zoomable
+from patchbench.html import figure_html, zoomable
 from patchbench.measure import places, readings
 from patchbench.pages.explain import maps
 from patchbench.pages.explain.explanation import Explanation
@@ -101,7 +101,7 @@ def added(explanation: Explanation, scheme: str) -> str:
     return (
         f"<h3>[tokens] {escape(scheme)}: a vector for each place</h3>\n<p>To each of the {count(h * w, 'token')} a "
         f"vector of {count(layout.embed_dim, 'value')} is added that depends only on the place of the token.</p>\n"
-        + shown(maps.similarity(table), f"Similarity of every place with every other for {scheme}", caption)
+        + figure_html(maps.similarity(table), f"Similarity of every place with every other for {scheme}", caption)
     )
 
 
@@ -119,13 +119,13 @@ def turned(explanation: Explanation, scheme: str) -> str:
         f"<h3>[rotation] {escape(scheme)}: queries and keys turn</h3>\n<p>Nothing is added. In every block, pairs of "
         f"the {count(turn.num_channels, 'channel')} of a head turn by an angle that depends on the place. The score "
         f"of a query and a key then depends on the difference of their angles.{heads}{block}</p>\n"
-        + shown(
+        + figure_html(
             maps.angles(turn),
             f"Angles of {count(len(turn.channels), 'channel')} over the grid",
             "The angle by which some channels turn at each place of the grid. Fast channels distinguish neighbours, "
             "slow channels distinguish far from near.",
         )
-        + shown(
+        + figure_html(
             maps.score(turn),
             "Score between a query and equal keys over the grid",
             "The effect on attention: the mean cosine of the differences of angles. It is the score of a query "
@@ -155,7 +155,7 @@ def shifted(explanation: Explanation, scheme: str) -> str:
     return (
         f"<h3>[bias] {escape(scheme)}: attention is shifted</h3>\n<p>Before the softmax, a number that depends on "
         f"the places of query and key is added to each of the {heads}×{n:,}×{n:,} logits.{smaller}{block}</p>\n"
-        + shown(
+        + figure_html(
             maps.biases(shift),
             "Bias of some queries over all keys",
             f"One row for each head shown (of {shift.num_heads}), one column for each query (circle): the number that "
@@ -183,7 +183,7 @@ def mixed(explanation: Explanation, scheme: str, place: str) -> str:
         f"<h3>[{place}] {escape(scheme)}: tokens mix with their neighbours</h3>\n<p>The tokens are put back on their "
         f"grid, and each receives a part of the tokens around it ({where}). This part depends on the tokens; at the "
         f"border neighbours are missing, which shows the position.{own(parts)}</p>\n"
-        + shown(
+        + figure_html(
             maps.kernels(mixing),
             "Response of one place to its neighbours, for some channels",
             f"For {len(mixing.channels)} of {count(explanation.walk.layout.embed_dim, 'value')} of a token: how its "
