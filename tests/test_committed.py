@@ -16,7 +16,7 @@ from patchbench.commands.report import report_study
 from patchbench.config.plan import EQUAL, cells, read_study
 from patchbench.runs import committed
 from patchbench.runs.hits import Hits, read_hits
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 from patchbench.runs.records import load
 from patchbench.runs.sums import SUMS
 from patchbench.sweep.study import cells_to_run
@@ -138,7 +138,7 @@ def test_a_file_that_was_cut_or_altered_is_refused_and_the_others_stay(runs, exp
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     path.write_bytes(flipped if share is None else whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not the file of {SUMS} beside it"):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} does not have its digest in {SUMS}"):
         report(experiments, runs)
     path.write_bytes(whole)
     assert report(experiments, runs) == before
@@ -160,7 +160,7 @@ def test_a_record_here_wins_and_what_is_no_longer_planned_is_dropped(runs, exper
     table = load(runs)
     path = runs / table.set_index(["pos", "seed"])["run"]["learned", 1] / "run.json"
     record = json.loads(path.read_text())
-    path.write_text(text_of(record | {"result": record["result"] | {"test/loss": 7.25}}))
+    path.write_text(to_json(record | {"result": record["result"] | {"test/loss": 7.25}}))
     report(experiments, runs)
     rows = committed.read_runs(experiments / "positions" / committed.RUNS).set_index("identity")
     assert rows.loc[record["identity"], "test/loss"] == 7.25

@@ -14,8 +14,8 @@ from support import MICRO, Cut, command_in, configure, cut_at, metrics, record, 
 from patchbench.commands.report import report_sweep
 from patchbench.pages.dashboard.gather import gather
 from patchbench.runs import records
-from patchbench.runs.record import read_record, text_of
-from patchbench.runs.rows import mend, read_rows
+from patchbench.runs.record import read_record, to_json
+from patchbench.runs.rows import read_rows, repair
 from patchbench.sweep.view import progress
 from patchbench.track.metrics_csv import MetricsCsv
 
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             copy = Path(shutil.copytree(folder, root / f"conv-4_{pos}_digits_s{seed}_{i + 2 * seed:08x}"))
             done = json.loads((copy / "run.json").read_text())
             done["factors"]["seed"], done["identity"] = seed, copy.name[-8:]
-            (copy / "run.json").write_text(text_of(done))
+            (copy / "run.json").write_text(to_json(done))
     return root
 
 
@@ -60,7 +60,7 @@ def edited(whole: bytes, path: tuple[str, ...], value: Any) -> bytes:
         del part[last]
     else:
         part[last] = value
-    return text_of(done).encode()
+    return to_json(done).encode()
 
 
 RECORDS: dict[str, Callable[[bytes], bytes]] = {
@@ -167,7 +167,7 @@ def test_a_resumed_run_mends_its_rows_and_goes_on(runs, tmp_path, kind):
     assert (after["val/acc"][99], after["epoch"][99]) == (0.25, 3)
     assert set(pd.read_csv(path)["name"]) == set(after)
     mended = path.read_bytes()
-    mend(path)
+    repair(path)
     assert path.read_bytes() == mended
     kept = {(name, step) for name, steps in after.items() for step in steps if step != 99}
     assert all(after[name][step] == before[name][step] for name, step in kept if name in before)

@@ -19,7 +19,7 @@ from patchbench.pages.dashboard.page import write
 from patchbench.pages.dashboard.plain import embedded, redact_paths
 from patchbench.pages.study.numbers import pareto
 from patchbench.runs.metrics import metric
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<img src=x onerror=alert(1)>_0badc0de"
@@ -48,7 +48,7 @@ def runs(trained, tmp_path_factory) -> Path:
         done["result"]["test/loss"] = [1.0, float("nan")][i % 2]
         place = root / f"copy-{i}_{i + 16:08x}"
         place.mkdir()
-        (place / "run.json").write_text(text_of(done))
+        (place / "run.json").write_text(to_json(done))
         shutil.copy(root / "conv-4_none_digits_s0_00000000" / "metrics.csv", place)
     for name, log in {FAILED: f"</script><b>{Path.home()}/x</b>\nValueError: patch=7\n", EVIL: "step 1\n"}.items():
         (root / name).mkdir()
@@ -420,7 +420,7 @@ def test_two_hundred_runs_open_in_under_two_seconds(chromium, trained, tmp_path)
         record["result"]["test/acc"] = i / 200
         place = tmp_path / "runs" / f"copy-{i}_{i:08x}"
         place.mkdir(parents=True)
-        (place / "run.json").write_text(text_of(record))
+        (place / "run.json").write_text(to_json(record))
         shutil.copy(real[i % 2] / "metrics.csv", place)
     path, _ = write(tmp_path / "runs", None)
     page = chromium.new_page(viewport={"width": 1400, "height": 900})

@@ -16,7 +16,7 @@ from test_dashboard import chromium, in_browser  # noqa: F401
 from patchbench.commands.explain import explain
 from patchbench.commands.report import report_sweep
 from patchbench.pages.dashboard.page import write
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 
 SCRIPT = "<script>alert(7)</script>"
 HANDLER = "<img src=x onerror=alert({})>"  # without a slash: as a name of a folder
@@ -52,7 +52,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         done["result"] |= {f"test/{name}": 0.5, "model/grid": name}
         done["environment"] |= {"commit": name, "versions": {name: name}}
         done["environment"]["machine"] |= {"cpu": name}
-        (copy / "run.json").write_text(text_of(done))
+        (copy / "run.json").write_text(to_json(done))
         rows = [f'{step},"{name.replace(chr(34), chr(34) * 2)}",{step}.5' for step in (1, 2, 3)]
         (copy / "metrics.csv").write_text("\n".join(["step,name,value", *rows, ""]))
         failed = runs / f"failed-{i}_{i + 16:08x}"

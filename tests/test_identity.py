@@ -36,7 +36,7 @@ from patchbench.config.origin import changes, origin_of, restored
 from patchbench.config.typed import refuse_lists_of_options, refuse_options_of_the_other_mode
 from patchbench.config.unread import remarks_on_sweep, remarks_on_unread, unread
 from patchbench.runs import provenance, records
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.check import compose_cell
 from patchbench.sweep.launch import mark_known
@@ -425,7 +425,7 @@ def test_a_run_of_other_code_says_so_and_a_refused_rerun_removes_nothing(tmp_pat
     run(tmp_path / "run", *MICRO, "epochs=1")
     assert "This run was done before; rerun=true trains it again." in capsys.readouterr().out
     altered = done | {"code": done["code"] | {"patchbench.embed.conv": "00000000"}}
-    (tmp_path / "run" / "run.json").write_text(text_of(altered))
+    (tmp_path / "run" / "run.json").write_text(to_json(altered))
     run(tmp_path / "run", *MICRO, "epochs=1")
     printed = capsys.readouterr().out
     assert "The figures below are of other code: patchbench.embed.conv changed since" in printed
@@ -529,7 +529,7 @@ def test_folders_of_one_name_are_told_apart_in_tables(tmp_path):
         done["factors"]["data"], done["compared"]["data.content"] = "imagefolder-pets", content
         folder = tmp_path / "runs" / f"two_0000000{i + 2}"
         folder.mkdir()
-        (folder / "run.json").write_text(text_of(done))
+        (folder / "run.json").write_text(to_json(done))
     table = records.load(tmp_path / "runs")
     assert table["data"].tolist() == ["digits", "imagefolder-pets@aaaa", "imagefolder-pets@bbbb"]
     (folder / "run.json").write_text("{")

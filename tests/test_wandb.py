@@ -27,7 +27,7 @@ from patchbench.commands.build import check_options
 from patchbench.redact import redact
 from patchbench.runs import records
 from patchbench.runs.browse import delete
-from patchbench.runs.wandb_files import damage_of, run_id, sync_line
+from patchbench.runs.wandb_files import damage, run_id, sync_command
 from patchbench.track import wandb_run as track
 from patchbench.track.predictions import confusion, predictions
 from patchbench.track.wandb_process import Watch
@@ -423,15 +423,15 @@ def test_a_file_that_is_cut_short_or_altered_is_not_called_whole(here, capsys):
     [log] = here.rglob("*.wandb")
     whole = log.read_bytes()
     assert len(whole) > 3 * 32_768, "several blocks"
-    assert damage_of(log, 200) == ""
-    assert damage_of(log, 201) == "is cut short, as by a full disk, and holds 200 of 201 rows; metrics.csv has all"
+    assert damage(log, 200) == ""
+    assert damage(log, 201) == "is cut short, as by a full disk, and holds 200 of 201 rows; metrics.csv has all"
     for length in (0, 3, 7, 100, 32_768, 65_540, len(whole) - 1, len(whole) - 40):
         log.write_bytes(whole[:length])
-        assert re.fullmatch(r"is cut short, .* holds \d+ of 200 rows; metrics.csv has all", damage_of(log, 200)), length
+        assert re.fullmatch(r"is cut short, .* holds \d+ of 200 rows; metrics.csv has all", damage(log, 200)), length
     log.write_bytes(whole[:50_000] + bytes([whole[50_000] ^ 1]) + whole[50_001:])
-    assert "is cut short" in damage_of(log, 200)
+    assert "is cut short" in damage(log, 200)
     log.unlink()
-    assert damage_of(log, 200).startswith("cannot be read (")
+    assert damage(log, 200).startswith("cannot be read (")
 
 
 SMALL_DISK = "mkdir disk && mount -t tmpfs -o size=64k tmpfs disk && exec"
@@ -614,7 +614,7 @@ def test_all_stretches_of_a_run_are_named_and_go_with_the_run_when_it_is_deleted
     own = run_id(out_dir)
     lines = capsys.readouterr().err.splitlines()
     assert f"`wandb sync runs/wandb/offline-run-*-{own}`" in lines[1]
-    assert sync_line(Path("runs/wandb"), [own, run_id(other)]) == "wandb sync runs/wandb/offline-run-*"
+    assert sync_command(Path("runs/wandb"), [own, run_id(other)]) == "wandb sync runs/wandb/offline-run-*"
     staged = list(Path("runs/wandb/staging").rglob("tmp*"))
     assert len(staged) == 1
     assert delete(records.load(Path("runs")).query("identity == '00000000'"), Path("runs")) == []

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from patchbench.config.compose import composed
 from patchbench.config.identity import compared
-from patchbench.runs.sums import intact
+from patchbench.runs.sums import verified_file
 
 FILE = "costs.csv"
 COLUMNS = ["part", "arm", "round", "images_per_s", "step_ms", "memory", "tokens", "gmacs", "busy"]
@@ -37,7 +37,7 @@ def read_costs(folder: Path, name: str = FILE) -> pd.DataFrame:
     path = folder / name
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    with intact(path):
+    with verified_file(path):
         return pd.read_csv(path, dtype=dict.fromkeys(("part", "arm", "computation"), str), keep_default_na=False)
 
 

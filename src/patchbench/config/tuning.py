@@ -10,7 +10,7 @@ from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import folder_of, only_part, plan_of, read_study, settings_folder
 from patchbench.machine import write_whole
 from patchbench.runs.records import load
-from patchbench.runs.sums import intact, write_sums
+from patchbench.runs.sums import verified_file, write_sums
 from patchbench.study.design import TUNING_SEED, Part, Scale, Study
 
 FILE = "tuned.csv"
@@ -117,7 +117,7 @@ def is_tuned(study: Study, scale: str, folder: Path) -> bool:
 
 def read_tuned(path: Path) -> pd.DataFrame:
     """Read FILE. ValueError where it is not the one that was written."""
-    with intact(path):
+    with verified_file(path):
         return pd.read_csv(path, dtype={"part": str, "arm": str, "setting": str}, keep_default_na=False)[COLUMNS]
 
 

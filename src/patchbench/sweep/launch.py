@@ -144,7 +144,7 @@ def show_unsynced(cells: Sequence[Cell]) -> None:
         if cell.composed and cell.attempts and (run_id := wandb_files.run_id(cell.folder)):
             places.setdefault(wandb_files.wandb_dir(Path(cell.composed.cfg.runs_dir)), []).append(run_id)
     for place, run_ids in places.items():
-        if line := wandb_files.sync_line(place, run_ids):
+        if line := wandb_files.sync_command(place, run_ids):
             print(f"W&B: offline; `wandb login`, then `{line}`, uploads the runs")
 
 

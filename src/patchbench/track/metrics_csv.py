@@ -8,7 +8,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.machine import path_in_errors
-from patchbench.runs.rows import mend
+from patchbench.runs.rows import repair
 
 
 class MetricsCsv(Logger):
@@ -28,7 +28,7 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self.mended:
-            mend(self.path)
+            repair(self.path)
             self.mended = True
         with path_in_errors(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([step, name, float(value)] for name, value in metrics.items())

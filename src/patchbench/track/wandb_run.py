@@ -25,7 +25,15 @@ from patchbench.machine import display_path, whole_file
 from patchbench.redact import redact
 from patchbench.runs.metrics import summaries
 from patchbench.runs.sealed import sealed_file
-from patchbench.runs.wandb_files import ID_FILE, damage_of, holder, run_id, staging, sync_line, wandb_dir
+from patchbench.runs.wandb_files import (
+    ID_FILE,
+    damage,
+    run_folder_of,
+    run_id,
+    staging,
+    sync_command,
+    wandb_dir,
+)
 from patchbench.track.wandb_check import LONGEST, own_tags, project_name, reason, resolve_mode, text
 from patchbench.track.wandb_process import Watch, kill_process
 
@@ -214,13 +222,13 @@ def say_what_is_left(logger: RunLogger, mode: str, unsent: str) -> None:
     """
     run = logger.experiment
     log = Path(run.settings.sync_file)
-    damage = damage_of(log, logger.rows) if mode == "offline" or unsent else ""
-    cut = f"; {display_path(log)} {damage}" if damage else ""
+    defect = damage(log, logger.rows) if mode == "offline" or unsent else ""
+    cut = f"; {display_path(log)} {defect}" if defect else ""
     if mode == "online" and unsent:
         sync = f"`wandb sync --no-skip-online {display_path(Path(run.settings.sync_dir))}`"
         rest = f"{cut}: {sync} uploads what it holds" if cut else f"; nothing is lost: {sync} uploads the rest later"
         print(f"W&B: {unsent}{rest}", file=sys.stderr)
-    if line := sync_line(Path(run.settings.wandb_dir), [run.id]):
+    if line := sync_command(Path(run.settings.wandb_dir), [run.id]):
         why = f"{unsent}; offline" if mode == "offline" and unsent and not logger.lost else "offline"
         what = "what it holds" if cut else "the run"
         print(f"W&B: {why}{cut}; `wandb login`, then `{line}`, uploads {what}", file=sys.stderr)
@@ -309,7 +317,7 @@ def whose_id(out_dir: Path, runs_dir: Path, *, resume: bool, in_sweep: bool) -> 
     from wandb.sdk.lib import runid
 
     stored, given = run_id(out_dir) if resume else None, os.environ.get("WANDB_RUN_ID")
-    other = holder(given, runs_dir) if given else None
+    other = run_folder_of(given, runs_dir) if given else None
     if stored is None and given and not in_sweep and other in (None, out_dir):
         return {"id": given}
     if given and given != stored:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from patchbench.runs.metrics import FACTORS, UNKNOWN, in_order, main_figures, metric
+from patchbench.runs.metrics import FACTORS, UNKNOWN, main_metrics, metric, sort_metrics
 from patchbench.runs.records import KEYS
 
 ALSO_SHOWN = ("final/gpu_peak_allocated_gib", "final/cpu_rss_gib", "model/params_m")  # beside the main figures
@@ -27,7 +27,7 @@ def describe(name: str, values: pd.Series) -> dict[str, Any]:
     number = len(known) > 0 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
     line = metric(name) if "/" in name else None
     varied = values.map(str).nunique() > 1
-    figure = name in (*main_figures(), *ALSO_SHOWN) and known.size > 0
+    figure = name in (*main_metrics(), *ALSO_SHOWN) and known.size > 0
     return {
         "name": name,
         "times": line.factor if line else 1,
@@ -45,7 +45,7 @@ def describe_curves(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
     panel: the title of the plot on the page of a run; curves of one quantity, as of train/acc and val/acc, share it.
     """
-    lines = {name: (metric(name), metric(name.rpartition("/")[2])) for name in in_order(names)}
+    lines = {name: (metric(name), metric(name.rpartition("/")[2])) for name in sort_metrics(names)}
     return {
         name: {"times": line.factor, "unit": line.unit, "panel": quantity.title}
         for name, (line, quantity) in lines.items()

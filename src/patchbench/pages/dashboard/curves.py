@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from patchbench.pages.dashboard.plain import rounded
-from patchbench.runs.record import leaving_out
+from patchbench.runs.record import skip_damaged
 from patchbench.runs.rows import read_rows
 
 POINTS = 120  # of a curve: more than a plot of 600 pixels shows
@@ -19,7 +19,7 @@ def curves(folder: Path) -> dict[str, Any]:
     A file of metrics that is damaged is named, and has no curves.
     """
     metrics: dict[str, dict[int, float]] = {}
-    with leaving_out():
+    with skip_damaged():
         metrics = read_rows(folder / "metrics.csv")
     found = {}
     for name in sorted(metrics):

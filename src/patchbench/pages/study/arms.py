@@ -21,7 +21,7 @@ from patchbench.pages.study.numbers import (
     t_estimate,
     t_interval,
 )
-from patchbench.runs.metrics import metric, plain
+from patchbench.runs.metrics import four_digits, metric
 from patchbench.statistics.inference import noise_of_test_set
 from patchbench.statistics.rates import Rate
 from patchbench.study.design import Part
@@ -156,7 +156,7 @@ def costs(report: Report) -> str:
             front = pareto(prices[name].tolist(), prices["score"].tolist(), more_is_better=metric(name).better > 0)
             fronts.append(f"{metric(name).title}: {', '.join(prices.index[front])}")
         same = [
-            f"{metric(name).title}: {plain(prices[name].mean())}"
+            f"{metric(name).title}: {four_digits(prices[name].mean())}"
             for name in COSTS
             if name not in dear and prices[name].notna().all()
         ]

@@ -9,7 +9,7 @@ import pandas as pd
 from patchbench.pages.study import figures
 from patchbench.pages.study.markdown import picture, table
 from patchbench.pages.study.numbers import Report, formatted
-from patchbench.runs.metrics import plain
+from patchbench.runs.metrics import four_digits
 from patchbench.statistics.scaling import Scaling, fit
 from patchbench.study.design import Part
 from patchbench.words import count
@@ -38,7 +38,7 @@ def arm_row(scores: pd.DataFrame, arm: str) -> list[str]:
         return [arm, "0", *[""] * 6]
     times, middle = cells[TIME], cells.median(numeric_only=True)
     return [
-        arm, str(len(cells)), plain(times.median()), f"{plain(times.min())} to {plain(times.max())}",
+        arm, str(len(cells)), four_digits(times.median()), f"{four_digits(times.min())} to {four_digits(times.max())}",
         formatted(middle.get(TOKENS, math.nan), ",.0f"), formatted(middle.get(GMACS, math.nan), ".3g"),
         formatted(middle["final/images_per_s"], ",.0f"), formatted(middle["memory"], ".2f"),
     ]  # fmt: skip
@@ -109,7 +109,11 @@ def fit_table(cells: pd.DataFrame, fits: Sequence[Scaling]) -> str:
         factor = {"constant": 1, "linear": 1e3, "quadratic": 1e6}[name]
         values = [factor * getattr(f, name) for f in fits]
         rows.append(
-            [name, f"{plain(float(np.median(values)))} {unit}", f"{plain(min(values))} to {plain(max(values))}"]
+            [
+                name,
+                f"{four_digits(float(np.median(values)))} {unit}",
+                f"{four_digits(min(values))} to {four_digits(max(values))}",
+            ]
         )
     best, medians = middle(fits), cells.groupby(TOKENS)[TIME].median()
     worst = max(abs(best.at(float(n)) / t - 1) for n, t in medians.items())  # type: ignore[arg-type]

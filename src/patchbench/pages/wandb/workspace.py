@@ -9,7 +9,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from patchbench.runs.metrics import FACTORS, LESS, curves, main_figures, metric
+from patchbench.runs.metrics import FACTORS, LESS, curves, main_metrics, metric
 from patchbench.track.wandb_run import STEP
 
 VARIED = tuple(name for name in FACTORS if name != "seed")
@@ -22,7 +22,7 @@ MANY = 100  # most runs drawn in one panel
 
 def columns() -> list[str]:
     """The columns that stand first in the table of runs."""
-    figures = dict.fromkeys([*main_figures(), GPU, HOST])
+    figures = dict.fromkeys([*main_metrics(), GPU, HOST])
     return [*(f"config:{name}.value" for name in FACTORS), *(f"summary:{name}" for name in figures)]
 
 
