@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from support import STUDY, configure, train_in
 
 from patchbench.commands.report import report_study
-from patchbench.config.plan import EQUAL, cells, read_study
+from patchbench.config.plan import COMMON_OVERRIDES, cells, read_study
 from patchbench.runs import committed
 from patchbench.runs.hits import Hits, read_hits
 from patchbench.runs.record import to_json
@@ -30,7 +30,7 @@ def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     for pos in ("none", "learned"):
         for seed in range(3):
-            given = [*EQUAL, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
+            given = [*COMMON_OVERRIDES, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
             train_in(configure(*given), folder / "runs" / f"{pos}_{seed}")
     for path in (folder / "runs").iterdir():
         identity = json.loads((path / "run.json").read_text())["identity"]
@@ -205,7 +205,7 @@ def test_a_run_that_was_asked_for_views_is_not_made_again_for_them(runs, experim
         OmegaConf.create(STUDY | {"overrides": [*STUDY["overrides"], views]}), experiments / "positions" / "study.yaml"
     )
     path = next(runs.glob("none_0_*"))
-    given = [*EQUAL, *STUDY["overrides"], views, "trainer=cpu", "pos=none", "seed=0"]
+    given = [*COMMON_OVERRIDES, *STUDY["overrides"], views, "trainer=cpu", "pos=none", "seed=0"]
     train_in(configure(*given), path)  # asks the finished run
     report(experiments, runs)
     shutil.rmtree(runs)

@@ -23,9 +23,9 @@ from patchbench.config.identity import (
     BUILDING,
     GROUPS,
     READERS,
-    answered,
     baseline,
     compared,
+    has_eval_results,
     identity_of,
     leaves,
     reads,
@@ -60,7 +60,7 @@ def _defaults() -> Iterator[None]:
 
 def forget() -> None:
     identity.DEFAULTS.clear()
-    identity.content.cache_clear()
+    identity.content_of.cache_clear()
     composed_once.cache_clear()
     known_knobs.cache_clear()
 
@@ -310,7 +310,7 @@ def test_where_data_lie_is_no_part_of_a_run_and_two_folders_are_two_levels(tmp_p
     copy = shutil.copytree(one, tmp_path / "c" / "pets")
 
     def folder(root: Path | str, *overrides: str) -> tuple[str, str]:
-        identity.content.cache_clear()
+        identity.content_of.cache_clear()
         cfg = configure("data=imagefolder", f"data.root='{root}'", "patch=8", *overrides)
         origin = origin_of(cfg, cfg.hydra.runtime.choices)
         return origin["identity"], origin["factors"]["data"]
@@ -614,7 +614,7 @@ def test_a_patch_that_only_evaluation_reads_is_part_of_the_question(tmp_path):
     )
     assert done[0]["result"]["test/shuffled_patches/acc"] != whole["test/acc"]
     cfg = configure(*small, "patch=16")
-    assert answered(json.loads((tmp_path / "run.json").read_text()), cfg)
+    assert has_eval_results(json.loads((tmp_path / "run.json").read_text()), cfg)
 
 
 def not_read(*given: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from patchbench.commands.values import check_values
 from patchbench.config.errors import Refused, refusing
 from patchbench.config.knobs import check_schemes, knobs
 from patchbench.config.names import command_line
-from patchbench.config.typed import arranged, refuse_added_options
+from patchbench.config.typed import flags_last, refuse_added_options
 from patchbench.sweep.check import compose_cell
 
 SMALL = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
@@ -199,7 +199,7 @@ def test_a_mistake_is_said_in_one_line_with_its_cure(typed, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("line", ["++optim.lr=1e-2", "+optim.optimizer.amsgrad=true", "seed=0 -m embed=conv --cfg=job"])
 def test_what_hydra_takes_and_this_project_reads_is_accepted(line, monkeypatch):
-    arguments = arranged([*SMALL, *line.split()], "train")
+    arguments = flags_last([*SMALL, *line.split()], "train")
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     refuse_added_options(overrides)
     cfg = configure(*overrides)
@@ -208,15 +208,15 @@ def test_what_hydra_takes_and_this_project_reads_is_accepted(line, monkeypatch):
 
 
 def test_flags_are_read_in_any_place():
-    assert arranged(["a=b", "-m", "c=d"], "train") == ["a=b", "c=d", "-m"]
-    assert arranged(["--config-name", "mine", "a=b", "--cfg=job"], "train") == [
+    assert flags_last(["a=b", "-m", "c=d"], "train") == ["a=b", "c=d", "-m"]
+    assert flags_last(["--config-name", "mine", "a=b", "--cfg=job"], "train") == [
         "a=b",
         "--config-name",
         "mine",
         "--cfg=job",
     ]
     line = "--dry-run -m hydra/launcher=slurm hydra.launcher.partition=gpu embed=conv,linear"
-    assert arranged(line.split(), "train") == ["embed=conv,linear", "hydra.launcher.dry_run=true", "-m"]
+    assert flags_last(line.split(), "train") == ["embed=conv,linear", "hydra.launcher.dry_run=true", "-m"]
 
 
 # An option of each knob that needs no files, and the knob.

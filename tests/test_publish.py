@@ -9,7 +9,7 @@ import pytest
 from support import MICRO, STUDY, command_in
 from wandb_server import Server
 
-from patchbench.config.plan import EQUAL
+from patchbench.config.plan import COMMON_OVERRIDES
 
 SECTIONS = ["accuracy", "throughput", "memory", "accuracy against speed and memory", "factors", "runs compared"]
 SECTIONS += ["learned pictures"]
@@ -20,7 +20,7 @@ ON_A_GPU = re.compile(r"(memory|final)/gpu_|throughput/mfu$")  # tests/test_gpu.
 def swept(tmp_path_factory) -> Path:
     """A sweep of real runs, kept offline."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = command_in(folder, "train.py", "-m", *EQUAL, *MICRO, "epochs=1", "pos=none,learned", "seed=0,1")
+    done = command_in(folder, "train.py", "-m", *COMMON_OVERRIDES, *MICRO, "epochs=1", "pos=none,learned", "seed=0,1")
     assert done.returncode == 0, done.stderr
     return folder
 

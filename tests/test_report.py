@@ -19,7 +19,7 @@ from test_rule import curves, solved_of, tree
 
 from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
-from patchbench.config.plan import EQUAL, cells, identities, overrides, parts_at, read_study, studies
+from patchbench.config.plan import COMMON_OVERRIDES, cells, identities, overrides, parts_at, read_study, studies
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.study.numbers import Report, pareto, t_estimate, train_gflops
 from patchbench.pages.study.page import markdown, page
@@ -40,7 +40,7 @@ def swept(tmp_path_factory) -> Path:
         sys.executable,
         str(ROOT / "train.py"),
         "-m",
-        *EQUAL,
+        *COMMON_OVERRIDES,
         *STUDY["overrides"],
         "trainer=cpu",
         "pos=none,learned",

@@ -11,7 +11,7 @@ from support import configure
 
 from patchbench.config.knobs import knobs
 from patchbench.config.origin import origin_of, restored
-from patchbench.config.trusted import TRUST, check_target, named
+from patchbench.config.trusted import TRUST, call_keys, check_target
 from patchbench.train.checkpoint import AtomicCheckpoint
 
 HOSTILE = [
@@ -89,7 +89,7 @@ def test_no_hidden_target_is_built(origin, place):
 
 
 def targets_of(origin: dict) -> list[tuple[str, object]]:
-    return list(named(OmegaConf.to_container(restored(origin), resolve=False), ""))
+    return list(call_keys(OmegaConf.to_container(restored(origin), resolve=False), ""))
 
 
 @pytest.mark.parametrize("target", ["torch.optim.lr_scheduler.StepLR", "torch.optim.Optimizer.load", "torch.load"])

@@ -15,7 +15,7 @@ from patchbench.checks import nearest
 from patchbench.commands.build import build_net, build_source
 from patchbench.commands.report import reports_on
 from patchbench.config.compose import composed
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import register
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import read_study, studies
@@ -117,7 +117,7 @@ def build(*options: str) -> nn.Module:
     try:
         cfg = composed(given)
         return build_net(cfg, build_source(cfg))
-    except OBJECTIONS as error:
+    except HYDRA_ERRORS as error:
         raise ValueError(explain(error, given)) from error
 
 

@@ -19,7 +19,7 @@ from patchbench.commands.build import (
     has_batch_norms,
     prepare_data,
 )
-from patchbench.config.identity import plain, reads
+from patchbench.config.identity import reads, to_plain
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
 from patchbench.data.statistics import variety
@@ -44,7 +44,7 @@ class Draft:
     def views(self) -> Views:
         """Views of the test images that the options `eval.*` ask for, checked against the network."""
         options: Any = OmegaConf.to_container(self.cfg.eval, resolve=True)
-        views = read_views(**options, run_patch=plain(self.cfg.patch))
+        views = read_views(**options, run_patch=to_plain(self.cfg.patch))
         check_views(views, self.net, self.source)
         return views
 

@@ -12,8 +12,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.commands.conditions import not_of
 from patchbench.config.errors import Refused
-from patchbench.config.identity import analysed, answered
-from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
+from patchbench.config.identity import has_analysis, has_eval_results
+from patchbench.config.origin import OWN_FOLDER, changes, differences, other_run_message
 from patchbench.machine import remove_partial_files
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
@@ -73,7 +73,7 @@ def record_in(out_dir: Path, origin: dict[str, Any], *, anew: bool) -> dict[str,
             return None
         raise Refused(str(error)) from error
     if done["identity"] != origin["identity"]:
-        raise Refused(another_run(out_dir, origin, done))
+        raise Refused(other_run_message(out_dir, origin, done))
     return done
 
 
@@ -87,11 +87,11 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
             f"The figures below are of other code: {', '.join(other_code[:4])}{', ...' if len(other_code) > 4 else ''} "
             f"changed since{'' if then == now else f' (commit {then} then, {now} now)'}."
         )
-    if not answered(done, cfg):
+    if not has_eval_results(done, cfg):
         from patchbench.commands.evaluate import evaluate_again
 
         done = evaluate_again(cfg, done, out_dir)
-    if not analysed(done, cfg):
+    if not has_analysis(done, cfg):
         from patchbench.commands.analyze import analyze_again
 
         done = analyze_again(cfg, done, out_dir)
@@ -208,7 +208,7 @@ def checkpoint_to_resume(
 
     ValueError if the checkpoint belongs to another run.
     """
-    own, cure = out_dir / "last.ckpt", ELSEWHERE
+    own, cure = out_dir / "last.ckpt", OWN_FOLDER
     if cfg.ckpt:
         cure = "give the options it was trained with, or leave ckpt out to train anew"
         if anew and out_dir.resolve() in Path(cfg.ckpt).resolve().parents:

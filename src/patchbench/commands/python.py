@@ -14,7 +14,7 @@ from patchbench.commands.build import build_net, build_source
 from patchbench.commands.train import train
 from patchbench.config.compose import composed, without_hydra
 from patchbench.config.errors import CellFailed, Refused
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import register
 from patchbench.config.origin import restored
 from patchbench.machine import display_path
@@ -75,7 +75,7 @@ def in_one_line(overrides: Sequence[str]) -> Iterator[None]:
     """Raise what the command line prints: ValueError for a refusal, RuntimeError for a failure."""
     try:
         yield
-    except (Refused, *OBJECTIONS) as error:
+    except (Refused, *HYDRA_ERRORS) as error:
         raise ValueError(explain(error, overrides)) from error
     except CellFailed as error:
         raise RuntimeError(str(error)) from error

@@ -156,7 +156,7 @@ def seeds_in_words(seeds: pd.Series) -> str:
 
 def at_its_best(study: Study, scale: str, settings: Path) -> Study:
     """Every arm at the setting that tuning chose, in parts that are tuned. settings: the folder that holds them."""
-    return best(study, scale, settings, whole=False) if (settings / FILE).exists() else study
+    return best(study, scale, settings, complete=False) if (settings / FILE).exists() else study
 
 
 def rows_of(folder: Path) -> pd.DataFrame:

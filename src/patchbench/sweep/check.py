@@ -17,7 +17,7 @@ from patchbench.commands.draft import check_run
 from patchbench.commands.values import check_values
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused, refusing
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import register
 from patchbench.config.options import CONF
 from patchbench.config.origin import origin_of
@@ -59,7 +59,7 @@ def compose_cell(overrides: list[str], number: int, config_name: str = "train") 
             check_values(cfg)
         origin = origin_of(cfg, choices)
         refuse_long_names(folder)
-    except (Refused, *OBJECTIONS) as error:
+    except (Refused, *HYDRA_ERRORS) as error:
         return explain(error, overrides)
     assert isinstance(config, dict)
     tree: Any = OmegaConf.to_container(cfg, resolve=False)  # a knob that follows the seed is the same in all cells

@@ -20,7 +20,7 @@ import psutil
 
 from patchbench.config.compose import composed
 from patchbench.config.equal_time import COLUMNS, FILE, IDLE, computation, read_costs
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import SWEEP
 from patchbench.config.options import CONF, EXPERIMENTS
 from patchbench.config.plan import folder_of, overrides, parts_at, read_study, rungs
@@ -103,7 +103,7 @@ def arms_of(name: str, scale: str, experiments: Path) -> list[Arm]:
             given = overrides(study, scale, part, arm, rung)
             try:
                 cfg = composed(given)
-            except OBJECTIONS as error:
+            except HYDRA_ERRORS as error:
                 raise ValueError(f"study {name}: part {part.name}, arm {arm}: {explain(error, given)}") from error
             found.append(Arm(part.name, arm, given, computation(cfg, cfg.hydra.runtime.choices), cfg.batch_size))
     return found

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config import errors
 from patchbench.config.errors import Refused, refusing
-from patchbench.config.identity import analysed, answered
-from patchbench.config.names import SWEEP, name_sweep, sweep_name
-from patchbench.config.origin import another_run, changes
+from patchbench.config.identity import has_analysis, has_eval_results
+from patchbench.config.names import SWEEP, sweep_name, sweep_name_of_command
+from patchbench.config.origin import changes, other_run_message
 from patchbench.config.unread import remarks_on_sweep
 from patchbench.machine import cores, ignored_under_nohup
 from patchbench.redact import without_secrets
@@ -37,7 +37,7 @@ OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep",
 @contextmanager
 def environment_of_cells() -> Iterator[None]:
     """Prepare the environment that warm processes, and so the cells, inherit."""
-    os.environ[SWEEP] = sweep_name() or name_sweep()  # group of the runs in W&B
+    os.environ[SWEEP] = sweep_name() or sweep_name_of_command()  # group of the runs in W&B
     if "WANDB_SWEEP_ID" not in os.environ and (exported := os.environ.pop("WANDB_RUN_ID", None)):
         print(f"W&B: WANDB_RUN_ID={exported} is left out: each run of a sweep has an id of its own", file=sys.stderr)
     for name in RANK_VARIABLES:
@@ -247,8 +247,8 @@ def mark_by_record(cell: Cell, composed: Composed) -> None:
     except (FileNotFoundError, ValueError):  # the latter for the cell itself to refuse
         return
     if record["identity"] != composed.origin["identity"]:
-        cell.state, cell.error = "invalid", another_run(cell.folder, composed.origin, record)
-    elif not composed.rerun and answered(record, composed.cfg) and analysed(record, composed.cfg):
+        cell.state, cell.error = "invalid", other_run_message(cell.folder, composed.origin, record)
+    elif not composed.rerun and has_eval_results(record, composed.cfg) and has_analysis(record, composed.cfg):
         cell.state, cell.other_code = "skipped", bool(changes(record, composed.origin))
         learn(cell)
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from patchbench.config.compose import composed
-from patchbench.config.identity import analysed, answered
+from patchbench.config.identity import has_analysis, has_eval_results
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import Cell, cells, folder_of, identities
-from patchbench.config.tuning import study_as
+from patchbench.config.tuning import tuned_study
 from patchbench.runs.committed import RUNS, read_runs
 
 
@@ -28,7 +28,7 @@ def cells_to_run(
     A run that was finished elsewhere has a row in the committed runs.csv, and no record in `runs_dir`. arguments: of
     the command line, for every run; rerun=true leaves nothing out. ValueError where the study cannot be.
     """
-    study = study_as(name, scale, tuning, runs_dir, part, experiments)
+    study = tuned_study(name, scale, tuning, runs_dir, part, experiments)
     planned = [replace(cell, overrides=(*cell.overrides, *arguments)) for cell in cells(study, scale, experiments)]
     path = folder_of(name, scale, runs_dir, experiments) / RUNS
     elsewhere = finished_elsewhere(path, runs_dir) if "rerun=true" not in arguments else {}
@@ -58,7 +58,7 @@ def is_answered(cell: Cell, row: dict[str, object] | None) -> bool:
         return False
     cfg = composed_once(tuple(o for o in cell.overrides if not o.startswith("seed=")))  # which no question depends on
     record = {"eval": json.loads(str(row.get("eval", "{}"))), "result": row}
-    return answered(record, cfg) and analysed(record, cfg)
+    return has_eval_results(record, cfg) and has_analysis(record, cfg)
 
 
 composed_once = functools.cache(composed)
