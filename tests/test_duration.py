@@ -46,7 +46,7 @@ def test_a_budget_of_flops_counts_once_what_is_computed_once_a_step(tmp_path, mi
         )
         run = draft(cfg)
         data = prepare_data(cfg, run.source, build_trainer(cfg, tmp_path, [], epochs=1))
-        return build_duration(run, data).spent(lambda: 1.0)
+        return build_duration(run, data).steps_of_budget(lambda: 1.0)
 
     conv = steps("embed=conv")
     assert 0.9 * conv < steps("embed=flexi") < conv

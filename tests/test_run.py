@@ -21,7 +21,7 @@ from patchbench.config.errors import Refused
 from patchbench.data.batches import Batches
 from patchbench.runs.record import validation_accuracy
 from patchbench.track.meter import Meter
-from patchbench.train.checkpoint import KEEP, TESTED, left, read_checkpoint
+from patchbench.train.checkpoint import KEEP, TESTED, kept_checkpoints, read_checkpoint
 from patchbench.train.signals import StopOnSignal
 
 
@@ -199,7 +199,7 @@ def test_a_finished_run_keeps_the_checkpoints_asked_for_and_is_not_repeated_with
     arguments = [*micro, FLAT, f"keep_checkpoints={keep}", f"tested={tested}"]
     done = run(tmp_path, *arguments)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert {name for name in before if name.endswith(".ckpt")} == set(left(keep, tested))
+    assert {name for name in before if name.endswith(".ckpt")} == set(kept_checkpoints(keep, tested))
     run(tmp_path, *arguments)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     cfg = configure("trainer=cpu")

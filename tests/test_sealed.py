@@ -22,7 +22,7 @@ from patchbench.config.errors import CellFailed, Refused
 from patchbench.runs.record import read_record
 from patchbench.runs.sealed import LENGTH, Damaged, check_seal, sealed_file
 from patchbench.track.meter import Meter
-from patchbench.train.checkpoint import BEFORE, AtomicCheckpoint, read_checkpoint
+from patchbench.train.checkpoint import PREVIOUS, AtomicCheckpoint, read_checkpoint
 from patchbench.train.shard import load_weights
 from patchbench.weights.read import read
 
@@ -119,16 +119,16 @@ def cut_after(out_dir: Path, epochs: int, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_run_goes_on_from_the_checkpoint_before_where_the_last_is_damaged(tmp_path, monkeypatch, capsys):
     whole = run(tmp_path / "whole", *MICRO, "epochs=4")["result"]
-    assert not (tmp_path / "whole" / BEFORE).exists(), "a finished run does not need it"
+    assert not (tmp_path / "whole" / PREVIOUS).exists(), "a finished run does not need it"
     cut = tmp_path / "cut"
     cut_after(cut, 3, monkeypatch)
     assert read_checkpoint(cut / "last.ckpt")["global_step"] == 12
-    assert read_checkpoint(cut / BEFORE)["global_step"] == 8
+    assert read_checkpoint(cut / PREVIOUS)["global_step"] == 8
     flipped(cut / "last.ckpt", 4000, 2)
     again = run(cut, *MICRO, "epochs=4")["result"]
     captured = capsys.readouterr()
     assert "last.ckpt is damaged" in captured.out + captured.err
-    assert f"going on from the one before, {cut / BEFORE}" in captured.out + captured.err
+    assert f"going on from the one before, {cut / PREVIOUS}" in captured.out + captured.err
     for name in ("test/acc", "test/loss", "val/acc"):
         assert again[name] == whole[name]
 
@@ -136,15 +136,15 @@ def test_a_run_goes_on_from_the_checkpoint_before_where_the_last_is_damaged(tmp_
 def test_a_save_that_was_cut_off_after_its_first_name_leaves_no_further_one(ckpt, tmp_path):
     """Killed there, the last checkpoint is the one before as well, and the next save finds both to be one file."""
     last = ckpt.rename(tmp_path / "last.ckpt")
-    os.link(last, tmp_path / BEFORE)
+    os.link(last, tmp_path / PREVIOUS)
     AtomicCheckpoint().save_checkpoint(read_checkpoint(last), last)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [BEFORE, "last.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PREVIOUS, "last.ckpt"]
 
 
 def test_a_damaged_checkpoint_with_none_before_is_named_with_the_cure(tmp_path, monkeypatch):
     cut_after(tmp_path, 1, monkeypatch)
     flipped(tmp_path / "last.ckpt", 4000, 2)
-    (tmp_path / BEFORE).unlink(missing_ok=True)
+    (tmp_path / PREVIOUS).unlink(missing_ok=True)
     with pytest.raises((Refused, ValueError), match=r"last\.ckpt is damaged.*rerun=true trains the run anew"):
         train_in(configure(*MICRO, "epochs=4", "trainer=cpu", "logger=csv"), tmp_path)
 

@@ -29,7 +29,7 @@ from patchbench.nets.memory import Memory, memory
 from patchbench.track.device import free_memory, free_memory_of_gpus
 from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import read_checkpoint
-from patchbench.train.memory import MicroBatches, accumulation, refuse_what_cannot_fit
+from patchbench.train.memory import MicroBatches, accumulation, refuse_too_costly
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def split_batch(
     needed = draft.memory(trainer)
     if not cfg.allow_cost:
         device = trainer.strategy.root_device
-        refuse_what_cannot_fit(
+        refuse_too_costly(
             draft.cost,
             needed,
             images=1 if auto else images,

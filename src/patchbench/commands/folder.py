@@ -21,7 +21,7 @@ from patchbench.runs.record import read_record, validation_accuracy
 from patchbench.runs.sealed import Damaged
 from patchbench.runs.wandb_files import ID_FILE
 from patchbench.track.terminal import print_result, say
-from patchbench.train.checkpoint import BEFORE, CHECKPOINTS, drop_states, left, read_checkpoint
+from patchbench.train.checkpoint import CHECKPOINTS, PREVIOUS, drop_optimizer_states, kept_checkpoints, read_checkpoint
 
 FILES = (
     "run.json",
@@ -29,7 +29,7 @@ FILES = (
     "predictions.csv",
     "confusion.csv",
     "last.ckpt",
-    BEFORE,
+    PREVIOUS,
     "best.ckpt",
     "analysis.html",
     "analysis",
@@ -110,12 +110,12 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
 
 def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[str]:
     """Options that ask a finished run for what it has not, and what only a training makes. then: its configuration."""
-    logger, keep = then.get("logger") or {}, then.get("keep_checkpoints", "all")
+    logger, kept = then.get("logger") or {}, kept_checkpoints(then.get("keep_checkpoints", "all"), cfg.tested)
     asked = {
         "logger.tables=true": cfg.logger.tables and not (out_dir / "confusion.csv").exists(),
         "logger.checkpoints=true": cfg.logger.checkpoints and not logger.get("checkpoints"),
         "logger=wandb": cfg.logger.wandb and not logger.get("wandb"),
-        f"keep_checkpoints={cfg.keep_checkpoints}": left(cfg.keep_checkpoints, cfg.tested) != left(keep, cfg.tested),
+        f"keep_checkpoints={cfg.keep_checkpoints}": kept_checkpoints(cfg.keep_checkpoints, cfg.tested) != kept,
     }
     return [option for option, lacking in asked.items() if lacking]
 
@@ -179,11 +179,11 @@ def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
 
     keep, tested: see `left`.
     """
-    for name in (*CHECKPOINTS, BEFORE):
-        if name not in left(keep, tested) and (out_dir / name).exists():
+    for name in (*CHECKPOINTS, PREVIOUS):
+        if name not in kept_checkpoints(keep, tested) and (out_dir / name).exists():
             (out_dir / name).unlink()
     if keep != "all" and (out_dir / "last.ckpt").exists():
-        drop_states(out_dir / "last.ckpt")
+        drop_optimizer_states(out_dir / "last.ckpt")
 
 
 def move(source: Path, target: Path) -> None:
@@ -219,7 +219,7 @@ def checkpoint_to_resume(
     try:
         checkpoint, remarks = read_checkpoint(path), []
     except Damaged as error:
-        before = path.with_name(BEFORE)
+        before = path.with_name(PREVIOUS)
         if cfg.ckpt or not before.exists():
             raise ValueError(f"{error}: rerun=true trains the run anew") from error
         path, checkpoint = before, read_checkpoint(before)

@@ -122,7 +122,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         with refusing():
             trainer.loggers = start_loggers(cfg, ready.origin, costs, out_dir, stack, resume=ready.ckpt is not None)
         with loading():
-            ready.stop.leave()
+            ready.stop.exit_if_signalled()
             trainer.fit(task, data, ckpt_path=ready.ckpt)
             result: dict[str, Any] = dict(meter.validated)
             with refusing():
@@ -131,7 +131,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             shared = test_is_shared(data.source, cfg.seed)
             result |= tested | {"test/own_images": float(not shared)}
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
-        ready.stop.leave()
+        ready.stop.exit_if_signalled()
         left_out = skipped(data, bad_images(trainer, data))
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
@@ -147,7 +147,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         drop_earlier(out_dir)
         needed = "all" if cfg.keep_checkpoints == "all" else "tested"  # a run that has its record is not resumed
         drop_checkpoints(out_dir, needed, cfg.tested)
-        ready.stop.leave()
+        ready.stop.exit_if_signalled()
         if cfg.logger.tables:
             log_predictions(trainer, task, data, out_dir)
         if cfg.analyze:
