@@ -19,7 +19,7 @@ from torch import nn
 from patchbench.commands.build import build_net, build_source
 from patchbench.nets.vit import ViT
 from patchbench.weights.load import fit
-from patchbench.weights.timm import from_timm, told_by
+from patchbench.weights.timm import from_timm, metadata_of
 
 MODULES = (
     "vision_transformer",
@@ -92,7 +92,7 @@ def tried(name: str, tags: int) -> Loaded:
 
 def loaded(vit: Any, *given: str) -> tuple[ViT, list[str], tuple[str, ...]]:
     """Load a network of timm's by the options that the refusals name: the network, remarks, and all options."""
-    told = told_by(vit)
+    told = metadata_of(vit)
     patch, img_size = vit.patch_embed.patch_size, vit.patch_embed.img_size
     weights = from_timm(vit.state_dict(), told, vit.patch_embed.grid_size)
     options = {"model": "tiny", "model.depth": str(len(vit.blocks)), "data": "random", "data.num_classes": "10"}

@@ -9,7 +9,7 @@ from torch import nn
 
 from patchbench.document.patches import largest_difference
 from patchbench.nets.cost import cost, num_tokens
-from patchbench.weights.timm import from_timm, told_by
+from patchbench.weights.timm import from_timm, metadata_of
 
 Build = Callable[..., nn.Module]
 
@@ -69,7 +69,7 @@ def like_timm(build: Build, name: str = "vit_base_patch16_224", options: Sequenc
     with torch.device("meta"):
         net: Any = build(*options)
     net = net.to_empty(device="cpu").eval()
-    weights = from_timm(vit.state_dict(), told_by(vit), net.layout.grid_size)
+    weights = from_timm(vit.state_dict(), metadata_of(vit), net.layout.grid_size)
     net.load_state_dict(weights.state)
     image = torch.randn(1, 3, *vit.patch_embed.img_size)
     with torch.no_grad():
