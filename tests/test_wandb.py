@@ -197,7 +197,7 @@ def test_where_the_server_is_lost_training_goes_on_and_what_is_missing_can_be_se
     asked = ["epochs=2", "logger.tables=true", "logger.checkpoints=true", "logger.wandb.finish_s=3"]
     done = command("train.py", *MICRO, *asked, **server.env)
     assert done.returncode == 0, done.stderr
-    assert "the server has not taken all within 3 s (logger.wandb.finish_s); nothing is lost" in done.stderr
+    assert "the server has not received everything within 3 s (logger.wandb.finish_s); nothing is lost" in done.stderr
     assert len(written(tmp_path)) > 50
     [(name, run)] = server.runs.items()
     assert arrived(server, name) == {}
@@ -458,7 +458,7 @@ def test_a_full_disk_is_told_where_the_run_ends(tmp_path):
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\.wandb is cut short, as by a full disk, and holds \d+ of 200 rows", done.stderr), done.stderr
-    assert re.search("`wandb sync disk/wandb/offline-run-[^`]*`, uploads what it holds$", done.stderr.strip())
+    assert re.search("`wandb sync disk/wandb/offline-run-[^`]*`, uploads the intact rows$", done.stderr.strip())
 
 
 ENDING = """

@@ -18,8 +18,8 @@ def predictions(
 ) -> pd.DataFrame:
     """Return a row per image, with the worst predictions first.
 
-    Columns: image, its number in the split; label and predicted, by name if the classes have names; probability, of the
-    predicted class; probability_of_label.
+    Columns: image, its number in the split; label and predicted, as names if the classes have names; probability, that
+    of the predicted class; probability_of_label.
     """
     columns = {"image": indices, "label": labels, "predicted": classes, "probability": confidence}
     table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})

@@ -9,7 +9,7 @@ import wandb
 from patchbench.pages.wandb.publish import wandb_errors
 from patchbench.pages.wandb.report import FIGURES
 from patchbench.runs.wandb_files import staging, wandb_dir
-from patchbench.track.wandb_run import files_of_artifacts_in
+from patchbench.track.wandb_run import artifact_files_in
 
 
 def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: str, root: Path) -> None:
@@ -29,7 +29,7 @@ def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: s
     }
     with (
         wandb_errors("has not taken the figures"),
-        files_of_artifacts_in(staging(place, run_id)),
+        artifact_files_in(staging(place, run_id)),
         wandb.init(**options, mode="online", settings=settings) as run,
     ):
         drawn = {FIGURES + path.stem: wandb.Html(page(path), inject=False) for path in sorted(folder.glob("*.svg"))}
