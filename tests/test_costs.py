@@ -71,7 +71,7 @@ def test_the_work_of_others_is_told_from_ones_own():
     with subprocess.Popen([sys.executable, "-c", burn]) as own:
         time.sleep(0.5)
         before = costs.own_seconds()
-        with costs.counting() as used:
+        with costs.count_busy_cores() as used:
             time.sleep(1)
         gained = costs.own_seconds() - before
         own.kill()
@@ -82,7 +82,7 @@ def test_the_work_of_others_is_told_from_ones_own():
     said = subprocess.run([sys.executable, "-c", orphan], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        with costs.counting() as used:
+        with costs.count_busy_cores() as used:
             time.sleep(1)
         assert used[0] > IDLE, "it is not ours"
     finally:

@@ -39,7 +39,7 @@ from patchbench.runs import provenance, records
 from patchbench.runs.record import to_json
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.check import compose_cell
-from patchbench.sweep.launch import mark_known
+from patchbench.sweep.launch import mark_done_and_duplicates
 from patchbench.train.checkpoint import AtomicCheckpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "identities.txt"
@@ -81,7 +81,7 @@ def test_a_generated_set_of_each_runs_own_images_is_another_set_than_one_for_all
     one, two = (compared(cfg, cfg.hydra.runtime.choices) for cfg in seeds)
     assert {path for path in one if one[path] != two[path]} == {"seed"}, "a report puts both seeds in one arm"
     cells = [compose_cell([f"data={name}", f"seed={seed}"], seed) for seed in (1, 2)]
-    assert cells[0].but_seed == cells[1].but_seed, "a sweep checks one of them"
+    assert cells[0].all_but_seed == cells[1].all_but_seed, "a sweep checks one of them"
 
 
 def test_the_seed_of_a_run_is_read_where_the_images_have_a_seed_of_their_own():
@@ -518,7 +518,7 @@ def test_a_cell_refuses_a_folder_that_cannot_be_or_that_holds_another_run(tmp_pa
     cells = [Cell([], "", number) for number in range(2)]
     for cell, rate in zip(cells, ("5e-4", "1e-2"), strict=True):
         cell.composed = compose_cell([*MICRO, "epochs=1", f"optim.lr={rate}", *place], cell.number)
-        mark_known([cell])
+        mark_done_and_duplicates([cell])
     assert [cell.state for cell in cells] == ["skipped", "invalid"]
     assert "holds another run (optim.lr=0.0005 there, 0.01 here)" in cells[1].error
 
