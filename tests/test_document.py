@@ -13,7 +13,7 @@ from support import ROOT, options
 
 from patchbench.commands.document import STATEMENTS, build, document, read
 from patchbench.document import checking
-from patchbench.document.answers import ANSWERS, RESULTS, Finding, Result, answer, found
+from patchbench.document.answers import ANSWERS, RESULTS, Finding, Result, answer, case_result
 from patchbench.document.statements import KINDS, Case, check_quotes, parse
 
 DOCUMENT = next(filter(Path.exists, (folder / "shared" / "patch-embedding.md" for folder in ROOT.parents)), None)
@@ -101,13 +101,15 @@ def test_no_answer_says_more_than_its_cases():
 
 def test_a_study_that_must_answer_no_holds_when_it_does():
     result = Result("It cannot.", "no", "0 of 10", "")
-    assert found(Case("", reference="a.b"), result).answer == "no"
-    assert found(Case("", reference="a.b", contrary=True), result).answer == "yes"
-    assert found(Case("", reference="a.b", contrary=True), replace(result, answer="yes")).answer == "no"
+    assert case_result(Case("", reference="a.b"), result).answer == "no"
+    assert case_result(Case("", reference="a.b", contrary=True), result).answer == "yes"
+    assert case_result(Case("", reference="a.b", contrary=True), replace(result, answer="yes")).answer == "no"
     for undecided in ("open", "not run", "by how much"):
-        assert found(Case("", reference="a.b", contrary=True), replace(result, answer=undecided)).answer == undecided
+        contrary = Case("", reference="a.b", contrary=True)
+        assert case_result(contrary, replace(result, answer=undecided)).answer == undecided
     for decided in ("yes", "no"):
-        assert found(Case("", reference="a.b", amount=True), replace(result, answer=decided)).answer == "by how much"
+        amount = Case("", reference="a.b", amount=True)
+        assert case_result(amount, replace(result, answer=decided)).answer == "by how much"
 
 
 # Checks.
@@ -137,7 +139,7 @@ def test_every_check_of_the_document_runs_and_a_wrong_figure_turns_it_over(name,
     result = checking.run(case, tools)
     assert (tools.page / result.link).resolve().is_relative_to(ROOT / "src" / "patchbench" / "document")
     assert "{" not in result.says
-    figures = tools.known[f"{case.check}({dict(case.arguments)})"]
+    figures = tools.cache[f"{case.check}({dict(case.arguments)})"]
     for figure in case.gives:
         assert checking.run(replace(case, gives={figure: figures[figure]}), tools).answer == "yes"
         for wrong in others(figures[figure]):
@@ -162,7 +164,7 @@ def run(tools: checking.Tools, check: str, **arguments: Any) -> Mapping[str, Any
     """The figures of a check."""
     case = Case("", "", check, arguments, {})
     checking.run(case, tools)
-    return tools.known[f"{check}({arguments})"]
+    return tools.cache[f"{check}({arguments})"]
 
 
 def test_a_check_tells_a_broken_part_from_a_sound_one(tools):

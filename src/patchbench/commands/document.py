@@ -20,7 +20,7 @@ from patchbench.config.names import register
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import read_study, studies
 from patchbench.document import checking
-from patchbench.document.answers import Finding, Result, answer, found
+from patchbench.document.answers import Finding, Result, answer, case_result
 from patchbench.document.page import Answered, markdown, page
 from patchbench.document.statements import Case, Document, check_quotes, parse
 from patchbench.machine import display_path, write_whole
@@ -59,7 +59,7 @@ def document(
     answered = []
     with importing_from(where):
         for case in (case for sentence in statements.sentences for case in sentence.cases if case.check):
-            checking.find(case)  # all of them are there before the first is computed
+            checking.find_check(case)  # all of them are there before the first is computed
         tools = checking.Tools(build, where)
         for sentence in statements.sentences:
             findings = [finding_of(case, tools, given) for case in sentence.cases]
@@ -107,7 +107,7 @@ def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result])
         return Finding(case, Result(f"Nothing here decides it: it would take {case.needs}", "not run", "", ""), "")
     if case.check:
         return Finding(case, checking.run(case, tools), case.check)
-    return Finding(case, found(case, results[case.reference]), case.reference)
+    return Finding(case, case_result(case, results[case.reference]), case.reference)
 
 
 def build(*options: str) -> nn.Module:
@@ -130,7 +130,7 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
         if name not in there:
             known = ", ".join(there) or "none"
             raise ValueError(f"{reference}: {experiments} has no study {name}: studies are {known}")
-        link = checking.relative(experiments / name / "README.md", where)
+        link = checking.relative_link(experiments / name / "README.md", where)
         study = read_study(name, experiments)
         for _, statement in study.statements:
             results[f"{name}.{statement.name}"] = Result(statement.says, "not run", "no run of it has been made", link)
