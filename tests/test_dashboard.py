@@ -13,10 +13,10 @@ import pytest
 from support import configure, train_in
 
 from patchbench import html
-from patchbench.pages.dashboard.curves import POINTS, curves, thin, whole_windows
+from patchbench.pages.dashboard.curves import POINTS, complete_windows, curves, thin
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.dashboard.page import write
-from patchbench.pages.dashboard.plain import embedded, redact_paths
+from patchbench.pages.dashboard.plain import redact_paths, script_json
 from patchbench.pages.study.numbers import pareto
 from patchbench.runs.metrics import metric
 from patchbench.runs.record import to_json
@@ -84,10 +84,10 @@ def test_every_run_is_a_row_with_its_configuration_and_its_curves(runs):
 
 def test_a_window_that_training_cut_short_is_no_point_of_a_curve():
     whole = [(3, 2.0), (13, 1.8), (23, 1.5), (33, 1.2)]
-    assert whole_windows(whole) == whole
-    assert whole_windows([*whole, (34, 0.2)]) == whole
-    assert whole_windows([*whole, (39, 1.1)]) == [*whole, (39, 1.1)]
-    assert whole_windows([(1, 2.0), (2, 1.0)]) == [(1, 2.0), (2, 1.0)]
+    assert complete_windows(whole) == whole
+    assert complete_windows([*whole, (34, 0.2)]) == whole
+    assert complete_windows([*whole, (39, 1.1)]) == [*whole, (39, 1.1)]
+    assert complete_windows([(1, 2.0), (2, 1.0)]) == [(1, 2.0), (2, 1.0)]
 
 
 def test_a_network_without_position_says_none(runs):
@@ -104,7 +104,7 @@ def test_columns_that_vary_among_finished_runs_are_shown(runs):
 
 def test_what_is_no_number_is_null_and_nothing_closes_the_script(runs):
     data = gather(runs, runs / "dashboard.html")
-    text = embedded(data)
+    text = script_json(data)
     assert "<" not in text
 
     def refuse(constant: str) -> None:
@@ -150,7 +150,7 @@ def test_no_path_tells_whose_machine_it_was(said, shown, tmp_path):
 
 
 def test_no_home_is_in_the_page(runs):
-    text = embedded(gather(runs, runs / "dashboard.html"))
+    text = script_json(gather(runs, runs / "dashboard.html"))
     assert str(Path.home()) + "/" not in text
     assert str(runs) not in text
 

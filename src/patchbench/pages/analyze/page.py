@@ -1,4 +1,4 @@
-"""The measurements of a trained network as one HTML file that needs no other."""
+"""The page of an analysis: the measurements of a trained network as one HTML file that refers to no other file."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -61,9 +61,11 @@ def page(
     short: Sequence[str],
     left_out: Sequence[str],
 ) -> str:
-    """Write the page as HTML that refers to no other file.
+    """Return the page as HTML that refers to no other file.
 
-    pictures: PNGs by name. readings: a sentence for each. short: the sentences to begin with.
+    title: name of the run. options: its command line. m, numbers: measurements. pictures: PNG files by name.
+    readings: a sentence for each picture. short: sentences for the start of the page. left_out: reasons why
+    measurements are missing.
     """
     parts = []
     if short:
@@ -95,5 +97,5 @@ on the network, so the pictures of two networks can be compared side by side.</p
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """Write lines of text as a list in HTML."""
+    """Return lines of text as a list in HTML."""
     return "\n".join(["<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"])

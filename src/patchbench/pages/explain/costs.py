@@ -1,4 +1,4 @@
-"""The section on costs, and the table that the terminal shows too."""
+"""The section on costs, and the rows of its table, which the terminal shows too."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +10,7 @@ from patchbench.words import count
 
 
 def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]]:
-    """Rows of the table of costs: a name, and a cell for each network."""
+    """Return the rows of the table of costs: a name, and a cell for each network."""
     per_step = [
         ("GMACs once a step: embedding", [giga(b.embed_macs_per_step) for b in breakdowns]),
         ("GMACs once a step: position", [giga(b.position_macs_per_step) for b in breakdowns]),
@@ -32,11 +32,12 @@ def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]
 
 
 def giga(macs: int) -> str:
+    """Spell a number in 10^9."""
     return f"{macs / 1e9:.4g}" if macs else "0"
 
 
 def cost(explanation: Explanation) -> str:
-    """Compare the cost of embedding and trunk, and the whole with the standard embedding."""
+    """Return the section: the cost of embedding and trunk, compared with the standard embedding."""
     this, *others = explanation.breakdowns
     n = this.cost.num_tokens
     assert n is not None  # only a ViT is explained
