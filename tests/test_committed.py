@@ -1,4 +1,4 @@
-"""The files of a study hold its finished runs: they lose nothing, and another machine goes on from them."""
+"""The files of a study contain its finished runs without loss, and another machine continues from them."""
 
 import json
 import math
@@ -26,7 +26,7 @@ FILES = (committed.RUNS, committed.CURVES, committed.HITS)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """The six runs of STUDY, and none of another study."""
+    """Train the six runs of STUDY."""
     folder = tmp_path_factory.mktemp("made")
     for pos in ("none", "learned"):
         for seed in range(3):
@@ -40,7 +40,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def runs(made, tmp_path) -> Path:
-    """A copy that a test may damage."""
+    """A copy of the runs that a test may damage."""
     return Path(shutil.copytree(made, tmp_path / "runs"))
 
 
@@ -57,7 +57,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def report(experiments: Path, runs: Path) -> dict[str, bytes]:
-    """All files of the study after its report at scale cpu."""
+    """Read all files of the study after its report at scale cpu."""
     return content(report_study("positions", runs, "cpu", experiments=experiments).parent)
 
 

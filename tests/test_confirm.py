@@ -1,4 +1,4 @@
-"""Studies repeated on fresh seeds: frozen before, run like the first, and every answer told beside the first one."""
+"""Replication of studies with fresh seeds: frozen before, run like the first, and reported beside the first answers."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def repeatable(**more: object) -> dict:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """The six runs of STUDY, and its six on fresh seeds."""
+    """The six runs of STUDY, and its six runs with fresh seeds."""
     folder = tmp_path_factory.mktemp("made")
     for pos in ("none", "learned"):
         for seed in (*SEEDS["cpu"], *SEEDS["confirm"]):

@@ -1,4 +1,4 @@
-"""Speed is measured apart from training, on an idle machine, and equal time is a number of steps."""
+"""Speed is measured on an idle machine, and equal time is converted to a number of steps."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_what_a_step_computes_counts(other):
 
 
 def table(**speeds: list[float]) -> pd.DataFrame:
-    """Costs of arms of the part digits, by name; one speed a round."""
+    """Return the costs of arms of the part digits, by name, with one speed per round."""
     rows = [
         {"part": "digits", "arm": arm, "round": n, "images_per_s": speed, "computation": key(*ARMS[arm])}
         for arm, given in speeds.items()

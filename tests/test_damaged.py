@@ -1,4 +1,4 @@
-"""Files of runs that a kill, a full disk or a hand has damaged: each is named and left out, and costs no other run."""
+"""Damaged files of runs, after a kill, a full disk or an edit: each is named and left out, all other runs are shown."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def without(*path: str) -> Callable[[bytes], bytes]:
 
 
 def edited(whole: bytes, path: tuple[str, ...], value: Any) -> bytes:
-    """A record with another value at a path, or, of None, without it."""
+    """Return a record with another value at a path, or, for None, without the entry."""
     done = json.loads(whole)
     *above, last = path
     part = done
@@ -178,7 +178,7 @@ def test_a_resumed_run_mends_its_rows_and_goes_on(runs, tmp_path, kind):
 
 
 def test_a_run_whose_disk_was_full_goes_on_with_all_of_its_rows(tmp_path, monkeypatch):
-    """One run is cut off in the middle of a line, another one loses all that it had written."""
+    """The file of one run ends within a line, that of the other is empty."""
     expected = run(tmp_path / "undisturbed", *QUICK)
     for name, spoil in {"torn": lambda text: text[:-9], "emptied": lambda text: b""}.items():
         with monkeypatch.context() as patch:
@@ -211,7 +211,7 @@ def test_a_damaged_file_of_progress_is_no_progress(tmp_path, text):
 
 
 def test_commands_go_on_without_what_is_damaged_and_a_sweep_fails_only_the_cell_of_it(runs, tmp_path):
-    """One of each kind at once, for the commands themselves."""
+    """The commands read a folder with one file of each kind of damage."""
     for i, spoil in enumerate(RECORDS.values()):
         folder = Path(shutil.copytree(runs / VICTIM, runs / f"broken-{i}_{i + 100:08x}"))
         (folder / "run.json").write_bytes(spoil((folder / "run.json").read_bytes()))

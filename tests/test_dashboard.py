@@ -1,4 +1,4 @@
-"""The local page over the runs: what is in it, and, in Chromium, what it does."""
+"""The dashboard: its content, and, in Chromium, its behaviour."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(trained, tmp_path_factory) -> Path:
-    """Both, ten copies of one with other factors and figures, one that failed, one that goes on, one of an ill name."""
+    """Both runs, ten copies of one with other values, a failed run, an unfinished one, and one with a bad name."""
     root = Path(shutil.copytree(trained, tmp_path_factory.mktemp("board") / "runs"))
     done = json.loads((root / "conv-4_none_digits_s0_00000000" / "run.json").read_text())
     for i in range(10):
@@ -221,7 +221,7 @@ def written(runs) -> Path:
 
 @pytest.fixture
 def opened(chromium, written) -> Iterator[Any]:
-    """The page over the runs; no script may fail in it, and nothing may be asked of a network."""
+    """The page about the runs; no script may fail, and no request may be sent to a network."""
     page = chromium.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(20_000)
     failures: list[str] = []
@@ -235,19 +235,19 @@ def opened(chromium, written) -> Iterator[Any]:
 
 
 def ready(page: Any, path: Path) -> None:
-    """Open it, and wait until all that is in sight is drawn."""
+    """Open the page, and wait until all visible parts are drawn."""
     page.goto(path.resolve().as_uri())
     page.wait_for_function("document.documentElement.dataset.ready")
 
 
 def column(page: Any, name: str) -> list[str]:
-    """The cells of the table as they are seen."""
+    """Return the visible cells of a column of the table."""
     titles = [title.split("\n")[0] for title in page.locator(".dt-scroll-head th").all_inner_texts()]
     return page.locator(f"#table tbody td:nth-child({titles.index(name) + 1})").all_inner_texts()
 
 
 def drawn(page: Any, place: str) -> set[int]:
-    """The runs that a plot shows, once it has come into sight."""
+    """Return the runs in a plot, after scrolling it into view."""
     plot = page.locator(f"{place} .plot").first
     plot.scroll_into_view_if_needed()
     page.wait_for_function("plot => plot.closest('[data-view]').ariaBusy === 'false'", arg=plot.element_handle())
@@ -454,7 +454,7 @@ def test_a_phone_shows_the_score_beside_the_run(chromium, written):
 
 @in_browser
 def test_a_phone_cuts_nothing_off_an_article_and_a_tap_enlarges_its_figures(chromium, tmp_path):
-    """Steps become blocks: no column lies beyond the edge, and no row is tall because of one that does."""
+    """Rows of the table of steps become blocks: no column lies beyond the edge, and no row is too tall."""
     words = "a sentence that says what happens here, and takes several lines on a phone, as sentences do"
     body = html.table_html(
         ["step", "shape", "values", "what happens"], [["image", "64 × 64 × 3", "9", words]], [1, 2], "steps"

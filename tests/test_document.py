@@ -1,4 +1,4 @@
-"""A document answered sentence by sentence: the rule, the checks, the page, and what is refused."""
+"""Answers to a document, sentence by sentence: the rule, the checks, the page, and errors."""
 
 import re
 import sys
@@ -85,7 +85,7 @@ def test_an_answer_follows_from_the_cases(cases, expected):
 
 
 def test_no_answer_says_more_than_its_cases():
-    """Over all results of three cases, without conditions and with."""
+    """All results of three cases are tried, with and without conditions."""
     for first, second, third in product(RESULTS, repeat=3):
         word = answer([finding(first), finding(second), finding(third)]).word
         assert (word == "yes") == ({first, second, third} == {"yes"})
@@ -121,7 +121,7 @@ def tools(tmp_path_factory) -> checking.Tools:
 
 
 def others(figure: Any) -> list[Any]:
-    """Values and bounds that a figure does not meet."""
+    """Return values and bounds that a figure does not meet."""
     if isinstance(figure, bool):
         return [not figure]
     if isinstance(figure, int | float):
@@ -153,7 +153,7 @@ def test_every_check_serves_the_document():
 
 
 def test_each_scheme_and_each_kind_of_check_is_covered():
-    """The lists of schemes in the statements hold every option of pos."""
+    """The lists of schemes in the statements contain all options of pos."""
     listed = {s for c in CHECKED.values() if c.check == "position.added" for s in c.arguments["schemes"]}
     assert listed | {"none"} == set(options("pos"))
     [resized] = [c for c in CHECKED.values() if c.check == "position.resized"]
@@ -161,7 +161,7 @@ def test_each_scheme_and_each_kind_of_check_is_covered():
 
 
 def run(tools: checking.Tools, check: str, **arguments: Any) -> Mapping[str, Any]:
-    """The figures of a check."""
+    """Return the figures of a check."""
     case = Case("", "", check, arguments, {})
     checking.run(case, tools)
     return tools.cache[f"{check}({arguments})"]
@@ -422,7 +422,7 @@ def test_the_example_in_the_docs_runs(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_of_the_document_is_that_of_the_statements(monkeypatch):
-    """Nobody edits a page by hand."""
+    """The committed page equals the generated page, so nobody has edited it by hand."""
     written: dict[str, str] = {}
     monkeypatch.setattr(
         "patchbench.commands.document.write_whole", lambda path, text: written.update({path.name: text})

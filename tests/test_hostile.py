@@ -1,4 +1,4 @@
-"""Names that look like HTML, in folders, records, logs and rows: on every page they are text, and nothing runs."""
+"""Names that look like HTML, in folders, records, logs and rows: all pages show them as text and run nothing."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ CLASSES = [HANDLER.format(1), CLOSES.format(2)]
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pages over a real run on class folders of ill names, and over copies of its record with worse ones."""
+    """The pages about a real run on class folders with hostile names, and about copies of its record."""
     here = tmp_path_factory.mktemp("hostile")
     data, runs = here / "a<b onload=alert(3)>", here / "runs"
     for split, count in {"train": 12, "val": 6}.items():
@@ -70,7 +70,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Elements(HTMLParser):
-    """The elements of a page: names of handlers, addresses, and texts of scripts."""
+    """The elements of a page: names of event handlers, addresses, and texts of scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def test_names_add_no_elements_to_a_page(pages, name):
 
 @pytest.fixture
 def watched(chromium: Any) -> Iterator[tuple[Any, list[str]]]:  # noqa: F811
-    """A page of a browser, and all that should not happen on it."""
+    """A page of a browser, and a list of events that must not happen on it."""
     page, happened = chromium.new_page(viewport={"width": 1400, "height": 900}), []
     page.set_default_timeout(20_000)
     page.on("dialog", lambda dialog: (happened.append(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -143,7 +143,7 @@ def test_no_script_of_a_name_runs_in_a_browser(pages, watched, name):
 
 
 def test_the_pages_are_those_that_are_tested(pages, tmp_path):
-    """A name that is not escaped would be seen."""
+    """The pages contain the hostile names, so an unescaped name would be noticed."""
     copy = Path(shutil.copy(pages["analysis"], tmp_path / "page.html"))
     copy.write_text(copy.read_text().replace("</body>", f"{HANDLER.format(9)}{SCRIPT}</body>"))
     found = Elements(copy.read_text())

@@ -1,4 +1,4 @@
-"""What makes a run the run that it is, and what may change without making it another."""
+"""The identity of a run: which changes alter it, and which do not."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def identified(*overrides: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _defaults() -> Iterator[None]:
-    """Forget the defaults of options that a test has changed."""
+    """Clear the caches of defaults that a test may have changed."""
     forget()
     yield
     forget()
@@ -112,7 +112,7 @@ def test_a_checkpoint_is_tested_on_the_images_of_its_own_seed(tmp_path):
 
 
 def listed() -> dict[str, dict]:
-    """The baseline that the options of today would have, were none listed yet."""
+    """Return the baseline of the present options, as if none were listed yet."""
     cfg = composed([])
     tree = OmegaConf.to_container(cfg, resolve=False)
     top = {name: value for name, value in baseline()["train"].items() if name not in GROUPS}
@@ -128,7 +128,7 @@ def listed() -> dict[str, dict]:
 
 
 def test_the_baseline_knows_the_options_that_are_shipped(request):
-    """`--regenerate` lists what is new, and changes nothing that is listed."""
+    """`--regenerate` lists new options and knobs, and does not change listed ones."""
     known, today = baseline(), listed()
     if request.config.getoption("--regenerate"):
         merged = {option: knobs | known.get(option, {}) for option, knobs in today.items()}
@@ -211,7 +211,7 @@ def test_a_default_that_changes_makes_other_runs_and_the_old_value_the_old_ones(
 
 
 def changed_by(house: Path, option: str, old: str, new: str, *overrides: str) -> list[str]:
-    """The changes that an edit of an option makes in the origin of a run; empty where the identity changes too."""
+    """Return the changes in the origin of a run after an edit of an option; empty if the identity changes."""
 
     def origin() -> dict:
         forget()
@@ -603,7 +603,7 @@ def test_an_option_of_sweeps_in_a_single_run_is_refused_and_the_other_way_round(
 
 
 def test_a_patch_that_only_evaluation_reads_is_part_of_the_question(tmp_path):
-    """A CNN reads no patch, so two patches are one run; the patches that are shuffled are not those of before."""
+    """A CNN reads no patch, so two patches are one run, but the evaluation shuffles patches of another size."""
     small = ["model=cnn", "data.img_size=16", "batch_size=32", "epochs=2", "optim.lr=1e-2", "eval.shuffle=[patches]"]
     done = [run(tmp_path, *small, f"patch={patch}") for patch in (4, 16)]
     assert done[0]["identity"] == done[1]["identity"]

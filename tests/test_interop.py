@@ -1,4 +1,4 @@
-"""Weights in from timm and out to it: the same logits, and one line where that cannot be."""
+"""Weights from timm and to timm: equal logits, or one line with the reason."""
 
 import argparse
 import math
@@ -72,7 +72,7 @@ MICRO = {"embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0}
 
 
 def timms(seed: int = 0, **arguments) -> nn.Module:
-    """timm's ViT of the size of model=micro, nothing in it zero."""
+    """Build timm's ViT with the size of model=micro, without zero weights."""
     torch.manual_seed(seed)
     vit = timm.create_model("vit_tiny_patch16_224", **(MICRO | {"num_classes": 10} | arguments)).eval()
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_a_folder_in_the_form_of_the_hub_is_loaded_by_all_that_its_config_says(b
 
 @pytest.mark.slow
 def test_each_network_of_timms_family_is_loaded_exactly_or_refused_with_its_reason():
-    """Counts are printed by `python tests/timm_family.py`."""
+    """`python tests/timm_family.py` prints the counts."""
     rows = timm_family.table(timm_family.names())
     assert not [row for row in rows if row.verdict == "wrong"]
     assert not [row for row in rows if row.verdict == "refused" and timm_family.CURE.search(row.reason)]
@@ -251,7 +251,7 @@ def test_kernels_are_adapted_to_other_channels_as_timm_does(build, tmp_path, cha
 
 @pytest.mark.parametrize("patch", [(8, 1), (1, 8), (16, 1), (2, 1), (1, 1)])
 def test_kernels_are_resampled_to_patches_one_pixel_wide(build, tmp_path, patch):
-    """A turned kernel resampled to a turned patch is the resampled kernel turned."""
+    """Resampling commutes with transposition of kernel and patch."""
     vit = timms(img_size=16, patch_size=16)
     weights = []
     for size, turn in ((patch, False), (patch[::-1], True)):

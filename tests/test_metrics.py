@@ -1,4 +1,4 @@
-"""A line in the table of metrics is enough: every reader spells a new metric right, and shows an unknown one."""
+"""A line in the table of metrics is enough: all readers spell a new metric correctly, and show an unknown one."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def f1(monkeypatch) -> None:
 
 
 def page(name: str, low: float) -> str:
-    """The page of a study that compares two arms by a metric; b is better by a tenth of its value."""
+    """Return the page of a study that compares two arms by a metric; arm b is better by a tenth of its value."""
     tree = {
         "question": "q",
         "decides": ["more"],
@@ -60,7 +60,7 @@ def page(name: str, low: float) -> str:
 
 
 def lines(spec: object) -> dict[str, str]:
-    """The metric of each line plot of a workspace by its title."""
+    """Return the metric of each line plot of a workspace, by title."""
     sections = json.loads(json.dumps(spec))["section"]["panelBankConfig"]["sections"]
     panels = [panel for section in sections for panel in section["panels"]]
     plots = [panel["config"] for panel in panels if panel["viewType"] == "Run History Line Plot"]

@@ -1,4 +1,4 @@
-"""Mistakes at the command line: each ends in one line that holds the option as it was typed, and the cure."""
+"""Mistakes on the command line: each ends in one line with the option as typed, and the cure."""
 
 import contextlib
 import re
@@ -162,7 +162,7 @@ MISTAKES = {
 
 @pytest.fixture
 def typed(monkeypatch, capsys) -> Callable[[str], tuple[int, str, str]]:
-    """Do in this process what a script does with a line; exit code, stdout, stderr."""
+    """Run a script in this process with a command line; return exit code, stdout and stderr."""
 
     def typed(line: str) -> tuple[int, str, str]:
         script, *arguments = shlex.split(line if re.match(r"\S+\.py\b", line) else f"train.py {line}")
@@ -231,7 +231,7 @@ WRONG = ("abc", None, [], -1, -1.0, float("nan"), True, {"a": 1})
 
 
 def with_value(option: str, knob: str, value: object) -> DictConfig | None:
-    """The configuration of a small run in which a knob has a value; None where its type already refuses it."""
+    """Compose a small run in which a knob has a value; None if the type of the option does not allow the value."""
     group = option.partition("=")[0]
     kept = [each for each in SMALL if each.partition("=")[0] != group and not (group == "data" and "img_size" in each)]
     cfg = configure(*kept, option)
@@ -244,7 +244,7 @@ def with_value(option: str, knob: str, value: object) -> DictConfig | None:
 
 @pytest.mark.parametrize("option", sorted({option for option, _ in LEAVES}))
 def test_a_value_of_a_wrong_type_is_refused_by_its_name_or_is_none(option):
-    """Every knob in conf/ is given text, null, a list, a mapping: its annotation decides."""
+    """Every knob in conf/ gets text, null, a list and a mapping, and its annotation decides."""
     own = [knob for owner, knob in LEAVES if owner == option]
     refused = 0
     for knob in own:
@@ -282,7 +282,7 @@ def test_a_reader_that_closes_its_pipe_gets_no_traceback(line):
 
 
 def commands_in(text: str) -> Iterator[str]:
-    """Lines of a text that start a script of this project, without their remarks."""
+    """List the lines of a text that start a script of this project, without their comments."""
     for line in text.splitlines():
         if match := re.search(r"(?:python|torchrun|sbatch)\s+(?:-\S+\s+)*\S+\.py\b[^`#<]*", line):
             yield re.split(r"\s{3,}", match[0])[0]
@@ -301,7 +301,7 @@ DOCUMENTS = [
 
 
 def test_commands_that_are_shown_work_in_every_shell():
-    """zsh looks for files where an unquoted option has brackets, `*` or `?`, and refuses the line if there are none."""
+    """zsh reads brackets, `*` and `?` without quotes as file patterns, and refuses the line if no file matches."""
     shown = [(path, line) for path in DOCUMENTS for line in commands_in(path.read_text(encoding="utf-8"))]
     assert len(shown) > 50
     for path, line in shown:

@@ -1,4 +1,4 @@
-"""Dashboards of W&B as specifications: of metrics that runs log, of what reports say, and the same when published."""
+"""Workspaces and reports of W&B as specifications: metrics that runs log, text of reports, and publication."""
 
 import json
 import re
@@ -27,13 +27,13 @@ def swept(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(swept, tmp_path) -> Path:
-    """A copy that a test may change."""
+    """A copy of the sweep that a test may change."""
     shutil.copytree(swept, tmp_path, dirs_exist_ok=True, symlinks=True)
     return tmp_path
 
 
 def walk(node):
-    """Every mapping of a specification."""
+    """Yield all mappings of a specification."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
@@ -43,7 +43,7 @@ def walk(node):
 
 
 def names(spec: dict) -> tuple[set[str], set[str]]:
-    """The metrics and the keys of the configuration that panels and columns read."""
+    """Return the metrics and the keys of the configuration in panels and columns."""
     found = set()
     for node in walk(spec):
         found.update(name for name in node.get("metrics", []) if isinstance(name, str))
@@ -57,7 +57,7 @@ def names(spec: dict) -> tuple[set[str], set[str]]:
 
 
 def anonymous(node):
-    """A specification without the names that are drawn for its panels."""
+    """Return a specification without the random names of its panels."""
     if isinstance(node, dict):
         return {key: anonymous(below) for key, below in node.items() if key not in ("__id__", "id", "ref")}
     return [anonymous(below) for below in node] if isinstance(node, list) else node

@@ -1,4 +1,4 @@
-"""The runs on disk: what was chosen, sorted, written and deleted is what was asked for."""
+"""The runs on disk: filtering, sorting, writing and deletion do what was asked for."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from patchbench.runs.record import to_json
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """One real run, its record copied to others with other factors and figures."""
+    """One real run, and copies of its record with other factors and results."""
     root = tmp_path_factory.mktemp("runs")
     quick = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
     train_in(configure(*quick), root / "real_00000000")
@@ -70,7 +70,7 @@ def test_files_hold_every_run(folder, tmp_path):
 
 
 def test_names_that_are_no_text_and_logs_that_are_no_files_cost_no_table(folder, tmp_path, command):
-    """A name may be any bytes, and markup of the library that prints the table."""
+    """A name may have any bytes, and markup of the library that prints the table."""
     here = Path(shutil.copytree(folder, tmp_path / "all"))
     for name in (b"bad\xff_00000021", b"[b]x[b]_00000022", b"[_b]_00000023"):
         os.mkdir(os.path.join(os.fsencode(here), name))

@@ -1,4 +1,4 @@
-"""A checkpoint or a record from elsewhere runs nothing: neither a target, nor an option, nor an interpolation."""
+"""A foreign checkpoint or record runs no code: neither by a target, nor by an option, nor by an interpolation."""
 
 import copy
 from contextlib import suppress
@@ -38,7 +38,7 @@ def origin() -> dict:
 
 
 def altered(origin: dict, change: dict[str, object]) -> dict:
-    """A copy of an origin with values at other places, as in {"compared": {"data._target_": ...}}."""
+    """Return a copy of an origin with other values: {"compared": {"data._target_": ...}}."""
     changed = copy.deepcopy(origin)
     for part, values in change.items():
         if isinstance(values, dict):
@@ -78,7 +78,7 @@ HIDDEN: dict[str, dict[str, object]] = {  # targets at places that no knob has
 @pytest.mark.promise("a checkpoint hides a target in a list, or in a key", "Nothing of it is called")
 @pytest.mark.parametrize("place", HIDDEN)
 def test_no_hidden_target_is_built(origin, place):
-    """Refused, or left out of what is built."""
+    """The origin is refused, or its hidden target is not built."""
     change = copy.deepcopy(HIDDEN[place])
     hostile = copy.deepcopy(origin)
     for group, knobs_ in change.pop("config", {}).items():

@@ -1,4 +1,4 @@
-"""W&B in every state that its users are in: real processes, and a server on loopback that takes what they send."""
+"""W&B online, offline and without a login: real processes, and a server on loopback that receives their uploads."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def sync(folder: Path, server: Server, *said: str) -> None:
-    """Do what the last lines of training say."""
+    """Run the sync command in the last lines of a training."""
     found = [re.search(r"`wandb (sync [^`]+)`", each) for each in said]
     runs = sorted(str(path.relative_to(folder)) for path in folder.glob("runs/wandb/offline-run-*"))
     line = [sys.executable, "-m", "wandb", *(shlex.split(found[0][1]) if found and found[0] else ["sync", *runs])]
@@ -56,7 +56,7 @@ def sync(folder: Path, server: Server, *said: str) -> None:
 
 
 def written(folder: Path) -> dict[tuple[int, str], float]:
-    """metrics.csv by step and name; rows that a resumed run repeats count."""
+    """Read metrics.csv by step and name; the later of repeated rows counts."""
     [path] = folder.rglob("metrics.csv")
     return {(step, name): value for step, name, value in pd.read_csv(path).itertuples(index=False)}
 
@@ -68,7 +68,7 @@ def arrived(server: Server, run: str) -> dict[tuple[int, str], float]:
 
 
 def interrupted(folder: Path, *arguments: str, **env: str) -> None:
-    """Train, and take the first epoch for a reason to stop."""
+    """Train, and stop after the first epoch."""
     line = [sys.executable, str(ROOT / "train.py"), *arguments]
     with subprocess.Popen(
         line, cwd=folder, env=environment(folder, **env), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -244,7 +244,7 @@ def test_paths_below_home_and_secrets_are_not_told(monkeypatch, tmp_path):
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A working directory of its own, where nobody is logged in; W&B reads its environment anew."""
+    """A working directory without credentials; W&B reads its environment again."""
     for name in os.environ:
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)
@@ -259,7 +259,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def logging(out_dir: Path, **more: Any) -> AbstractContextManager[WandbLogger]:
-    """A run of W&B without a training."""
+    """Start a W&B run without a training."""
     out_dir.mkdir(parents=True, exist_ok=True)
     given = {"runs_dir": out_dir.parent, "resume": False, "in_sweep": False, "mode": "auto", "finish_s": 20.0}
     given |= {"project": None, "entity": None, "group": None, "tags": [], "notes": None, "table_rows": 2}
@@ -326,14 +326,14 @@ def test_what_cannot_be_uploaded_costs_neither_the_run_nor_later_rows(here, caps
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """The address of a server that takes connections and never says a word."""
+    """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @contextmanager
 def closed() -> Iterator[str]:
-    """An address at which nobody listens."""
+    """An address without a server."""
     with silent() as address:
         pass
     yield address
@@ -400,7 +400,7 @@ def test_a_process_of_wandb_that_is_stopped_holds_up_no_run(tmp_path, until, sai
     ("stopped", "busy_s", "killed"), [(True, 60.0, True), (False, 60.0, False), (False, 0.0, True)]
 )
 def test_only_a_process_that_is_stopped_is_killed_at_the_limit(tmp_path, stopped, busy_s, killed):
-    """One that is busy may wait for a server, and has not written all that it was given."""
+    """A process that is not stopped may wait for a server, with rows that are not yet written."""
     program = shutil.copy(shutil.which("sleep") or "", tmp_path / "wandb-core")
     with subprocess.Popen([program, "60"]) as process, closing(Watch()) as watch:
         time.sleep(0.2)
