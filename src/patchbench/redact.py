@@ -29,8 +29,8 @@ ASSIGNED = re.compile(  # on a command line, as in data.options.api_key=...
 def without_secrets(value: Any) -> Any:
     """Return the same tree with *** in place of the secrets in its strings.
 
-    Secrets are: values of entries whose names match SECRET_NAME, also in a text such as a command line; logins of
-    URLs; parameters of URLs whose names match SECRET_PARAMETER or whose values are long, as in signed URLs.
+    Secrets are: values of entries with a name that matches SECRET_NAME, also in a text such as a command line; logins
+    of URLs; parameters of URLs with a name that matches SECRET_PARAMETER or a long value, as in signed URLs.
     """
 
     def clean(text: str) -> str:
@@ -55,7 +55,7 @@ def parameter(match: re.Match[str]) -> str:
 def redact(value: Any) -> Any:
     """Return the same tree for an upload: `without_secrets`, and with the home directory written as ~.
 
-    The values of environment variables whose names match SECRET_VARIABLE are secrets as well.
+    The values of environment variables with a name that matches SECRET_VARIABLE are secrets as well.
     """
     secrets = [
         text for name, text in os.environ.items() if SECRET_VARIABLE.search(name) and len(text) >= SHORTEST_SECRET
@@ -72,7 +72,7 @@ def redact(value: Any) -> Any:
 
 
 def mapped(value: Any, clean: Callable[[str], str], key: str = "") -> Any:
-    """Return the same tree with `clean` applied to its strings, and *** for entries whose names match SECRET_NAME."""
+    """Return the same tree with `clean` applied to its strings, and *** for entries that SECRET_NAME matches."""
     if isinstance(value, dict):
         return {mapped(name, clean): mapped(below, clean, str(name)) for name, below in value.items()}
     if isinstance(value, list | tuple):

@@ -62,12 +62,12 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     """
     tree: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)
     default_of = defaults(cfg, choices)
-    found: dict[str, Any] = {}
+    knobs: dict[str, Any] = {}
     for name, part in tree.items():
         if name in READERS and not reads(cfg, name):
             continue
         if name in GROUPS:
-            found[name] = "+".join(sorted(part)) or "none" if name == "pos" else choices[name]
+            knobs[name] = "+".join(sorted(part)) or "none" if name == "pos" else choices[name]
         for path, value in leaves(part, name):
             if path in (*PLACES, *LIMITS) or (path.rpartition(".")[2] in BUILDING and value == default_of.get(path)):
                 continue
@@ -76,17 +76,17 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
                 if known and value == known.get(path, default_of.get(path)):
                     continue
                 value = to_plain(OmegaConf.select(cfg, path))
-            found[path] = short_size(value) if path in SIZES else value
+            knobs[path] = short_size(value) if path in SIZES else value
     if root := root_of_data(cfg, choices):
-        if found.get("data.name") == root:
-            del found["data.name"]
+        if knobs.get("data.name") == root:
+            del knobs["data.name"]
         try:
-            found["data.content"] = content_of(root)
+            knobs["data.content"] = content_of(root)
         except OSError as error:  # the data set raises the error, with its cure, when it is built
-            found["data.content"] = type(error).__name__
-    if (weights := found.get("model.init_from")) and (file := Path(str(weights)).expanduser()).is_file():
-        found["model.init_from"] = f"file {digest(file, file.stat().st_mtime_ns, file.stat().st_size)}"
-    return without_secrets(found)
+            knobs["data.content"] = type(error).__name__
+    if (weights := knobs.get("model.init_from")) and (file := Path(str(weights)).expanduser()).is_file():
+        knobs["model.init_from"] = f"file {digest(file, file.stat().st_mtime_ns, file.stat().st_size)}"
+    return without_secrets(knobs)
 
 
 @functools.cache
@@ -107,12 +107,12 @@ def identity_of(cfg: DictConfig, choices: Mapping[str, str]) -> str:
 
     A knob adds nothing at its value of the baseline. A knob that is not in the baseline adds nothing at its default if
     its option is listed there; in an option that is not listed, only if the default is off (null, false, 0, empty).
-    So an option can get a new knob whose default changes nothing, and the identities of earlier runs stay the same.
+    So an option can get a new knob with a neutral default, and the identities of earlier runs stay the same.
     """
     return identify(compared(cfg, choices), cfg, choices)
 
 
-def identify(found: Mapping[str, Any], cfg: DictConfig, choices: Mapping[str, str]) -> str:
+def identify(knobs: Mapping[str, Any], cfg: DictConfig, choices: Mapping[str, str]) -> str:
     """Return the identity of the options and knobs that `compared` returned; see `identity_of`."""
     default_of = defaults(cfg, choices)
 
@@ -122,7 +122,7 @@ def identify(found: Mapping[str, Any], cfg: DictConfig, choices: Mapping[str, st
         known = baseline_of(path, choices)
         return not equal_values(value, known.get(path, default_of[path])) or (not known and default_of[path] not in OFF)
 
-    counted = {path: integer_if_whole(value) for path, value in found.items() if counts(path, value)}
+    counted = {path: integer_if_whole(value) for path, value in knobs.items() if counts(path, value)}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -146,7 +146,7 @@ def factors_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
         root = os.path.realpath(os.path.expanduser(root))  # a link, or `.`, gets the name of its folder
     if name := root or OmegaConf.select(cfg, "data.name", throw_on_missing=False):
         path = str(name)
-        if "://" in path:  # a URL, whose login and parameters are removed
+        if "://" in path:  # a URL: its login and parameters are removed
             path = without_secrets(path).replace(f"{HIDDEN}@", "").partition("?")[0]
         short = printable(path.rstrip("/").rpartition("/")[2])
         groups["data"] = f"{groups['data']}-{short}" if short.lower() != groups["data"] else groups["data"]

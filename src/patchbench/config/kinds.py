@@ -69,7 +69,7 @@ def check_arguments(path: str, part: DictConfig, build: Any) -> None:
     """Check the values of the keys that are arguments of `build`; other keys are not checked."""
     try:
         kinds = get_type_hints(build.__init__ if inspect.isclass(build) else build)
-    except (NameError, TypeError):  # a library whose annotations cannot be evaluated
+    except (NameError, TypeError):  # a library with annotations that cannot be evaluated
         return
     for key in map(str, part):
         node: Any = part._get_node(key)

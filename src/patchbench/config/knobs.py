@@ -30,7 +30,7 @@ def knobs() -> dict[str, dict[str, Any]]:
 
 
 def check_schemes() -> None:
-    """Raise ValueError for a file of conf/pos whose first line does not give it the package `pos.<its name>`."""
+    """Raise ValueError for a file of conf/pos that does not begin with the line `# @package pos.<name>`."""
     for path in sorted((CONF / "pos").glob("*.yaml")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         if path.stem != "none" and first != f"# @package pos.{path.stem}":

@@ -231,8 +231,8 @@ def first_four(owners: Iterable[str]) -> str:
 
 def as_typed(key: str, given: Sequence[str], otherwise: str = "") -> str:
     """Return the last argument that sets a key, as typed."""
-    found = [a for a in given if a.lstrip("+~").partition("=")[0] == key]
-    return found[-1] if found else otherwise or key
+    matching = [a for a in given if a.lstrip("+~").partition("=")[0] == key]
+    return matching[-1] if matching else otherwise or key
 
 
 def type_of(key: str, command: str) -> str:

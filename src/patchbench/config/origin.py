@@ -33,13 +33,13 @@ def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     Passwords and tokens, such as those in a URL of data, are removed, since records and checkpoints are shared.
     choices: the option chosen in each group.
     """
-    levels, found, parts = factors_of(cfg, choices), compared(cfg, choices), dict(targets(cfg))
+    levels, knobs, parts = factors_of(cfg, choices), compared(cfg, choices), dict(targets(cfg))
     return {
-        "identity": identify(found, cfg, choices),
+        "identity": identify(knobs, cfg, choices),
         "name": display_name(levels),
         "factors": levels,
         "options": {group: choices[group] for group in GROUPS if group != "pos"} | {"pos": sorted(cfg.pos)},
-        "compared": found,
+        "compared": knobs,
         "targets": {path: name if module_of(name) is None else name.rpartition(".")[2] for path, name in parts.items()},
         "code": code([*parts.values(), *TRUNK]),
         "config": without_secrets(OmegaConf.to_container(without_hydra(cfg), resolve=True)),
@@ -82,9 +82,9 @@ def changes(earlier: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]
 
 def differences(current: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
     """List the options and knobs in which two runs differ, at most four."""
-    ours, theirs = current["compared"], stored["compared"]
-    differing = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
-    listed = ", ".join(f"{path}={theirs.get(path)} there, {ours.get(path)} here" for path in differing[:4])
+    new, old = current["compared"], stored["compared"]
+    differing = [path for path in {**old, **new} if new.get(path) != old.get(path)]
+    listed = ", ".join(f"{path}={old.get(path)} there, {new.get(path)} here" for path in differing[:4])
     return listed + ", ..." * (len(differing) > 4)
 
 

@@ -143,7 +143,7 @@ def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
     ValueError if Hydra does not accept the overrides.
     """
     arms: dict[tuple[str, str, str], DictConfig] = {}
-    found = []
+    result = []
     for cell in planned:
         arm = cell.part, cell.arm, cell.rung
         if arm not in arms:
@@ -153,8 +153,8 @@ def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
                 where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
                 raise ValueError(f"{where}: {explain(error, cell.overrides)}") from error
         arms[arm].seed = cell.seed
-        found.append(identity_of(arms[arm], arms[arm].hydra.runtime.choices))
-    return found
+        result.append(identity_of(arms[arm], arms[arm].hydra.runtime.choices))
+    return result
 
 
 def plan_of(study: Study, scale: str, records: pd.DataFrame, experiments: Path = EXPERIMENTS) -> pd.DataFrame:
@@ -167,6 +167,6 @@ def plan_of(study: Study, scale: str, records: pd.DataFrame, experiments: Path =
     table = pd.DataFrame(rows, columns=[*PLANNED, "identity"])
     finished_last = records.sort_values("status", key=lambda status: status == "done", kind="stable")
     latest = finished_last.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
-    found = table.merge(latest, on="identity", how="left")
-    found["status"] = found["status"].fillna("not run")
-    return found.dropna(axis=1, how="all")
+    merged = table.merge(latest, on="identity", how="left")
+    merged["status"] = merged["status"].fillna("not run")
+    return merged.dropna(axis=1, how="all")

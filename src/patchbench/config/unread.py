@@ -19,7 +19,7 @@ def unread(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) ->
     cfg: composed configuration, with its interpolations. choices: the option chosen in each group. given: arguments of
     the command line.
     """
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     own = defaults(cfg, choices)
     raw = dict(leaves(OmegaConf.to_container(cfg, resolve=False), ""))
     last = {argument.lstrip("+").partition("=")[0]: argument for argument in given}  # the last value of a key counts
@@ -29,14 +29,14 @@ def unread(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) ->
             continue
         if name in READERS and not reads(cfg, name):
             readers = [group for group in READERS[name] if group not in READERS or reads(cfg, group)]
-            found[argument] = f"{readers[-1]}={choices[readers[-1]]}"
+            reasons[argument] = f"{readers[-1]}={choices[readers[-1]]}"
             key = name
         # A knob to which others refer, as optim.optimizer.lr to optim.lr, is not read if they all have other values.
         passing = [path for path, value in own.items() if value == f"${{{key}}}"]
         replaced = [path for path in passing if raw.get(f".{path}") != own[path]]
         if passing and replaced == passing:
-            found[argument] = f"{replaced[0]}={to_plain(OmegaConf.select(cfg, replaced[0]))}"
-    return found
+            reasons[argument] = f"{replaced[0]}={to_plain(OmegaConf.select(cfg, replaced[0]))}"
+    return reasons
 
 
 def remarks_on_unread(
@@ -46,12 +46,12 @@ def remarks_on_unread(
 
     Outside of sweeps, raise Refused for an argument that the evaluation does not read either.
     """
-    found = unread(cfg, choices, given)
+    reasons = unread(cfg, choices, given)
     if not (in_sweep or SWEEP in os.environ or "WANDB_SWEEP_ID" in os.environ):
-        for argument, reason in found.items():
+        for argument, reason in reasons.items():
             if argument.partition("=")[0] not in READ_ELSEWHERE:
                 raise Refused(f"{argument} is not read, because of {reason}: leave out one of the two")
-    return [f"{argument} is not read, because of {reason}" for argument, reason in found.items()]
+    return [f"{argument} is not read, because of {reason}" for argument, reason in reasons.items()]
 
 
 def remarks_on_sweep(unread_by: Sequence[Mapping[str, str]], given: Sequence[str], *, grid: bool) -> list[str]:
@@ -60,8 +60,8 @@ def remarks_on_sweep(unread_by: Sequence[Mapping[str, str]], given: Sequence[str
     unread_by: the result of `unread` for each cell. given: arguments of the sweep. grid: true if all cells are known.
     """
     by_key: dict[str, list[str]] = {}
-    for found in unread_by:
-        for argument, reason in found.items():
+    for reasons_of_cell in unread_by:
+        for argument, reason in reasons_of_cell.items():
             by_key.setdefault(argument.partition("=")[0], []).append(reason)
     on_the_line = {argument.partition("=")[0]: argument for argument in given}
     remarks = []

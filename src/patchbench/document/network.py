@@ -97,7 +97,7 @@ def sequence(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def learnt(build: Build, options: Sequence[str] = (), part: str = "", steps: int = 3) -> dict[str, Any]:
-    """Count the layers of a network, or of one part of it, whose weights change in a few steps of training.
+    """Count the layers of a network, or of one of its parts, that change in a few steps of training.
 
     layers: convolutions and linear layers. frozen: layers whose weights do not change. One step is not enough, since a
     ResNet starts with branches that are multiplied by zero.
@@ -147,7 +147,7 @@ def cost_by_patch(
 
 
 def any_sequence(build: Build, embeds: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
-    """Count the embeddings whose sequences, for images of 32 pixels, the same blocks accept."""
+    """Count the embeddings with sequences that the same blocks accept, for images of 32 pixels."""
     lengths = []
     for embed in embeds:
         net: Any = build(*options, f"embed={embed}", "data.img_size=32").eval()

@@ -31,7 +31,7 @@ def channel_names(count: int) -> list[str]:
 
 
 def tint(name: str, i: int) -> str:
-    """Return the colour of channel `i`, whose name is `name`."""
+    """Return the colour of channel `i` with this name."""
     return TINTS.get(name, OUTLINES[i % len(OUTLINES)])
 
 

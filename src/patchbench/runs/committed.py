@@ -61,11 +61,11 @@ def write_files(folder: Path, planned: pd.DataFrame, records: pd.DataFrame, runs
     points = concatenated([old_points, curve_points(finished[is_local], runs_dir)])
     position = {identity: n for n, identity in enumerate(finished["identity"])}
     points = points.sort_values(["identity", "step"], key=lambda c: c.map(position) if c.name == "identity" else c)
-    hits = {identity: found for identity, found in read_hits(folder).items() if identity in remote}
+    hits = {identity: answers for identity, answers in read_hits(folder).items() if identity in remote}
     for row in finished[is_local].itertuples():
         with skip_damaged():
-            if found := hits_of_run(runs_dir / row.run):
-                hits[row.identity] = found
+            if answers := hits_of_run(runs_dir / row.run):
+                hits[row.identity] = answers
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / CURVES, points.to_csv(index=False, lineterminator="\n"))
     write_hits(folder / HITS, dict(sorted(hits.items())))

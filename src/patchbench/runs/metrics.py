@@ -61,7 +61,7 @@ class Metric:
         return f"{self.number(x, digits)} {self.unit}".rstrip() if not math.isnan(x) else "n/a"
 
     def cell(self, x: Number) -> str:
-        """Spell a value for a table, whose header names the metric: 25.20%, or the number without its unit."""
+        """Spell a value for a table with the metric in its header: 25.20%, or the number without its unit."""
         return f"{self.number(x, 2)}%" if self.unit == "%" and not math.isnan(x) else self.number(x, 2)
 
     def signed(self, x: Number) -> str:

@@ -100,7 +100,7 @@ def parsed(name: str, path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
 
 
 def changed(earlier: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
-    """List the modules of `current` whose code is not in `earlier`, under whatever name."""
+    """List the modules of `current` with a digest that no module in `earlier` has, under any name."""
     return [name for name, digest in current.items() if digest not in earlier.values()]
 
 

@@ -55,7 +55,7 @@ def load(runs_dir: Path, *, knobs: bool = True) -> pd.DataFrame:
 
 
 def run_folders(folder: str | Path) -> Iterator[str]:
-    """Yield the paths of the runs in a folder, under whatever name; the folder of a run is not searched further."""
+    """Yield the paths of the runs in a folder, under any name; the folder of a run is not searched further."""
     with suppress(PermissionError):
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if not entry.is_dir() or entry.name.startswith(".") or entry.name in NO_RUNS:

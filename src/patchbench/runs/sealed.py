@@ -19,7 +19,7 @@ CHUNK = 2**20  # bytes
 
 
 class Damaged(ValueError):
-    """Raised for a file whose bytes were altered after they were written."""
+    """Raised for a file that was altered after it was written."""
 
 
 class Hashing:

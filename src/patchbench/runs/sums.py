@@ -25,7 +25,7 @@ def verified_file(path: Path) -> Iterator[None]:
 
 
 def check_sum(path: Path) -> None:
-    """Raise ValueError for a file whose digest is not that in SHA256SUMS; a file without a digest is not checked."""
+    """Raise ValueError for a file with another digest than in SHA256SUMS; a file without a digest is not checked."""
     expected = read_sums(path.parent).get(path.name)
     if expected and path.exists() and digest(path) != expected:
         raise ValueError(

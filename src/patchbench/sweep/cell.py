@@ -26,7 +26,7 @@ class Composed:
     unread: Mapping[str, str]  # arguments that the run does not read, see config/unread.py
     all_but_seed: str  # equal for cells that differ only in their seed and folder
     data: str  # equal for cells that read the same data
-    setting: str  # equal for cells whose times are in proportion to their multiply-accumulates
+    setting: str  # for cells with equal settings, time is proportional to work
 
 
 @dataclass(frozen=True)

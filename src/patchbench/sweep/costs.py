@@ -86,18 +86,18 @@ def measure(
             f"about {left:.0f} s left",
             flush=True,
         )
-    found = [rows[arm.computation, n] | {"part": arm.part, "arm": arm.name} for arm in arms for n in range(rounds)]
-    write(folder / FILE, found)
+    lines = [rows[arm.computation, n] | {"part": arm.part, "arm": arm.name} for arm in arms for n in range(rounds)]
+    write(folder / FILE, lines)
     write_sums(folder, [FILE])
     (folder / PARTIAL).unlink(missing_ok=True)
-    print_summary(pd.DataFrame(found))
+    print_summary(pd.DataFrame(lines))
     return folder / FILE
 
 
 def arms_of(name: str, scale: str, experiments: Path) -> list[Arm]:
     """List all arms of all parts of a study at a scale."""
     study = read_study(name, experiments)
-    found = []
+    arms = []
     for part in parts_at(study, scale):
         for arm in part.arms:
             rung = rungs(part, study.scales[scale])[0]  # speed is the same for all budgets
@@ -106,8 +106,8 @@ def arms_of(name: str, scale: str, experiments: Path) -> list[Arm]:
                 cfg = composed(given)
             except HYDRA_ERRORS as error:
                 raise ValueError(f"study {name}: part {part.name}, arm {arm}: {explain(error, given)}") from error
-            found.append(Arm(part.name, arm, given, computation(cfg, cfg.hydra.runtime.choices), cfg.batch_size))
-    return found
+            arms.append(Arm(part.name, arm, given, computation(cfg, cfg.hydra.runtime.choices), cfg.batch_size))
+    return arms
 
 
 def this_device() -> str:
@@ -129,7 +129,7 @@ def measured_rows(
     tables = [partial[partial["device"] == this]]
     if not again:
         tables.insert(0, read_costs(folder))
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    measured: dict[tuple[str, int], dict[str, Any]] = {}
     for table in tables:
         rows = table[table["computation"].isin({arm.computation for arm in arms}) & (table["round"] < rounds)]
         if other := set(rows["device"]) - {this}:
@@ -137,8 +137,8 @@ def measured_rows(
                 f"{folder / FILE} was measured on {', '.join(sorted(other))}, and this is {this}: --again measures "
                 "every arm here, and changes the budgets of arms that train for equal time"
             )
-        found |= {(row["computation"], int(row["round"])): row for row in rows.to_dict("records")}
-    return found
+        measured |= {(row["computation"], int(row["round"])): row for row in rows.to_dict("records")}
+    return measured
 
 
 def measured(arm: Arm, number: int, steps: int, *, busy: bool) -> dict[str, Any]:

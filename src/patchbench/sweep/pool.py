@@ -32,7 +32,7 @@ def warm(function: str, *arguments: Any) -> Any:
 
 
 def warm_context() -> Any:
-    """Return a multiprocessing context whose fork server has imported everything, so that processes start fast."""
+    """Return a multiprocessing context with a fork server that has all imports, so that processes start fast."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["patchbench.sweep.warm"])
     return context

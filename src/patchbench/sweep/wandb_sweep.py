@@ -1,4 +1,4 @@
-"""Translation of a grid of Hydra to a W&B sweep, whose agents run train.py (https://docs.wandb.ai/models/sweeps)."""
+"""Translation of a grid of Hydra to a sweep of W&B with train.py (https://docs.wandb.ai/models/sweeps)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -70,7 +70,7 @@ class Meter(pl.Callback):
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.validated: dict[str, float] = {}  # metrics of the last validation
-        self.skipped = 0  # steps whose gradient was not finite
+        self.skipped = 0  # steps with a gradient that was not finite
         self.warm = False
         self.began: float | None = None
         self.earlier_s = 0.0

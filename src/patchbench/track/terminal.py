@@ -58,12 +58,12 @@ def rows(result: Mapping[str, Number | str]) -> dict[str, str]:
 
 def view_results(texts: Mapping[str, str]) -> dict[str, str]:
     """Return a row for each view of the test images, such as test/canvas48/acc."""
-    found = {}
+    rows_of_views = {}
     for name in (name for name in texts if is_view(name) and name.endswith("/acc")):
         view = name.removesuffix("/acc")
         same = texts.get(f"{view}/same")
-        found[view.removeprefix("test/")] = texts[name] + ("" if same is None else f", {same} same as before")
-    return found
+        rows_of_views[view.removeprefix("test/")] = texts[name] + ("" if same is None else f", {same} same as before")
+    return rows_of_views
 
 
 def other_results(texts: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A watchdog that ends a process whose training hangs: a rank is stopped, a data worker hangs, a disk is gone."""
+"""A watchdog that ends a process when training hangs: a rank is stopped, a data worker hangs, a disk is gone."""
 
 import os
 import signal
@@ -120,7 +120,7 @@ class Watchdog:
                     self.store.set(f"patchbench/{torch.distributed.get_rank()}", str(count))
 
     def silent_ranks(self) -> list[int]:
-        """List the ranks whose heartbeat counters do not change."""
+        """List the ranks with heartbeat counters that do not change."""
         if not several_ranks():
             return []
         store, silent = self.store, [0]  # rank 0 has the store: if it is stopped, a request to the store never returns
@@ -198,7 +198,7 @@ def end_with_children(code: int) -> None:
 
 
 def reset_wakeup_fd() -> None:
-    """Remove the wakeup file descriptor in a forked process, whose signals are not for this watchdog."""
+    """Remove the wakeup file descriptor in a forked process: its signals are not for this watchdog."""
     with suppress(ValueError):
         signal.set_wakeup_fd(-1)
 

@@ -67,13 +67,13 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
             "timm's Vision Transformer cannot express model.act=swiglu, model.pre_norm=true or a model.norm_eps other "
             "than 1e-6: a network with one of them cannot be exported"
         )
-    ours = {name: w.detach().cpu() for name, w in net.state_dict().items()}
+    own = {name: w.detach().cpu() for name, w in net.state_dict().items()}
     after_pool = net.final_norm == "pooled" and net.pool != "cls"
     names = {"embed": "patch_embed", "norm": "fc_norm" if after_pool else "norm"}
-    state = {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in ours.items()}
+    state = {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in own.items()}
     state = {n: w for n, w in state.items() if n.split(".")[0] not in ("prefix", "tokens")}
-    state["patch_embed.proj.weight"] = ours["embed.proj.weight"].flatten(1).unflatten(1, (-1, *embed.patch_size))
-    prefix = ours["prefix"]
+    state["patch_embed.proj.weight"] = own["embed.proj.weight"].flatten(1).unflatten(1, (-1, *embed.patch_size))
+    prefix = own["prefix"]
     if len(prefix):
         state["cls_token"] = prefix[None, :1]
     if len(prefix) > 1:

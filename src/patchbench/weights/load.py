@@ -32,7 +32,7 @@ from patchbench.weights.timm import Weights
 def load(net: ViT, init_from: str) -> str:
     """Load trained weights into `net`, and return a line that names all adaptations and assumptions.
 
-    init_from: timm's name of a Vision Transformer, whose weights are downloaded from the Hugging Face hub, or a file: a
+    init_from: timm's name of a Vision Transformer, to download its weights from the Hugging Face hub, or a file: a
     state dict of timm, an export or a checkpoint of this project. Patch kernel and positions are resampled, channels
     are summed or repeated as in timm, and a head for another number of classes is left out. ValueError for any other
     difference.

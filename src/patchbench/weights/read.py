@@ -56,8 +56,8 @@ def open_file(path: Path, grid_size: Size) -> Weights:
             if "patchbench" in checkpoint:
                 check_seal(path)
                 return from_checkpoint(checkpoint)
-            found = [checkpoint[key] for key in WHERE if checkpoint.get(key)]
-            state = (found or [checkpoint])[0]
+            candidates = [checkpoint[key] for key in WHERE if checkpoint.get(key)]
+            state = (candidates or [checkpoint])[0]
         state = {WRAPPED.sub("", name): w for name, w in state.items()}
     except Exception as error:  # torch and safetensors raise many classes of exceptions
         reason = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()[0].partition(". ")[0]

@@ -21,14 +21,14 @@ def curves(folder: Path) -> dict[str, Any]:
     metrics: dict[str, dict[int, float]] = {}
     with skip_damaged():
         metrics = read_rows(folder / "metrics.csv")
-    found = {}
+    thinned = {}
     for name in sorted(metrics):
         if len(metrics[name]) > 1 and not name.startswith(NO_CURVES):
             points = complete_windows(sorted(metrics[name].items()))
             steps, values = thin(np.array([step for step, _ in points]), np.array([value for _, value in points]))
-            found[name] = [steps.tolist(), rounded(values)]
+            thinned[name] = [steps.tolist(), rounded(values)]
     step, epoch = max(metrics["epoch"].items()) if "epoch" in metrics else (None, None)
-    return {"steps_per_epoch": step / epoch if step and epoch else None, "curves": found}
+    return {"steps_per_epoch": step / epoch if step and epoch else None, "curves": thinned}
 
 
 def complete_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -185,7 +185,7 @@ def learning(report: Report) -> str:
 
 
 def equal_cost(report: Report) -> str:
-    """Return tables of validation accuracy at the budget of the cheapest arm, for parts whose arms differ in cost."""
+    """Return tables of validation accuracy at the budget of the cheapest arm, for parts with arms of unequal cost."""
     sections = []
     for part in report.parts:
         points, prices = report.curves_of(part), cost_table(report, part)

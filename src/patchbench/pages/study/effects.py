@@ -16,13 +16,13 @@ Reports = Sequence[tuple[Report, Mapping[str, str]]]  # each with links to its p
 
 def section(report: Report) -> str:
     """Return the section on the effects of one study."""
-    found = [effect for effect in report.judgement.effects if effect.amount is not None]
-    if not found:
+    measured = [effect for effect in report.judgement.effects if effect.amount is not None]
+    if not measured:
         return ""
-    drawing = figures.effects(by_unit(found))
+    drawing = figures.effects(by_unit(measured))
     caption = "Amounts with 95 % intervals, of which nothing was claimed."
     drawn = picture(report, "effects", drawing, "Effects of design choices", caption)
-    rows = [row(report, effect) for effect in found]
+    rows = [row(report, effect) for effect in measured]
     return "## What each choice is worth\n\n" + table(HEADER, rows, range(4, 10)) + "\n\n" + drawn
 
 
@@ -35,10 +35,10 @@ HEADER = [
 LARGE = 0.1  # effects of ten points and more have an axis of their own, on which small effects would be invisible
 
 
-def by_unit(found: Sequence[Found], prefix: str = "") -> dict[str, list[tuple[str, Found]]]:
+def by_unit(effects: Sequence[Found], prefix: str = "") -> dict[str, list[tuple[str, Found]]]:
     """Group effects, each with its label, by the axis on which they are drawn."""
     groups: dict[str, list[tuple[str, Found]]] = {}
-    for effect in found:
+    for effect in effects:
         label = f"{prefix}{effect.part.name}, {effect.effect.factor}: {from_to(effect)}"
         groups.setdefault(axis_of(effect), []).append((label, effect))
     return groups
@@ -106,22 +106,22 @@ def page(reports: Reports) -> tuple[str, dict[str, str]]:
     groups: dict[str, list[tuple[str, Found]]] = {}
     sections = []
     for report, links in reports:
-        found = [effect for effect in report.judgement.effects if effect.amount is not None]
-        if not found:
+        measured = [effect for effect in report.judgement.effects if effect.amount is not None]
+        if not measured:
             continue
-        for unit, rows in by_unit(found, prefix=f"{report.study.name}, ").items():
+        for unit, rows in by_unit(measured, prefix=f"{report.study.name}, ").items():
             groups.setdefault(unit, []).extend(rows)
         speaks = "; ".join(
             f"{part.name}: {population(part, report.cells, report.evidence.hits)}"
             for part in report.parts
-            if any(effect.part.name == part.name for effect in found)
+            if any(effect.part.name == part.name for effect in measured)
         )
         link = ", ".join(f"[{name}]({path})" for name, path in links.items())
         note = f"Speaks of {speaks}. {report.study.as_recorded}".strip()
         sections += [
             f"## {report.study.question}",
             link,
-            table(HEADER, [row(report, e) for e in found], range(4, 10)),
+            table(HEADER, [row(report, e) for e in measured], range(4, 10)),
             note,
         ]
     if not groups:

@@ -34,7 +34,7 @@ def source_of(row: Published) -> str:
 
 
 def directions(report: Report) -> str:
-    """Return a table of the effects whose two arms are in a source: our amount, theirs, the number with our sign."""
+    """Return a table of effects that occur in a source: our amount, published amounts, the number with our sign."""
     rows = []
     for effect in report.judgement.effects:
         theirs = differences(effect, report.study.published)
@@ -62,10 +62,10 @@ def differences(effect: Found, published: tuple[Published, ...]) -> Mapping[str,
     if [sign for sign, _ in effect.effect.terms] != [1, -1]:
         return {}
     (_, more), (_, less) = effect.effect.terms
-    found = {}
+    by_source = {}
     for row in published:
         figures: dict[str, Any] = {str(name): figure for name, figure in row.figures.items()}
         if more in figures and less in figures:
             note = row.note.partition(";")[0]
-            found[f"({row.source}{', ' + note if note else ''})"] = float(figures[more]) - float(figures[less])
-    return found
+            by_source[f"({row.source}{', ' + note if note else ''})"] = float(figures[more]) - float(figures[less])
+    return by_source

@@ -158,11 +158,11 @@ def detectable(report: Report, finding: Finding, step: Step, claims: int) -> lis
     statement = finding.statement
     if step.amount is None or len(step.terms) != 2 or statement.metric in ("solved", STEPS):
         return []
-    here = report.evidence.of(finding.part, finding.rung)
-    values = outcome(finding.part, statement.metric, here, among_solved=statement.among_solved)
-    spreads = [spread(values[here.cells["arm"] == arm].dropna().to_numpy(dtype=float)) for _, arm in step.terms]
+    evidence = report.evidence.of(finding.part, finding.rung)
+    values = outcome(finding.part, statement.metric, evidence, among_solved=statement.among_solved)
+    spreads = [spread(values[evidence.cells["arm"] == arm].dropna().to_numpy(dtype=float)) for _, arm in step.terms]
     sd = math.sqrt(sum(s**2 for s in spreads) / len(spreads))
     seeds = min(step.amount.seeds)
     least = smallest_effect(seeds, sd, claims)
-    found = "none of any size" if math.isinf(least) else finding.metric.change(least).lstrip("+")
-    return [measurement(finding, step)[0], str(seeds), finding.metric.number(sd, 2), found]
+    detected = "none of any size" if math.isinf(least) else finding.metric.change(least).lstrip("+")
+    return [measurement(finding, step)[0], str(seeds), finding.metric.number(sd, 2), detected]
