@@ -119,7 +119,7 @@ MISTAKES = {
     "model.drop_path=1.5": ["model.drop_path=1.5 must be between 0 and 1"],
     "embed=stem patch=16 batch_size=1": ["batch_size=1", "batch norm", "embed.norm=layer"],
     "workers=-1": ["workers=-1", "auto"],
-    "runs_dir=/proc/nothing": ["/proc/nothing", "give runs_dir=<folder>"],
+    "runs_dir=/proc/nothing": ["/proc/nothing", "give another runs_dir=<folder>"],
     "'pos=[learned,ropee]'": ["pos=ropee is no option", "pos=rope"],
     "ptach=8": ["ptach=8", "did you mean patch?"],
     "+ptach=8": ["+ptach=8", "did you mean patch?"],
