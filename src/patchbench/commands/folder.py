@@ -177,7 +177,7 @@ def drop_earlier(out_dir: Path) -> None:
 def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
     """Remove the checkpoints that a finished run does not keep, and, but for keep=all, the states in last.ckpt.
 
-    keep, tested: see `left`.
+    keep, tested: see `kept_checkpoints`.
     """
     for name in (*CHECKPOINTS, PREVIOUS):
         if name not in kept_checkpoints(keep, tested) and (out_dir / name).exists():
