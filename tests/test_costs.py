@@ -118,7 +118,7 @@ def test_arms_are_measured_and_a_start_that_was_cut_off_goes_on(experiments, tmp
     assert len(calls) == 3, "learned and fast compute the same, and none was measured before"
     said = capsys.readouterr().out
     assert (
-        "measured once, as digits, learned, since their steps compute the same: digits, learned; digits, fast" in said
+        "measured once, as digits, learned, since their computations are equal: digits, learned; digits, fast" in said
     )
     assert [path.name for path in folder.iterdir() if "costs" in path.name] == [FILE]
     rows = read_costs(folder).set_index("arm")

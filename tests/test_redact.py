@@ -162,7 +162,7 @@ def test_a_password_of_the_data_is_kept_nowhere_and_the_run_can_be_repeated(work
     code, said = say(work, "evaluate.py", f"ckpt={ckpt}", "trainer=cpu")
     assert code == 2
     assert re.fullmatch(
-        rf"error: the checkpoint keeps no passwords and tokens, and says data.root=http://\*\*\*@{host}/set/: "
+        rf"error: the checkpoint contains no passwords and tokens, only data.root=http://\*\*\*@{host}/set/: "
         r"give data_root=<its folder or URL>\n",
         said,
     )

@@ -80,7 +80,7 @@ def test_a_cut_file_a_zeroed_page_and_what_was_appended_are_found(ckpt, share, r
 
 def test_what_was_not_written_by_us_is_no_checkpoint_of_ours_and_weights_of_others_are_read(ckpt, tmp_path):
     torch.save(read_checkpoint(ckpt), tmp_path / "bare.ckpt")
-    with pytest.raises(Damaged, match="its end lacks the digest"):
+    with pytest.raises(Damaged, match="the digest at its end is missing"):
         read_checkpoint(tmp_path / "bare.ckpt")
     assert torch.load(ckpt, weights_only=True)["global_step"] > 0, "torch reads a sealed file"
     flipped(ckpt, ckpt.stat().st_size // 2, 3)  # in the weights, which torch does not check

@@ -132,7 +132,7 @@ def test_no_option_leads_out_of_conf(origin, options, tmp_path):
     ],
 )
 def test_no_interpolation_of_a_file_is_resolved(origin, change):
-    with pytest.raises(ValueError, match="an interpolation, which no run leaves behind"):
+    with pytest.raises(ValueError, match="an interpolation, which no run writes"):
         restored(altered(origin, change))
 
 

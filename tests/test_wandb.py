@@ -577,7 +577,7 @@ def test_disabled_by_the_old_variable_it_says_so(here, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_DISABLED", "true")
     with logging(Path("runs/run")) as logger:
         logger.log_metrics({"a": 1.0}, 1)
-    assert capsys.readouterr().err == "W&B: off, as WANDB_DISABLED says\n"
+    assert capsys.readouterr().err == "W&B: disabled by WANDB_DISABLED\n"
     assert not list(here.rglob("*wandb*"))
 
 

@@ -132,7 +132,7 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
     if hidden := [path for path, value in leaves(to_plain(cfg.data), "data") if HIDDEN in str(value)]:
         shown = f"{hidden[0]}={OmegaConf.select(cfg, hidden[0])}"
         cure = "give data_root=<its folder or URL>" if hidden[0] == "data.root" else "train.py alone can be given it"
-        raise ValueError(f"the checkpoint keeps no passwords and tokens, and says {shown}: {cure}")
+        raise ValueError(f"the checkpoint contains no passwords and tokens, only {shown}: {cure}")
     return cfg
 
 

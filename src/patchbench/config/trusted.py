@@ -41,8 +41,8 @@ def check_target(path: str, target: str) -> None:
         return
     module = target.partition(".")[0]
     raise ValueError(
-        f"the file names {path}={target}, which no option in conf/ has, and a file may not make this program run what "
-        f"it likes: if it is a part of your own, set {TRUST}={module}"
+        f"the file names {path}={target}, which no option in conf/ has, so this program does not run it: if it is your "
+        f"own code, set {TRUST}={module}"
     )
 
 
@@ -75,7 +75,7 @@ def check_targets(tree: Mapping[str, Any]) -> None:
         if path.endswith("._target_"):
             check_target(path, str(target))
         else:
-            raise ValueError(f"the file names {path}={target}, which no run leaves behind")
+            raise ValueError(f"the file names {path}={target}, which no run writes")
 
 
 def call_keys(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -105,7 +105,7 @@ def check_value(path: str, value: Any) -> None:
     elif isinstance(value, list | tuple):
         for each in value:
             if isinstance(each, Mapping):
-                raise ValueError(f"the file has a mapping in the list {path}, which no run leaves behind")
+                raise ValueError(f"the file has a mapping in the list {path}, which no run writes")
             check_value(path, each)
     elif "${" in str(value):
-        raise ValueError(f"the file has {path}={value}, an interpolation, which no run leaves behind")
+        raise ValueError(f"the file has {path}={value}, an interpolation, which no run writes")

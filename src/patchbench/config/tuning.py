@@ -107,8 +107,8 @@ def refuse_borrowed_settings(study: Study, scale: str) -> None:
     """Raise ValueError for a scale that uses the settings of another scale."""
     if like := study.scales[scale].like:
         raise ValueError(
-            f"study {study.name}: scale={scale} is run at the settings that scale={like} chose, and these are not all "
-            f"there: python scripts/study.py {study.name} scale={like}"
+            f"study {study.name}: scale={scale} uses the settings of scale={like}, which are not complete: "
+            f"python scripts/study.py {study.name} scale={like}"
         )
 
 

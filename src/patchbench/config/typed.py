@@ -91,7 +91,7 @@ def refuse_bare_words(arguments: Sequence[str], command: str) -> None:
         after = arguments[place + 1] if place + 1 < len(arguments) else ""
         if word == "=" or before.endswith(("=", ",", "[", "{", "(")) or before.count("[") > before.count("]"):
             parts = [before, word, after] if word == "=" else [before, word]
-            raise Refused(f"{' '.join(parts)} is torn apart by a space: write {quoted(''.join(parts))}")
+            raise Refused(f"{' '.join(parts)} contains a space: write {quoted(''.join(parts))}")
         if ":" in word:
             raise Refused(f"{word} is no option: write {word.replace(':', '=', 1)}")
         if after == "=":

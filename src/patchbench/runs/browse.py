@@ -48,7 +48,7 @@ def parse_number(condition: str, value: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise ValueError(f"{condition!r} compares with a number: {value!r} is none") from None
+        raise ValueError(f"{condition!r} compares with a number, and {value!r} is no number") from None
 
 
 def spell(value: object) -> str:

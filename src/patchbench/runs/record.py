@@ -54,7 +54,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if not head and not text.startswith(WITHOUT_DIGEST):
         raise ValueError(f"{path} is damaged or was edited, it does not begin with its digest: {cure}")
     if head and digest(text[head.end() :]) != head[1].decode():
-        raise ValueError(f"{path} is damaged or was edited, its digest is that of other bytes: {cure}")
+        raise ValueError(f"{path} is damaged or was edited, its bytes do not match its digest: {cure}")
     return record
 
 

@@ -30,7 +30,7 @@ def read_rows(path: Path) -> dict[str, dict[int, float]]:
         return {}
     except (OSError, ValueError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{path} is damaged ({why}): remove it to be rid of this line") from error
+        raise ValueError(f"{path} is damaged ({why}): remove the file to stop this message") from error
     return metrics
 
 

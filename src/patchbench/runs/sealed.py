@@ -56,6 +56,6 @@ def check_seal(path: Path) -> None:
             remaining -= len(data)
         seal = SEAL.fullmatch(file.read())
     if not seal:
-        raise Damaged(f"{path} is damaged, or no checkpoint of this version: its end lacks the digest of its bytes")
+        raise Damaged(f"{path} is damaged, or no checkpoint of this version: the digest at its end is missing")
     if seal[1].decode() != digest.hexdigest():
-        raise Damaged(f"{path} is damaged: its bytes do not have the digest that was written with them")
+        raise Damaged(f"{path} is damaged: its bytes do not match the digest at its end")

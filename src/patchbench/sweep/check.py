@@ -83,8 +83,8 @@ def refuse_long_names(folder: Path) -> None:
     for name in folder.parts:
         if len(os.fsencode(name)) > LONGEST_NAME:
             raise Refused(
-                f"hydra.sweep.subdir gives it a folder whose name has {len(os.fsencode(name))} bytes, {name[:40]}..., "
-                f"and {LONGEST_NAME} are possible: use a shorter one"
+                f"hydra.sweep.subdir gives the cell a folder with a name of {len(os.fsencode(name))} bytes, "
+                f"{name[:40]}..., more than {LONGEST_NAME}: use a shorter name"
             )
 
 

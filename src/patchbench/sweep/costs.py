@@ -250,7 +250,7 @@ def print_sharing(arms: list[Arm], first: Mapping[str, Arm]) -> None:
     for key, arm in first.items():
         alike = [f"{other.part}, {other.name}" for other in arms if other.computation == key]
         if len(alike) > 1:
-            print(f"measured once, as {arm.part}, {arm.name}, since their steps compute the same: {'; '.join(alike)}")
+            print(f"measured once, as {arm.part}, {arm.name}, since their computations are equal: {'; '.join(alike)}")
 
 
 def print_summary(table: pd.DataFrame) -> None:

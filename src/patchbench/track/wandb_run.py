@@ -176,7 +176,7 @@ def wandb_run(
         return
     resolved = resolve_mode(mode)
     if resolved == "disabled" and mode == "auto" and not os.environ.get("WANDB_MODE"):
-        print("W&B: off, as WANDB_DISABLED says", file=sys.stderr)
+        print("W&B: disabled by WANDB_DISABLED", file=sys.stderr)
     options: dict[str, Any] = {
         "name": (None if in_sweep else os.environ.get("WANDB_NAME")) or name,
         "group": text("logger.wandb.group", group),

@@ -104,7 +104,7 @@ def check_archive(path: Path) -> None:
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ValueError(f"ckpt={path} cannot be read as a checkpoint: {error}") from error
     if compressed:
-        raise ValueError(f"ckpt={path} is a compressed archive, and none that train.py wrote: it is not read")
+        raise ValueError(f"ckpt={path} is a compressed archive, which train.py does not write: it is not read")
 
 
 def describe_checkpoints(run: Path) -> str:

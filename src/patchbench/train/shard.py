@@ -35,7 +35,7 @@ def shard(net: Any, mesh: DeviceMesh) -> None:
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load unsharded weights into a module, sharded or not. ValueError unless the names of all weights are equal."""
     own, given = module.state_dict().keys(), state.keys()
-    for names, wrong in ((own - given, "has no weights for"), (given - own, "has weights for what is not there,")):
+    for names, wrong in ((own - given, "has no weights for"), (given - own, "has unknown weights,")):
         if names:
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise ValueError(f"the checkpoint {wrong} {min(names)}{others}: it is of another network, or of other code")

@@ -77,7 +77,7 @@ def refuse_another_trunk(net: ViT, weights: Weights) -> None:
     stored, own = weights.knobs, knobs_of(net)
     if "prefix" not in weights.state:
         raise ValueError(
-            "holds no Vision Transformer: use a name that timm.list_pretrained('vit_*') gives, or a file with the "
+            "contains no Vision Transformer: use a name that timm.list_pretrained('vit_*') gives, or a file with the "
             "state dict of one"
         )
     refuse_another_position(net, weights)
@@ -86,8 +86,8 @@ def refuse_another_trunk(net: ViT, weights: Weights) -> None:
         raise ValueError(f"was not trained with {spell_knobs(differing, own)}: use {cure}")
     if weights.patches != isinstance(net.embed, ConvEmbed | LinearEmbed):
         raise ValueError(
-            f"has {'a patch' if weights.patches else 'another kind of'} embedding than the embed asked for: use "
-            "embed=conv or embed=linear for networks of timm, or the embed it was trained with"
+            f"has {'a' if weights.patches else 'no'} patch embedding, unlike the embed asked for: use embed=conv or "
+            "embed=linear for networks of timm, or the embed that it was trained with"
         )
 
 
