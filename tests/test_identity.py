@@ -512,7 +512,7 @@ def test_a_cell_has_the_folder_that_its_own_values_make(subdir, folder):
 
 
 def test_a_cell_refuses_a_folder_that_cannot_be_or_that_holds_another_run(tmp_path):
-    assert "has 300 bytes" in compose_cell([f"hydra.sweep.subdir={'x' * 300}"], 0)
+    assert "a name of 300 bytes" in compose_cell([f"hydra.sweep.subdir={'x' * 300}"], 0)
     run(tmp_path / "here", *MICRO, "epochs=1")
     place = [f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=here"]
     cells = [Cell([], "", number) for number in range(2)]

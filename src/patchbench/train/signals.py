@@ -17,7 +17,7 @@ from patchbench.train.watchdog import ENDING, PATIENCE, SAVING, Watchdog
 
 
 class StopOnSignal(pl.Callback):
-    """On SIGHUP, Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2: finish the step, save last.ckpt, exit with 128 + signal number.
+    """Finish the step, save last.ckpt and exit with 128 + number, on SIGHUP, Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2.
 
     - The handler only stores the signal: an exception from the handler could interrupt any operation.
     - Ranks agree every `every` steps and at the end of an epoch, so that all save together.
