@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from patchbench.config.command import command
 from patchbench.config.unread import remarks_on_unread
-from patchbench.machine import near
+from patchbench.machine import display_path
 
 
 @command("train")
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float:
 
     from patchbench.commands.train import train  # seconds of imports, not needed for --help and for refusals
 
-    out_dir = near(Path(hydra.runtime.output_dir))
+    out_dir = display_path(Path(hydra.runtime.output_dir))
     return train(cfg, choices, out_dir, remarks=remarks, in_sweep=in_sweep)
 
 

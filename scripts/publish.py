@@ -36,14 +36,14 @@ def main(arguments: list[str]) -> None:
         out = Path(options["out"] or options["runs_dir"] / "publish" / file)
         where = {"project": project_name(options["project"], "project"), "entity": options["entity"]}
         if not given.names:
-            given.only(EVERY)
+            given.refuse_unless(EVERY)
             result = publish.publish_workspace(**where, runs_dir=options["runs_dir"], out=out)
         elif of_study:
-            given.only({**EVERY, **OF_A_STUDY})
+            given.refuse_unless({**EVERY, **OF_A_STUDY})
             scale, tuned = options["scale"], options["tune"]
             result = publish.publish_study(name, scale, options["runs_dir"], **where, out=out, tuned=tuned)
         else:
-            given.only({**EVERY, **OF_A_FOLDER}, others=True)
+            given.refuse_unless({**EVERY, **OF_A_FOLDER}, others=True)
             chosen = dict(argument.split("=", 1) for argument in given.others)
             result = publish.publish_sweep(options["runs_dir"], chosen, options["against"], **where, out=out)
     print(result)

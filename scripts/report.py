@@ -27,17 +27,17 @@ def main(arguments: list[str]) -> None:
 
         options = given.options
         if not given.names:
-            given.only([])
+            given.refuse_unless([])
             written = report.report_all()
         elif given.names[0] not in report.studies() and not Path(given.names[0]).is_dir():
             raise ValueError(
                 f"{given.names[0]} is neither a folder of runs nor a study: studies are {', '.join(report.studies())}"
             )
         elif given.names[0] in report.studies():
-            given.only(OF_A_STUDY)
+            given.refuse_unless(OF_A_STUDY)
             written = [report.report_study(given.names[0], options["runs_dir"], options["scale"])]
         else:
-            given.only(OF_A_FOLDER, others=True)
+            given.refuse_unless(OF_A_FOLDER, others=True)
             chosen = dict(argument.split("=", 1) for argument in given.others)
             written = [report.report_sweep(Path(given.names[0]), chosen, options["against"])]
     print(*written, sep="\n")

@@ -30,9 +30,9 @@ def main(arguments: list[str]) -> None:
         frame = records.load(runs_dir)
         if options["study"]:
             frame = frame[frame["identity"].isin(identities(options["study"], options["scale"]))]
-        chosen = browse.choose(frame, conditions)
+        chosen = browse.filter_rows(frame, conditions)
         columns = options["columns"].split(",") if options["columns"] else []
-        table = browse.shown(chosen, columns, options["sort"])
+        table = browse.select_columns(chosen, columns, options["sort"])
         if options["out"]:
             browse.write(chosen.loc[table.index, columns or list(chosen)], Path(options["out"]))
             print(f"wrote {len(chosen)} runs to {options['out']}")
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
             for run in busy:
                 print(f"{run} is being trained and was not deleted")
         else:
-            browse.show(table, chosen, options["limit"] or len(table))
+            browse.print_table(table, chosen, options["limit"] or len(table))
 
 
 def identities(name: str, scale: str | None) -> set[str]:

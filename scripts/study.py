@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         jobs = jobs_at_a_time(given.options["jobs"], planned, given.others)
         rest = [*jobs, f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
         if tune and not tuning.is_tuned(study, scale, plan.settings_folder(study, scale, runs_dir)):
-            tuning.one_of_its_own(study, scale)
+            tuning.refuse_borrowed_settings(study, scale)
             sweep(name, scale, part, "grid", rest)
             if dry_run:
                 return

@@ -26,7 +26,7 @@ quiet()
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores, since tests also wait: for servers, time limits, networks that are not."""
+    """Return one worker more than there are cores, since tests also wait for servers and time limits."""
     return min(8, cores() + 1)
 
 
@@ -87,7 +87,7 @@ def build() -> Callable[..., torch.nn.Module]:
 
 @pytest.fixture
 def micro() -> list[str]:
-    """Arguments of a run of a second: the smallest network, small images, few of them."""
+    """Arguments of a run that takes a second: the smallest network, and few small images."""
     return ["model=micro", "data.img_size=16", "patch=4", "epochs=2", "batch_size=32", "limit_batches=4", "log_every=2"]
 
 

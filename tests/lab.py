@@ -1,4 +1,4 @@
-"""Faults for tests/test_faults.py: real processes, signals and files, and the table of what was tried."""
+"""Faults for tests/test_faults.py: real processes, signals and files, and the table of the trials."""
 
 import json
 import os
@@ -28,7 +28,7 @@ ANSWER = 14.0  # seconds from a signal to the end: the 10 that are promised, and
 
 
 class Lab:
-    """A folder in which trainings are started, disturbed and started again. chance: draws the moments."""
+    """A folder in which trainings are started, disturbed and started again. chance: random generator of the moments."""
 
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.folder, self.chance = folder, chance
@@ -40,20 +40,20 @@ class Lab:
         return self.started[-1]
 
     def close(self) -> None:
-        """Kill what a trial has left."""
+        """Kill the processes that a trial has left."""
         for process in self.started:
             if process.process.exitcode is None:
                 process.kill()
 
     def complete(self, *arguments: str) -> str:
-        """Give the command until it is done; what it printed."""
+        """Repeat the command until the run is done; return its output."""
         done = self.start(*arguments).finish()
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
     @property
     def run(self) -> Path:
-        """The folder of the one run."""
+        """Return the folder of the only run."""
         [run] = [path for path in (self.folder / "runs").iterdir() if path.is_dir() and path.name != "wandb"]
         return run
 
@@ -61,14 +61,14 @@ class Lab:
         return any(self.folder.glob(f"runs/*/{name}"))
 
     def steps(self) -> int:
-        """The last step in metrics.csv; 0 where there is none yet."""
+        """Return the last step in metrics.csv; 0 if there is none yet."""
         for path in self.folder.glob("runs/*/metrics.csv"):
             lines = [line.split(",")[0] for line in path.read_text().splitlines()[1:]]
             return int(lines[-1]) if lines and lines[-1].isdigit() else 0
         return 0
 
     def disturb(self, process: Started, ready: Callable[[], object], act: Callable[[], object]) -> bool:
-        """Act once `ready` holds; False where the process has ended before."""
+        """Call `act` when `ready` is true; False if the process has ended before."""
         while not ready():
             if process.process.exitcode is not None:
                 return False
@@ -78,7 +78,7 @@ class Lab:
 
 
 def outcome(lab: Lab) -> dict[str, Any]:
-    """All of a finished run that may not depend on faults: weights, losses, the results of its record."""
+    """The parts of a finished run that must not depend on faults: weights, losses, results of the record."""
     rows = pd.read_csv(lab.run / "metrics.csv")
     learned = rows[rows.name.isin(["train/loss", "val/loss", "train/grad_norm", "test/loss"])]
     result = record(lab.run)["result"]
@@ -91,7 +91,7 @@ def outcome(lab: Lab) -> dict[str, Any]:
 
 
 def assert_equal(lab: Lab, undisturbed: dict[str, Any], rows: bool = True) -> None:
-    """The run is as the undisturbed one, to the bit. rows: the rows of metrics.csv too."""
+    """Check that a run equals the undisturbed run to the bit. rows: compare the rows of metrics.csv as well."""
     found = outcome(lab)
     for name in ("last", "best"):
         torch.testing.assert_close(found[name], undisturbed[name], rtol=0, atol=0)
@@ -101,7 +101,7 @@ def assert_equal(lab: Lab, undisturbed: dict[str, Any], rows: bool = True) -> No
 
 
 def flip(path: Path, chance: random.Random, bits: int = 1) -> None:
-    """Turn some bits of a file over."""
+    """Flip some bits of a file."""
     with path.open("r+b") as file:
         for _ in range(bits):
             place = chance.randrange(path.stat().st_size)
@@ -112,13 +112,13 @@ def flip(path: Path, chance: random.Random, bits: int = 1) -> None:
 
 
 def ranks_of(process: Started) -> list[int]:
-    """The processes of both ranks of a training that starts the second one itself."""
+    """Return the processes of both ranks of a training that starts its second rank itself."""
     [other] = [child for child in process.children() if "LOCAL_RANK" in child.environ()]
     return [process.pid, other.pid]
 
 
 def gone(pids: Iterable[int], limit: float = 5.0) -> bool:
-    """True once none of these processes is there any more, or only as a zombie."""
+    """True if none of these processes exists any more, except as a zombie."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
@@ -133,10 +133,10 @@ HEADINGS = {True: "At moments and places drawn at random:", False: "Kinds, each 
 
 
 def tables_of_faults(reports: Iterable[Any], before: str) -> str:
-    """Two tables in Markdown, of faults that are drawn at random, and of kinds that are listed.
+    """Return two tables in Markdown, one of faults that are drawn at random, one of listed kinds.
 
-    A report is one trial, or as many as its property `trials` says. before: the tables until now; a fault that was not
-    tried keeps its row.
+    A report counts as one trial, or as the number in its property `trials`. before: the earlier tables; a fault that
+    was not tried keeps its row.
     """
     trials = [
         {"trials": 1, **about, "passed": about.get("trials", 1) * report.passed}
@@ -157,7 +157,7 @@ def tables_of_faults(reports: Iterable[Any], before: str) -> str:
 
 
 def rows_of(text: str) -> dict[str, tuple[bool, tuple[str, ...]]]:
-    """The rows of earlier tables by fault: whether it is drawn at random, and the cells."""
+    """Return the rows of earlier tables by fault: whether the fault is drawn at random, and the cells."""
     rows, drawn = {}, True
     for line in text.splitlines():
         drawn = line == HEADINGS[True] or (drawn and line != HEADINGS[False])

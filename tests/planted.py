@@ -1,4 +1,4 @@
-"""Effects whose cause is known: digits with wrong labels, and networks that use position or do not."""
+"""Effects with a known cause: digits with wrong labels, and networks with and without use of position."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ SHARE = 0.05
 
 
 class Mislabelled:
-    """Digits but for the labels of SHARE of the training split, each raised by one."""
+    """Digits in which the labels of a SHARE of the training split are raised by one."""
 
     def __init__(self, digits: Digits) -> None:
         self.digits = digits
@@ -32,7 +32,7 @@ def mislabelled(**knobs: object) -> Mislabelled:
 
 
 class ReadsPlaces(nn.Module):
-    """Choose the class by the quarter of the image that is brightest: uses where patches are."""
+    """Network that chooses the class by the brightest quarter of the image: it uses the places of patches."""
 
     layout = None
 
@@ -47,7 +47,7 @@ class ReadsPlaces(nn.Module):
 
 
 class CountsPatches(ReadsPlaces):
-    """Choose the class by how many patches are bright: uses no position."""
+    """Network that chooses the class by the number of bright patches: it uses no position."""
 
     def __init__(self, num_classes: int, patch: int) -> None:
         super().__init__(num_classes)

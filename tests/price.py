@@ -1,6 +1,6 @@
 """Price of the guards against faults: python tests/price.py prints it; make faults appends it to benchmarks/faults.md.
 
-All with one thread. Steps with and without a guard take turns, and the price is that of their medians.
+All measurements use one thread. Steps with and without a guard alternate, and their medians are compared.
 """
 
 import os
@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 def step_of(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, guarded: bool) -> Callable[[], None]:
-    """A training step with the gradient clipped, with or without the look at its norm."""
+    """Return a training step with gradient clipping, with or without the check of the norm."""
     optimizer, guard = torch.optim.AdamW(net.parameters(), fused=True), FiniteSteps("stop")
 
     def step() -> None:
@@ -48,7 +48,7 @@ def seconds_of(act: Callable[[], object]) -> float:
 
 
 def finite_rows() -> list[str]:
-    """The price of `FiniteSteps`, a row for each network."""
+    """Measure the price of `FiniteSteps`, a row for each network."""
     rows = []
     for name, options in OPTIONS.items():
         cfg = composed(["trainer=cpu", *options])
@@ -64,7 +64,7 @@ def finite_rows() -> list[str]:
 
 
 def digest_rows(gigabytes: float = 0.4) -> list[str]:
-    """The price of the digest: written with a checkpoint, and checked before it is read."""
+    """Measure the price of the digest, which is written with a checkpoint and checked before it is read."""
     weights = {"weight": torch.randn(int(gigabytes * 1e9 / 4))}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "last.ckpt")

@@ -22,7 +22,7 @@ BATCHES, EPOCHS = 8, 6
 
 
 def fit(folder: Path, poisoned: int) -> None:
-    """Train, or go on from last.ckpt. poisoned: the step whose gradient is NaN, -1 for none."""
+    """Train, or resume from last.ckpt. poisoned: step with a NaN gradient, -1 for none."""
     import pytorch_lightning as pl
     import torch.nn.functional as F
     from pytorch_lightning.callbacks import ModelCheckpoint
@@ -85,7 +85,7 @@ def until_saved(process: subprocess.Popen, folder: Path) -> None:
 
 
 def ended_and_completed(folder: Path, seconds: float, number: int, expected: dict) -> bool:
-    """End a training by a signal, some seconds after its first checkpoint, and go on: true for the same weights."""
+    """End a training by a signal, some seconds after its first checkpoint, and resume: true for equal weights."""
     process = start(folder)
     until_saved(process, folder)
     time.sleep(seconds)

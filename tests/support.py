@@ -1,4 +1,4 @@
-"""What tests share: configurations, commands in processes of their own, the record that a run left."""
+"""Functions for several tests: configurations, commands in processes of their own, records of runs."""
 
 import functools
 import json
@@ -87,23 +87,23 @@ STUDY = {
 
 
 def options(group: str) -> list[str]:
-    """Every option of a group: a new one is tested as soon as its file exists."""
+    """List all options of a group, so that a new option is tested as soon as its file exists."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def generated() -> list[str]:
-    """Every set of conf/data that is a scene."""
+    """List the generated data sets of conf/data."""
     return [name for name in options("data") if "scene:" in (CONF / "data" / f"{name}.yaml").read_text()]
 
 
 def configure(*overrides: str, command: str = "train") -> DictConfig:
-    """Compose the configuration of `python <command>.py <overrides>`, with `hydra` in it."""
+    """Compose the configuration of `python <command>.py <overrides>`, with the key `hydra`."""
     return composed_once(command, *overrides).copy()
 
 
 @functools.cache
 def composed_once(command: str, *overrides: str) -> DictConfig:
-    """Compose a configuration once: Hydra takes a tenth of a second, and tests ask for the same again and again."""
+    """Compose a configuration once: Hydra needs 0.1 s, and many tests use the same configuration."""
     register()
     GlobalHydra.instance().clear()
     return composed(overrides, command)
@@ -113,7 +113,7 @@ class Started:
     """A script of this project in a process of its own, and a session of its own, as a user would start it."""
 
     def __init__(self, folder: Path, script: str, *arguments: str, **env: str) -> None:
-        """Start it in `folder`, logged in nowhere."""
+        """Start the script in `folder`, without credentials."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))}
         home = folder / "home"
         kept |= {"OMP_NUM_THREADS": "1", "HOME": str(home), "NETRC": str(home / "netrc"), **env}
@@ -129,13 +129,13 @@ class Started:
         return self.process.pid
 
     def children(self) -> list[psutil.Process]:
-        """The processes that it has started, and those that these have."""
+        """Return all child processes, recursively."""
         with suppress(psutil.NoSuchProcess):
             return psutil.Process(self.pid).children(recursive=True)
         return []
 
     def kill(self) -> None:
-        """Kill it, with all that it has started."""
+        """Kill the process and its child processes."""
         for process in [self.process, *self.children()]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -143,11 +143,11 @@ class Started:
         shutil.rmtree(self.outputs)
 
     def errors(self) -> str:
-        """Return what it has written to stderr until now."""
+        """Return the text on stderr until now."""
         return self.files[1].read_text() if self.files[1].exists() else ""
 
     def finish(self, limit: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
-        """Wait for its end. TimeoutExpired, and all its processes are killed, after `limit` seconds."""
+        """Wait until the process ends. After `limit` seconds, kill all its processes and raise TimeoutExpired."""
         self.process.join(limit)
         if self.process.exitcode is None:
             self.kill()
@@ -158,12 +158,12 @@ class Started:
 
 
 def command_in(folder: Path, script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of this project in `folder` as a user would, logged in nowhere."""
+    """Run a script of this project in `folder` as a user would, without credentials."""
     return Started(folder, script, *arguments, **env).finish()
 
 
 def record(folder: Path) -> dict:
-    """The one run.json below `folder`."""
+    """Read the only run.json below `folder`."""
     [path] = folder.rglob("run.json")
     return json.loads(path.read_text())
 
@@ -174,7 +174,7 @@ def train_in(cfg: DictConfig, out_dir: Path) -> float:
 
 
 def task_for(net: torch.nn.Module, num_classes: int, steps: int, *overrides: str) -> Classify:
-    """The task that trains `net`, as commands build it: a new argument of the task has its value in conf/."""
+    """Build the task that trains `net` as the commands do, so that a new argument has its value of conf/."""
     cfg = configure("data=random", f"data.num_classes={num_classes}", *overrides)
     source = build_source(cfg)
     shape: Any = {"batch_size": 1, "seed": 0, "workers": 0, "limit": None, "room": 0}
@@ -185,19 +185,19 @@ def task_for(net: torch.nn.Module, num_classes: int, steps: int, *overrides: str
 
 
 def run(out_dir: Path, *overrides: str) -> dict:
-    """Train in this process, on the CPU, with metrics.csv, and keep both checkpoints; the record."""
+    """Train in this process, on the CPU, with metrics.csv and both checkpoints; return the record."""
     train_in(configure("trainer=cpu", "logger=csv", "keep_checkpoints=all", *overrides), out_dir)
     return json.loads((out_dir / "run.json").read_text())
 
 
 def metrics(out_dir: Path) -> pd.DataFrame:
-    """metrics.csv by step and name."""
+    """Read metrics.csv as a table by step and name."""
     rows = pd.read_csv(out_dir / "metrics.csv")
     return rows.pivot_table(index="step", columns="name", values="value", aggfunc="last")
 
 
 def weights(out_dir: Path, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    """Weights that a checkpoint of a run holds."""
+    """Read the weights in a checkpoint of a run."""
     return read_checkpoint(out_dir / name)["state_dict"]
 
 
@@ -233,7 +233,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = float("n
 
 
 def wandb_file(folder: Path) -> dict:
-    """What W&B would be sent: the run, its configuration, its rows, its summary and its exit code."""
+    """Read an offline file of W&B: the run, its configuration, its rows, its summary and its exit code."""
     [path] = folder.rglob("*.wandb")
     line = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     said = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -252,7 +252,7 @@ def wandb_file(folder: Path) -> dict:
 
 
 def shuffle_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
-    """Patches of each image in a random order, the same for all images."""
+    """Shuffle the patches of each image, with one order for all images."""
     patches = images.unfold(2, patch, patch).unfold(3, patch, patch)
     rows, cols = patches.shape[2:4]
     order = torch.randperm(rows * cols)

@@ -1,4 +1,4 @@
-"""What is measured of a trained network is right where the answer is known."""
+"""The measurements of a trained network are right in cases with a known answer."""
 
 import json
 import math
@@ -321,7 +321,7 @@ def test_too_few_images_are_refused(run):
 
 
 def bright_quarters(patch: int, size: int = 16) -> InMemory:
-    """Images with one bright patch each, whose class is the quarter that it lies in."""
+    """Return images with one bright patch each; the class is the quarter that contains the patch."""
     images = torch.zeros(64, 3, size, size, dtype=torch.uint8)
     side = size // patch
     for i in range(64):
@@ -332,7 +332,7 @@ def bright_quarters(patch: int, size: int = 16) -> InMemory:
 
 
 def bright_counts(patch: int, size: int = 16) -> InMemory:
-    """Images with 1 to 4 bright patches at places that do not matter; the class is their number."""
+    """Return images with 1 to 4 bright patches at random places; the class is their number."""
     side, generator = size // patch, torch.Generator().manual_seed(0)
     labels = 1 + torch.arange(64) % 4
     images = torch.zeros(64, 3, size, size, dtype=torch.uint8)
@@ -411,7 +411,7 @@ def test_the_paired_interval_holds_the_true_change_in_19_of_20_cases():
 
 
 def kernels_beside(start, now, other=None, trained=True):
-    """Kernels of a convolution that started from others. start, now, other: weights, d c P Q."""
+    """Return the kernels of a convolution, with others as its start. start, now, other: weights d c P Q."""
 
     def embedding(weights):
         conv = nn.Conv2d(weights.shape[1], len(weights), weights.shape[2], stride=weights.shape[2], bias=False)

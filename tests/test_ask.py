@@ -1,4 +1,4 @@
-"""A trained network is asked about other sizes, shuffled and moved images; what it says is said in its record."""
+"""A trained network is evaluated on other sizes, shuffled and shifted images; the results are in its record."""
 
 import pytest
 import torch

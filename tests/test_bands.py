@@ -20,7 +20,7 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused
-from patchbench.config.origin import measured, origin_of, restored
+from patchbench.config.origin import origin_of, restored, with_measured
 from patchbench.data.bands import Contradiction, coloured, facts, levels, open_picture, planes
 from patchbench.data.cache_writer import prepare
 from patchbench.data.pictures import BadImage
@@ -510,7 +510,7 @@ def test_other_images_are_scaled_by_the_range_of_training(tmp_path, capsys):
     assert torch.equal(everything(cached.splits()["test"]), everything(source(root).splits()["test"]))
     assert cached.range == meta["range"]
     cfg = configure("data=cached", f"data.root={tmp_path / 'cache'}")
-    kept = measured(origin_of(cfg, cfg.hydra.runtime.choices), cached)
+    kept = with_measured(origin_of(cfg, cfg.hydra.runtime.choices), cached)
     assert kept["config"]["data"]["range"] == meta["range"]
     assert build_source(restored(kept)).mean == cached.mean
     prepare(source(brighter), tmp_path / "brighter", made_from={}, command="", workers=0)

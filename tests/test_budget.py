@@ -1,4 +1,4 @@
-"""The cost is known before it is paid, and a batch is split into what fits."""
+"""The cost of a training is estimated before it starts, and a batch is split into micro-batches that fit."""
 
 import itertools
 import json
@@ -60,7 +60,7 @@ def test_only_a_bias_costs_the_square_of_the_tokens(build, pos):
 
 
 def measured(arguments: str) -> tuple[int, int]:
-    """Bytes of tensors at the peak of two training steps, by torch's profiler, and their estimate.
+    """Return the peak bytes of tensors in two training steps, by torch's profiler, and the estimate.
 
     The steps are Lightning's: gradients of a step live until the next forward is done. arguments: images, 32 or bf16,
     overrides.
@@ -88,7 +88,7 @@ def measured(arguments: str) -> tuple[int, int]:
 
 
 def peak_of_tensors(events: list[dict]) -> int:
-    """The most bytes at a time, without the workspace that a convolution allocates and frees within its backward."""
+    """Return the peak of allocated bytes, without the workspace of a convolution within its backward pass."""
     kernels = [(e["ts"], e["ts"] + e["dur"]) for e in events if e["name"] == "aten::convolution_backward"]
     changes = sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"])
     sizes, since = [e["args"]["Bytes"] for e in changes], {}

@@ -1,4 +1,4 @@
-"""The commands as a user types them: real processes, the W&B file read back, and refusals in one line."""
+"""The commands as a user types them: real processes, the offline file of W&B, and errors in one line."""
 
 import json
 import subprocess
@@ -106,7 +106,7 @@ def test_two_ranks_train_as_one_process_with_the_same_global_batch(command, micr
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line(command, tmp_path, arguments, said):
-    """Mistakes in processes as users start them; tests/test_mistakes.py has the others, in one process."""
+    """Mistakes in real processes; tests/test_mistakes.py tests the others in one process."""
     done = command("train.py", "model=micro", *arguments.split())
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""The files of a study hold its finished runs: they lose nothing, and another machine goes on from them."""
+"""The files of a study contain its finished runs without loss, and another machine continues from them."""
 
 import json
 import math
@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from support import STUDY, configure, train_in
 
 from patchbench.commands.report import report_study
-from patchbench.config.plan import EQUAL, cells, read_study
+from patchbench.config.plan import COMMON_OVERRIDES, cells, read_study
 from patchbench.runs import committed
 from patchbench.runs.hits import Hits, read_hits
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 from patchbench.runs.records import load
 from patchbench.runs.sums import SUMS
 from patchbench.sweep.study import cells_to_run
@@ -26,11 +26,11 @@ FILES = (committed.RUNS, committed.CURVES, committed.HITS)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """The six runs of STUDY, and none of another study."""
+    """Train the six runs of STUDY."""
     folder = tmp_path_factory.mktemp("made")
     for pos in ("none", "learned"):
         for seed in range(3):
-            given = [*EQUAL, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
+            given = [*COMMON_OVERRIDES, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
             train_in(configure(*given), folder / "runs" / f"{pos}_{seed}")
     for path in (folder / "runs").iterdir():
         identity = json.loads((path / "run.json").read_text())["identity"]
@@ -40,7 +40,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def runs(made, tmp_path) -> Path:
-    """A copy that a test may damage."""
+    """A copy of the runs that a test may damage."""
     return Path(shutil.copytree(made, tmp_path / "runs"))
 
 
@@ -57,7 +57,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def report(experiments: Path, runs: Path) -> dict[str, bytes]:
-    """All files of the study after its report at scale cpu."""
+    """Read all files of the study after its report at scale cpu."""
     return content(report_study("positions", runs, "cpu", experiments=experiments).parent)
 
 
@@ -138,7 +138,7 @@ def test_a_file_that_was_cut_or_altered_is_refused_and_the_others_stay(runs, exp
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     path.write_bytes(flipped if share is None else whole[: int(share * len(whole))])
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not the file of {SUMS} beside it"):
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} does not have its digest in {SUMS}"):
         report(experiments, runs)
     path.write_bytes(whole)
     assert report(experiments, runs) == before
@@ -160,7 +160,7 @@ def test_a_record_here_wins_and_what_is_no_longer_planned_is_dropped(runs, exper
     table = load(runs)
     path = runs / table.set_index(["pos", "seed"])["run"]["learned", 1] / "run.json"
     record = json.loads(path.read_text())
-    path.write_text(text_of(record | {"result": record["result"] | {"test/loss": 7.25}}))
+    path.write_text(to_json(record | {"result": record["result"] | {"test/loss": 7.25}}))
     report(experiments, runs)
     rows = committed.read_runs(experiments / "positions" / committed.RUNS).set_index("identity")
     assert rows.loc[record["identity"], "test/loss"] == 7.25
@@ -205,7 +205,7 @@ def test_a_run_that_was_asked_for_views_is_not_made_again_for_them(runs, experim
         OmegaConf.create(STUDY | {"overrides": [*STUDY["overrides"], views]}), experiments / "positions" / "study.yaml"
     )
     path = next(runs.glob("none_0_*"))
-    given = [*EQUAL, *STUDY["overrides"], views, "trainer=cpu", "pos=none", "seed=0"]
+    given = [*COMMON_OVERRIDES, *STUDY["overrides"], views, "trainer=cpu", "pos=none", "seed=0"]
     train_in(configure(*given), path)  # asks the finished run
     report(experiments, runs)
     shutil.rmtree(runs)

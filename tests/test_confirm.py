@@ -1,4 +1,4 @@
-"""Studies repeated on fresh seeds: frozen before, run like the first, and every answer told beside the first one."""
+"""Replication of studies with fresh seeds: frozen before, run like the first, and reported beside the first answers."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from support import STUDY, configure, train_in
 
 from patchbench.commands import confirm
 from patchbench.commands.report import report_all, report_study
-from patchbench.config.plan import EQUAL, cells, only_part, read_study, settings_folder
-from patchbench.config.tuning import FILE, is_tuned, one_of_its_own, study_as, tune
+from patchbench.config.plan import COMMON_OVERRIDES, cells, only_part, read_study, settings_folder
+from patchbench.config.tuning import FILE, is_tuned, refuse_borrowed_settings, tune, tuned_study
 from patchbench.pages.study import fresh
 from patchbench.runs.committed import read_runs
 from patchbench.study import frozen
@@ -35,11 +35,11 @@ def repeatable(**more: object) -> dict:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """The six runs of STUDY, and its six on fresh seeds."""
+    """The six runs of STUDY, and its six runs with fresh seeds."""
     folder = tmp_path_factory.mktemp("made")
     for pos in ("none", "learned"):
         for seed in (*SEEDS["cpu"], *SEEDS["confirm"]):
-            given = [*EQUAL, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
+            given = [*COMMON_OVERRIDES, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
             train_in(configure(*given), folder / f"{pos}_{seed}")
     for path in list(folder.iterdir()):
         identity = json.loads((path / "run.json").read_text())["identity"]
@@ -67,11 +67,11 @@ def test_a_scale_like_another_takes_its_settings_and_has_no_trials_of_its_own(tm
     assert folder == experiments / "positions"
     with pytest.raises(ValueError, match=r"scale=confirm is run at the settings that scale=cpu chose.*scale=cpu$"):
         tune("positions", "confirm", tmp_path / "runs", experiments=experiments)
-    one_of_its_own(study, "cpu")
+    refuse_borrowed_settings(study, "cpu")
     rows = [("digits", arm, "optim.lr=0.01", 0.5, True) for arm in ("none", "learned")]
     pd.DataFrame(rows, columns=["part", "arm", "setting", "val/acc", "chosen"]).to_csv(folder / FILE, index=False)
     assert is_tuned(study, "confirm", folder)
-    best = study_as("positions", "confirm", "best", tmp_path / "runs", experiments=experiments)
+    best = tuned_study("positions", "confirm", "best", tmp_path / "runs", experiments=experiments)
     assert all("optim.lr=0.01" in cell.overrides for cell in cells(best, "confirm"))
 
 
@@ -79,7 +79,7 @@ def test_one_part_can_be_run_alone(tmp_path):
     two = repeatable(parts={"digits": STUDY["parts"]["digits"], "texture": {"overrides": ["data=texture"]}})
     experiments = written(tmp_path, two)
     whole, one = (
-        cells(study_as("positions", "cpu", "none", tmp_path, part, experiments), "cpu") for part in (None, "texture")
+        cells(tuned_study("positions", "cpu", "none", tmp_path, part, experiments), "cpu") for part in (None, "texture")
     )
     assert one == [cell for cell in whole if cell.part == "texture"]
     with pytest.raises(ValueError, match="part 'txt' is none of digits, texture"):

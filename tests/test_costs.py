@@ -1,4 +1,4 @@
-"""Speed is measured apart from training, on an idle machine, and equal time is a number of steps."""
+"""Speed is measured on an idle machine, and equal time is converted to a number of steps."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_what_a_step_computes_counts(other):
 
 
 def table(**speeds: list[float]) -> pd.DataFrame:
-    """Costs of arms of the part digits, by name; one speed a round."""
+    """Return the costs of arms of the part digits, by name, with one speed per round."""
     rows = [
         {"part": "digits", "arm": arm, "round": n, "images_per_s": speed, "computation": key(*ARMS[arm])}
         for arm, given in speeds.items()
@@ -71,7 +71,7 @@ def test_the_work_of_others_is_told_from_ones_own():
     with subprocess.Popen([sys.executable, "-c", burn]) as own:
         time.sleep(0.5)
         before = costs.own_seconds()
-        with costs.counting() as used:
+        with costs.count_busy_cores() as used:
             time.sleep(1)
         gained = costs.own_seconds() - before
         own.kill()
@@ -82,7 +82,7 @@ def test_the_work_of_others_is_told_from_ones_own():
     said = subprocess.run([sys.executable, "-c", orphan], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        with costs.counting() as used:
+        with costs.count_busy_cores() as used:
             time.sleep(1)
         assert used[0] > IDLE, "it is not ours"
     finally:
@@ -118,7 +118,7 @@ def test_arms_are_measured_and_a_start_that_was_cut_off_goes_on(experiments, tmp
     assert len(calls) == 3, "learned and fast compute the same, and none was measured before"
     said = capsys.readouterr().out
     assert (
-        "measured once, as digits, learned, since their steps compute the same: digits, learned; digits, fast" in said
+        "measured once, as digits, learned, since their computations are equal: digits, learned; digits, fast" in said
     )
     assert [path.name for path in folder.iterdir() if "costs" in path.name] == [FILE]
     rows = read_costs(folder).set_index("arm")

@@ -1,4 +1,4 @@
-"""Files of runs that a kill, a full disk or a hand has damaged: each is named and left out, and costs no other run."""
+"""Damaged files of runs, after a kill, a full disk or an edit: each is named and left out, all other runs are shown."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from support import MICRO, Cut, command_in, configure, cut_at, metrics, record, 
 from patchbench.commands.report import report_sweep
 from patchbench.pages.dashboard.gather import gather
 from patchbench.runs import records
-from patchbench.runs.record import read_record, text_of
-from patchbench.runs.rows import mend, read_rows
+from patchbench.runs.record import read_record, to_json
+from patchbench.runs.rows import read_rows, repair
 from patchbench.sweep.view import progress
 from patchbench.track.metrics_csv import MetricsCsv
 
@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             copy = Path(shutil.copytree(folder, root / f"conv-4_{pos}_digits_s{seed}_{i + 2 * seed:08x}"))
             done = json.loads((copy / "run.json").read_text())
             done["factors"]["seed"], done["identity"] = seed, copy.name[-8:]
-            (copy / "run.json").write_text(text_of(done))
+            (copy / "run.json").write_text(to_json(done))
     return root
 
 
@@ -50,7 +50,7 @@ def without(*path: str) -> Callable[[bytes], bytes]:
 
 
 def edited(whole: bytes, path: tuple[str, ...], value: Any) -> bytes:
-    """A record with another value at a path, or, of None, without it."""
+    """Return a record with another value at a path, or, for None, without the entry."""
     done = json.loads(whole)
     *above, last = path
     part = done
@@ -60,7 +60,7 @@ def edited(whole: bytes, path: tuple[str, ...], value: Any) -> bytes:
         del part[last]
     else:
         part[last] = value
-    return text_of(done).encode()
+    return to_json(done).encode()
 
 
 RECORDS: dict[str, Callable[[bytes], bytes]] = {
@@ -167,7 +167,7 @@ def test_a_resumed_run_mends_its_rows_and_goes_on(runs, tmp_path, kind):
     assert (after["val/acc"][99], after["epoch"][99]) == (0.25, 3)
     assert set(pd.read_csv(path)["name"]) == set(after)
     mended = path.read_bytes()
-    mend(path)
+    repair(path)
     assert path.read_bytes() == mended
     kept = {(name, step) for name, steps in after.items() for step in steps if step != 99}
     assert all(after[name][step] == before[name][step] for name, step in kept if name in before)
@@ -178,7 +178,7 @@ def test_a_resumed_run_mends_its_rows_and_goes_on(runs, tmp_path, kind):
 
 
 def test_a_run_whose_disk_was_full_goes_on_with_all_of_its_rows(tmp_path, monkeypatch):
-    """One run is cut off in the middle of a line, another one loses all that it had written."""
+    """The file of one run ends within a line, that of the other is empty."""
     expected = run(tmp_path / "undisturbed", *QUICK)
     for name, spoil in {"torn": lambda text: text[:-9], "emptied": lambda text: b""}.items():
         with monkeypatch.context() as patch:
@@ -211,7 +211,7 @@ def test_a_damaged_file_of_progress_is_no_progress(tmp_path, text):
 
 
 def test_commands_go_on_without_what_is_damaged_and_a_sweep_fails_only_the_cell_of_it(runs, tmp_path):
-    """One of each kind at once, for the commands themselves."""
+    """The commands read a folder with one file of each kind of damage."""
     for i, spoil in enumerate(RECORDS.values()):
         folder = Path(shutil.copytree(runs / VICTIM, runs / f"broken-{i}_{i + 100:08x}"))
         (folder / "run.json").write_bytes(spoil((folder / "run.json").read_bytes()))

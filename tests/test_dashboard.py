@@ -1,4 +1,4 @@
-"""The local page over the runs: what is in it, and, in Chromium, what it does."""
+"""The dashboard: its content, and, in Chromium, its behaviour."""
 
 import json
 import os
@@ -13,13 +13,13 @@ import pytest
 from support import configure, train_in
 
 from patchbench import html
-from patchbench.pages.dashboard.curves import FEWEST, POINTS, curves, points, thin, whole_windows
+from patchbench.pages.dashboard.curves import FEWEST, POINTS, complete_windows, curves, points, thin
 from patchbench.pages.dashboard.gather import gather, share_config
 from patchbench.pages.dashboard.page import write
-from patchbench.pages.dashboard.plain import embedded, redact_paths
+from patchbench.pages.dashboard.plain import redact_paths, script_json
 from patchbench.pages.study.numbers import pareto
 from patchbench.runs.metrics import metric
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "<img src=x onerror=alert(1)>_0badc0de"
@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(trained, tmp_path_factory) -> Path:
-    """Both, ten copies of one with other factors and figures, one that failed, one that goes on, one of an ill name."""
+    """Both runs, ten copies of one with other values, a failed run, an unfinished one, and one with a bad name."""
     root = Path(shutil.copytree(trained, tmp_path_factory.mktemp("board") / "runs"))
     done = json.loads((root / "conv-4_none_digits_s0_00000000" / "run.json").read_text())
     for i in range(10):
@@ -48,7 +48,7 @@ def runs(trained, tmp_path_factory) -> Path:
         done["result"]["test/loss"] = [1.0, float("nan")][i % 2]
         place = root / f"copy-{i}_{i + 16:08x}"
         place.mkdir()
-        (place / "run.json").write_text(text_of(done))
+        (place / "run.json").write_text(to_json(done))
         shutil.copy(root / "conv-4_none_digits_s0_00000000" / "metrics.csv", place)
     for name, log in {FAILED: f"</script><b>{Path.home()}/x</b>\nValueError: patch=7\n", EVIL: "step 1\n"}.items():
         (root / name).mkdir()
@@ -84,10 +84,10 @@ def test_every_run_is_a_row_with_its_configuration_and_its_curves(runs):
 
 def test_a_window_that_training_cut_short_is_no_point_of_a_curve():
     whole = [(3, 2.0), (13, 1.8), (23, 1.5), (33, 1.2)]
-    assert whole_windows(whole) == whole
-    assert whole_windows([*whole, (34, 0.2)]) == whole
-    assert whole_windows([*whole, (39, 1.1)]) == [*whole, (39, 1.1)]
-    assert whole_windows([(1, 2.0), (2, 1.0)]) == [(1, 2.0), (2, 1.0)]
+    assert complete_windows(whole) == whole
+    assert complete_windows([*whole, (34, 0.2)]) == whole
+    assert complete_windows([*whole, (39, 1.1)]) == [*whole, (39, 1.1)]
+    assert complete_windows([(1, 2.0), (2, 1.0)]) == [(1, 2.0), (2, 1.0)]
 
 
 def test_a_network_without_position_says_none(runs):
@@ -105,7 +105,7 @@ def test_columns_that_vary_among_finished_runs_are_shown(runs):
 
 def test_what_is_no_number_is_null_and_nothing_closes_the_script(runs):
     data = gather(runs, runs / "dashboard.html")
-    text = embedded(data)
+    text = script_json(data)
     assert "<" not in text
 
     def refuse(constant: str) -> None:
@@ -168,7 +168,7 @@ def test_no_path_tells_whose_machine_it_was(said, shown, tmp_path):
 
 
 def test_no_home_is_in_the_page(runs):
-    text = embedded(gather(runs, runs / "dashboard.html"))
+    text = script_json(gather(runs, runs / "dashboard.html"))
     assert str(Path.home()) + "/" not in text
     assert str(runs) not in text
 
@@ -239,7 +239,7 @@ def written(runs) -> Path:
 
 @pytest.fixture
 def opened(chromium, written) -> Iterator[Any]:
-    """The page over the runs; no script may fail in it, and nothing may be asked of a network."""
+    """The page about the runs; no script may fail, and no request may be sent to a network."""
     page = chromium.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(20_000)
     failures: list[str] = []
@@ -253,19 +253,19 @@ def opened(chromium, written) -> Iterator[Any]:
 
 
 def ready(page: Any, path: Path) -> None:
-    """Open it, and wait until all that is in sight is drawn."""
+    """Open the page, and wait until all visible parts are drawn."""
     page.goto(path.resolve().as_uri())
     page.wait_for_function("document.documentElement.dataset.ready")
 
 
 def column(page: Any, name: str) -> list[str]:
-    """The cells of the table as they are seen."""
+    """Return the visible cells of a column of the table."""
     titles = [title.split("\n")[0] for title in page.locator(".dt-scroll-head th").all_inner_texts()]
     return page.locator(f"#table tbody td:nth-child({titles.index(name) + 1})").all_inner_texts()
 
 
 def drawn(page: Any, place: str) -> set[int]:
-    """The runs that a plot shows, once it has come into sight."""
+    """Return the runs in a plot, after scrolling it into view."""
     plot = page.locator(f"{place} .plot").first
     plot.scroll_into_view_if_needed()
     page.wait_for_function("plot => plot.closest('[data-view]').ariaBusy === 'false'", arg=plot.element_handle())
@@ -440,7 +440,7 @@ def test_many_runs_open_in_under_two_seconds(chromium, trained, tmp_path, count)
         record["result"]["test/acc"] = i / count
         place = tmp_path / "runs" / f"copy-{i}_{i:08x}"
         place.mkdir(parents=True)
-        (place / "run.json").write_text(text_of(record))
+        (place / "run.json").write_text(to_json(record))
         os.link(real[i % 2] / "metrics.csv", place / "metrics.csv")
     path, _ = write(tmp_path / "runs", None)
     page = chromium.new_page(viewport={"width": 1400, "height": 900})
@@ -475,12 +475,12 @@ def test_a_phone_shows_the_score_beside_the_run(chromium, written):
 
 @in_browser
 def test_a_phone_cuts_nothing_off_an_article_and_a_tap_enlarges_its_figures(chromium, tmp_path):
-    """Steps become blocks: no column lies beyond the edge, and no row is tall because of one that does."""
+    """Rows of the table of steps become blocks: no column lies beyond the edge, and no row is too tall."""
     words = "a sentence that says what happens here, and takes several lines on a phone, as sentences do"
-    body = html.rows(
+    body = html.table_html(
         ["step", "shape", "values", "what happens"], [["image", "64 × 64 × 3", "9", words]], [1, 2], "steps"
     )
-    body += html.shown(b"", "a figure", "a caption", "a reading <of it>")
+    body += html.figure_html(b"", "a figure", "a caption", "a reading <of it>")
     (tmp_path / "page.html").write_text(html.article("title", body), encoding="utf-8")
     for width, enlarged in ((390, 1100), (1280, None)):
         page = chromium.new_page(viewport={"width": width, "height": 844})

@@ -1,4 +1,4 @@
-"""However many devices share the work, and however they share it, the same is learnt and the same is measured."""
+"""Training results and measurements are equal for any number of devices and any strategy."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
 
 
 def start(folder: Path, *arguments: str, by: list[str] | None = None) -> subprocess.Popen[str]:
-    """train.py as a process that leaves its runs in `folder`."""
+    """Start train.py as a process with its runs in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     line = [*(by or [sys.executable]), str(ROOT / "train.py"), *arguments, "runs_dir=runs"]
     pipe = subprocess.PIPE
@@ -69,7 +69,7 @@ def last(folder: Path) -> dict:
 
 
 def assert_same(folder: Path, alone: Path) -> None:
-    """The same steps were taken, the same network came of them, and the same images were counted."""
+    """Check that two runs have equal steps, weights and numbers of images."""
     one, other = metrics(alone), metrics(folder)
     assert len(one) == len(other) == 2 * (1257 // 64)
     pd.testing.assert_series_equal(other["lr-AdamW"], one["lr-AdamW"], check_exact=True)
@@ -90,7 +90,7 @@ def assert_same(folder: Path, alone: Path) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process, whole batches."""
+    """A run with one process and whole batches."""
     folder = tmp_path_factory.mktemp("alone")
     train_in(configure(*RUN, "trainer=cpu"), folder)
     return folder
@@ -108,7 +108,7 @@ def test_two_devices_learn_the_same(alone, tmp_path, trainer):
 
 
 def states(checkpoint: dict) -> dict:
-    """Of the optimizer, by number, those of empty parameters apart."""
+    """Return the states of the optimizer by number, without those of empty parameters."""
     [optimizer] = checkpoint["optimizer_states"]
     return {i: state for i, state in optimizer["state"].items() if state["exp_avg"].numel()}
 

@@ -17,7 +17,7 @@ SCRIPT = re.compile(r"^python (train|evaluate|scripts/\w+|tests/\w+)\.py")
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of shell in the blocks of a page."""
+    """List the commands in the code blocks of a page."""
     blocks = re.findall(r"^```\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if SCRIPT.match(line)]
 
@@ -29,7 +29,7 @@ TRAININGS = [
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a page, and those that are written out."""
+    """Return the anchors that GitHub derives from the headings of a page, and explicit ones."""
     text = page.read_text()
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings} | set(

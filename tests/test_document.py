@@ -1,4 +1,4 @@
-"""A document answered sentence by sentence: the rule, the checks, the page, and what is refused."""
+"""Answers to a document, sentence by sentence: the rule, the checks, the page, and errors."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from support import ROOT, options
 
 from patchbench.commands.document import STATEMENTS, build, document, read
 from patchbench.document import checking
-from patchbench.document.answers import ANSWERS, RESULTS, Finding, Result, answer, found
+from patchbench.document.answers import ANSWERS, RESULTS, Finding, Result, answer, case_result
 from patchbench.document.statements import KINDS, Case, check_quotes, parse
 
 OURS = read(STATEMENTS)
@@ -84,7 +84,7 @@ def test_an_answer_follows_from_the_cases(cases, expected):
 
 
 def test_no_answer_says_more_than_its_cases():
-    """Over all results of three cases, without conditions and with."""
+    """All results of three cases are tried, with and without conditions."""
     for first, second, third in product(RESULTS, repeat=3):
         word = answer([finding(first), finding(second), finding(third)]).word
         assert (word == "yes") == ({first, second, third} == {"yes"})
@@ -100,13 +100,15 @@ def test_no_answer_says_more_than_its_cases():
 
 def test_a_study_that_must_answer_no_holds_when_it_does():
     result = Result("It cannot.", "no", "0 of 10", "")
-    assert found(Case("", reference="a.b"), result).answer == "no"
-    assert found(Case("", reference="a.b", contrary=True), result).answer == "yes"
-    assert found(Case("", reference="a.b", contrary=True), replace(result, answer="yes")).answer == "no"
+    assert case_result(Case("", reference="a.b"), result).answer == "no"
+    assert case_result(Case("", reference="a.b", contrary=True), result).answer == "yes"
+    assert case_result(Case("", reference="a.b", contrary=True), replace(result, answer="yes")).answer == "no"
     for undecided in ("open", "not run", "by how much"):
-        assert found(Case("", reference="a.b", contrary=True), replace(result, answer=undecided)).answer == undecided
+        contrary = Case("", reference="a.b", contrary=True)
+        assert case_result(contrary, replace(result, answer=undecided)).answer == undecided
     for decided in ("yes", "no"):
-        assert found(Case("", reference="a.b", amount=True), replace(result, answer=decided)).answer == "by how much"
+        amount = Case("", reference="a.b", amount=True)
+        assert case_result(amount, replace(result, answer=decided)).answer == "by how much"
 
 
 # Checks.
@@ -118,7 +120,7 @@ def tools(tmp_path_factory) -> checking.Tools:
 
 
 def others(figure: Any) -> list[Any]:
-    """Values and bounds that a figure does not meet."""
+    """Return values and bounds that a figure does not meet."""
     if isinstance(figure, bool):
         return [not figure]
     if isinstance(figure, int | float):
@@ -136,7 +138,7 @@ def test_every_check_of_the_document_runs_and_a_wrong_figure_turns_it_over(name,
     result = checking.run(case, tools)
     assert (tools.page / result.link).resolve().is_relative_to(ROOT / "src" / "patchbench" / "document")
     assert "{" not in result.says
-    figures = tools.known[f"{case.check}({dict(case.arguments)})"]
+    figures = tools.cache[f"{case.check}({dict(case.arguments)})"]
     for figure in case.gives:
         assert checking.run(replace(case, gives={figure: figures[figure]}), tools).answer == "yes"
         for wrong in others(figures[figure]):
@@ -150,7 +152,7 @@ def test_every_check_serves_the_document():
 
 
 def test_each_scheme_and_each_kind_of_check_is_covered():
-    """The lists of schemes in the statements hold every option of pos."""
+    """The lists of schemes in the statements contain all options of pos."""
     listed = {s for c in CHECKED.values() if c.check == "position.added" for s in c.arguments["schemes"]}
     assert listed | {"none"} == set(options("pos"))
     [resized] = [c for c in CHECKED.values() if c.check == "position.resized"]
@@ -158,10 +160,10 @@ def test_each_scheme_and_each_kind_of_check_is_covered():
 
 
 def run(tools: checking.Tools, check: str, **arguments: Any) -> Mapping[str, Any]:
-    """The figures of a check."""
+    """Return the figures of a check."""
     case = Case("", "", check, arguments, {})
     checking.run(case, tools)
-    return tools.known[f"{check}({arguments})"]
+    return tools.cache[f"{check}({arguments})"]
 
 
 def test_a_check_tells_a_broken_part_from_a_sound_one(tools):
@@ -418,7 +420,7 @@ def test_the_example_in_the_docs_runs(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_of_the_document_is_that_of_the_statements(monkeypatch):
-    """Nobody edits a page by hand."""
+    """The committed page equals the generated page, so nobody has edited it by hand."""
     written: dict[str, str] = {}
     monkeypatch.setattr(
         "patchbench.commands.document.write_whole", lambda path, text: written.update({path.name: text})

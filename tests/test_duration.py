@@ -1,4 +1,4 @@
-"""Training ends with its budget, whichever it is, and its learning rate falls to the end of it."""
+"""Training ends when its budget is spent, for all kinds of budgets, and the learning rate falls until then."""
 
 import json
 from contextlib import suppress
@@ -38,7 +38,7 @@ def test_a_budget_of_flops_buys_fewer_steps_where_one_costs_more(tmp_path, micro
 
 
 def test_a_budget_of_flops_counts_once_what_is_computed_once_a_step(tmp_path, micro):
-    """A kernel that is resampled for each batch costs an image more only by its share."""
+    """The resampling of a kernel for each batch is divided among the images of the batch."""
 
     def steps(*overrides: str) -> int:
         cfg = configure(
@@ -46,7 +46,7 @@ def test_a_budget_of_flops_counts_once_what_is_computed_once_a_step(tmp_path, mi
         )
         run = draft(cfg)
         data = prepare_data(cfg, run.source, build_trainer(cfg, tmp_path, [], epochs=1))
-        return build_duration(run, data).spent(lambda: 1.0)
+        return build_duration(run, data).steps_of_budget(lambda: 1.0)
 
     conv = steps("embed=conv")
     assert 0.9 * conv < steps("embed=flexi") < conv
@@ -87,7 +87,7 @@ def test_a_run_that_was_cut_off_ends_where_it_would_have(tmp_path, micro, monkey
 def test_wherever_it_is_cut_off_a_partial_epoch_ends_as_in_a_run_without_a_break(
     tmp_path, tmp_path_factory, micro, monkeypatch, step, how
 ):
-    """Epochs of 4 steps, a budget of 10: checkpoints of a crash are those of the ends of epochs."""
+    """Epochs have 4 steps, the budget has 10; after a crash, the last checkpoint is that of the end of an epoch."""
     arguments = [*micro, NOISY, "budget=steps", "budget.value=10"]
     whole = tmp_path_factory.getbasetemp() / "partial epoch"
     if not (whole / "run.json").exists():

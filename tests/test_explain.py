@@ -1,4 +1,4 @@
-"""What scripts/explain.py shows: of every option, and not a number that the network itself does not bear out."""
+"""The page of scripts/explain.py: for every option, and with numbers that agree with the network."""
 
 import re
 from collections.abc import Callable
@@ -33,7 +33,7 @@ Explain = Callable[..., SimpleNamespace]
 
 @pytest.fixture
 def explain(tmp_path, capsys) -> Explain:
-    """Do in this process what the command does: its page, the words of the page, and what it printed."""
+    """Run the command in this process; return its page, the text of the page, and its output."""
 
     def explain(*overrides: str) -> SimpleNamespace:
         cfg = configure(*overrides, f"runs_dir={tmp_path}", command="explain")
@@ -49,7 +49,7 @@ def explain(tmp_path, capsys) -> Explain:
 
 
 def check_page(page: str) -> None:
-    """Complete, and nothing in it is fetched from elsewhere."""
+    """Check that a page is complete and refers to no other file."""
     assert page.startswith("<!doctype html>")
     assert page.endswith("</html>\n")
     assert page.count("<img ") >= 3
@@ -144,7 +144,7 @@ def walked(build: Callable[..., Any], *overrides: str) -> Walk:
 
 @pytest.mark.parametrize("embed", options("embed"))
 def test_a_formula_is_given_only_where_it_gives_the_grid(build, embed):
-    """The example's numbers are worked out here, where it is given."""
+    """Compute the numbers of the formula here, if the page has one."""
     seen = walked(build, f"embed={embed}", "data.img_size=32", "patch=8")
     formulas = re.findall(r"⌊\((\d+)(?: \+ 2·(\d+))? − (\d+)\)/(\d+)⌋ \+ 1 = (\d+)", number_of_windows(seen))
     for n, pad, kernel, stride, grid in formulas:
@@ -248,7 +248,7 @@ class Last(nn.Module):
 
 
 def test_each_place_is_drawn_whatever_fills_it():
-    """Heads may have angles and biases of their own, and so may blocks."""
+    """Heads and blocks may have different angles and biases."""
     n, heads, head_dim = 12, 3, 8
 
     class Gives(nn.Module):

@@ -12,7 +12,7 @@ from torch import nn
 
 from patchbench.commands.build import check_options
 from patchbench.config.errors import CellFailed
-from patchbench.runs.records import how_it_ended
+from patchbench.runs.records import status_from_log
 from patchbench.track.finite import Diverged, FiniteSteps, check_losses
 from patchbench.train.checkpoint import read_checkpoint
 
@@ -155,4 +155,4 @@ def test_all_ranks_stop_where_the_gradient_of_one_overflows(tmp_path, micro, str
 
 def test_a_diverged_run_is_known_by_its_log(tmp_path):
     (tmp_path / "log.txt").write_text("error: training diverged at step 3 (epoch 1, batch 3): ...\n")
-    assert how_it_ended(tmp_path) == "diverged"
+    assert status_from_log(tmp_path) == "diverged"

@@ -38,7 +38,7 @@ WITHOUT_LIGHTNING = (
 
 
 def part(path: Path) -> str:
-    """The file or folder of src/patchbench that a module lies in."""
+    """Return the file or folder of src/patchbench that contains a module."""
     return path.relative_to(SRC).parts[0].removesuffix(".py")
 
 

@@ -1,6 +1,6 @@
-"""Each parameter of the default networks as text: shape, initialisation, and whether it is decayed.
+"""The parameters of the default networks as text: shape, initialisation, and weight decay.
 
-A change here changes what every study starts from. Where it is meant:
+A change here changes the initial weights of every study. If that is intended:
 python -m pytest tests/test_golden.py --regenerate
 """
 
@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def describe(net: torch.nn.Module) -> str:
-    """A line for each parameter, one for all blocks where they agree."""
+    """Return a line for each parameter, and one line for all blocks if they agree."""
     spared = net.no_weight_decay()
     alike: dict[tuple[str, ...], list[torch.Tensor]] = {}
     for name, p in net.named_parameters():
@@ -31,7 +31,7 @@ def describe(net: torch.nn.Module) -> str:
 
 
 def start(values: torch.Tensor) -> str:
-    """Zeros, ones, or mean and standard deviation as far as the draw tells them."""
+    """Describe the initial values: zeros, ones, or mean and standard deviation, rounded."""
     if not values.numel():
         return "empty"
     if (values == values[0]).all():

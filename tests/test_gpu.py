@@ -1,6 +1,6 @@
-"""What a GPU does is what a CPU does in float32: a step of every embedding with every scheme, in bf16, compiled.
+"""Agreement of a GPU with a CPU in float32: a step of every embedding with every scheme, in bf16, compiled.
 
-On a CPU the same steps are taken in bf16 as they are, with every embedding and every scheme once.
+On a CPU the same steps are computed in bf16 without compilation, with every embedding and every scheme once.
 """
 
 import traceback
@@ -36,14 +36,14 @@ EMBEDS, SCHEMES = options("embed"), options("pos")
 
 
 def arms() -> list:
-    """On the GPU all, one scheme after the other, so that its blocks are compiled once."""
+    """List the arms: on a GPU all, ordered by scheme, so that blocks are compiled once."""
     on_cpu = [("cpu", e, p) for p in SCHEMES for e in EMBEDS if e == "conv" or p == "learned"]
     on_gpu = [pytest.param("cuda", e, p, marks=needs_gpu) for p in SCHEMES for e in EMBEDS]
     return on_cpu + on_gpu
 
 
 def step(device: str, *overrides: str, bf16: bool, compiled: bool) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Logits and gradients of one training step, and the loss of the next, from the same weights and images."""
+    """Return logits and gradients of one training step, and the loss of the next, with the same weights and images."""
     cfg = configure("model=micro", "data.img_size=32", "patch=8", "model.num_prefix_tokens=1", *overrides)
     torch.manual_seed(0)
     net = build_net(cfg, build_source(cfg))
@@ -68,13 +68,13 @@ def step(device: str, *overrides: str, bf16: bool, compiled: bool) -> tuple[Tens
 
 
 def away(one: Tensor, other: Tensor) -> float:
-    """Relative distance."""
+    """Return the relative distance of two tensors."""
     return float((one - other).norm() / other.norm())
 
 
 @pytest.fixture
 def traceable():
-    """The run-time checks of shapes cannot be compiled."""
+    """Disable the run-time checks of shapes, which cannot be compiled."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

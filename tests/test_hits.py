@@ -1,4 +1,4 @@
-"""A record knows which test images were answered rightly, and its accuracy is their share."""
+"""A record contains the answers to all test images, and its accuracy is the share of right ones."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Names that look like HTML, in folders, records, logs and rows: on every page they are text, and nothing runs."""
+"""Names that look like HTML, in folders, records, logs and rows: all pages show them as text and run nothing."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from test_dashboard import chromium, in_browser  # noqa: F401
 from patchbench.commands.explain import explain
 from patchbench.commands.report import report_sweep
 from patchbench.pages.dashboard.page import write
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 
 SCRIPT = "<script>alert(7)</script>"
 HANDLER = "<img src=x onerror=alert({})>"  # without a slash: as a name of a folder
@@ -28,7 +28,7 @@ CLASSES = [HANDLER.format(1), CLOSES.format(2)]
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pages over a real run on class folders of ill names, and over copies of its record with worse ones."""
+    """The pages about a real run on class folders with hostile names, and about copies of its record."""
     here = tmp_path_factory.mktemp("hostile")
     data, runs = here / "a<b onload=alert(3)>", here / "runs"
     for split, count in {"train": 12, "val": 6}.items():
@@ -52,7 +52,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         done["result"] |= {f"test/{name}": 0.5, "model/grid": name}
         done["environment"] |= {"commit": name, "versions": {name: name}}
         done["environment"]["machine"] |= {"cpu": name}
-        (copy / "run.json").write_text(text_of(done))
+        (copy / "run.json").write_text(to_json(done))
         rows = [f'{step},"{name.replace(chr(34), chr(34) * 2)}",{step}.5' for step in (1, 2, 3)]
         (copy / "metrics.csv").write_text("\n".join(["step,name,value", *rows, ""]))
         failed = runs / f"failed-{i}_{i + 16:08x}"
@@ -70,7 +70,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Elements(HTMLParser):
-    """The elements of a page: names of handlers, addresses, and texts of scripts."""
+    """The elements of a page: names of event handlers, addresses, and texts of scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def test_names_add_no_elements_to_a_page(pages, name):
 
 @pytest.fixture
 def watched(chromium: Any) -> Iterator[tuple[Any, list[str]]]:  # noqa: F811
-    """A page of a browser, and all that should not happen on it."""
+    """A page of a browser, and a list of events that must not happen on it."""
     page, happened = chromium.new_page(viewport={"width": 1400, "height": 900}), []
     page.set_default_timeout(20_000)
     page.on("dialog", lambda dialog: (happened.append(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -143,7 +143,7 @@ def test_no_script_of_a_name_runs_in_a_browser(pages, watched, name):
 
 
 def test_the_pages_are_those_that_are_tested(pages, tmp_path):
-    """A name that is not escaped would be seen."""
+    """The pages contain the hostile names, so an unescaped name would be noticed."""
     copy = Path(shutil.copy(pages["analysis"], tmp_path / "page.html"))
     copy.write_text(copy.read_text().replace("</body>", f"{HANDLER.format(9)}{SCRIPT}</body>"))
     found = Elements(copy.read_text())

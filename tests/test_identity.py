@@ -1,4 +1,4 @@
-"""What makes a run the run that it is, and what may change without making it another."""
+"""The identity of a run: which changes alter it, and which do not."""
 
 import json
 import re
@@ -23,9 +23,9 @@ from patchbench.config.identity import (
     BUILDING,
     GROUPS,
     READERS,
-    answered,
     baseline,
     compared,
+    has_eval_results,
     identity_of,
     leaves,
     reads,
@@ -36,10 +36,10 @@ from patchbench.config.origin import changes, origin_of, restored
 from patchbench.config.typed import refuse_lists_of_options, refuse_options_of_the_other_mode
 from patchbench.config.unread import remarks_on_sweep, remarks_on_unread, unread
 from patchbench.runs import provenance, records
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.check import compose_cell
-from patchbench.sweep.launch import mark_known
+from patchbench.sweep.launch import mark_done_and_duplicates
 from patchbench.train.checkpoint import AtomicCheckpoint
 
 GOLDEN = Path(__file__).parent / "golden" / "identities.txt"
@@ -52,7 +52,7 @@ def identified(*overrides: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _defaults() -> Iterator[None]:
-    """Forget the defaults of options that a test has changed."""
+    """Clear the caches of defaults that a test may have changed."""
     forget()
     yield
     forget()
@@ -60,7 +60,7 @@ def _defaults() -> Iterator[None]:
 
 def forget() -> None:
     identity.DEFAULTS.clear()
-    identity.content.cache_clear()
+    identity.content_of.cache_clear()
     composed_once.cache_clear()
     known_knobs.cache_clear()
 
@@ -81,7 +81,7 @@ def test_a_generated_set_of_each_runs_own_images_is_another_set_than_one_for_all
     one, two = (compared(cfg, cfg.hydra.runtime.choices) for cfg in seeds)
     assert {path for path in one if one[path] != two[path]} == {"seed"}, "a report puts both seeds in one arm"
     cells = [compose_cell([f"data={name}", f"seed={seed}"], seed) for seed in (1, 2)]
-    assert cells[0].but_seed == cells[1].but_seed, "a sweep checks one of them"
+    assert cells[0].all_but_seed == cells[1].all_but_seed, "a sweep checks one of them"
 
 
 def test_the_seed_of_a_run_is_read_where_the_images_have_a_seed_of_their_own():
@@ -112,7 +112,7 @@ def test_a_checkpoint_is_tested_on_the_images_of_its_own_seed(tmp_path):
 
 
 def listed() -> dict[str, dict]:
-    """The baseline that the options of today would have, were none listed yet."""
+    """Return the baseline of the present options, as if none were listed yet."""
     cfg = composed([])
     tree = OmegaConf.to_container(cfg, resolve=False)
     top = {name: value for name, value in baseline()["train"].items() if name not in GROUPS}
@@ -128,7 +128,7 @@ def listed() -> dict[str, dict]:
 
 
 def test_the_baseline_knows_the_options_that_are_shipped(request):
-    """`--regenerate` lists what is new, and changes nothing that is listed."""
+    """`--regenerate` lists new options and knobs, and does not change listed ones."""
     known, today = baseline(), listed()
     if request.config.getoption("--regenerate"):
         merged = {option: knobs | known.get(option, {}) for option, knobs in today.items()}
@@ -211,7 +211,7 @@ def test_a_default_that_changes_makes_other_runs_and_the_old_value_the_old_ones(
 
 
 def changed_by(house: Path, option: str, old: str, new: str, *overrides: str) -> list[str]:
-    """The changes that an edit of an option makes in the origin of a run; empty where the identity changes too."""
+    """Return the changes in the origin of a run after an edit of an option; empty if the identity changes."""
 
     def origin() -> dict:
         forget()
@@ -310,7 +310,7 @@ def test_where_data_lie_is_no_part_of_a_run_and_two_folders_are_two_levels(tmp_p
     copy = shutil.copytree(one, tmp_path / "c" / "pets")
 
     def folder(root: Path | str, *overrides: str) -> tuple[str, str]:
-        identity.content.cache_clear()
+        identity.content_of.cache_clear()
         cfg = configure("data=imagefolder", f"data.root='{root}'", "patch=8", *overrides)
         origin = origin_of(cfg, cfg.hydra.runtime.choices)
         return origin["identity"], origin["factors"]["data"]
@@ -425,7 +425,7 @@ def test_a_run_of_other_code_says_so_and_a_refused_rerun_removes_nothing(tmp_pat
     run(tmp_path / "run", *MICRO, "epochs=1")
     assert "This run was done before; rerun=true trains it again." in capsys.readouterr().out
     altered = done | {"code": done["code"] | {"patchbench.embed.conv": "00000000"}}
-    (tmp_path / "run" / "run.json").write_text(text_of(altered))
+    (tmp_path / "run" / "run.json").write_text(to_json(altered))
     run(tmp_path / "run", *MICRO, "epochs=1")
     printed = capsys.readouterr().out
     assert "The figures below are of other code: patchbench.embed.conv changed since" in printed
@@ -512,13 +512,13 @@ def test_a_cell_has_the_folder_that_its_own_values_make(subdir, folder):
 
 
 def test_a_cell_refuses_a_folder_that_cannot_be_or_that_holds_another_run(tmp_path):
-    assert "has 300 bytes" in compose_cell([f"hydra.sweep.subdir={'x' * 300}"], 0)
+    assert "a name of 300 bytes" in compose_cell([f"hydra.sweep.subdir={'x' * 300}"], 0)
     run(tmp_path / "here", *MICRO, "epochs=1")
     place = [f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=here"]
     cells = [Cell([], "", number) for number in range(2)]
     for cell, rate in zip(cells, ("5e-4", "1e-2"), strict=True):
         cell.composed = compose_cell([*MICRO, "epochs=1", f"optim.lr={rate}", *place], cell.number)
-        mark_known([cell])
+        mark_done_and_duplicates([cell])
     assert [cell.state for cell in cells] == ["skipped", "invalid"]
     assert "holds another run (optim.lr=0.0005 there, 0.01 here)" in cells[1].error
 
@@ -529,7 +529,7 @@ def test_folders_of_one_name_are_told_apart_in_tables(tmp_path):
         done["factors"]["data"], done["compared"]["data.content"] = "imagefolder-pets", content
         folder = tmp_path / "runs" / f"two_0000000{i + 2}"
         folder.mkdir()
-        (folder / "run.json").write_text(text_of(done))
+        (folder / "run.json").write_text(to_json(done))
     table = records.load(tmp_path / "runs")
     assert table["data"].tolist() == ["digits", "imagefolder-pets@aaaa", "imagefolder-pets@bbbb"]
     (folder / "run.json").write_text("{")
@@ -603,7 +603,7 @@ def test_an_option_of_sweeps_in_a_single_run_is_refused_and_the_other_way_round(
 
 
 def test_a_patch_that_only_evaluation_reads_is_part_of_the_question(tmp_path):
-    """A CNN reads no patch, so two patches are one run; the patches that are shuffled are not those of before."""
+    """A CNN reads no patch, so two patches are one run, but the evaluation shuffles patches of another size."""
     small = ["model=cnn", "data.img_size=16", "batch_size=32", "epochs=2", "optim.lr=1e-2", "eval.shuffle=[patches]"]
     done = [run(tmp_path, *small, f"patch={patch}") for patch in (4, 16)]
     assert done[0]["identity"] == done[1]["identity"]
@@ -614,7 +614,7 @@ def test_a_patch_that_only_evaluation_reads_is_part_of_the_question(tmp_path):
     )
     assert done[0]["result"]["test/shuffled_patches/acc"] != whole["test/acc"]
     cfg = configure(*small, "patch=16")
-    assert answered(json.loads((tmp_path / "run.json").read_text()), cfg)
+    assert has_eval_results(json.loads((tmp_path / "run.json").read_text()), cfg)
 
 
 def not_read(*given: str) -> dict[str, str]:

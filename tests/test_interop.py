@@ -1,4 +1,4 @@
-"""Weights in from timm and out to it: the same logits, and one line where that cannot be."""
+"""Weights from timm and to timm: equal logits, or one line with the reason."""
 
 import argparse
 import math
@@ -17,7 +17,7 @@ from torch import nn
 from patchbench.weights.export import export, to_timm
 from patchbench.weights.knobs import spell_ratio
 from patchbench.weights.load import fit, load
-from patchbench.weights.timm import from_timm, grid_of, told_by
+from patchbench.weights.timm import from_timm, grid_of, metadata_of
 
 ONE = ["model.num_prefix_tokens=1", "model.pool=cls"]
 ARMS = {
@@ -72,7 +72,7 @@ MICRO = {"embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2.0}
 
 
 def timms(seed: int = 0, **arguments) -> nn.Module:
-    """timm's ViT of the size of model=micro, nothing in it zero."""
+    """Build timm's ViT with the size of model=micro, without zero weights."""
     torch.manual_seed(seed)
     vit = timm.create_model("vit_tiny_patch16_224", **(MICRO | {"num_classes": 10} | arguments)).eval()
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_timms_logits_are_ours(build, tmp_path, embed, arm, img_size, patch):
     vit = timms(img_size=img_size, patch_size=patch, **theirs)
     sizes = [f"data.img_size=[{img_size[0]},{img_size[1]}]", f"patch=[{patch[0]},{patch[1]}]"]
     net = build("model=micro", f"embed={embed}", *sizes, *ours).eval()
-    assert fit(net, from_timm(vit.state_dict(), told_by(vit), net.layout.grid_size)) == []
+    assert fit(net, from_timm(vit.state_dict(), metadata_of(vit), net.layout.grid_size)) == []
     images = torch.randn(3, 3, *img_size)
     torch.testing.assert_close(net(images), vit(images), rtol=1e-4, atol=1e-5)
 
@@ -125,7 +125,7 @@ def test_a_folder_in_the_form_of_the_hub_is_loaded_by_all_that_its_config_says(b
 
 @pytest.mark.slow
 def test_each_network_of_timms_family_is_loaded_exactly_or_refused_with_its_reason():
-    """Counts are printed by `python tests/timm_family.py`."""
+    """`python tests/timm_family.py` prints the counts."""
     rows = timm_family.table(timm_family.names())
     assert not [row for row in rows if row.verdict == "wrong"]
     assert not [row for row in rows if row.verdict == "refused" and timm_family.CURE.search(row.reason)]
@@ -251,14 +251,14 @@ def test_kernels_are_adapted_to_other_channels_as_timm_does(build, tmp_path, cha
 
 @pytest.mark.parametrize("patch", [(8, 1), (1, 8), (16, 1), (2, 1), (1, 1)])
 def test_kernels_are_resampled_to_patches_one_pixel_wide(build, tmp_path, patch):
-    """A turned kernel resampled to a turned patch is the resampled kernel turned."""
+    """Resampling commutes with transposition of kernel and patch."""
     vit = timms(img_size=16, patch_size=16)
     weights = []
     for size, turn in ((patch, False), (patch[::-1], True)):
         kernel = vit.patch_embed.proj.weight.mT if turn else vit.patch_embed.proj.weight
         state = vit.state_dict() | {"patch_embed.proj.weight": kernel.contiguous()}
         net = build("model=micro", "data.img_size=16", f"patch=[{size[0]},{size[1]}]", *ONE)
-        fit(net, from_timm(state, told_by(vit), net.layout.grid_size))
+        fit(net, from_timm(state, metadata_of(vit), net.layout.grid_size))
         weights.append(net.embed.proj.weight.mT if turn else net.embed.proj.weight)
     torch.testing.assert_close(weights[0], weights[1])
     if patch[1] > 1:  # timm meets an error of torch for images of one column
@@ -303,7 +303,7 @@ def test_the_arguments_of_timms_training_tell_what_its_state_dict_does_not(build
     )
     torch.save({"arch": given.model, "state_dict": vit.state_dict(), "args": given}, tmp_path / "last.pth.tar")
     sizes = ["model=micro", "data.img_size=[16,64]", "patch=4", *ONE]
-    with pytest.raises(ValueError, match=r"otherwise than model\.act=gelu: use model\.act=gelu_tanh"):
+    with pytest.raises(ValueError, match=r"was not trained with model\.act=gelu: use model\.act=gelu_tanh"):
         load(build(*sizes), str(tmp_path / "last.pth.tar"))
     net = build(*sizes, "model.act=gelu_tanh").eval()
     assert load(net, str(tmp_path / "last.pth.tar")) == f"starting from {tmp_path / 'last.pth.tar'}"

@@ -20,7 +20,7 @@ LOAD_S, STEP_S, WRITE_S, EVERY, BATCH = 0.02, 0.03, 0.1, 4, 8
 
 
 class Slow(torch.nn.Module):
-    """A network whose step takes STEP_S, whatever the machine."""
+    """A network whose step takes STEP_S seconds on any machine."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_tokens_and_flops_follow_from_images(measured):
 
 
 def test_wall_time_begins_with_training_and_goes_on_after_a_restart():
-    """Time before training, as of a logger that waits for a server, is none of it."""
+    """Time before training, such as that of a logger that waits for a server, is not counted."""
     meter = Meter(EVERY, Cost(grid_size=(2, 2), num_tokens=5, params=10, macs=1, macs_per_step=0))
     time.sleep(0.02)
     assert meter.summary() == {"time/wall_s": 0.0}

@@ -1,4 +1,4 @@
-"""A line in the table of metrics is enough: every reader spells a new metric right, and shows an unknown one."""
+"""A line in the table of metrics is enough: all readers spell a new metric correctly, and show an unknown one."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from patchbench.pages.study.numbers import Estimate, Report, t_interval
 from patchbench.pages.study.page import markdown
 from patchbench.pages.wandb.workspace import workspace
 from patchbench.runs import browse
-from patchbench.runs.metrics import FACTORS, LESS, METRICS, MORE, Metric, metric, plain, summaries
+from patchbench.runs.metrics import FACTORS, LESS, METRICS, MORE, Metric, four_digits, metric, summaries
 from patchbench.study.outcomes import Evidence
 from patchbench.study.reading import parse
 from patchbench.study.verdict import judge
@@ -31,7 +31,7 @@ def f1(monkeypatch) -> None:
 
 
 def page(name: str, low: float) -> str:
-    """The page of a study that compares two arms by a metric; b is better by a tenth of its value."""
+    """Return the page of a study that compares two arms by a metric; arm b is better by a tenth of its value."""
     tree = {
         "question": "q",
         "decides": ["more"],
@@ -60,7 +60,7 @@ def page(name: str, low: float) -> str:
 
 
 def lines(spec: object) -> dict[str, str]:
-    """The metric of each line plot of a workspace by its title."""
+    """Return the metric of each line plot of a workspace, by title."""
     sections = json.loads(json.dumps(spec))["section"]["panelBankConfig"]["sections"]
     panels = [panel for section in sections for panel in section["panels"]]
     plots = [panel["config"] for panel in panels if panel["viewType"] == "Run History Line Plot"]
@@ -73,7 +73,7 @@ def test_a_new_metric_is_one_line_and_right_for_every_reader(f1):
 
     assert browse.cell("test/f1", 0.4844) == "48.44%"
     frame = pd.DataFrame([{"run": "a_00000000", "status": "done"} | result])
-    assert list(browse.shown(frame, [], None)) == ["status", "test/acc", "test/f1", "run"]
+    assert list(browse.select_columns(frame, [], None)) == ["status", "test/acc", "test/f1", "run"]
 
     text = page("test/f1", 0.4844)
     assert "| arm | seeds | test macro F1 |" in text
@@ -140,7 +140,7 @@ def test_differences_below_ten_points_have_two_decimals():
 
 
 def test_numbers_have_four_digits_and_no_exponent_above_one():
-    assert [plain(x) for x in (16, 36.29357, 1234.5, 41626, 0.00014728, 1e6)] == [
+    assert [four_digits(x) for x in (16, 36.29357, 1234.5, 41626, 0.00014728, 1e6)] == [
         "16", "36.29", "1,234", "41,626", "0.0001473", "1,000,000",
     ]  # fmt: skip
 

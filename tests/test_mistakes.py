@@ -1,4 +1,4 @@
-"""Mistakes at the command line: each ends in one line that holds the option as it was typed, and the cure."""
+"""Mistakes on the command line: each ends in one line with the option as typed, and the cure."""
 
 import contextlib
 import re
@@ -24,7 +24,7 @@ from patchbench.commands.values import check_values
 from patchbench.config.errors import Refused, refusing
 from patchbench.config.knobs import check_schemes, knobs
 from patchbench.config.names import command_line
-from patchbench.config.typed import arranged, refuse_added_options
+from patchbench.config.typed import flags_last, refuse_added_options
 from patchbench.sweep.check import compose_cell
 
 SMALL = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
@@ -119,7 +119,7 @@ MISTAKES = {
     "model.drop_path=1.5": ["model.drop_path=1.5 must be between 0 and 1"],
     "embed=stem patch=16 batch_size=1": ["batch_size=1", "batch norm", "embed.norm=layer"],
     "workers=-1": ["workers=-1", "auto"],
-    "runs_dir=/proc/nothing": ["/proc/nothing", "give runs_dir=<folder>"],
+    "runs_dir=/proc/nothing": ["/proc/nothing", "give another runs_dir=<folder>"],
     "'pos=[learned,ropee]'": ["pos=ropee is no option", "pos=rope"],
     "ptach=8": ["ptach=8", "did you mean patch?"],
     "+ptach=8": ["+ptach=8", "did you mean patch?"],
@@ -162,7 +162,7 @@ MISTAKES = {
 
 @pytest.fixture
 def typed(monkeypatch, capsys) -> Callable[[str], tuple[int, str, str]]:
-    """Do in this process what a script does with a line; exit code, stdout, stderr."""
+    """Run a script in this process with a command line; return exit code, stdout and stderr."""
 
     def typed(line: str) -> tuple[int, str, str]:
         script, *arguments = shlex.split(line if re.match(r"\S+\.py\b", line) else f"train.py {line}")
@@ -199,7 +199,7 @@ def test_a_mistake_is_said_in_one_line_with_its_cure(typed, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("line", ["++optim.lr=1e-2", "+optim.optimizer.amsgrad=true", "seed=0 -m embed=conv --cfg=job"])
 def test_what_hydra_takes_and_this_project_reads_is_accepted(line, monkeypatch):
-    arguments = arranged([*SMALL, *line.split()], "train")
+    arguments = flags_last([*SMALL, *line.split()], "train")
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     refuse_added_options(overrides)
     cfg = configure(*overrides)
@@ -208,15 +208,15 @@ def test_what_hydra_takes_and_this_project_reads_is_accepted(line, monkeypatch):
 
 
 def test_flags_are_read_in_any_place():
-    assert arranged(["a=b", "-m", "c=d"], "train") == ["a=b", "c=d", "-m"]
-    assert arranged(["--config-name", "mine", "a=b", "--cfg=job"], "train") == [
+    assert flags_last(["a=b", "-m", "c=d"], "train") == ["a=b", "c=d", "-m"]
+    assert flags_last(["--config-name", "mine", "a=b", "--cfg=job"], "train") == [
         "a=b",
         "--config-name",
         "mine",
         "--cfg=job",
     ]
     line = "--dry-run -m hydra/launcher=slurm hydra.launcher.partition=gpu embed=conv,linear"
-    assert arranged(line.split(), "train") == ["embed=conv,linear", "hydra.launcher.dry_run=true", "-m"]
+    assert flags_last(line.split(), "train") == ["embed=conv,linear", "hydra.launcher.dry_run=true", "-m"]
 
 
 # An option of each knob that needs no files, and the knob.
@@ -231,7 +231,7 @@ WRONG = ("abc", None, [], -1, -1.0, float("nan"), True, {"a": 1})
 
 
 def with_value(option: str, knob: str, value: object) -> DictConfig | None:
-    """The configuration of a small run in which a knob has a value; None where its type already refuses it."""
+    """Compose a small run in which a knob has a value; None if the type of the option does not allow the value."""
     group = option.partition("=")[0]
     kept = [each for each in SMALL if each.partition("=")[0] != group and not (group == "data" and "img_size" in each)]
     cfg = configure(*kept, option)
@@ -244,7 +244,7 @@ def with_value(option: str, knob: str, value: object) -> DictConfig | None:
 
 @pytest.mark.parametrize("option", sorted({option for option, _ in LEAVES}))
 def test_a_value_of_a_wrong_type_is_refused_by_its_name_or_is_none(option):
-    """Every knob in conf/ is given text, null, a list, a mapping: its annotation decides."""
+    """Every knob in conf/ gets text, null, a list and a mapping, and its annotation decides."""
     own = [knob for owner, knob in LEAVES if owner == option]
     refused = 0
     for knob in own:
@@ -282,7 +282,7 @@ def test_a_reader_that_closes_its_pipe_gets_no_traceback(line):
 
 
 def commands_in(text: str) -> Iterator[str]:
-    """Lines of a text that start a script of this project, without their remarks."""
+    """List the lines of a text that start a script of this project, without their comments."""
     for line in text.splitlines():
         if match := re.search(r"(?:python|torchrun|sbatch)\s+(?:-\S+\s+)*\S+\.py\b[^`#<]*", line):
             yield re.split(r"\s{3,}", match[0])[0]
@@ -301,7 +301,7 @@ DOCUMENTS = [
 
 
 def test_commands_that_are_shown_work_in_every_shell():
-    """zsh looks for files where an unquoted option has brackets, `*` or `?`, and refuses the line if there are none."""
+    """zsh reads brackets, `*` and `?` without quotes as file patterns, and refuses the line if no file matches."""
     shown = [(path, line) for path in DOCUMENTS for line in commands_in(path.read_text(encoding="utf-8"))]
     assert len(shown) > 50
     for path, line in shown:

@@ -303,7 +303,7 @@ def test_what_is_made_for_a_vit_refuses_others_in_a_line(build, tmp_path, model)
     with pytest.raises(Refused, match=rf"^ckpt=.*is of model={model}.*state_dict") as refused:
         export(ckpt, tmp_path / "out.safetensors", data_root=None)
     refusals.append(refused)
-    with pytest.raises(ValueError, match=r"^model\.init_from=.*holds no Vision Transformer: use ") as refused:
+    with pytest.raises(ValueError, match=r"^model\.init_from=.*contains no Vision Transformer: use ") as refused:
         load(build("model=micro", *SMALL), str(ckpt))
     refusals.append(refused)
     assert not any("\n" in str(refused.value) for refused in refusals)

@@ -1,4 +1,4 @@
-"""Dashboards of W&B as specifications: of metrics that runs log, of what reports say, and the same when published."""
+"""Workspaces and reports of W&B as specifications: metrics that runs log, text of reports, and publication."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from support import MICRO, STUDY, command_in
 from wandb_server import Server
 
-from patchbench.config.plan import EQUAL
+from patchbench.config.plan import COMMON_OVERRIDES
 
 SECTIONS = ["accuracy", "throughput", "memory", "accuracy against speed and memory", "factors", "runs compared"]
 SECTIONS += ["learned pictures"]
@@ -20,20 +20,20 @@ ON_A_GPU = re.compile(r"(memory|final)/gpu_|throughput/mfu$")  # tests/test_gpu.
 def swept(tmp_path_factory) -> Path:
     """A sweep of real runs, kept offline."""
     folder = tmp_path_factory.mktemp("sweep")
-    done = command_in(folder, "train.py", "-m", *EQUAL, *MICRO, "epochs=1", "pos=none,learned", "seed=0,1")
+    done = command_in(folder, "train.py", "-m", *COMMON_OVERRIDES, *MICRO, "epochs=1", "pos=none,learned", "seed=0,1")
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture
 def folder(swept, tmp_path) -> Path:
-    """A copy that a test may change."""
+    """A copy of the sweep that a test may change."""
     shutil.copytree(swept, tmp_path, dirs_exist_ok=True, symlinks=True)
     return tmp_path
 
 
 def walk(node):
-    """Every mapping of a specification."""
+    """Yield all mappings of a specification."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
@@ -43,7 +43,7 @@ def walk(node):
 
 
 def names(spec: dict) -> tuple[set[str], set[str]]:
-    """The metrics and the keys of the configuration that panels and columns read."""
+    """Return the metrics and the keys of the configuration in panels and columns."""
     found = set()
     for node in walk(spec):
         found.update(name for name in node.get("metrics", []) if isinstance(name, str))
@@ -57,7 +57,7 @@ def names(spec: dict) -> tuple[set[str], set[str]]:
 
 
 def anonymous(node):
-    """A specification without the names that are drawn for its panels."""
+    """Return a specification without the random names of its panels."""
     if isinstance(node, dict):
         return {key: anonymous(below) for key, below in node.items() if key not in ("__id__", "id", "ref")}
     return [anonymous(below) for below in node] if isinstance(node, list) else node

@@ -1,4 +1,4 @@
-"""Passwords and tokens stand in no file, line or request, and runs are the same with another password."""
+"""No file, line or request contains passwords or tokens, and a run with another password has the same identity."""
 
 import base64
 import contextlib
@@ -59,7 +59,7 @@ def test_an_identity_and_a_name_do_not_depend_on_a_password(tmp_path):
 
 
 class Guarded(SimpleHTTPRequestHandler):
-    """Files for those who know the password, whole or in ranges."""
+    """A server of files, whole or in ranges, for clients that know the password."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -83,7 +83,7 @@ class Guarded(SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """The host and port of a server of the files in `folder`."""
+    """Serve the files in `folder`; yield host and port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(folder)))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -93,7 +93,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def write_archive(path: Path) -> None:
-    """Coloured images of two classes."""
+    """Write an archive with coloured images of two classes."""
     with tarfile.open(path, "w") as archive:
         for i in range(40):
             file = io.BytesIO()
@@ -106,7 +106,7 @@ def write_archive(path: Path) -> None:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder for commands, which may leave and print no password."""
+    """An empty folder for commands, in which no password may be found afterwards."""
     folder = tmp_path / "work"
     folder.mkdir()
     yield folder
@@ -116,7 +116,7 @@ def work(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[str]:
-    """A server of an archive, for those who know a password of it."""
+    """A server of an archive for clients that know one of its passwords."""
     data = tmp_path / "data" / "set"
     data.mkdir(parents=True)
     write_archive(data / "train-0.tar")
@@ -129,7 +129,7 @@ def hidden(held: bytes) -> bool:
 
 
 def say(work: Path, script: str, *arguments: str, **env: str) -> tuple[int, str]:
-    """Run a command, which prints no password; its exit code and what it printed."""
+    """Run a command, check that it prints no password, and return its exit code and its output."""
     done = command_in(work, script, *arguments, **env)
     said = done.stdout + done.stderr
     assert hidden(said.encode()), said
@@ -162,7 +162,7 @@ def test_a_password_of_the_data_is_kept_nowhere_and_the_run_can_be_repeated(work
     code, said = say(work, "evaluate.py", f"ckpt={ckpt}", "trainer=cpu")
     assert code == 2
     assert re.fullmatch(
-        rf"error: the checkpoint keeps no passwords and tokens, and says data.root=http://\*\*\*@{host}/set/: "
+        rf"error: the checkpoint contains no passwords and tokens, only data.root=http://\*\*\*@{host}/set/: "
         r"give data_root=<its folder or URL>\n",
         said,
     )
@@ -171,7 +171,7 @@ def test_a_password_of_the_data_is_kept_nowhere_and_the_run_can_be_repeated(work
 @pytest.mark.promise("a password or token stands in a URL, and commands fail", "No line of theirs holds it")
 @pytest.mark.slow
 def test_commands_print_no_password_of_the_data(work, host):
-    """Sweeps, evaluations, and a password that is refused with a traceback."""
+    """The commands are sweeps, evaluations, and one that fails at the password with a traceback."""
     code, said = say(work, "train.py", "-m", *SHARDS, root(host, PASSWORD), "logger=csv", "seed=1,2")
     assert code == 0, said
     code, said = say(work, "train.py", "-m", *SHARDS, root(host, PASSWORD), "hydra/launcher=basic", "seed=1,2")

@@ -1,4 +1,4 @@
-"""From real runs to the pages: of a study, of any sweep, of all studies; and every study.yaml can be run."""
+"""Pages of real runs: of a study, of a sweep, of all studies; and every study.yaml can be run."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from test_rule import curves, solved_of, tree
 
 from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
-from patchbench.config.plan import EQUAL, cells, identities, overrides, parts_at, read_study, studies
+from patchbench.config.plan import COMMON_OVERRIDES, cells, identities, overrides, parts_at, read_study, studies
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.study.numbers import Report, pareto, t_estimate, train_gflops
 from patchbench.pages.study.page import markdown, page
@@ -40,7 +40,7 @@ def swept(tmp_path_factory) -> Path:
         sys.executable,
         str(ROOT / "train.py"),
         "-m",
-        *EQUAL,
+        *COMMON_OVERRIDES,
         *STUDY["overrides"],
         "trainer=cpu",
         "pos=none,learned",
@@ -103,7 +103,7 @@ def test_a_run_without_a_record_has_a_row_that_says_how_it_ended(runs):
 
 
 def test_runs_in_folders_of_any_name_count_and_copies_count_once(runs, experiments):
-    """Folders as hydra.run.dir makes them, or a person who renames, moves or copies one."""
+    """Folders may have other names by hydra.run.dir, or after a person has renamed, moved or copied them."""
     first, second, third, *_ = load(runs)["run"]
     (runs / "kept").mkdir()
     (runs / first).rename(runs / "the best one")
@@ -125,7 +125,7 @@ def test_runs_in_folders_of_any_name_count_and_copies_count_once(runs, experimen
 
 
 def rows_of(page: dict) -> list[dict]:
-    """The rows of a dashboard by the names of its columns."""
+    """Return the rows of a dashboard by the names of its columns."""
     names = [column["name"] for column in page["columns"]]
     return [dict(zip(names, row, strict=True)) for row in page["rows"]]
 
@@ -135,13 +135,13 @@ def page_of(experiments: Path) -> str:
 
 
 def arms_of(text: str) -> list[dict[str, str]]:
-    """The rows of the one table of arms of a page."""
+    """Return the rows of the only table of arms on a page."""
     [rows] = [table for table in tables(text) if "noise of the test set" in table[0]]
     return rows
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:
-    """The tables of a page of Markdown, row by row."""
+    """Return the tables of a Markdown page, row by row."""
     found = []
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
         header, _, *rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in block.splitlines()]
@@ -150,7 +150,7 @@ def tables(text: str) -> list[list[dict[str, str]]]:
 
 
 def check_page(path: Path) -> None:
-    """Complete, with pictures, and nothing in it is fetched from elsewhere."""
+    """Check that a page is complete, has pictures, and refers to no other file."""
     check_text(path)
     assert path.read_text(encoding="utf-8").count("<img ") >= 3
 
@@ -169,7 +169,7 @@ def check_text(path: Path) -> None:
 
 
 def accuracies(runs: Path, arm: str) -> np.ndarray:
-    """Test accuracies of the seeds of a scheme, from the records."""
+    """Return the test accuracies of the seeds of a scheme, from the records."""
     records = [json.loads(path.read_text()) for path in runs.glob("*/run.json")]
     return np.array([r["result"]["test/acc"] for r in records if r["factors"]["pos"] == arm])
 
@@ -222,7 +222,7 @@ def test_statements_and_effects_have_the_amounts_of_the_runs(runs, experiments):
 
 
 def in_points(text: str) -> float:
-    """The number at the start of +1.3 pt, 25.2 % or +49.1."""
+    """Return the number at the start of +1.3 pt, 25.2 % or +49.1."""
     return float(text.split()[0])
 
 
@@ -428,7 +428,7 @@ def test_every_answer_has_a_page_that_tells_it(case):
 
 
 def shifted(values: list[float | str], rung: str) -> list[float | str]:
-    """Results at a budget; at the first one of a ladder they are two points lower."""
+    """Return results at a budget; at the first of a ladder they are two points lower."""
     return [value if isinstance(value, str) or rung != "15" else value - 0.02 for value in values]
 
 

@@ -1,4 +1,4 @@
-"""A run from configuration to record: it repeats, resumes and is tested again to the bit."""
+"""A run from configuration to record: repetition, resumption and a second test are equal to the bit."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ from patchbench.config.errors import Refused
 from patchbench.data.batches import Batches
 from patchbench.runs.record import validation_accuracy
 from patchbench.track.meter import Meter
-from patchbench.train.checkpoint import KEEP, TESTED, left, read_checkpoint
+from patchbench.train.checkpoint import KEEP, TESTED, kept_checkpoints, read_checkpoint
 from patchbench.train.signals import StopOnSignal
 
 
@@ -115,7 +115,7 @@ def test_the_end_of_a_terminal_saves_and_under_nohup_changes_nothing(tmp_path, m
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
 def test_a_training_saves_when_its_terminal_is_gone(tmp_path, micro, sweep):
-    """The end of ssh: SIGHUP, and every further write to the terminal raises an error."""
+    """At the end of ssh, SIGHUP is sent, and each further write to the terminal raises an error."""
     process, terminal = pty.fork()
     if not process:
         os.chdir(tmp_path)
@@ -199,7 +199,7 @@ def test_a_finished_run_keeps_the_checkpoints_asked_for_and_is_not_repeated_with
     arguments = [*micro, FLAT, f"keep_checkpoints={keep}", f"tested={tested}"]
     done = run(tmp_path, *arguments)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert {name for name in before if name.endswith(".ckpt")} == set(left(keep, tested))
+    assert {name for name in before if name.endswith(".ckpt")} == set(kept_checkpoints(keep, tested))
     run(tmp_path, *arguments)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     cfg = configure("trainer=cpu")
@@ -252,7 +252,7 @@ def test_what_is_tested_is_part_of_the_run_and_the_default_is_as_it_was(tmp_path
 
 @pytest.mark.parametrize("tested", TESTED)
 def test_cut_off_between_the_last_step_and_the_record_a_run_is_completed(tmp_path, micro, monkeypatch, tested):
-    """Nothing is left to train, and the figures of the last validation are those of the run."""
+    """Nothing is left to train, and the results of the last validation are those of the run."""
 
     def killed(*_: object) -> None:
         raise Cut

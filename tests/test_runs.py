@@ -1,4 +1,4 @@
-"""The runs on disk: what was chosen, sorted, written and deleted is what was asked for."""
+"""The runs on disk: filtering, sorting, writing and deletion do what was asked for."""
 
 import os
 import shutil
@@ -12,12 +12,12 @@ from support import configure, record, train_in
 from patchbench.runs import browse as runs
 from patchbench.runs import records
 from patchbench.runs.lock import locked
-from patchbench.runs.record import text_of
+from patchbench.runs.record import to_json
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """One real run, its record copied to others with other factors and figures."""
+    """One real run, and copies of its record with other factors and results."""
     root = tmp_path_factory.mktemp("runs")
     quick = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batches=2", "trainer=cpu", "logger=csv"]
     train_in(configure(*quick), root / "real_00000000")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
         done["result"]["test/acc"] = i / 12
         place = root / f"copy_{i:08x}"
         place.mkdir()
-        (place / "run.json").write_text(text_of(done))
+        (place / "run.json").write_text(to_json(done))
     (root / "failed_ffffffff").mkdir()
     (root / "failed_ffffffff" / "log.txt").write_text("error: patch=7 does not fit\n")
     return root
@@ -36,11 +36,11 @@ def folder(tmp_path_factory):
 def test_conditions_choose_by_level_by_several_and_by_number(folder):
     frame = records.load(folder)
     assert len(frame) == 14
-    assert set(runs.choose(frame, ["embed=overlap"])["embed"]) == {"overlap"}
-    assert len(runs.choose(frame, ["seed=1,2", "status=done"])) == 4
-    assert len(runs.choose(frame, ["patch=4"])) == 6 + 1, "though beside others without a patch"
-    assert (runs.choose(frame, ["test/acc>=0.5"])["test/acc"] >= 0.5).all()
-    assert runs.choose(frame, ["status!=done"])["run"].tolist() == ["failed_ffffffff"]
+    assert set(runs.filter_rows(frame, ["embed=overlap"])["embed"]) == {"overlap"}
+    assert len(runs.filter_rows(frame, ["seed=1,2", "status=done"])) == 4
+    assert len(runs.filter_rows(frame, ["patch=4"])) == 6 + 1, "though beside others without a patch"
+    assert (runs.filter_rows(frame, ["test/acc>=0.5"])["test/acc"] >= 0.5).all()
+    assert runs.filter_rows(frame, ["status!=done"])["run"].tolist() == ["failed_ffffffff"]
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_conditions_choose_by_level_by_several_and_by_number(folder):
 )
 def test_a_condition_that_means_nothing_is_refused(folder, condition, message):
     with pytest.raises(ValueError, match=message):
-        runs.choose(records.load(folder), [condition])
+        runs.filter_rows(records.load(folder), [condition])
 
 
 def test_columns_are_those_that_vary_unless_asked_for_and_sorted_as_asked(folder):
-    frame = runs.choose(records.load(folder), ["status=done"])
-    table = runs.shown(frame, [], "-test/acc")
+    frame = runs.filter_rows(records.load(folder), ["status=done"])
+    table = runs.select_columns(frame, [], "-test/acc")
     assert {"embed", "seed", "patch"} < set(table) - {"data"}
     assert table["test/acc"].is_monotonic_decreasing
-    assert list(runs.shown(frame, ["seed", "test/acc"], None)) == ["seed", "test/acc"]
+    assert list(runs.select_columns(frame, ["seed", "test/acc"], None)) == ["seed", "test/acc"]
 
 
 def test_files_hold_every_run(folder, tmp_path):
@@ -70,7 +70,7 @@ def test_files_hold_every_run(folder, tmp_path):
 
 
 def test_names_that_are_no_text_and_logs_that_are_no_files_cost_no_table(folder, tmp_path, command):
-    """A name may be any bytes, and markup of the library that prints the table."""
+    """A name may have any bytes, and markup of the library that prints the table."""
     here = Path(shutil.copytree(folder, tmp_path / "all"))
     for name in (b"bad\xff_00000021", b"[b]x[b]_00000022", b"[_b]_00000023"):
         os.mkdir(os.path.join(os.fsencode(here), name))
@@ -95,13 +95,13 @@ def test_a_run_that_is_a_link_is_not_deleted(folder, tmp_path):
 
 
 def test_what_is_deleted_is_gone_and_what_is_being_trained_stays(folder, capsys):
-    frame = runs.choose(records.load(folder), ["seed=5"])
+    frame = runs.filter_rows(records.load(folder), ["seed=5"])
     busy, idle = frame["run"]
     with locked(folder / busy, lambda: None):
         assert runs.delete(frame, folder) == [busy]
     assert not (folder / idle).exists()
     assert (folder / busy / "run.json").exists()
-    runs.show(runs.shown(frame, [], None), frame, 50)
+    runs.print_table(runs.select_columns(frame, [], None), frame, 50)
     assert "2 runs: 2 done" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""Time by number of tokens: the parts that were put in are found, and the page of a study of costs tells them."""
+"""Time by number of tokens: known coefficients are recovered, and the page of a study of costs shows them."""
 
 import numpy as np
 import pandas as pd

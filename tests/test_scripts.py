@@ -1,4 +1,4 @@
-"""The scripts from outside: their help, and one line for a command line that they cannot read."""
+"""The scripts as commands: their help, and one line for a command line that they cannot read."""
 
 import re
 import runpy

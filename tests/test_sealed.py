@@ -1,4 +1,4 @@
-"""Nothing altered is trusted: no flipped bit, cut file, missing or foreign weight; the checkpoint before is used."""
+"""Altered files are refused: flipped bits, cut files, missing or foreign weights; the previous checkpoint is used."""
 
 import errno
 import functools
@@ -22,7 +22,7 @@ from patchbench.config.errors import CellFailed, Refused
 from patchbench.runs.record import read_record
 from patchbench.runs.sealed import LENGTH, Damaged, check_seal, sealed_file
 from patchbench.track.meter import Meter
-from patchbench.train.checkpoint import BEFORE, AtomicCheckpoint, read_checkpoint
+from patchbench.train.checkpoint import PREVIOUS, AtomicCheckpoint, read_checkpoint
 from patchbench.train.shard import load_weights
 from patchbench.weights.read import read
 
@@ -30,7 +30,7 @@ MICRO = ["data=digits", "model=micro", "data.img_size=16", "patch=4", "batch_siz
 
 
 def flipped(path: Path, byte: int, bit: int) -> None:
-    """Turn one bit of a file round."""
+    """Flip one bit of a file."""
     with path.open("r+b") as file:
         file.seek(byte)
         [value] = file.read(1)
@@ -80,7 +80,7 @@ def test_a_cut_file_a_zeroed_page_and_what_was_appended_are_found(ckpt, share, r
 
 def test_what_was_not_written_by_us_is_no_checkpoint_of_ours_and_weights_of_others_are_read(ckpt, tmp_path):
     torch.save(read_checkpoint(ckpt), tmp_path / "bare.ckpt")
-    with pytest.raises(Damaged, match="its end lacks the digest"):
+    with pytest.raises(Damaged, match="the digest at its end is missing"):
         read_checkpoint(tmp_path / "bare.ckpt")
     assert torch.load(ckpt, weights_only=True)["global_step"] > 0, "torch reads a sealed file"
     flipped(ckpt, ckpt.stat().st_size // 2, 3)  # in the weights, which torch does not check
@@ -103,7 +103,7 @@ def test_a_file_that_is_not_finished_does_not_appear(tmp_path):
 
 
 def cut_after(out_dir: Path, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train a run until so many of its four epochs are validated, then end it with SIGTERM."""
+    """Train a run until this number of its four epochs is validated, then end it with SIGTERM."""
     original = Meter.on_validation_end
 
     def on_validation_end(self, trainer, *args):
@@ -119,32 +119,32 @@ def cut_after(out_dir: Path, epochs: int, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_run_goes_on_from_the_checkpoint_before_where_the_last_is_damaged(tmp_path, monkeypatch, capsys):
     whole = run(tmp_path / "whole", *MICRO, "epochs=4")["result"]
-    assert not (tmp_path / "whole" / BEFORE).exists(), "a finished run does not need it"
+    assert not (tmp_path / "whole" / PREVIOUS).exists(), "a finished run does not need it"
     cut = tmp_path / "cut"
     cut_after(cut, 3, monkeypatch)
     assert read_checkpoint(cut / "last.ckpt")["global_step"] == 12
-    assert read_checkpoint(cut / BEFORE)["global_step"] == 8
+    assert read_checkpoint(cut / PREVIOUS)["global_step"] == 8
     flipped(cut / "last.ckpt", 4000, 2)
     again = run(cut, *MICRO, "epochs=4")["result"]
     captured = capsys.readouterr()
     assert "last.ckpt is damaged" in captured.out + captured.err
-    assert f"going on from the one before, {cut / BEFORE}" in captured.out + captured.err
+    assert f"going on from the one before, {cut / PREVIOUS}" in captured.out + captured.err
     for name in ("test/acc", "test/loss", "val/acc"):
         assert again[name] == whole[name]
 
 
 def test_a_save_that_was_cut_off_after_its_first_name_leaves_no_further_one(ckpt, tmp_path):
-    """Killed there, the last checkpoint is the one before as well, and the next save finds both to be one file."""
+    """After a kill at this point, last.ckpt and before.ckpt are the same file when the next checkpoint is saved."""
     last = ckpt.rename(tmp_path / "last.ckpt")
-    os.link(last, tmp_path / BEFORE)
+    os.link(last, tmp_path / PREVIOUS)
     AtomicCheckpoint().save_checkpoint(read_checkpoint(last), last)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [BEFORE, "last.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PREVIOUS, "last.ckpt"]
 
 
 def test_a_damaged_checkpoint_with_none_before_is_named_with_the_cure(tmp_path, monkeypatch):
     cut_after(tmp_path, 1, monkeypatch)
     flipped(tmp_path / "last.ckpt", 4000, 2)
-    (tmp_path / BEFORE).unlink(missing_ok=True)
+    (tmp_path / PREVIOUS).unlink(missing_ok=True)
     with pytest.raises((Refused, ValueError), match=r"last\.ckpt is damaged.*rerun=true trains the run anew"):
         train_in(configure(*MICRO, "epochs=4", "trainer=cpu", "logger=csv"), tmp_path)
 
@@ -171,7 +171,7 @@ def test_weights_are_those_of_the_network_all_of_them(trained, tmp_path, record_
 
 
 class Runs:
-    """A pickle that runs a function with arguments when it is read as Python reads pickles."""
+    """A pickle that calls a function with arguments when Python loads it."""
 
     def __init__(self, function, *arguments) -> None:
         self.function, self.arguments = function, arguments
@@ -205,7 +205,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("place", ["state_dict", "patchbench", "callbacks"])
 def test_no_pickle_in_a_checkpoint_runs_code(ckpt, tmp_path, kind, place):
-    """Whoever writes a file can write a digest that fits."""
+    """The author of a file can also write a correct digest."""
     mark = tmp_path / "mark"
     content = read_checkpoint(ckpt)
     content[place] = {**content.get(place, {}), "x": HOSTILE[kind](mark)}
@@ -262,7 +262,7 @@ def test_weights_of_another_run_add_no_figures_to_a_record(tmp_path, asked):
 
 
 def test_a_training_anew_that_comes_to_no_checkpoint_leaves_the_finished_run(tmp_path, monkeypatch, capsys):
-    """It fails, is killed, or is refused."""
+    """The new training fails, is killed, or is refused."""
     done = run(tmp_path, *MICRO, "epochs=1")
     with monkeypatch.context() as patch:
         poison(patch, 0)
@@ -312,7 +312,7 @@ def test_a_finished_run_is_shown_where_nothing_can_be_written(tmp_path, monkeypa
 
 
 def test_a_full_disk_is_named_in_one_line_and_the_run_goes_on_when_there_is_room(tmp_path):
-    """A limit on the size of a file fails in a write as a full disk does."""
+    """A limit on the size of a file makes a write fail as a full disk does."""
     arguments = [*MICRO, "trainer=cpu", "logger=csv", "epochs=2", "runs_dir=runs"]
     limited = command_in(tmp_path, "train.py", *arguments, LIMIT_FSIZE=str(100 * 1024))
     assert limited.returncode == 1, limited.stderr

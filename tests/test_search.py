@@ -1,4 +1,4 @@
-"""Searches in place of grids: Optuna by its Hydra sweeper, and sweeps of W&B."""
+"""Searches in place of grids: Optuna with its Hydra sweeper, and sweeps of W&B."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from patchbench.sweep.wandb_sweep import wandb_sweep
 
 
 def as_run(*arguments: str, method: str = "grid") -> dict:
-    """The sweep after a way through YAML."""
+    """Write a sweep to YAML and read it again."""
     return yaml.safe_load(yaml.safe_dump(wandb_sweep(arguments, method=method, metric="val/acc_best", project="p")))
 
 

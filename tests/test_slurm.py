@@ -1,4 +1,4 @@
-"""Sweeps and single runs on a real SLURM: what is submitted, cut off and killed there, and what becomes of it."""
+"""Sweeps and single runs on a real SLURM: jobs that are submitted, reach their time limit, or are killed."""
 
 import os
 import shlex
@@ -37,7 +37,7 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start train.py in an empty folder; what is left of its jobs at the end of the test is cancelled."""
+    """Start train.py in an empty folder; at the end of the test, its remaining jobs are cancelled."""
     (tmp_path / "home").mkdir()
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_", "SLURM_"))}
     env |= {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "netrc")}
@@ -63,7 +63,7 @@ def sweep(*arguments: str) -> list[str]:
 
 
 def jobs(folder: Path) -> list[str]:
-    """Of the sweeps started in `folder`: 12 for a single cell, 12_0, 12_1 for several."""
+    """List the jobs of the sweeps in `folder`: 12 for a single cell, 12_0, 12_1 for several."""
     return sorted(path.name.removesuffix("_submitted.pkl") for path in folder.glob("runs/slurm/*/*_submitted.pkl"))
 
 

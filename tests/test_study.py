@@ -1,4 +1,4 @@
-"""A study is run by its name, goes on where it was cut off, and gives every arm the same tuning."""
+"""A study is run by its name, continues after an interruption, and tunes all arms alike."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from support import configure, train_in
 
-from patchbench.config.identity import answered
-from patchbench.config.plan import EQUAL, cells, identities, read_study, studies
-from patchbench.config.tuning import best, choose, grid, settings
+from patchbench.config.identity import has_eval_results
+from patchbench.config.plan import COMMON_OVERRIDES, cells, identities, read_study, studies
+from patchbench.config.tuning import best, choose_best, grid, settings
 from patchbench.statistics.inference import spread
 from patchbench.statistics.power import smallest_effect
 from patchbench.study.design import TUNING_SEED
@@ -71,7 +71,7 @@ def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_pat
         {"part": part.name, "arm": arm, "val/acc": i / 100} for part in wide.parts for i, arm in enumerate(part.arms)
     ]
     rows[-1]["val/acc"] = None
-    choose(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
+    choose_best(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
     tuned = best(study, "cpu", tmp_path)
     last, last_but_one = settings(study, "linear")[-1].split(), settings(study, "linear")[-2].split()
     assert tuned.parts[0].arms["linear"][-2:] == tuple(last)
@@ -84,8 +84,8 @@ def test_a_study_of_which_one_part_is_tuned_is_reported_and_cannot_be_trained(tm
     study = read_study("projection")
     first, *others = study.parts
     rows = [{"part": first.name, "arm": f"{arm} | optim.lr=0.5", "val/acc": 0.5} for arm in first.arms]
-    choose(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
-    tuned = best(study, "cpu", tmp_path, whole=False)
+    choose_best(pd.DataFrame(rows)).to_csv(tmp_path / "tuned.csv", index=False)
+    tuned = best(study, "cpu", tmp_path, complete=False)
     assert all(overrides[-1] == "optim.lr=0.5" for overrides in tuned.parts[0].arms.values())
     assert list(tuned.parts[1:]) == others
     with pytest.raises(ValueError, match=f"no setting for part {others[0].name}"):
@@ -94,9 +94,9 @@ def test_a_study_of_which_one_part_is_tuned_is_reported_and_cannot_be_trained(tm
 
 def test_a_run_is_asked_again_for_another_question_but_not_for_none(tmp_path):
     asked = {"eval": {**configure().eval, "img_size": [24]}}
-    assert answered(asked, configure())
-    assert answered(asked, configure("eval.img_size=[24]"))
-    assert not answered(asked, configure("eval.img_size=[32]"))
+    assert has_eval_results(asked, configure())
+    assert has_eval_results(asked, configure("eval.img_size=[24]"))
+    assert not has_eval_results(asked, configure("eval.img_size=[32]"))
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ def test_every_study_runs_at_scale_smoke(command, name):
 
 @pytest.mark.slow
 def test_a_planted_effect_of_real_runs_is_found_and_is_as_large_as_was_promised_to_be_found(tmp_path):
-    """Six seeds of a set and of a copy in which 5 % of the training labels are wrong."""
+    """Six seeds are trained on a data set, and on a copy in which 5 % of the training labels are wrong."""
     few = ["model=micro", "data.img_size=16", "patch=4", "optim.lr=3e-3", "data.train_size=500", "epochs=30"]
     rows = []
     for seed in range(6):
@@ -147,7 +147,7 @@ def test_each_rung_of_a_ladder_is_a_run_of_its_own_and_a_part_may_have_its_own_s
     assert [(cell.seed, cell.rung, cell.arm) for cell in planned[:6]] == by_rung
     assert {cell.seed for cell in planned} == {0, 1}
     assert [(cell.seed, cell.rung) for cell in cells(study, "smoke")] == [(7, "1"), (7, "1")]
-    assert planned[2].overrides == (*EQUAL, "epochs=2", "embed=conv", "seed=0")
+    assert planned[2].overrides == (*COMMON_OVERRIDES, "epochs=2", "embed=conv", "seed=0")
     wide = cells(grid(study, "cpu"), "cpu")
     assert {cell.rung for cell in wide} == {"1"}, "arms are tuned at the first budget"
     assert {cell.seed for cell in wide} == {TUNING_SEED}

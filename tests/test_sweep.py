@@ -1,4 +1,4 @@
-"""Sweeps as a user starts them: every cell a process, none lost, none done twice, and every end told."""
+"""Sweeps as a user starts them: each cell is a process, none is lost or done twice, and each result is printed."""
 
 import json
 import os
@@ -56,13 +56,13 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def records(folder: Path) -> dict[int, dict]:
-    """By seed."""
+    """Return the records by seed."""
     found = [json.loads(path.read_text()) for path in folder.rglob("run.json")]
     return {done["factors"]["seed"]: done for done in found}
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """All that were started there, wherever they came from."""
+    """List all processes that were started in `folder`."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -81,7 +81,7 @@ def no_process_is_left(folder: Path) -> bool:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A sweep that goes on while the test does."""
+    """Start a sweep that runs in parallel with the test."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "HYDRA_"))} | {"OMP_NUM_THREADS": "1"}
     line = [sys.executable, str(ROOT / "train.py"), *arguments]
     return subprocess.Popen(line, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

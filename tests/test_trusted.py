@@ -1,4 +1,4 @@
-"""A checkpoint or a record from elsewhere runs nothing: neither a target, nor an option, nor an interpolation."""
+"""A foreign checkpoint or record runs no code: neither by a target, nor by an option, nor by an interpolation."""
 
 import copy
 from contextlib import suppress
@@ -11,7 +11,7 @@ from support import configure
 
 from patchbench.config.knobs import knobs
 from patchbench.config.origin import origin_of, restored
-from patchbench.config.trusted import TRUST, check_target, named
+from patchbench.config.trusted import TRUST, call_keys, check_target
 from patchbench.train.checkpoint import AtomicCheckpoint
 
 HOSTILE = [
@@ -38,7 +38,7 @@ def origin() -> dict:
 
 
 def altered(origin: dict, change: dict[str, object]) -> dict:
-    """A copy of an origin with values at other places, as in {"compared": {"data._target_": ...}}."""
+    """Return a copy of an origin with other values: {"compared": {"data._target_": ...}}."""
     changed = copy.deepcopy(origin)
     for part, values in change.items():
         if isinstance(values, dict):
@@ -78,7 +78,7 @@ HIDDEN: dict[str, dict[str, object]] = {  # targets at places that no knob has
 @pytest.mark.promise("a checkpoint hides a target in a list, or in a key", "Nothing of it is called")
 @pytest.mark.parametrize("place", HIDDEN)
 def test_no_hidden_target_is_built(origin, place):
-    """Refused, or left out of what is built."""
+    """The origin is refused, or its hidden target is not built."""
     change = copy.deepcopy(HIDDEN[place])
     hostile = copy.deepcopy(origin)
     for group, knobs_ in change.pop("config", {}).items():
@@ -89,7 +89,7 @@ def test_no_hidden_target_is_built(origin, place):
 
 
 def targets_of(origin: dict) -> list[tuple[str, object]]:
-    return list(named(OmegaConf.to_container(restored(origin), resolve=False), ""))
+    return list(call_keys(OmegaConf.to_container(restored(origin), resolve=False), ""))
 
 
 @pytest.mark.parametrize("target", ["torch.optim.lr_scheduler.StepLR", "torch.optim.Optimizer.load", "torch.load"])
@@ -132,7 +132,7 @@ def test_no_option_leads_out_of_conf(origin, options, tmp_path):
     ],
 )
 def test_no_interpolation_of_a_file_is_resolved(origin, change):
-    with pytest.raises(ValueError, match="an interpolation, which no run leaves behind"):
+    with pytest.raises(ValueError, match="an interpolation, which no run writes"):
         restored(altered(origin, change))
 
 

@@ -1,4 +1,4 @@
-"""W&B in every state that its users are in: real processes, and a server on loopback that takes what they send."""
+"""W&B online, offline and without a login: real processes, and a server on loopback that receives their uploads."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from patchbench.commands.build import check_options
 from patchbench.redact import redact
 from patchbench.runs import records
 from patchbench.runs.browse import delete
-from patchbench.runs.wandb_files import damage_of, run_id, sync_line
+from patchbench.runs.wandb_files import damage, run_id, sync_command
 from patchbench.track import wandb_run as track
 from patchbench.track.predictions import confusion, predictions
 from patchbench.track.wandb_process import Watch
@@ -47,7 +47,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def sync(folder: Path, server: Server, *said: str) -> None:
-    """Do what the last lines of training say."""
+    """Run the sync command in the last lines of a training."""
     found = [re.search(r"`wandb (sync [^`]+)`", each) for each in said]
     runs = sorted(str(path.relative_to(folder)) for path in folder.glob("runs/wandb/offline-run-*"))
     line = [sys.executable, "-m", "wandb", *(shlex.split(found[0][1]) if found and found[0] else ["sync", *runs])]
@@ -56,7 +56,7 @@ def sync(folder: Path, server: Server, *said: str) -> None:
 
 
 def written(folder: Path) -> dict[tuple[int, str], float]:
-    """metrics.csv by step and name; rows that a resumed run repeats count."""
+    """Read metrics.csv by step and name; the later of repeated rows counts."""
     [path] = folder.rglob("metrics.csv")
     return {(step, name): value for step, name, value in pd.read_csv(path).itertuples(index=False)}
 
@@ -68,7 +68,7 @@ def arrived(server: Server, run: str) -> dict[tuple[int, str], float]:
 
 
 def interrupted(folder: Path, *arguments: str, **env: str) -> None:
-    """Train, and take the first epoch for a reason to stop."""
+    """Train, and stop after the first epoch."""
     line = [sys.executable, str(ROOT / "train.py"), *arguments]
     with subprocess.Popen(
         line, cwd=folder, env=environment(folder, **env), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -197,7 +197,7 @@ def test_where_the_server_is_lost_training_goes_on_and_what_is_missing_can_be_se
     asked = ["epochs=2", "logger.tables=true", "logger.checkpoints=true", "logger.wandb.finish_s=3"]
     done = command("train.py", *MICRO, *asked, **server.env)
     assert done.returncode == 0, done.stderr
-    assert "the server has not taken all within 3 s (logger.wandb.finish_s); nothing is lost" in done.stderr
+    assert "the server has not received everything within 3 s (logger.wandb.finish_s); nothing is lost" in done.stderr
     assert len(written(tmp_path)) > 50
     [(name, run)] = server.runs.items()
     assert arrived(server, name) == {}
@@ -244,7 +244,7 @@ def test_paths_below_home_and_secrets_are_not_told(monkeypatch, tmp_path):
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A working directory of its own, where nobody is logged in; W&B reads its environment anew."""
+    """A working directory without credentials; W&B reads its environment again."""
     for name in os.environ:
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)
@@ -259,7 +259,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def logging(out_dir: Path, **more: Any) -> AbstractContextManager[WandbLogger]:
-    """A run of W&B without a training."""
+    """Start a W&B run without a training."""
     out_dir.mkdir(parents=True, exist_ok=True)
     given = {"runs_dir": out_dir.parent, "resume": False, "in_sweep": False, "mode": "auto", "finish_s": 20.0}
     given |= {"project": None, "entity": None, "group": None, "tags": [], "notes": None, "table_rows": 2}
@@ -326,14 +326,14 @@ def test_what_cannot_be_uploaded_costs_neither_the_run_nor_later_rows(here, caps
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """The address of a server that takes connections and never says a word."""
+    """The address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @contextmanager
 def closed() -> Iterator[str]:
-    """An address at which nobody listens."""
+    """An address without a server."""
     with silent() as address:
         pass
     yield address
@@ -400,7 +400,7 @@ def test_a_process_of_wandb_that_is_stopped_holds_up_no_run(tmp_path, until, sai
     ("stopped", "busy_s", "killed"), [(True, 60.0, True), (False, 60.0, False), (False, 0.0, True)]
 )
 def test_only_a_process_that_is_stopped_is_killed_at_the_limit(tmp_path, stopped, busy_s, killed):
-    """One that is busy may wait for a server, and has not written all that it was given."""
+    """A process that is not stopped may wait for a server, with rows that are not yet written."""
     program = shutil.copy(shutil.which("sleep") or "", tmp_path / "wandb-core")
     with subprocess.Popen([program, "60"]) as process, closing(Watch()) as watch:
         time.sleep(0.2)
@@ -423,15 +423,15 @@ def test_a_file_that_is_cut_short_or_altered_is_not_called_whole(here, capsys):
     [log] = here.rglob("*.wandb")
     whole = log.read_bytes()
     assert len(whole) > 3 * 32_768, "several blocks"
-    assert damage_of(log, 200) == ""
-    assert damage_of(log, 201) == "is cut short, as by a full disk, and holds 200 of 201 rows; metrics.csv has all"
+    assert damage(log, 200) == ""
+    assert damage(log, 201) == "is cut short, as by a full disk, and holds 200 of 201 rows; metrics.csv has all"
     for length in (0, 3, 7, 100, 32_768, 65_540, len(whole) - 1, len(whole) - 40):
         log.write_bytes(whole[:length])
-        assert re.fullmatch(r"is cut short, .* holds \d+ of 200 rows; metrics.csv has all", damage_of(log, 200)), length
+        assert re.fullmatch(r"is cut short, .* holds \d+ of 200 rows; metrics.csv has all", damage(log, 200)), length
     log.write_bytes(whole[:50_000] + bytes([whole[50_000] ^ 1]) + whole[50_001:])
-    assert "is cut short" in damage_of(log, 200)
+    assert "is cut short" in damage(log, 200)
     log.unlink()
-    assert damage_of(log, 200).startswith("cannot be read (")
+    assert damage(log, 200).startswith("cannot be read (")
 
 
 SMALL_DISK = "mkdir disk && mount -t tmpfs -o size=64k tmpfs disk && exec"
@@ -458,7 +458,7 @@ def test_a_full_disk_is_told_where_the_run_ends(tmp_path):
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\.wandb is cut short, as by a full disk, and holds \d+ of 200 rows", done.stderr), done.stderr
-    assert re.search("`wandb sync disk/wandb/offline-run-[^`]*`, uploads what it holds$", done.stderr.strip())
+    assert re.search("`wandb sync disk/wandb/offline-run-[^`]*`, uploads the intact rows$", done.stderr.strip())
 
 
 ENDING = """
@@ -577,7 +577,7 @@ def test_disabled_by_the_old_variable_it_says_so(here, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_DISABLED", "true")
     with logging(Path("runs/run")) as logger:
         logger.log_metrics({"a": 1.0}, 1)
-    assert capsys.readouterr().err == "W&B: off, as WANDB_DISABLED says\n"
+    assert capsys.readouterr().err == "W&B: disabled by WANDB_DISABLED\n"
     assert not list(here.rglob("*wandb*"))
 
 
@@ -614,7 +614,7 @@ def test_all_stretches_of_a_run_are_named_and_go_with_the_run_when_it_is_deleted
     own = run_id(out_dir)
     lines = capsys.readouterr().err.splitlines()
     assert f"`wandb sync runs/wandb/offline-run-*-{own}`" in lines[1]
-    assert sync_line(Path("runs/wandb"), [own, run_id(other)]) == "wandb sync runs/wandb/offline-run-*"
+    assert sync_command(Path("runs/wandb"), [own, run_id(other)]) == "wandb sync runs/wandb/offline-run-*"
     staged = list(Path("runs/wandb/staging").rglob("tmp*"))
     assert len(staged) == 1
     assert delete(records.load(Path("runs")).query("identity == '00000000'"), Path("runs")) == []

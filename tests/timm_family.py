@@ -19,7 +19,7 @@ from torch import nn
 from patchbench.commands.build import build_net, build_source
 from patchbench.nets.vit import ViT
 from patchbench.weights.load import fit
-from patchbench.weights.timm import from_timm, told_by
+from patchbench.weights.timm import from_timm, metadata_of
 
 MODULES = (
     "vision_transformer",
@@ -37,7 +37,7 @@ CURE = re.compile(r"\b(?:model|pos)[\w.]*=[^\s;:]+")
 
 @dataclass(frozen=True)
 class Loaded:
-    """One architecture. verdict: exact, remark, refused, or wrong where logits differ and nothing was said."""
+    """The result for one architecture. verdict: exact, remark, refused, or wrong if logits differ without a remark."""
 
     name: str
     tags: int
@@ -48,13 +48,13 @@ class Loaded:
 
 
 def names() -> dict[str, int]:
-    """Architectures with weights, and the number of their tags."""
+    """Return the architectures with weights, and the number of their tags."""
     tags = Counter(name.split(".")[0] for name in timm.list_pretrained())
     return {name: tags[name] for module in MODULES for name in timm.list_models(module=module) if tags[name]}
 
 
 def built(name: str) -> Any:
-    """A shallow network with a head of ten classes, on a small grid where it has one, and nothing in it zero."""
+    """Build a shallow network of ten classes, with a small grid if it has one, and without zero weights."""
     torch.manual_seed(0)
     with torch.device("meta"):
         stride = getattr(getattr(timm.create_model(name), "patch_embed", None), "patch_size", (16, 16))[0]
@@ -91,8 +91,8 @@ def tried(name: str, tags: int) -> Loaded:
 
 
 def loaded(vit: Any, *given: str) -> tuple[ViT, list[str], tuple[str, ...]]:
-    """Load a network of timm's by the options that the refusals name: the network, remarks, and all options."""
-    told = told_by(vit)
+    """Load a network of timm with the options that the errors name; return the network, remarks, and all options."""
+    told = metadata_of(vit)
     patch, img_size = vit.patch_embed.patch_size, vit.patch_embed.img_size
     weights = from_timm(vit.state_dict(), told, vit.patch_embed.grid_size)
     options = {"model": "tiny", "model.depth": str(len(vit.blocks)), "data": "random", "data.num_classes": "10"}

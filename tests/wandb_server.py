@@ -48,7 +48,7 @@ class Server:
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "x" * 40, "WANDB_ERROR_REPORTING": "false"}
 
     def asked(self, operation: str) -> list[dict[str, Any]]:
-        """The variables of all requests of a name."""
+        """Return the variables of all requests with a name."""
         requests = [json.loads(body) for body in self.bodies if body.startswith(b"{")]
         found = [each for each in requests if re.search(rf"(query|mutation) {operation}\b", each.get("query", ""))]
         return [each["variables"] for each in found]
@@ -154,7 +154,7 @@ class Server:
         return {"type": "run", "run_id": f"run{name}", "args": args, "program": "train.py"}
 
     def resumed(self, name: str) -> dict[str, Any] | None:
-        """What a run that goes on has to know of its first part."""
+        """Return the data that a resumed run needs about its earlier part."""
         if name not in self.runs:
             return None
         run = self.runs[name]

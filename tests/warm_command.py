@@ -1,4 +1,4 @@
-"""A script in a process of its own, forked from one that has imported everything: seconds less than a cold start."""
+"""A script in a process that is forked from one with all imports done: seconds faster than a cold start."""
 
 import os
 import resource
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def run_script(script: str, arguments: Sequence[str], env: dict[str, str], folder: str, files: Sequence[str]) -> None:
-    """Do what `python script arguments` does in `folder`.
+    """Run `python script arguments` in `folder`.
 
     files: of what it prints to stdout and to stderr. LIMIT_FSIZE in `env`: bytes above which writing to a file fails.
     """

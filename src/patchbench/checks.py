@@ -1,4 +1,4 @@
-"""Checks of values that come from the command line; messages name the option."""
+"""Checks of values from the command line; the error messages name the option."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,22 +11,21 @@ Size = tuple[int, int]
 
 
 def size(name: str, value: object) -> Size:
-    """S or [h, w] as (h, w); ValueError names the option unless both are whole and positive."""
+    """Convert S or [h, w] to (h, w). ValueError names the option unless both are positive whole numbers."""
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
     if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair) or isinstance(value, bool):
-        written = str(value).replace(" ", "")
-        raise ValueError(
-            f"{name}={written} is no size in pixels: give a whole number or [height,width], as in {name}=16"
-        )
+        shown = str(value).replace(" ", "")
+        raise ValueError(f"{name}={shown} is no size in pixels: give a whole number or [height,width], as in {name}=16")
     return pair[0], pair[1]
 
 
 @contextmanager
 def qualified(path: str, knobs: Iterable[str]) -> Iterator[None]:
-    """Complete the names of knobs in refusals: a part says `std=0`, the command line `pos.learned.tokens.std=0`.
+    """Complete the names of knobs in error messages: `std=0` becomes `pos.learned.tokens.std=0`.
 
-    A part does not know its place on the command line; whoever fills the place does, and builds the part in this block.
-    path: of the place, as in `pos.learned.tokens`. knobs: names of the arguments that the part takes from there.
+    A part does not know its place on the command line. The code that builds the part knows the place, and builds the
+    part inside this block.
+    path: path of the place, for example `pos.learned.tokens`. knobs: names of the arguments of the part.
     """
     try:
         yield
@@ -34,7 +33,7 @@ def qualified(path: str, knobs: Iterable[str]) -> Iterator[None]:
         names = "|".join(re.escape(name) for name in knobs)
         if not names or len(error.args) != 1 or not isinstance(error.args[0], str):
             raise
-        # A name counts where a value follows; one that has a path already is another's.
+        # A name is completed only before `=`, and not if it already has a path.
         raise type(error)(re.sub(rf"(?<![\w.])({names})(?==)", rf"{path}.\1", error.args[0])) from error
 
 
@@ -45,30 +44,32 @@ def one_of(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def positive(name: str, value: object, *, otherwise: str = "") -> None:
-    """ValueError names the option unless its value is a number above 0. otherwise: what else it may be, in words."""
+    """ValueError names the option unless its value is a number above 0. otherwise: another allowed value, in words."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"{name}={value} must be a number above 0{f', or {otherwise}' if otherwise else ''}")
 
 
 def at_least(least: int, **values: int) -> None:
-    """ValueError names the first of some whole numbers that is too small."""
+    """ValueError names the first of the options whose value is below `least`."""
     for name, value in values.items():
         if value < least:
             raise ValueError(f"{name}={value} must be at least {least}")
 
 
 def spell(pair: Size) -> str:
-    """A size as the command line takes it: 16, or [8,16] where height and width differ."""
+    """Spell a size as on the command line: 16, or [8,16] if height and width differ."""
     return str(pair[0]) if pair[0] == pair[1] else f"[{pair[0]},{pair[1]}]"
 
 
 def share(option: str, value: float | int) -> float | int:
+    """Return a value between 0 and 1. ValueError names the option for any other value."""
     if not 0 <= value <= 1:
         raise ValueError(f"{option}={value} must be between 0 and 1")
     return value
 
 
 def interval(option: str, ends: Sequence[float], *, most: float = float("inf")) -> tuple[float, float]:
+    """Return two numbers with 0 < low <= high <= most. ValueError names the option for any other value."""
     low, high = ends if len(ends) == 2 else (0, 0)
     if not 0 < low <= high <= most:
         top = "" if most == float("inf") else f" and none above {most:g}"
@@ -77,9 +78,10 @@ def interval(option: str, ends: Sequence[float], *, most: float = float("inf")) 
 
 
 def reason(error: Exception, given: Sequence[str] = ()) -> str:
-    """The words of an error; those of the system name the file, and the argument of `given` that gave it.
+    """Return the message of an error, without passwords and tokens, since errors are printed and logged.
 
-    Passwords and tokens, as of a URL of data, are left out: errors are printed and stand in logs.
+    An error of the operating system also names the file, as the argument `name=<file>` if `given` contains it.
+    given: arguments of the command line.
     """
     if not isinstance(error, OSError) or not error.strerror or error.filename is None:
         return without_secrets(str(error))
@@ -89,5 +91,5 @@ def reason(error: Exception, given: Sequence[str] = ()) -> str:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """Return the known names that resemble a misspelt one, the nearest first; empty if none does."""
+    """Return the known names that resemble a misspelt name, the most similar first; empty if there is none."""
     return get_close_matches(name, list(known), most)

@@ -1,4 +1,4 @@
-"""The look of the pages that this project writes: HTML without a reference to anything outside of it."""
+"""HTML pages that contain all that they need: style, figures, tables; they refer to no other file."""
 
 import base64
 import io
@@ -64,12 +64,12 @@ summary { cursor: pointer; }
 
 
 def article(title: str, body: str, style: str = "") -> str:
-    """A whole page to be read from top to bottom; `title` as HTML, `style` after that of all articles."""
+    """Return a whole page that is read from top to bottom. title: HTML. style: CSS in addition to ARTICLE."""
     return document(title, body, ARTICLE + style)
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """A whole page; `title` as HTML, `style` after that of all pages."""
+    """Return a whole page. title: HTML. style: CSS in addition to STYLE."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -78,34 +78,36 @@ def document(title: str, body: str, style: str = "") -> str:
 
 
 def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file; equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def shown(picture: Figure | bytes, alt: str, caption: str, reading: str = "") -> str:
-    """A figure, or its PNG, as part of an article. A tap enlarges it on a phone; it cannot be opened as a page, since
-    browsers open no data.
+def figure_html(picture: Figure | bytes, alt: str, caption: str, reading: str = "") -> str:
+    """Return a figure, or its PNG, as part of an article. A tap enlarges it on a phone: browsers do not open a data URL
+    as a page.
 
-    alt: for those who do not see it. caption: what is drawn, as HTML. reading: what it shows here, as text.
+    alt: description for readers who do not see the figure. caption: description of the drawing, as HTML.
+    reading: result that the figure shows here, as text.
     """
-    data = base64.b64encode(png(picture) if isinstance(picture, Figure) else picture).decode()
-    said = f'<p class="reading">{escape(reading)}</p>' if reading else ""
+    encoded = base64.b64encode(png(picture) if isinstance(picture, Figure) else picture).decode()
+    reading_html = f'<p class="reading">{escape(reading)}</p>' if reading else ""
     return (
-        f'<figure>{zoomable(f"""<img alt="{escape(alt)}" src="data:image/png;base64,{data}">""")}'
-        f"{said}<figcaption>{caption}</figcaption></figure>"
+        f'<figure>{zoomable(f"""<img alt="{escape(alt)}" src="data:image/png;base64,{encoded}">""")}'
+        f"{reading_html}<figcaption>{caption}</figcaption></figure>"
     )
 
 
 def zoomable(image: str) -> str:
-    """An element `img` or `svg` that a tap, or the space bar, enlarges on a narrow screen and makes fit again."""
+    """Wrap an element `img` or `svg`: on a narrow screen a tap, or the space bar, enlarges it and shrinks it again."""
     return f'<label class="zoom"><input type="checkbox" aria-label="enlarge the figure">{image}</label>'
 
 
-def rows(header: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int], kind: str = "") -> str:
-    """A table; columns `numbers` are set to the right.
+def table_html(header: Sequence[str], body: Sequence[Sequence[str]], numbers: Sequence[int], kind: str = "") -> str:
+    """Return a table. numbers: columns that are aligned to the right.
 
-    kind: `steps` for a table whose rows become blocks on a narrow screen: name, shape, number of values, note.
+    kind: `steps` for a table of name, shape, number of values and note; its rows become blocks on a narrow screen.
     """
 
     def cells(row: Sequence[str], tag: str) -> str:

@@ -1,4 +1,4 @@
-"""Agreements between the parts of a network: the token grid, places for position, names of norms, patches on images."""
+"""Definitions that the parts of a network share: token grid, places for position, names of norms, cover by patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size, size, spell
 
-# Where position may enter a network, in the order in which tokens pass: see nets/vit.py.
+# Places where position may enter a network, in the order in which tokens pass them: see nets/vit.py.
 PLACES = ("tokens", "rotation", "bias", "between")
-# Norms of maps `b c h w`, as knobs name them.
+# Norms of maps `b c h w`, by their names on the command line.
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d, "none": nn.Identity}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The tokens that a positional scheme is built for.
+    """The tokens for which a positional scheme is built.
 
-    grid_size: rows and columns of patches; num_prefix_tokens: class token and registers, which lie off the grid.
+    grid_size: rows and columns of patches. num_prefix_tokens: class token and registers, which have no place on the
+    grid.
     """
 
     grid_size: Size
@@ -34,9 +35,9 @@ class Layout:
 
 
 def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: bool) -> tuple[Size, Size]:
-    """Lay patches edge to edge over an image.
+    """Return the grid of patches that cover an image edge to edge, and the zeros to add.
 
-    Returns grid_size, and the number of rows and columns of zeros to add at the bottom and at the right.
+    Returns grid_size, and the numbers of rows and columns of zeros at the bottom and at the right.
     ValueError if the patches do not cover the image exactly and `pad` is false: pixels are never cropped silently.
     """
     image, patch = size("data.img_size", img_size), size("patch", patch_size)
@@ -54,11 +55,11 @@ def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: b
 
 
 def padded(images: Float[Tensor, "b c H W"], patch_size: Size, pad: bool) -> Float[Tensor, "b c H2 W2"]:
-    """Add rows and columns of zeros at the bottom and right, up to whole patches. ValueError if any, unless `pad`."""
+    """Add zeros at the bottom and right, up to whole patches. ValueError if zeros are needed and `pad` is false."""
     _, (bottom, right) = cover(img_size_of(images), patch_size, pad)
     return F.pad(images, (0, right, 0, bottom))
 
 
 def img_size_of(images: Float[Tensor, "b c H W"]) -> Size:
-    """Read the size of images as whole numbers: while torch traces a network, a shape consists of tensors."""
+    """Return height and width of images as integers: while torch traces a network, a shape consists of tensors."""
     return int(images.shape[2]), int(images.shape[3])

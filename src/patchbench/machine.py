@@ -1,4 +1,4 @@
-"""The machine as this process may use it: cores, paths, files written whole or not at all, a pipe that is closed."""
+"""The machine and its operating system: cores, paths, files that are written whole or not at all, broken pipes."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-UNFINISHED = re.compile(r"\.part-\d+$")
+PARTIAL = re.compile(r"\.part-\d+$")
 
 
 def cores() -> int:
@@ -19,26 +19,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def unfinished(path: Path) -> Path:
-    """The name of a file while this process writes it."""
+def partial_path(path: Path) -> Path:
+    """Name of a file while this process writes it."""
     return path.with_name(f"{path.name}.part-{os.getpid()}")
 
 
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
-    """Open a file for writing that appears under its name only when all of it is on the disk.
+    """Open a file for writing; the file appears under its name only when all bytes are on the disk.
 
-    The unfinished file lies beside it, since a move from another file system is a copy, and a copy can tear. It is
-    removed where writing fails.
+    The partial file lies in the same folder, since a move from another file system is a copy, and a copy can be cut
+    off. The partial file is removed if writing fails.
     """
-    part = unfinished(path)
+    part = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
     except OSError as error:
         raise type(error)(error.errno, error.strerror, str(path)) from error
     try:
-        with naming(path), part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        with path_in_errors(path), part.open(mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -48,8 +48,8 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[Any]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Add the path to an error of a write, which names no file."""
+def path_in_errors(path: Path) -> Iterator[None]:
+    """Add the path to an OSError of a write: the system does not name the file there."""
     try:
         yield
     except OSError as error:
@@ -58,11 +58,11 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def drop_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed have left of files that they wrote in `folder`."""
+def remove_partial_files(folder: Path) -> None:
+    """Remove the partial files that killed processes have left in `folder`."""
     for path in folder.glob("*.part-*"):
-        if UNFINISHED.search(path.name):
-            with suppress(OSError):  # a disk that is read-only; it tells of itself where something is written
+        if PARTIAL.search(path.name):
+            with suppress(OSError):  # on a read-only disk the next write reports the error
                 path.unlink()
 
 
@@ -73,44 +73,47 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextmanager
-def ending_with_its_reader() -> Iterator[None]:
-    """End without a traceback, as after SIGPIPE, where nobody reads stdout any more, as in `... --help | head`."""
+def exit_on_broken_pipe() -> Iterator[None]:
+    """Exit with code 141, as after SIGPIPE, and without a traceback when the reader of stdout has ended.
+
+    Example: `... --help | head`.
+    """
     try:
         try:
             yield
         finally:
-            if sys.stdout:  # None where it was closed from the start
+            if sys.stdout:  # None if stdout was closed before Python started
                 sys.stdout.flush()
     except BrokenPipeError:
         out = select.poll()
         out.register(sys.stdout.fileno(), 0)
-        if not out.poll(0):  # nothing is wrong with it: it was another pipe
+        if not out.poll(0):  # stdout works: another pipe is broken
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error when it exits
         raise SystemExit(141) from None
 
 
-def as_text(name: str) -> str:
-    """A name of a file or folder, which need not be text, as text: a byte that is no UTF-8 as \\udcb9."""
+def printable(name: str) -> str:
+    """Name of a file or folder as text; a byte that is not UTF-8 is written as \\udcb9."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def near(path: Path) -> Path:
-    """A path as a person writes it here: relative below the working directory, absolute elsewhere."""
-    path, here = Path(os.path.abspath(path)), Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+def display_path(path: Path) -> Path:
+    """Path for messages: relative to the working directory if it lies below, else absolute."""
+    path, cwd = Path(os.path.abspath(path)), Path.cwd()
+    return path.relative_to(cwd) if path.is_relative_to(cwd) else path
 
 
-def hangs_on(number: int) -> bool:
-    """True for SIGHUP under nohup, which the process shall go on ignoring."""
+def ignored_under_nohup(number: int) -> bool:
+    """True for SIGHUP if the process ignores it, as under nohup: then it must stay ignored."""
     return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
-def leave_dead_terminal() -> None:
-    """Write to nowhere in place of a terminal that is gone, where each write would raise OSError."""
-    for output in (1, 2):
+def redirect_dead_terminal() -> None:
+    """Redirect stdout and stderr to /dev/null if their terminal is gone: each write would raise OSError."""
+    for descriptor in (1, 2):
         with suppress(OSError):
-            if stat.S_ISCHR(os.fstat(output).st_mode) and not os.isatty(output):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, output)
-                os.close(nowhere)
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                devnull = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(devnull, descriptor)
+                os.close(devnull)

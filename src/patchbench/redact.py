@@ -1,4 +1,4 @@
-"""Secrets and the user's home directory, taken out of values: what is written, printed or sent has no password."""
+"""Removal of secrets and of the user's home directory from values that are written, printed or sent."""
 
 import logging
 import os
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 HIDDEN = "***"
-SECRET_VARIABLE = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)  # of the environment
-SECRET_NAME = re.compile(  # of an entry of the configuration; `label_key` and `image_key` name columns
+SECRET_VARIABLE = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)  # names of environment variables
+SECRET_NAME = re.compile(  # names of entries of the configuration; `label_key` and `image_key` are columns, no secrets
     r"(^|[_.-])(token|secret|password|passwd|credentials?|(api|access|account|private|secret)_?key)$", re.IGNORECASE
 )
 SHORTEST_SECRET = 8  # characters; a shorter text would match everywhere
-LOGIN = re.compile(r"(\w[\w+.-]*\\?://)[^/\s?#]*@")  # Hydra writes some signs with a backslash before them
+LOGIN = re.compile(r"(\w[\w+.-]*\\?://)[^/\s?#]*@")  # Hydra escapes some characters with a backslash
 PARAMETER = re.compile(r"""([?&;][\w.~%-]+\\?=)([^&\s'"<>#]*[^&\s'"<>#:;,.)\]}])""")  # of a URL: ?name=value&name=value
-SECRET_PARAMETER = re.compile(  # by its name; a long value counts as well, whatever its name
+SECRET_PARAMETER = re.compile(  # names of parameters; a long value is a secret whatever its name
     r"tok|sig|key|secret|pass|pwd|cred|auth|access|policy|session|jwt|hmac|code", re.IGNORECASE
 )
 LONG = 16  # characters
@@ -27,10 +27,10 @@ ASSIGNED = re.compile(  # on a command line, as in data.options.api_key=...
 
 
 def without_secrets(value: Any) -> Any:
-    """Return the same tree with secrets in its strings written as ***.
+    """Return the same tree with *** in place of the secrets in its strings.
 
-    Secrets are the values of entries named like secrets, also where a text assigns them, as on a command line; the
-    logins of URLs; and, of the parameters of URLs, those that are named like secrets or are long, as of signed URLs.
+    Secrets are: values of entries with a name that matches SECRET_NAME, also in a text such as a command line; logins
+    of URLs; parameters of URLs with a name that matches SECRET_PARAMETER or a long value, as in signed URLs.
     """
 
     def clean(text: str) -> str:
@@ -40,22 +40,22 @@ def without_secrets(value: Any) -> Any:
 
 
 class WithoutSecrets(logging.Formatter):
-    """Lines of a log as `without_secrets` leaves them: Hydra's own launcher logs the overrides of each job."""
+    """Formatter that removes secrets from the lines of a log: Hydra's own launcher logs the overrides of each job."""
 
     def format(self, record: logging.LogRecord) -> str:
         return str(without_secrets(super().format(record)))
 
 
-def parameter(found: re.Match[str]) -> str:
-    """A parameter of a URL, with *** for a value that is a secret."""
-    name, value = found.groups()
+def parameter(match: re.Match[str]) -> str:
+    """Return a parameter of a URL, with *** in place of a secret value."""
+    name, value = match.groups()
     return name + (HIDDEN if SECRET_PARAMETER.search(name) or len(value) >= LONG else value)
 
 
 def redact(value: Any) -> Any:
-    """Return the same tree fit to leave this machine: `without_secrets`, and with the home directory written as ~.
+    """Return the same tree for an upload: `without_secrets`, and with the home directory written as ~.
 
-    The values of environment variables named like secrets count as secrets as well.
+    The values of environment variables with a name that matches SECRET_VARIABLE are secrets as well.
     """
     secrets = [
         text for name, text in os.environ.items() if SECRET_VARIABLE.search(name) and len(text) >= SHORTEST_SECRET
@@ -63,7 +63,7 @@ def redact(value: Any) -> Any:
     home = re.compile(rf"{re.escape(str(Path.home()))}(?![\w.-])")
 
     def clean(text: str) -> str:
-        text = text.encode("utf-8", "backslashreplace").decode()  # names of files need not be text, uploads do
+        text = text.encode("utf-8", "backslashreplace").decode()  # an upload must be UTF-8; a file name need not be
         for secret in secrets:
             text = text.replace(secret, HIDDEN)
         return text if home.pattern.startswith("/(?!") else home.sub("~", text)
@@ -72,7 +72,7 @@ def redact(value: Any) -> Any:
 
 
 def mapped(value: Any, clean: Callable[[str], str], key: str = "") -> Any:
-    """Return the same tree with `clean` of its strings, and *** in place of those named like secrets."""
+    """Return the same tree with `clean` applied to its strings, and *** for entries that SECRET_NAME matches."""
     if isinstance(value, dict):
         return {mapped(name, clean): mapped(below, clean, str(name)) for name, below in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The plugins through which Hydra starts our sweeps; patchbench.sweep does the work.
+"""Hydra plugins for sweeps: a launcher and two sweepers, which call patchbench.sweep.
 
 Hydra imports this module at every start, so it imports little.
 """
@@ -39,7 +39,7 @@ class ProcessLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Return for each cell its validation accuracy, NaN if it is invalid and skipped; or status FAILED."""
+        """Run the cells. The value of a cell is its validation accuracy, NaN if it is invalid and skipped."""
         from patchbench.sweep.launch import launch
 
         cells = launch([list(overrides) for overrides in job_overrides], initial_job_idx, self.config, self.knobs)
@@ -62,7 +62,7 @@ class CellReturn(JobReturn):
 
 
 class GridSweeper(Sweeper):
-    """Hydra's BasicSweeper without its check of cells, which is serial and stops at the first invalid cell."""
+    """Hydra's BasicSweeper, without its serial check of the cells, which stops at the first invalid cell."""
 
     def __init__(self, params: dict[str, str]) -> None:
         self.params = params
@@ -89,7 +89,10 @@ class GridSweeper(Sweeper):
 
 
 class StudySweeper(GridSweeper):
-    """The runs of a study, or of one part, not finished elsewhere. Options on the command line apply to all of them."""
+    """Sweeper over the runs of a study, or of one part, that no other machine has finished.
+
+    Options on the command line apply to all runs.
+    """
 
     def __init__(self, name: str, scale: str, tuning: str, part: str | None = None) -> None:
         self.study, self.part = (name, scale, tuning), part

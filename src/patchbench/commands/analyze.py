@@ -19,7 +19,7 @@ from patchbench.commands.loading import loading
 from patchbench.commands.reopen import Machine, reopen
 from patchbench.commands.starts import build_starts, starts_elsewhere
 from patchbench.config.errors import refusing
-from patchbench.config.identity import plain, reads
+from patchbench.config.identity import reads, to_plain
 from patchbench.config.names import command_line, title
 from patchbench.config.origin import restored
 from patchbench.data.batches import Batches
@@ -173,7 +173,7 @@ def robustness(
 def views_of(draft: Draft, left_out: list[str]) -> Views:
     """Shuffles of patches and pixels, moves up to a patch, other sizes; views that cannot be go to `left_out`."""
     net, source = draft.net, draft.source
-    patch_size = size("patch", plain(draft.cfg.patch))
+    patch_size = size("patch", to_plain(draft.cfg.patch))
     sizes, shuffles = [], []
     for img_size in sorted(set(other_sizes(source.img_size, patch_size if reads(draft.cfg, "patch") else (1, 1)))):
         try:

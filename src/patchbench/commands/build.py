@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchbench.checks import one_of, positive, qualified, share
-from patchbench.config.identity import plain, reads
+from patchbench.config.identity import reads, to_plain
 from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
@@ -42,7 +42,7 @@ def check_options(cfg: DictConfig) -> None:
         raise ValueError("logger.checkpoints=true keeps checkpoints in W&B: use logger=wandb with it")
     if cfg.logger.wandb:
         asked = ("project", "entity", "mode", "tags", "notes", "finish_s", "table_rows")
-        check_wandb(**{knob: plain(cfg.logger.wandb[knob]) for knob in asked})
+        check_wandb(**{knob: to_plain(cfg.logger.wandb[knob]) for knob in asked})
     one_of("tested", cfg.tested, TESTED)
     one_of("keep_checkpoints", cfg.keep_checkpoints, KEEP)
     check_workers(cfg.workers)

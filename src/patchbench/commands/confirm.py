@@ -99,7 +99,7 @@ def confirmation(scale: str, experiments: Path = EXPERIMENTS) -> Path:
             mine = rows[(rows["study"] == name) & ~rows["statement"].isin(bent)]
             dates = dict(zip(mine["statement"], mine["date"], strict=True))
             judged = report.judgement, report.fresh.judgement
-            repeated.append(fresh.Repeated(study, *judged, links["report"], report.fresh.seeds, dates))
+            repeated.append(fresh.Replication(study, *judged, links["report"], report.fresh.seeds, dates))
     path = experiments / PAGE
     write_whole(path, f"# Found again on fresh seeds\n\n{MADE_BY}\n\n{fresh.page(repeated)}")
     return path

@@ -15,15 +15,15 @@ from patchbench.checks import nearest
 from patchbench.commands.build import build_net, build_source
 from patchbench.commands.report import reports_on
 from patchbench.config.compose import composed
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import register
 from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import read_study, studies
 from patchbench.document import checking
-from patchbench.document.answers import Finding, Result, answer, found
+from patchbench.document.answers import Finding, Result, answer, case_result
 from patchbench.document.page import Answered, markdown, page
 from patchbench.document.statements import Case, Document, check_quotes, parse
-from patchbench.machine import near, write_whole
+from patchbench.machine import display_path, write_whole
 from patchbench.pages.study.effects import from_to
 from patchbench.pages.study.numbers import Report, amount_in_words, measured, sum_of_arms
 from patchbench.study.verdict import HOW_MUCH, NOT_RUN, OPEN, WITHDRAWN
@@ -59,13 +59,13 @@ def document(
     answered = []
     with importing_from(where):
         for case in (case for sentence in statements.sentences for case in sentence.cases if case.check):
-            checking.find(case)  # all of them are there before the first is computed
+            checking.find_check(case)  # all of them are there before the first is computed
         tools = checking.Tools(build, where)
         for sentence in statements.sentences:
             findings = [finding_of(case, tools, given) for case in sentence.cases]
             answered.append(Answered(sentence, findings, answer(findings)))
-    words = ["" if path == STATEMENTS else str(near(path))]
-    words += [] if experiments == EXPERIMENTS else [f"experiments={near(experiments)}"]
+    words = ["" if path == STATEMENTS else str(display_path(path))]
+    words += [] if experiments == EXPERIMENTS else [f"experiments={display_path(experiments)}"]
     again = shlex.join(["python", "scripts/document.py", *filter(None, words)])
     name = statements.page or path.stem
     written = markdown(
@@ -107,7 +107,7 @@ def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result])
         return Finding(case, Result(f"Nothing here decides it: it would take {case.needs}", "not run", "", ""), "")
     if case.check:
         return Finding(case, checking.run(case, tools), case.check)
-    return Finding(case, found(case, results[case.reference]), case.reference)
+    return Finding(case, case_result(case, results[case.reference]), case.reference)
 
 
 def build(*options: str) -> nn.Module:
@@ -117,7 +117,7 @@ def build(*options: str) -> nn.Module:
     try:
         cfg = composed(given)
         return build_net(cfg, build_source(cfg))
-    except OBJECTIONS as error:
+    except HYDRA_ERRORS as error:
         raise ValueError(explain(error, given)) from error
 
 
@@ -130,7 +130,7 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
         if name not in there:
             known = ", ".join(there) or "none"
             raise ValueError(f"{reference}: {experiments} has no study {name}: studies are {known}")
-        link = checking.relative(experiments / name / "README.md", where)
+        link = checking.relative_link(experiments / name / "README.md", where)
         study = read_study(name, experiments)
         for _, statement in study.statements:
             results[f"{name}.{statement.name}"] = Result(statement.says, "not run", "no run of it has been made", link)

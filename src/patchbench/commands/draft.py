@@ -19,7 +19,7 @@ from patchbench.commands.build import (
     has_batch_norms,
     prepare_data,
 )
-from patchbench.config.identity import plain, reads
+from patchbench.config.identity import reads, to_plain
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
 from patchbench.data.statistics import variety
@@ -29,7 +29,7 @@ from patchbench.nets.memory import Memory, memory
 from patchbench.track.device import free_memory, free_memory_of_gpus
 from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import read_checkpoint
-from patchbench.train.memory import MicroBatches, accumulation, refuse_what_cannot_fit
+from patchbench.train.memory import MicroBatches, accumulation, refuse_too_costly
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Draft:
     def views(self) -> Views:
         """Views of the test images that the options `eval.*` ask for, checked against the network."""
         options: Any = OmegaConf.to_container(self.cfg.eval, resolve=True)
-        views = read_views(**options, run_patch=plain(self.cfg.patch))
+        views = read_views(**options, run_patch=to_plain(self.cfg.patch))
         check_views(views, self.net, self.source)
         return views
 
@@ -99,7 +99,7 @@ def split_batch(
     needed = draft.memory(trainer)
     if not cfg.allow_cost:
         device = trainer.strategy.root_device
-        refuse_what_cannot_fit(
+        refuse_too_costly(
             draft.cost,
             needed,
             images=1 if auto else images,

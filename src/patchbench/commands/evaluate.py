@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from patchbench.commands.loading import loading
 from patchbench.commands.reopen import Machine, naming_own_options, reopen
 from patchbench.config.errors import refusing
-from patchbench.config.identity import asked
+from patchbench.config.identity import eval_options
 from patchbench.data.statistics import alike
 from patchbench.evaluate.robustness import evaluate_views
 from patchbench.evaluate.test import test, test_is_shared
@@ -46,7 +46,7 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, of: dict[str, A
 def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record, whose own ones stay."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
-    views = asked(cfg)
+    views = eval_options(cfg)
     more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), of=done)
     own = done["result"]
     new = {name: value for name, value in more["result"].items() if name not in own or name in more["viewed"]}

@@ -25,7 +25,7 @@ from patchbench.data.order import Chosen
 from patchbench.data.photographs import is_grey, photograph
 from patchbench.data.source import Source
 from patchbench.layout import PLACES
-from patchbench.machine import as_text, write_whole
+from patchbench.machine import printable, write_whole
 from patchbench.measure import places
 from patchbench.nets.memory import memory
 from patchbench.pages.explain.augmented import AugmentedSamples
@@ -176,7 +176,7 @@ def augmented_samples(data: Batches) -> AugmentedSamples:
         pixels.append((images * std + mean).clamp(0, 1))
         labels.append(label if label.ndim == 2 else F.one_hot(label, source.num_classes).float())
     classes = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]
-    names = [as_text(str(name)) for name in classes]
+    names = [printable(str(name)) for name in classes]
     return AugmentedSamples(torch.stack(pixels, 1), torch.stack(labels, 1), names)
 
 

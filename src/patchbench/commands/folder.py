@@ -12,16 +12,16 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.commands.conditions import not_of
 from patchbench.config.errors import Refused
-from patchbench.config.identity import analysed, answered
-from patchbench.config.origin import ELSEWHERE, another_run, changes, differences
-from patchbench.machine import drop_unfinished
+from patchbench.config.identity import has_analysis, has_eval_results
+from patchbench.config.origin import OWN_FOLDER, changes, differences, other_run_message
+from patchbench.machine import remove_partial_files
 from patchbench.runs.lock import locked
 from patchbench.runs.provenance import commit
 from patchbench.runs.record import read_record, validation_accuracy
 from patchbench.runs.sealed import Damaged
 from patchbench.runs.wandb_files import ID_FILE
 from patchbench.track.terminal import print_result, say
-from patchbench.train.checkpoint import BEFORE, CHECKPOINTS, drop_states, left, read_checkpoint
+from patchbench.train.checkpoint import CHECKPOINTS, PREVIOUS, drop_optimizer_states, kept_checkpoints, read_checkpoint
 
 FILES = (
     "run.json",
@@ -29,7 +29,7 @@ FILES = (
     "predictions.csv",
     "confusion.csv",
     "last.ckpt",
-    BEFORE,
+    PREVIOUS,
     "best.ckpt",
     "analysis.html",
     "analysis",
@@ -73,7 +73,7 @@ def record_in(out_dir: Path, origin: dict[str, Any], *, anew: bool) -> dict[str,
             return None
         raise Refused(str(error)) from error
     if done["identity"] != origin["identity"]:
-        raise Refused(another_run(out_dir, origin, done))
+        raise Refused(other_run_message(out_dir, origin, done))
     return done
 
 
@@ -87,11 +87,11 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
             f"The figures below are of other code: {', '.join(other_code[:4])}{', ...' if len(other_code) > 4 else ''} "
             f"changed since{'' if then == now else f' (commit {then} then, {now} now)'}."
         )
-    if not answered(done, cfg):
+    if not has_eval_results(done, cfg):
         from patchbench.commands.evaluate import evaluate_again
 
         done = evaluate_again(cfg, done, out_dir)
-    if not analysed(done, cfg):
+    if not has_analysis(done, cfg):
         from patchbench.commands.analyze import analyze_again
 
         done = analyze_again(cfg, done, out_dir)
@@ -110,12 +110,12 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
 
 def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[str]:
     """Options that ask a finished run for what it has not, and what only a training makes. then: its configuration."""
-    logger, keep = then.get("logger") or {}, then.get("keep_checkpoints", "all")
+    logger, kept = then.get("logger") or {}, kept_checkpoints(then.get("keep_checkpoints", "all"), cfg.tested)
     asked = {
         "logger.tables=true": cfg.logger.tables and not (out_dir / "confusion.csv").exists(),
         "logger.checkpoints=true": cfg.logger.checkpoints and not logger.get("checkpoints"),
         "logger=wandb": cfg.logger.wandb and not logger.get("wandb"),
-        f"keep_checkpoints={cfg.keep_checkpoints}": left(cfg.keep_checkpoints, cfg.tested) != left(keep, cfg.tested),
+        f"keep_checkpoints={cfg.keep_checkpoints}": kept_checkpoints(cfg.keep_checkpoints, cfg.tested) != kept,
     }
     return [option for option, lacking in asked.items() if lacking]
 
@@ -148,7 +148,7 @@ def recover(out_dir: Path) -> None:
     So too where the training that was to replace it has not come to a checkpoint. What such a process was writing is
     removed.
     """
-    drop_unfinished(out_dir)
+    remove_partial_files(out_dir)
     earlier = out_dir / EARLIER
     if earlier.is_dir() and not (earlier / "run.json").exists() and (out_dir / "run.json").exists():
         move(earlier, out_dir)
@@ -177,13 +177,13 @@ def drop_earlier(out_dir: Path) -> None:
 def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
     """Remove the checkpoints that a finished run does not keep, and, but for keep=all, the states in last.ckpt.
 
-    keep, tested: see `left`.
+    keep, tested: see `kept_checkpoints`.
     """
-    for name in (*CHECKPOINTS, BEFORE):
-        if name not in left(keep, tested) and (out_dir / name).exists():
+    for name in (*CHECKPOINTS, PREVIOUS):
+        if name not in kept_checkpoints(keep, tested) and (out_dir / name).exists():
             (out_dir / name).unlink()
     if keep != "all" and (out_dir / "last.ckpt").exists():
-        drop_states(out_dir / "last.ckpt")
+        drop_optimizer_states(out_dir / "last.ckpt")
 
 
 def move(source: Path, target: Path) -> None:
@@ -208,7 +208,7 @@ def checkpoint_to_resume(
 
     ValueError if the checkpoint belongs to another run.
     """
-    own, cure = out_dir / "last.ckpt", ELSEWHERE
+    own, cure = out_dir / "last.ckpt", OWN_FOLDER
     if cfg.ckpt:
         cure = "give the options it was trained with, or leave ckpt out to train anew"
         if anew and out_dir.resolve() in Path(cfg.ckpt).resolve().parents:
@@ -219,7 +219,7 @@ def checkpoint_to_resume(
     try:
         checkpoint, remarks = read_checkpoint(path), []
     except Damaged as error:
-        before = path.with_name(BEFORE)
+        before = path.with_name(PREVIOUS)
         if cfg.ckpt or not before.exists():
             raise ValueError(f"{error}: rerun=true trains the run anew") from error
         path, checkpoint = before, read_checkpoint(before)

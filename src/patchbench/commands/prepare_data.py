@@ -11,7 +11,7 @@ from patchbench.checks import size
 from patchbench.commands.build import build_source, check_workers
 from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
-from patchbench.config.identity import LIMITS, plain
+from patchbench.config.identity import LIMITS, to_plain
 from patchbench.data.cache_format import PREPARE
 from patchbench.data.cache_verify import verify
 from patchbench.data.cache_writer import prepare as write_cache
@@ -27,7 +27,7 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
     with refusing():
         out = Path(cfg.out).expanduser()
         check_values(OmegaConf.masked_copy(cfg, ["data"]))
-        size("size", plain(cfg.size))
+        size("size", to_plain(cfg.size))
         check_workers(cfg.workers)
         workers = cores() if cfg.workers == "auto" else cfg.workers
         if cfg.verify:

@@ -14,10 +14,10 @@ from patchbench.commands.build import build_net, build_source
 from patchbench.commands.train import train
 from patchbench.config.compose import composed, without_hydra
 from patchbench.config.errors import CellFailed, Refused
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import register
 from patchbench.config.origin import restored
-from patchbench.machine import near
+from patchbench.machine import display_path
 from patchbench.runs.record import read_record
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.weights.read import net_state
@@ -55,7 +55,7 @@ def run(*overrides: str) -> dict[str, Any]:
     A run that is done is not repeated. ValueError where it cannot run, RuntimeError where it fails; both in one line.
     """
     cfg = configuration(overrides, whole=True)
-    out_dir = near(Path(cfg.hydra.run.dir))
+    out_dir = display_path(Path(cfg.hydra.run.dir))
     with in_one_line(overrides):
         train(cfg, dict(cfg.hydra.runtime.choices), out_dir)
         return read_record(out_dir / "run.json")
@@ -75,7 +75,7 @@ def in_one_line(overrides: Sequence[str]) -> Iterator[None]:
     """Raise what the command line prints: ValueError for a refusal, RuntimeError for a failure."""
     try:
         yield
-    except (Refused, *OBJECTIONS) as error:
+    except (Refused, *HYDRA_ERRORS) as error:
         raise ValueError(explain(error, overrides)) from error
     except CellFailed as error:
         raise RuntimeError(str(error)) from error

@@ -26,7 +26,7 @@ from patchbench.machine import write_whole
 from patchbench.pages.study import effects, page
 from patchbench.pages.study.numbers import Fresh, Report, train_gflops
 from patchbench.pages.study.predictions import errata, predictions
-from patchbench.runs.committed import POINTS, RUNS, keep, merged, points_of, read_curves, read_hits, read_runs
+from patchbench.runs.committed import POINTS, RUNS, curve_points, merged, read_curves, read_hits, read_runs, write_files
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import KEYS, load
 from patchbench.study.design import Part, Statement, Study
@@ -71,7 +71,7 @@ def report_study(
             print(f"study {name}: there are runs with today's options: remove as_recorded from its study.yaml")
         study = replace(study, as_recorded="")
         folder.mkdir(parents=True, exist_ok=True)
-        keep(folder, planned, records, runs_dir)
+        write_files(folder, planned, records, runs_dir)
     elif not study.as_recorded:
         raise ValueError(
             f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
@@ -156,7 +156,7 @@ def seeds_in_words(seeds: pd.Series) -> str:
 
 def at_its_best(study: Study, scale: str, settings: Path) -> Study:
     """Every arm at the setting that tuning chose, in parts that are tuned. settings: the folder that holds them."""
-    return best(study, scale, settings, whole=False) if (settings / FILE).exists() else study
+    return best(study, scale, settings, complete=False) if (settings / FILE).exists() else study
 
 
 def rows_of(folder: Path) -> pd.DataFrame:
@@ -215,7 +215,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "runs.csv", table.dropna(axis=1, how="all").to_csv(index=False))
-    evidence = Evidence(table, learning_curves(table, points_of(table[table["status"] == "done"], runs_dir)))
+    evidence = Evidence(table, learning_curves(table, curve_points(table[table["status"] == "done"], runs_dir)))
     report = Report(
         study=study,
         scale="",

@@ -40,9 +40,9 @@ from patchbench.commands.loggers import log_analysis, log_checkpoint, log_predic
 from patchbench.commands.reopen import own_checkpoint
 from patchbench.commands.values import check_values
 from patchbench.config.errors import refusing
-from patchbench.config.identity import asked
+from patchbench.config.identity import eval_options
 from patchbench.config.names import SWEEP, title
-from patchbench.config.origin import measured, origin_of
+from patchbench.config.origin import origin_of, with_measured
 from patchbench.data.batches import Batches
 from patchbench.data.statistics import variety
 from patchbench.evaluate.robustness import Views, evaluate_views
@@ -123,7 +123,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         with refusing():
             trainer.loggers = start_loggers(cfg, ready.origin, costs, out_dir, stack, resume=ready.ckpt is not None)
         with loading():
-            ready.stop.leave()
+            ready.stop.exit_if_signalled()
             trainer.fit(task, data, ckpt_path=ready.ckpt)
             result: dict[str, Any] = dict(meter.validated)
             with refusing():
@@ -132,12 +132,12 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             shared = test_is_shared(data.source, cfg.seed)
             result |= tested | {"test/own_images": float(not shared)}
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
-        ready.stop.leave()
+        ready.stop.exit_if_signalled()
         left_out = skipped(data, bad_images(trainer, data))
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
         done = ready.origin | {
-            "eval": asked(cfg),
+            "eval": eval_options(cfg),
             "skipped": left_out,
             "result": result,
             "hits": hits.packed() if shared else None,
@@ -148,7 +148,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
         drop_earlier(out_dir)
         needed = "all" if cfg.keep_checkpoints == "all" else "tested"  # a run that has its record is not resumed
         drop_checkpoints(out_dir, needed, cfg.tested)
-        ready.stop.leave()
+        ready.stop.exit_if_signalled()
         if cfg.logger.tables:
             log_predictions(trainer, task, data, out_dir)
         if cfg.analyze:
@@ -191,7 +191,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     if data.splits:  # on the first rank, which writes the checkpoints
         said = getattr(plan.source, "remarks", [])
         remarks = [*said, *variety(data.splits["train"], said), *remarks]
-        origin = measured(origin, plan.source)
+        origin = with_measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [SameStart(ckpt), duration, split]
     if uses_graphs(cfg.cuda_graphs, net, trainer.strategy, plan.cost.train_flops(cfg.batch_size)):

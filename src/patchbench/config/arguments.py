@@ -1,6 +1,6 @@
-"""The command line of scripts that are not Hydra commands: a name, key=value, --flag.
+"""The command line of scripts that are not Hydra commands: names, key=value, --flag.
 
-Imports little, so that --help and refusals are quick.
+This module imports little, so that --help and errors are quick.
 """
 
 import sys
@@ -11,27 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from patchbench.checks import nearest, reason
-from patchbench.machine import ending_with_its_reader
+from patchbench.machine import exit_on_broken_pipe
 
 EXTRAS = {"itables": "dashboard", "plotly": "dashboard", "wandb_workspaces": "workspace"}  # packages of pyproject.toml
 
-Default = str | int | bool | Path | None  # its type is the type of the values; None: text that may be left out
+Default = str | int | bool | Path | None  # values have the type of their default; None: optional text
 
 
 @dataclass(frozen=True)
 class Arguments:
     """The parts of a command line."""
 
-    names: list[str]  # words without key or dashes
+    names: list[str]  # arguments without `=` and without dashes
     options: dict[str, Any]  # the known keys, each with its value or its default
-    others: list[str]  # every other argument, as it was typed
+    others: list[str]  # all other arguments, as typed
     flags: set[str]  # without their dashes
-    typed: list[str]  # key=value of the known keys that are on the command line
+    typed: list[str]  # key=value of the known keys on the command line
 
-    def only(self, known: Iterable[str], *, others: bool = False) -> None:
-        """Raise ValueError for an argument that does not belong to `known`, a part of the known keys.
+    def refuse_unless(self, known: Iterable[str], *, others: bool = False) -> None:
+        """Raise ValueError for an argument whose key is not in `known`, a subset of the known keys.
 
-        others: true lets every other argument through.
+        others: true allows every argument without a known key.
         """
         for argument in (*self.typed, *([] if others else self.others)):
             if argument.partition("=")[0] not in known:
@@ -49,8 +49,8 @@ def read(
 ) -> Arguments:
     """Read a command line. With -h or --help, print `doc` and exit.
 
-    known: keys and their defaults. others: true lets every other argument through. ValueError names the argument that
-    cannot be read, and the cure.
+    doc: docstring of the script. known: keys and their defaults. others: true allows every other argument. ValueError
+    names the argument that cannot be read, and the cure.
     """
     if {"-h", "--help"} & set(arguments):
         print(help_text(doc, known, flags))
@@ -76,7 +76,7 @@ def read(
 
 
 def refuse(argument: str, known: Iterable[str]) -> None:
-    """Raise ValueError for an argument that is none of the known keys."""
+    """Raise ValueError for an argument whose key is unknown, with the most similar key."""
     keys = [f"{key}=" for key in known]
     close = nearest(f"{argument.partition('=')[0]}=", keys)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -97,7 +97,7 @@ def flag(argument: str, known: Iterable[str], flags: Iterable[str]) -> str:
 
 
 def converted(key: str, value: str, default: Default) -> Default:
-    """Convert a value to the type of its default. ValueError if it cannot be."""
+    """Convert a value to the type of its default. ValueError names the key if that is not possible."""
     if not value:
         raise ValueError(f"{key}= needs a value, {key}=<value>")
     if isinstance(default, bool):
@@ -112,7 +112,7 @@ def converted(key: str, value: str, default: Default) -> Default:
 
 
 def help_text(doc: str | None, known: Mapping[str, Default], flags: Iterable[str]) -> str:
-    """The docstring of a script, and its options with their defaults."""
+    """Return the docstring of a script, and its options with their defaults."""
     options = [f"{key}={'' if default is None else spelled(default)}" for key, default in known.items()]
     options += [f"--{name}" for name in flags]
     return f"{(doc or '').strip()}\n\noptions and defaults: {' '.join(options)}" if options else (doc or "").strip()
@@ -126,7 +126,7 @@ def spelled(default: Default) -> str:
 def errors_in_one_line() -> Iterator[None]:
     """Print a ValueError, an OSError or the lack of an extra as one line on stderr, and exit with code 2."""
     try:
-        with ending_with_its_reader():
+        with exit_on_broken_pipe():
             yield
     except (ValueError, OSError) as error:
         print(f"error: {reason(error, sys.argv[1:])}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Configurations as Hydra composes them, inside of a command and outside of one."""
+"""Configurations as Hydra composes them, inside and outside of a command."""
 
 import contextlib
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ def register_options() -> None:
 
 
 def composed(overrides: Sequence[str], command: str = "train") -> DictConfig:
-    """Compose the configuration that `python <command>.py <overrides>` would have, `hydra` included.
+    """Compose the configuration of `python <command>.py <overrides>`, with the key `hydra`.
 
-    CompactHydraException or OmegaConfBaseException: overrides that Hydra does not take.
+    HydraException or OmegaConfBaseException if Hydra does not accept the overrides.
     """
     register_options()
     inside = GlobalHydra.instance().is_initialized()
@@ -46,5 +46,5 @@ def composed(overrides: Sequence[str], command: str = "train") -> DictConfig:
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """The options of ours in a configuration."""
+    """Return a configuration without its key `hydra`."""
     return OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])

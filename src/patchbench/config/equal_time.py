@@ -1,7 +1,7 @@
-"""Equal training time of arms: seconds become optimizer steps, by speeds measured apart on an idle machine.
+"""Equal training time of arms: seconds are converted to optimizer steps, with speeds measured on an idle machine.
 
-The wall time of the runs themselves is no measure: it depends on what else ran. scripts/costs.py measures, costs.csv
-keeps the speeds beside the study, and so every machine gives the arms the same steps.
+The wall time of the runs themselves is not used, since it depends on other processes. scripts/costs.py measures the
+speeds and writes them to costs.csv in the folder of the study, so that every machine trains the arms for equal steps.
 """
 
 import hashlib
@@ -14,43 +14,43 @@ from omegaconf import DictConfig
 
 from patchbench.config.compose import composed
 from patchbench.config.identity import compared
-from patchbench.runs.sums import intact
+from patchbench.runs.sums import verified_file
 
 FILE = "costs.csv"
 COLUMNS = ["part", "arm", "round", "images_per_s", "step_ms", "memory", "tokens", "gmacs", "busy"]
 COLUMNS += ["batch_size", "computation", "commit", "device"]
-# step_ms: median; memory: GiB at the peak; gmacs: of an image, forward; busy: cores that other processes used
+# step_ms: median; memory: GiB at the peak; gmacs: per image, forward; busy: cores that other processes used
 IDLE = 0.1  # cores that other processes may use while speed is measured
-# Options and knobs whose numbers change what a network learns, and not what a step computes.
-FREE = (
+# Options and knobs that change the result of training, but not the computation of a step.
+IRRELEVANT = (
     *("seed", "epochs", "limit_batches", "tested", "budget", "data.unit", "data.eval_seed", "data.content"),
     *("data.train_size", "data.train_fraction", "data.val_size", "data.test_size"),
 )
-FREE_BELOW = ("budget.", "optim.", "data.scene.")
+IRRELEVANT_PREFIXES = ("budget.", "optim.", "data.scene.")
 
 
 def read_costs(folder: Path, name: str = FILE) -> pd.DataFrame:
-    """A row for each arm and round, with COLUMNS; empty where nobody measured. folder: of the study at its scale.
+    """Read the costs: a row for each arm and round, with COLUMNS; empty if nothing was measured.
 
-    ValueError where the file is not the one that was written.
+    folder: folder of the study at its scale. ValueError if the file was altered.
     """
     path = folder / name
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    with intact(path):
+    with verified_file(path):
         return pd.read_csv(path, dtype=dict.fromkeys(("part", "arm", "computation"), str), keep_default_na=False)
 
 
 def computation(cfg: DictConfig, choices: Mapping[str, str]) -> str:
-    """Eight hexadecimal digits, equal for arms whose steps compute the same: network, image size, batch, augmentation.
+    """Return eight hexadecimal digits that are equal for arms whose steps compute the same.
 
-    cfg, choices: as in `compared`.
+    They depend on network, image size, batch size and augmentation. cfg, choices: see `compared`.
     """
-    found = compared(cfg, choices)
+    knobs = compared(cfg, choices)
     counted = {
         path: value
-        for path, value in found.items()
-        if path not in FREE and not path.startswith(FREE_BELOW) and not path.endswith(".std")
+        for path, value in knobs.items()
+        if path not in IRRELEVANT and not path.startswith(IRRELEVANT_PREFIXES) and not path.endswith(".std")
     }
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -58,11 +58,11 @@ def computation(cfg: DictConfig, choices: Mapping[str, str]) -> str:
 def at_equal_time(
     overrides: Sequence[str], seconds: float | int, costs: pd.DataFrame, *, study: str, scale: str, part: str, arm: str
 ) -> tuple[str, ...]:
-    """Overrides of an arm that trains for so many seconds at its measured speed: budget=steps.
+    """Add budget=steps to the overrides of an arm, for as many steps as take `seconds` at its measured speed.
 
-    An arm whose overrides name a budget keeps that, as one does at a scale that only shows that it runs.
-    costs: see `read_costs`; the median over the rounds counts. ValueError where they lack this arm, or measured an
-    arm of this name that computed something else.
+    Overrides that contain a budget are returned unchanged, for example at the scale `smoke`.
+    costs: see `read_costs`; the median over the rounds counts. ValueError if this arm was not measured, or if the
+    measured arm of this name had another computation.
     """
     if any(override.startswith("budget=") for override in overrides):
         return tuple(overrides)

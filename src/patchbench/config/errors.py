@@ -1,6 +1,6 @@
-"""A command line that cannot run ends in one line that names option, value and cure, and with exit code 2.
+"""Errors of the command line: one line that names option, value and cure, and exit code 2.
 
-HYDRA_FULL_ERROR=1 shows the traceback instead.
+With HYDRA_FULL_ERROR=1 the traceback is printed instead.
 """
 
 import functools
@@ -16,28 +16,28 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 
 from patchbench.checks import reason
-from patchbench.config.mistakes import OBJECTIONS, explain
-from patchbench.machine import ending_with_its_reader
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
+from patchbench.machine import exit_on_broken_pipe
 from patchbench.redact import without_secrets
 
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and "PATCHBENCH_RANKS" not in os.environ
 
 
 class Refused(Exception):
-    """Raised where the configuration cannot run; the message says why, and what would."""
+    """Raised for a configuration that cannot run; the message names the reason and the cure."""
 
 
 class CellFailed(Exception):
-    """Raised where a cell of a sweep failed and its error was already printed."""
+    """Raised if a cell of a sweep has failed and its error is already printed."""
 
 
 @contextmanager
-def refusing(*objections: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of these classes into refusals; by default those that parts raise while they are built."""
-    parts_object = (ValueError, TypeError, OSError, *OBJECTIONS)
+def refusing(*errors: type[Exception]) -> Iterator[None]:
+    """Convert exceptions of these classes to Refused; by default those that are raised while parts are built."""
+    build_errors = (ValueError, TypeError, OSError, *HYDRA_ERRORS)
     try:
         yield
-    except objections or parts_object as error:  # noqa: B030
+    except errors or build_errors as error:  # noqa: B030
         cause: Any = error
         while isinstance(cause, HydraException) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -45,24 +45,24 @@ def refusing(*objections: type[Exception]) -> Iterator[None]:
 
 
 def one_line_errors(main: Callable[..., Any], command: str = "train") -> Callable[..., Any]:
-    """Wrap a main function of Hydra's: inside of `hydra.main` for refusals of the job, outside for those of Hydra.
+    """Wrap a main function, once inside of `hydra.main` for errors of the job, once outside for errors of Hydra.
 
-    command: the script whose main function it is, as conf/<command>.yaml is called.
+    command: name of the script, as in conf/<command>.yaml.
     """
 
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
         inside = HydraConfig.initialized()
         if not TRACEBACK:
-            # Tells ranks that this process starts that HYDRA_FULL_ERROR was set here, not by the user.
+            # Tells the ranks started by this process that HYDRA_FULL_ERROR was set here, not by the user.
             os.environ["PATCHBENCH_RANKS"] = "1"
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra shall raise what it would otherwise print
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors instead of printing them
         try:
-            with ending_with_its_reader():
+            with exit_on_broken_pipe():
                 return main(*args)
-        except (Refused, *OBJECTIONS) as error:
+        except (Refused, *HYDRA_ERRORS) as error:
             in_sweep = inside and HydraConfig.get().mode == RunMode.MULTIRUN
-            if TRACEBACK or in_sweep:  # in a sweep the other cells go on, and Hydra raises this at the end
+            if TRACEBACK or in_sweep:  # in a sweep the other cells continue, and Hydra raises this at the end
                 raise
             print(f"error: {explain(error, sys.argv[1:], command)}", file=sys.stderr)
             raise SystemExit(2) from None
@@ -71,13 +71,13 @@ def one_line_errors(main: Callable[..., Any], command: str = "train") -> Callabl
         except Exception as error:
             if not TRACEBACK and type(error).__module__ == "submitit.core.utils":
                 what = " ".join(str(error).splitlines()[:2])
-                cure = "the others go on (squeue), and the same command goes on with it"
+                cure = "the others continue (squeue); the same command continues this one"
                 print(f"error: a cell has failed: {what}; {cure}", file=sys.stderr)
                 raise SystemExit(1) from None
-            shown = [traceback.format_exc(), *sys.argv]  # Hydra prints both
-            if shown == (clean := without_secrets(shown)) or (inside and HydraConfig.get().mode == RunMode.MULTIRUN):
+            texts = [traceback.format_exc(), *sys.argv]  # Hydra prints both
+            if texts == (redacted := without_secrets(texts)) or (inside and HydraConfig.get().mode == RunMode.MULTIRUN):
                 raise
-            print(clean[0], end="", file=sys.stderr)
+            print(redacted[0], end="", file=sys.stderr)
             raise SystemExit(1) from None
 
     return wrapped

@@ -1,7 +1,7 @@
-"""Types of the values of a configuration, checked against the annotations of the arguments that take them.
+"""Check of the values of a configuration against the type annotations of the arguments that receive them.
 
-Hydra passes any value on: `embed.pad=abc` would count as true, and `optim.lr=abc` would be refused by torch, in words
-that name neither the option nor its value.
+Hydra passes on any value: `embed.pad=abc` would count as true, and the error of torch for `optim.lr=abc` would name
+neither the option nor its value.
 """
 
 import inspect
@@ -18,16 +18,15 @@ from patchbench.checks import nearest
 from patchbench.config.knobs import BUILDING, knobs
 from patchbench.config.mistakes import example
 
-FOLLOWS = re.compile(r"\$\{([\w.]+)\}")
-WORDS: dict[Any, str] = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-WORDS |= {Sequence: "a list", Mapping: "a mapping"}
+INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+TYPE_WORDS: dict[Any, str] = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+TYPE_WORDS |= {Sequence: "a list", Mapping: "a mapping"}
 
 
 def check_parts(path: str, part: DictConfig) -> None:
-    """Check the arguments that a mapping with `_target_`, and every such mapping in it, gives to its target.
+    """Check the arguments in a mapping with `_target_`, and in all nested mappings with `_target_`.
 
-    ValueError names the first value of a wrong type and the type that it must have, or the first key that is no
-    argument.
+    ValueError names the first value of a wrong type and the expected type, or the first key that is no argument.
     """
     if part._is_none() or part._is_missing():
         return
@@ -46,7 +45,7 @@ def check_parts(path: str, part: DictConfig) -> None:
 
 
 def refuse_unknown(path: str, part: DictConfig, build: Any) -> None:
-    """Refuse keys that are no arguments of what is built."""
+    """Raise ValueError for a key that is no argument of `build`, the class or function of the part."""
     parameters = inspect.signature(build).parameters
     if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
         return
@@ -67,10 +66,10 @@ def refuse_unknown(path: str, part: DictConfig, build: Any) -> None:
 
 
 def check_arguments(path: str, part: DictConfig, build: Any) -> None:
-    """Check the values of a mapping whose keys are arguments of `build`; other keys are left alone."""
+    """Check the values of the keys that are arguments of `build`; other keys are not checked."""
     try:
         kinds = get_type_hints(build.__init__ if inspect.isclass(build) else build)
-    except (NameError, TypeError):  # annotations of another library that cannot be read at run time
+    except (NameError, TypeError):  # a library with annotations that cannot be evaluated
         return
     for key in map(str, part):
         node: Any = part._get_node(key)
@@ -79,7 +78,7 @@ def check_arguments(path: str, part: DictConfig, build: Any) -> None:
         if OmegaConf.is_dict(node) and not node._is_none() and "_target_" in node:
             continue
         raw = node._value() if isinstance(node._value(), str) else ""
-        followed = FOLLOWS.fullmatch(raw)
+        followed = INTERPOLATION.fullmatch(raw)
         if followed and "." in followed[1]:
             place, _, last = followed[1].rpartition(".")
             raw = str(OmegaConf.select(part._get_root(), place)._get_node(last)._value())
@@ -88,15 +87,15 @@ def check_arguments(path: str, part: DictConfig, build: Any) -> None:
 
 
 def check_kind(name: str, value: object, kind: Any, raw: str = "") -> None:
-    """ValueError unless a value is of the type of its annotation, and finite.
+    """Raise ValueError unless a value has the type of its annotation, and is finite.
 
-    raw: what stands in its place in the configuration, an interpolation for instance.
+    raw: text of the value in the configuration before interpolation.
     """
-    if fits(value, kind):
+    if has_type(value, kind):
         return
-    *others, last = dict.fromkeys(words(kind))
+    *others, last = dict.fromkeys(type_words(kind))
     must = f"{', '.join(others)} or {last}" if others else last
-    shown, cure = spelled(value), example(name, lambda default: fits(default, kind))
+    shown, cure = spelled(value), example(name, lambda default: has_type(default, kind))
     if "oc.env" in raw and isinstance(value, str):
         shown, cure = raw, f", and the environment holds text: write '{name}=\"${{oc.decode:{raw}}}\"', quotes included"
     elif isinstance(value, int | float) and "text" in must and not cure:
@@ -104,12 +103,12 @@ def check_kind(name: str, value: object, kind: Any, raw: str = "") -> None:
     raise ValueError(f"{name}={shown} must be {must}{cure}")
 
 
-def fits(value: Any, kind: Any) -> bool:
-    """True if a value is of a type; true for types that no value of a configuration has."""
+def has_type(value: Any, kind: Any) -> bool:
+    """True if a value has a type; also for types that are not checked, since no value of a configuration has them."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        known = [each for each in inner if each is type(None) or list(words(each))]
-        return any(fits(value, each) for each in known) if known else True
+        known = [each for each in inner if each is type(None) or list(type_words(each))]
+        return any(has_type(value, each) for each in known) if known else True
     if origin is Literal:
         return any(value == each and type(value) is type(each) for each in inner)
     if kind is type(None):
@@ -123,18 +122,18 @@ def fits(value: Any, kind: Any) -> bool:
     if origin in (Sequence, list, tuple) or (inspect.isclass(origin) and issubclass(origin, Sequence)):
         element = [each for each in inner if each is not ...]
         if origin is tuple and len(element) == len(inner) and isinstance(value, list):
-            return len(value) == len(inner) and all(map(fits, value, inner))
-        return isinstance(value, list) and all(fits(one, element[0]) for one in value)
-    if origin in (Mapping, dict, Callable):  # what is called, Hydra builds of a mapping with `_target_`
+            return len(value) == len(inner) and all(map(has_type, value, inner))
+        return isinstance(value, list) and all(has_type(one, element[0]) for one in value)
+    if origin in (Mapping, dict, Callable):  # Hydra builds a callable from a mapping with `_target_`
         return isinstance(value, dict)
     return True
 
 
-def words(kind: Any) -> list[str]:
-    """The values of a type, in words; none for a type that is not checked."""
+def type_words(kind: Any) -> list[str]:
+    """Describe the values of a type in words, one text for each alternative; empty for a type that is not checked."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return [word for each in inner for word in words(each)]
+        return [word for each in inner for word in type_words(each)]
     if origin is Literal:
         return [str(each) for each in inner]
     if kind is type(None):
@@ -142,16 +141,16 @@ def words(kind: Any) -> list[str]:
     if inspect.isclass(origin) and issubclass(origin, Sequence):
         elements = [each for each in inner if each is not ...]
         plural = {"a number": "numbers", "a whole number": "whole numbers", "text": "words"}
-        of = plural.get(words(elements[0])[0]) if elements and words(elements[0]) else None
+        of = plural.get(type_words(elements[0])[0]) if elements and type_words(elements[0]) else None
         number = f"{len(inner)} " if origin is tuple and len(elements) == len(inner) else ""
         return [f"a list of {number}{of}" if of else "a list"]
     if inspect.isclass(origin) and issubclass(origin, Mapping | Callable):
         return ["a mapping"]
-    return [WORDS[kind]] if kind in WORDS else []
+    return [TYPE_WORDS[kind]] if kind in TYPE_WORDS else []
 
 
 def spelled(value: object) -> str:
-    """A value as it is typed on a command line."""
+    """Spell a value as on the command line."""
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)  # type: ignore[arg-type]
     if value is None or isinstance(value, bool):

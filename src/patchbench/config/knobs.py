@@ -1,4 +1,4 @@
-"""Index of the knobs of all options in conf/, for hints: read from the files, as composing each would take seconds."""
+"""Index of the knobs of all options in conf/, for hints. It reads the files, since composing them takes seconds."""
 
 import functools
 import re
@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 from patchbench.config.options import CONF
 
 BUILDING = ("_target_", "_partial_", "_convert_")  # keys by which Hydra builds a part
-GROUPS = ("hydra/launcher", "hydra/sweeper")  # groups inside of groups
+GROUPS = ("hydra/launcher", "hydra/sweeper")  # nested groups
 
 
 @functools.cache
 def knobs() -> dict[str, dict[str, Any]]:
-    """Default of every knob in each option that has it, as in `{"embed.kernel_size": {"embed=overlap": 5}}`."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return the default of each knob in each option that has it: `{"embed.kernel_size": {"embed=overlap": 5}}`."""
+    index: dict[str, dict[str, Any]] = {}
     for group in groups():
         for path in sorted((CONF / group).glob("*.yaml")):
             package = re.search(r"^# @package (\S+)", path.read_text(encoding="utf-8"))
@@ -25,12 +25,12 @@ def knobs() -> dict[str, dict[str, Any]]:
                 continue  # its keys are options of other groups
             prefix = package[1] if package else group.replace("/", ".")
             for knob, value in paths(tree(path), f"{prefix}."):
-                found.setdefault(knob, {})[f"{group}={path.stem}"] = value
-    return found
+                index.setdefault(knob, {})[f"{group}={path.stem}"] = value
+    return index
 
 
 def check_schemes() -> None:
-    """ValueError names a file of conf/pos that composes under another name than its own, or over all others."""
+    """Raise ValueError for a file of conf/pos that does not begin with the line `# @package pos.<name>`."""
     for path in sorted((CONF / "pos").glob("*.yaml")):
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         if path.stem != "none" and first != f"# @package pos.{path.stem}":
@@ -38,12 +38,12 @@ def check_schemes() -> None:
 
 
 def groups() -> list[str]:
-    """Groups of options in conf/."""
+    """List the groups of options in conf/."""
     return [*sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"), *GROUPS]
 
 
 def tree(path: Path) -> dict[str, Any]:
-    """A file of conf/ with the files that its `defaults` name; those of other packages are left out."""
+    """Read a file of conf/, merged with the files in its `defaults`; files of other packages are left out."""
     own: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     inherited: dict[str, Any] = {}
     for entry in own.pop("defaults", ()):
@@ -54,7 +54,7 @@ def tree(path: Path) -> dict[str, Any]:
 
 
 def paths(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of every key of a nested mapping; of those by which Hydra builds a part, `_target_` alone."""
+    """Yield path and value of each key of a nested mapping, without `_partial_` and `_convert_`."""
     for name, value in node.items():
         if name in BUILDING[1:]:
             continue

@@ -1,4 +1,4 @@
-"""Messages for mistakes at the command line: one line for what Hydra and OmegaConf say in a paragraph, and the cure."""
+"""Messages for mistakes on the command line: one line, with the cure, for each error of Hydra and OmegaConf."""
 
 import os
 import re
@@ -17,10 +17,10 @@ from patchbench.config.knobs import groups, knobs, paths
 from patchbench.config.options import CONF
 from patchbench.redact import without_secrets
 
-OBJECTIONS = HydraException, OmegaConfBaseException  # to a command line
-EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # options of Hydra's plugins: the extra that brings them
-WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}  # of types
-MEANT = {  # what other tools call an option of a group
+HYDRA_ERRORS = HydraException, OmegaConfBaseException
+EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # option of a plugin of Hydra: the extra that installs it
+TYPE_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+OPTION_ALIASES = {  # names in other tools: the option here
     "data=imagenet": "data=imagefolder data.root=<folder>",
     "data=mnist": "data=torchvision data.name=MNIST",
     "data=folder": "data=imagefolder data.root=<folder>",
@@ -29,12 +29,12 @@ MEANT = {  # what other tools call an option of a group
     "trainer=default": "trainer=auto",
     "trainer=gpu": "trainer=auto",
 }
-MORE = {  # where further options of a group come from
+FURTHER_OPTIONS = {  # hints at further options of a group
     "data": "; other sets by name: data=torchvision data.name=<name>, data=hf data.name=<name>",
     "model": "; other networks by name: model=timm model.name=<name>",
     "optim": "; others by a file of your own, conf/optim/<name>.yaml",
 }
-ELSEWHERE = {  # what timm, Lightning and others call an option, by its last part: what it is called here
+KNOB_ALIASES = {  # last part of the name in timm, Lightning and others: the name here
     "accumulate_grad_batches": "trainer.accumulate=",
     "amp": "trainer.precision=",
     "batch": "batch_size=",
@@ -70,41 +70,42 @@ ELSEWHERE = {  # what timm, Lightning and others call an option, by its last par
 
 
 def explain(error: BaseException, given: Sequence[str] = (), command: str = "train") -> str:
-    """Say in one line what Hydra says in a paragraph, without the passwords and tokens of URLs.
+    """Return the message of an error of Hydra in one line, with the cure, and without passwords and tokens.
 
-    given: the arguments; command: the script that they were given to, as conf/<command>.yaml is called.
+    given: arguments of the command line. command: name of the script, as in conf/<command>.yaml.
     """
     return without_secrets(explained(error, given, command))
 
 
 def explained(error: BaseException, given: Sequence[str], command: str) -> str:
-    """Say in one line what Hydra says in a paragraph; see `explain`."""
-    while isinstance(error, OBJECTIONS) and isinstance(error.__cause__, OBJECTIONS):
+    """Return the message of an error of Hydra in one line, with secrets; see `explain`."""
+    while isinstance(error, HYDRA_ERRORS) and isinstance(error.__cause__, HYDRA_ERRORS):
         if match := re.search(r"Could not override '(.+?)'", str(error)):
-            return no_option(match[1], given, command)
+            return unknown_key(match[1], given, command)
         error = error.__cause__
     text = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return unreadable(str(error.override))
     if match := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
-        return no_option_of_group(*match.groups())
+        return unknown_option(*match.groups())
     if match := re.search(r"Could not override '(.+?)'", text) or re.search(r"Key '.+?' .*full_key: (\S+)", text):
-        return no_option(match[1], given, command)
+        return unknown_key(match[1], given, command)
     if match := re.search(r"Could not append to config. An item is already at '(.+?)'", text):
-        override = typed(match[1], given).lstrip("+")
+        override = as_typed(match[1], given).lstrip("+")
         return f"+{override} adds an option that is there: change it by {override}"
     if match := re.search(r"(?:Value '(.*)'|field '(\w+)' is not Optional|Non optional).*full_key: (\S+)", text):
-        shown = typed(match[3], given, f"{match[3]}={match[1]}")
+        shown = as_typed(match[3], given, f"{match[3]}={match[1]}")
         return f"{shown} must be {type_of(match[3], command)}{example(match[3])}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]} must be given: {match[1]}=<value>"
     if match := re.search(r"Environment variable '(\S+)' not found.*full_key: (\S+)", text):
-        shown = typed(match[2], given)
+        shown = as_typed(match[2], given)
         return f"{shown}: the environment variable {match[1]} is not set: export {match[1]}=<value> first"
     if match := re.search(r"Interpolation key '(\S+)' not found.*full_key: (\S+)", text):
-        return f"{typed(match[2], given)}: there is no option {match[1]}: {did_you_mean(match[1], given, command)}"
+        return f"{as_typed(match[2], given)}: there is no option {match[1]}: {did_you_mean(match[1], given, command)}"
     if match := re.search(r"Unsupported interpolation type (\S+).*full_key: (\S+)", text):
-        return f"{typed(match[2], given)}: there is no ${{{match[1]}:...}}: an environment variable is ${{oc.env:NAME}}"
+        shown = as_typed(match[2], given)
+        return f"{shown}: there is no ${{{match[1]}:...}}: an environment variable is ${{oc.env:NAME}}"
     if match := re.search(r"Ambiguous value for argument '(.*?)'", text):
         group, _, values = match[1].partition("=")
         both = f"; both in one network: '{group}=[{values}]'" if group == "pos" else ""
@@ -121,7 +122,7 @@ def explained(error: BaseException, given: Sequence[str], command: str) -> str:
 
 
 def unreadable(override: str) -> str:
-    """Tell how to write an argument that Hydra cannot read."""
+    """Explain how to write an argument that Hydra cannot parse."""
     key, equals, value = override.partition("=")
     if not equals or not re.fullmatch(r"[+~\w./@-]+", key):
         return f"cannot read the argument {override!r}: write group=option, or knob=value"
@@ -137,7 +138,7 @@ def unreadable(override: str) -> str:
 
 
 def readable(override: str) -> bool:
-    """True if Hydra reads an argument."""
+    """True if Hydra can parse an argument."""
     try:
         OverridesParser.create().parse_override(override)
     except HydraException:
@@ -145,8 +146,8 @@ def readable(override: str) -> bool:
     return True
 
 
-def no_option_of_group(group: str, option: str) -> str:
-    """Say that a group has no such option, and which it has."""
+def unknown_option(group: str, option: str) -> str:
+    """Say that a group has no such option, and list its options."""
     if option in EXTRAS:
         extra = EXTRAS[option]
         return f"{group}={extra} needs packages that are not installed: pip install -e '.[{extra}]'"
@@ -156,41 +157,47 @@ def no_option_of_group(group: str, option: str) -> str:
     parts = [part for part in re.split(r"[\s+,;]+", option) if part]
     if group == "pos" and len(parts) > 1 and set(parts) <= set(options):
         return f"pos={option} is no option: several schemes are a list, 'pos=[{','.join(parts)}]'"
-    close = [MEANT[f"{group}={option}"]] if f"{group}={option}" in MEANT else nearest(option.lower(), options)
+    alias = OPTION_ALIASES.get(f"{group}={option}")
+    close = [alias] if alias else nearest(option.lower(), options)
     meant = close and (close[0] if "=" in close[0] else f"{group}={close[0]}")
     hint = f"did you mean {meant}? " if meant else ""
-    return f"{group}={option} is no option: {hint}{group} may be {', '.join(options)}{MORE.get(group, '')}"
+    return f"{group}={option} is no option: {hint}{group} may be {', '.join(options)}{FURTHER_OPTIONS.get(group, '')}"
 
 
-def no_option(key: str, given: Sequence[str], command: str) -> str:
-    """Say that there is no such option, and which was meant."""
-    return f"{typed(key, given)} is no option: {did_you_mean(key, given, command)}"
+def unknown_key(key: str, given: Sequence[str], command: str) -> str:
+    """Say that there is no such option, and name the option that was probably meant."""
+    return f"{as_typed(key, given)} is no option: {did_you_mean(key, given, command)}"
 
 
 def did_you_mean(key: str, given: Sequence[str], command: str) -> str:
-    """Name the option that was meant: of another option of its group, of the same or a near name, or all there are."""
+    """Name the option that was probably meant.
+
+    In this order: a knob of another option of the group, the same name elsewhere, the name of another tool, a similar
+    name, or all names.
+    """
     key = key.replace("-", "_")
     name = key.rpartition(".")[2]
-    keys = present(key, given, command)
+    keys = keys_of(key, given, command)
     if key == "data.root" and "data_root" in keys and "data" not in keys:
         return "did you mean data_root?"
     if (owners := knobs().get(key)) and (key.partition(".")[0] in keys or key.startswith("hydra")):
-        return f"it belongs to {among(owners)}: add one of these" if len(owners) > 1 else f"add {next(iter(owners))}"
+        several = f"it belongs to {first_four(owners)}: add one of these"
+        return several if len(owners) > 1 else f"add {next(iter(owners))}"
     if same := sorted((k for k in keys if k.rpartition(".")[2] == name), key=len):
         return f"did you mean {' or '.join(same[:2])}?"
     if command in ("train", "explain"):
-        if name in ELSEWHERE:
-            return f"did you mean {ELSEWHERE[name]}?"
+        if name in KNOB_ALIASES:
+            return f"did you mean {KNOB_ALIASES[name]}?"
         if same := sorted((k for k in knobs() if k.rpartition(".")[2] == name and not k.startswith("hydra")), key=len):
-            return f"did you mean {same[0]}, of {among(knobs()[same[0]])}?"
+            return f"did you mean {same[0]}, of {first_four(knobs()[same[0]])}?"
     parent = key.rpartition(".")[0]
     siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
-    cousins = {k.rpartition(".")[2]: k for k in knobs() if k.rpartition(".")[0] == parent}
+    others = {k.rpartition(".")[2]: k for k in knobs() if k.rpartition(".")[0] == parent}
     if siblings and parent:
         if close := nearest(name, siblings):
             return f"did you mean {parent}.{close[0]}?"
-        if close := nearest(name, cousins):
-            return f"did you mean {cousins[close[0]]}, of {among(knobs()[cousins[close[0]]])}?"
+        if close := nearest(name, others):
+            return f"did you mean {others[close[0]]}, of {first_four(knobs()[others[close[0]]])}?"
         return f"{parent} has {', '.join(siblings)}"
     if close := nearest(key, keys):
         return f"did you mean {close[0]}?"
@@ -201,42 +208,42 @@ def did_you_mean(key: str, given: Sequence[str], command: str) -> str:
     return f"python {'train.py' if command == 'train' else 'scripts/explain.py'} --help lists all there are"
 
 
-def present(key: str, given: Sequence[str], command: str) -> list[str]:
-    """Options and knobs of the configuration that the other arguments make; those that follow another are left out."""
+def keys_of(key: str, given: Sequence[str], command: str) -> list[str]:
+    """List the options and knobs of the configuration of the other arguments, without those that are interpolations."""
     rest = [a for a in given if a[0] not in "+~-" and "," not in a and a.split("=")[0] != key]
     for arguments in (rest, []):
         try:
             cfg = composed(arguments, command)
-        except (*OBJECTIONS, ValueError):
+        except (*HYDRA_ERRORS, ValueError):
             continue
         tree: Any = OmegaConf.to_container(cfg if key.startswith("hydra") else without_hydra(cfg), resolve=False)
         follows = re.compile(r"\$\{[\w.]+\}")
-        own = [path for path, value in paths(tree) if not (isinstance(value, str) and follows.fullmatch(value))]
-        return [path for path in own if not path.endswith("_target_")]
+        direct = [path for path, value in paths(tree) if not (isinstance(value, str) and follows.fullmatch(value))]
+        return [path for path in direct if not path.endswith("_target_")]
     return []
 
 
-def among(owners: Iterable[str]) -> str:
-    """Options of one group, four at most, as in `embed=overlap, embed=overlap_sum`."""
+def first_four(owners: Iterable[str]) -> str:
+    """List at most four options: `embed=overlap, embed=overlap_sum, ...`."""
     listed = list(owners)
     return ", ".join(listed[:4]) + ", ..." * (len(listed) > 4)
 
 
-def typed(key: str, given: Sequence[str], otherwise: str = "") -> str:
-    """The last argument that sets a key, as it was typed."""
-    found = [a for a in given if a.lstrip("+~").partition("=")[0] == key]
-    return found[-1] if found else otherwise or key
+def as_typed(key: str, given: Sequence[str], otherwise: str = "") -> str:
+    """Return the last argument that sets a key, as typed."""
+    matching = [a for a in given if a.lstrip("+~").partition("=")[0] == key]
+    return matching[-1] if matching else otherwise or key
 
 
 def type_of(key: str, command: str) -> str:
-    """The type of an option outside the groups, in words."""
+    """Describe the type of an option outside of the groups."""
     hints = get_type_hints(SCHEMAS["schema" if command == "train" else f"{command}_schema"])
     names = re.findall(r"\w+", getattr(hints.get(key), "__name__", str(hints.get(key))))
-    return " or ".join(WORDS.get(name, "null") for name in names if name in (*WORDS, "None")) or "given"
+    return " or ".join(TYPE_WORDS.get(name, "null") for name in names if name in (*TYPE_WORDS, "None")) or "given"
 
 
 def example(key: str, suits: Callable[[Any], bool] = lambda default: True) -> str:
-    """A value that an option takes, as in `, as in patch=16`; empty where no default of it suits."""
+    """Return an example of a value, `, as in patch=16`; empty if no default of the option satisfies `suits`."""
     top: Any = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
     usual = [
         f"{group}={option}" for entry in top["defaults"] if isinstance(entry, dict) for group, option in entry.items()

@@ -22,10 +22,10 @@ def register() -> None:
 
 
 def display_name(levels: Mapping[str, Any]) -> str:
-    """Name a run for people, as in `conv/16 learned digits s0`.
+    """Name a run for people: `conv/16 learned digits s0`.
 
-    Model, augmentation and optimiser are named where they are not those that train.py takes by itself; the model also
-    where the network reads no position.
+    Model, augmentation and optimizer are named if they are not the defaults of train.py; the model also if the network
+    reads no position.
     """
     usual = baseline()["train"]
     words = [levels["model"]] if levels["pos"] is None or levels["model"] != usual["model"] else []
@@ -36,13 +36,13 @@ def display_name(levels: Mapping[str, Any]) -> str:
 
 
 def title(levels: Mapping[str, Any]) -> str:
-    """Name a run with its model, as in `conv/16 learned digits s0, tiny`."""
+    """Name a run with its model: `conv/16 learned digits s0, tiny`."""
     name = display_name(levels)
     return name if levels["model"] in name.split() else f"{name}, {levels['model']}"
 
 
 def embedding_name(levels: Mapping[str, Any]) -> str:
-    """Name an embedding with its patch, as in `conv/16` or `conv/4x8`."""
+    """Name an embedding with its patch: `conv/16`, `conv/4x8`."""
     patch = levels["patch"]
     if patch is None:
         return levels["embed"]
@@ -50,7 +50,7 @@ def embedding_name(levels: Mapping[str, Any]) -> str:
 
 
 def command_line(levels: Mapping[str, Any]) -> str:
-    """Write the levels of a run as options of train.py, quoted for a shell; knobs inside the groups are left out."""
+    """Write the levels of a run as options of train.py, quoted for a shell, without the knobs of the groups."""
     options = {name: levels[name] for name in ("embed", "patch", "pos", "data", "augment", "model", "seed")}
     if "+" in (options["pos"] or ""):
         options["pos"] = f"[{options['pos'].replace('+', ',')}]"
@@ -61,9 +61,9 @@ def command_line(levels: Mapping[str, Any]) -> str:
 
 
 def run_name(*, _root_: DictConfig) -> str:
-    """Name the folder of a run, as in conv-16_learned_digits_s0_1a2b3c4d: for people, and the identity.
+    """Name the folder of a run by its display name and its identity: conv-16_learned_digits_s0_1a2b3c4d.
 
-    A run that is there under another name keeps it, as after its data have moved to a folder of another name.
+    A run of this identity that has a folder under another name keeps that name, for example if its data were moved.
     """
     choices = _root_.hydra.runtime.choices
     identity = identity_of(_root_, choices)
@@ -74,13 +74,13 @@ def run_name(*, _root_: DictConfig) -> str:
 
 
 def sweep_name() -> str | None:
-    """Name of the sweep that this process runs or is a cell of, or None; the same command line gives the same name."""
+    """Name of the sweep that this process runs or belongs to; None outside of a sweep."""
     if SWEEP in os.environ:
         return os.environ[SWEEP]
-    return name_sweep() if {"-m", "--multirun"} & set(sys.argv) else None
+    return sweep_name_of_command() if {"-m", "--multirun"} & set(sys.argv) else None
 
 
-def name_sweep() -> str:
-    """Name a sweep by its command line, without the options that only say how it is run."""
+def sweep_name_of_command() -> str:
+    """Name a sweep by its command line, without the options of Hydra: equal grids have equal names."""
     grid = sorted(argument for argument in sys.argv[1:] if not argument.startswith("hydra"))
     return "sweep-" + hashlib.sha256(" ".join(grid).encode()).hexdigest()[:8]

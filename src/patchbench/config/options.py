@@ -1,6 +1,6 @@
-"""The options of each command outside the groups, with their types, and which of them make a run what it is.
+"""The options of each command outside of the groups, with their types, in classes by their effect on a run.
 
-Defaults stand in conf/<command>.yaml. A key that is not here is refused by Hydra.
+The defaults are in conf/<command>.yaml. Hydra refuses a key that is not listed here.
 """
 
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from omegaconf import MISSING
 
 CONF = (Path(__file__).parents[1] / "conf").resolve()  # a link to conf/ of the checkout, a copy where it is installed
 EXPERIMENTS = CONF.parent / "experiments"  # of the checkout
-GROUPS = ("embed", "pos", "model", "data", "augment", "optim", "budget")  # of the options that are compared
+GROUPS = ("embed", "pos", "model", "data", "augment", "optim", "budget")  # groups that are part of the identity
 
 
 @dataclass
 class Compared:
-    """A change here changes the result: these, and nothing else, are the identity of a run."""
+    """Options that change the result: they, and no others, are the identity of a run."""
 
     embed: Any = MISSING
     patch: Any = MISSING  # P or [h,w]
@@ -34,8 +34,8 @@ class Compared:
 
 
 @dataclass
-class HowItIsRun:
-    """A change here must not change the result."""
+class Execution:
+    """Options for how a run is executed; they must not change the result."""
 
     trainer: Any = MISSING
     logger: Any = MISSING
@@ -55,21 +55,21 @@ class HowItIsRun:
 
 
 @dataclass
-class Asked:
-    """A change here adds figures to the record, at the end of training or later; the run stays the same."""
+class Evaluation:
+    """Options that add results to the record, at the end of training or later; the identity stays the same."""
 
     eval: Any = MISSING
     analyze: bool = MISSING
 
 
 @dataclass
-class Options(HowItIsRun, Asked, Compared):  # a dataclass lists the fields of its last base first
+class Options(Execution, Evaluation, Compared):  # a dataclass lists the fields of its last base first
     pass
 
 
 @dataclass
 class Machine:
-    """Options of commands that test a checkpoint again: the machine, and the place of its data now."""
+    """Options of commands that test a checkpoint again: the machine, and the present folder of the data."""
 
     ckpt: str = MISSING
     trainer: Any = MISSING
@@ -118,7 +118,7 @@ class PrepareOptions:
 
 @dataclass
 class ExplainOptions(Options):
-    """Options of scripts/explain.py beside those of train.py."""
+    """Options of scripts/explain.py in addition to those of train.py."""
 
-    image: str | None = MISSING  # the number of a test image, or a picture
+    image: str | None = MISSING  # the number of a test image, or a file
     data_root: str | None = MISSING

@@ -1,4 +1,4 @@
-"""Origin of a run: what its record and its checkpoints keep of the configuration, and the way back from there."""
+"""Origin of a run: the description of its configuration in records and checkpoints, and the way back from there."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config.compose import composed, without_hydra
-from patchbench.config.identity import compared, factors_of, identify, leaves, listed, plain, same
+from patchbench.config.identity import baseline_of, compared, equal_values, factors_of, identify, leaves, to_plain
 from patchbench.config.knobs import BUILDING
 from patchbench.config.names import display_name
 from patchbench.config.options import GROUPS
@@ -16,9 +16,9 @@ from patchbench.data.source import Source
 from patchbench.redact import HIDDEN, without_secrets
 from patchbench.runs.provenance import changed, code, module_of
 
-ELSEWHERE = "give hydra.run.dir (in a sweep, hydra.sweep.subdir) a folder of its own, or leave it out"
-MEASURED = ("channels", "range", "mean", "std")  # knobs of a data set whose null or auto is measured
-TRUNK = (  # beside the parts that the options name
+OWN_FOLDER = "give hydra.run.dir (in a sweep, hydra.sweep.subdir) a folder of its own, or leave it out"
+MEASURED = ("channels", "range", "mean", "std")  # knobs of a data set that are measured if they are null or auto
+TRUNK = (  # code of every run, in addition to the targets of its options
     "patchbench.train.task.Classify",
     "patchbench.train.trainer.make_trainer",
     "patchbench.data.batches.Batches",
@@ -28,77 +28,77 @@ TRUNK = (  # beside the parts that the options name
 
 
 def origin_of(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Describe a run in plain values: its identity, name, factors, options, knobs, code and whole configuration.
+    """Describe a run by plain values: identity, name, factors, options, knobs, code and the whole configuration.
 
-    Records and checkpoints are passed on: passwords and tokens, as of a URL of data, are left out.
-    choices: the option taken in each group.
+    Passwords and tokens, such as those in a URL of data, are removed, since records and checkpoints are shared.
+    choices: the option chosen in each group.
     """
-    levels, found, parts = factors_of(cfg, choices), compared(cfg, choices), dict(targets(cfg))
+    levels, knobs, parts = factors_of(cfg, choices), compared(cfg, choices), dict(targets(cfg))
     return {
-        "identity": identify(found, cfg, choices),
+        "identity": identify(knobs, cfg, choices),
         "name": display_name(levels),
         "factors": levels,
         "options": {group: choices[group] for group in GROUPS if group != "pos"} | {"pos": sorted(cfg.pos)},
-        "compared": found,
+        "compared": knobs,
         "targets": {path: name if module_of(name) is None else name.rpartition(".")[2] for path, name in parts.items()},
         "code": code([*parts.values(), *TRUNK]),
         "config": without_secrets(OmegaConf.to_container(without_hydra(cfg), resolve=True)),
     }
 
 
-def measured(origin: Mapping[str, Any], source: Source) -> dict[str, Any]:
-    """Add to an origin what its data set was found to be: other images are read, scaled and labelled alike."""
+def with_measured(origin: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """Add the measured knobs and the class names of a data set to an origin, so that other images are read alike."""
     data = origin["config"]["data"]
-    found = {name: getattr(source, name) for name in MEASURED if name in data}
-    found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    values = {name: getattr(source, name) for name in MEASURED if name in data}
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     classes = getattr(source, "classes", None) if "classes" in data else None
     names = {} if classes is None else {"classes": list(classes)}
-    return {**origin, **names, "config": origin["config"] | {"data": data | found}}
+    return {**origin, **names, "config": origin["config"] | {"data": data | values}}
 
 
 def targets(cfg: DictConfig) -> Iterator[tuple[str, str]]:
-    """Paths and names of the classes and functions that the options of a run are built from."""
+    """Return path and dotted name of each `_target_` in the options of a run."""
     tree = OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(GROUPS)), resolve=False)
     return ((path[1:], str(value)) for path, value in leaves(tree, "") if path.endswith("._target_"))
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """List the modules, parts and defaults that have changed between two origins of equal identity.
+def changes(earlier: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """List the modules, targets and values of knobs that differ between two origins of equal identity.
 
-    A knob that only one of them knows changes nothing.
+    A knob that only one origin has is no change.
     """
     knobs = [
-        f"{path}={value} then, {now['compared'][path]} now"
-        for path, value in then["compared"].items()
-        if path in now["compared"] and now["compared"][path] != value
+        f"{path}={value} then, {current['compared'][path]} now"
+        for path, value in earlier["compared"].items()
+        if path in current["compared"] and current["compared"][path] != value
     ]
     parts = [
-        f"{path}={then['targets'][path]} then, {name} now"
-        for path, name in now["targets"].items()
-        if then["targets"].get(path, name) != name
+        f"{path}={earlier['targets'][path]} then, {name} now"
+        for path, name in current["targets"].items()
+        if earlier["targets"].get(path, name) != name
     ]
-    return [*changed(then["code"], now["code"]), *parts, *knobs]
+    return [*changed(earlier["code"], current["code"]), *parts, *knobs]
 
 
-def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
-    """Options and knobs that two runs differ in, four at most."""
-    ours, theirs = here["compared"], there["compared"]
-    differing = [path for path in {**theirs, **ours} if ours.get(path) != theirs.get(path)]
-    listed = ", ".join(f"{path}={theirs.get(path)} there, {ours.get(path)} here" for path in differing[:4])
+def differences(current: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """List the options and knobs in which two runs differ, at most four."""
+    new, old = current["compared"], stored["compared"]
+    differing = [path for path in {**old, **new} if new.get(path) != old.get(path)]
+    listed = ", ".join(f"{path}={old.get(path)} there, {new.get(path)} here" for path in differing[:4])
     return listed + ", ..." * (len(differing) > 4)
 
 
-def another_run(folder: Path, here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
-    """Say that a folder holds another run, what differs, and the cure."""
-    return f"{folder} holds another run ({differences(here, there)}): {ELSEWHERE}"
+def other_run_message(folder: Path, current: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """Say that a folder contains another run, list the differences, and name the cure."""
+    return f"{folder} holds another run ({differences(current, stored)}): {OWN_FOLDER}"
 
 
 def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictConfig:
-    """Compose the options of a run as they are today, and lay the values of its knobs over them.
+    """Compose the present options of a run, and set its knobs to their stored values.
 
-    A knob that is newer than the run stands at its value of the baseline, or at its default, and a part may have moved:
-    neither changes what the run computes. data_root: where the data lie now. ValueError for an option or a knob that
-    there is no more, and for a data_root of a set that has none.
+    A knob that is newer than the run has its value of the baseline, or its default, and a class may have been moved:
+    neither changes the computation. data_root: present folder of the data. ValueError for an option or a knob that no
+    longer exists, and for data_root if the data set has no folder.
     """
     check_origin(origin)
     options = dict(origin["options"])
@@ -109,37 +109,35 @@ def restored(origin: Mapping[str, Any], data_root: str | None = None) -> DictCon
     ]
     cfg = without_hydra(composed(chosen))
     stored = {name: part for name, part in origin["config"].items() if name not in ("trainer", "logger", "eval")}
-    values = [
+    settings = [
         (path.lstrip("."), value) for path, value in leaves(stored, "") if path.rpartition(".")[2] not in BUILDING
     ]
-    known = {path for path, _ in values}
-    values = [
-        *((path, old) for group in options for path, old in listed(f"{group}.", options).items() if path not in known),
-        *values,
-    ]
-    values += [(path, value) for path, value in origin["compared"].items() if path.endswith("._target_")]
-    for follows in (False, True):  # first what others point to; after that, only what does not follow from it
-        for path, value in values:
+    known = {path for path, _ in settings}
+    listed = {path: value for group in options for path, value in baseline_of(f"{group}.", options).items()}
+    settings = [*((path, value) for path, value in listed.items() if path not in known), *settings]
+    settings += [(path, value) for path, value in origin["compared"].items() if path.endswith("._target_")]
+    for follows in (False, True):  # plain values first; then the interpolations that do not already follow from them
+        for path, value in settings:
             if is_interpolated(cfg, path) == follows:
-                lay(cfg, path, value, origin)
+                set_knob(cfg, path, value, origin)
     check_targets(OmegaConf.to_container(cfg, resolve=False))  # type: ignore[arg-type]
     if "pretrained" in cfg.embed:
-        cfg.embed.pretrained = False  # the checkpoint holds what training made of those weights
+        cfg.embed.pretrained = False  # the trained weights are in the checkpoint
     if "classes" in cfg.data and "classes" in origin:
         cfg.data.classes = origin["classes"]
     if data_root is not None and "root" not in cfg.data.keys():  # noqa: SIM118
         raise ValueError(f"data_root={data_root}: data={origin['options']['data']} has no folder: leave it out")
     if data_root is not None:
         cfg.data.root = data_root
-    if hidden := [path for path, value in leaves(plain(cfg.data), "data") if HIDDEN in str(value)]:
-        kept = f"{hidden[0]}={OmegaConf.select(cfg, hidden[0])}"
+    if hidden := [path for path, value in leaves(to_plain(cfg.data), "data") if HIDDEN in str(value)]:
+        shown = f"{hidden[0]}={OmegaConf.select(cfg, hidden[0])}"
         cure = "give data_root=<its folder or URL>" if hidden[0] == "data.root" else "train.py alone can be given it"
-        raise ValueError(f"the checkpoint keeps no passwords and tokens, and says {kept}: {cure}")
+        raise ValueError(f"the checkpoint contains no passwords and tokens, only {shown}: {cure}")
     return cfg
 
 
 def check_origin(origin: Mapping[str, Any]) -> None:
-    """ValueError for an origin that no run of ours leaves behind, whatever it would make this program do."""
+    """Raise ValueError for an origin that no run writes, and that could make this program run foreign code."""
     check_options(origin["options"])
     for path, value in origin["compared"].items():
         if path.endswith("._target_"):
@@ -160,14 +158,14 @@ def is_interpolated(cfg: DictConfig, path: str) -> bool:
     return False
 
 
-def lay(cfg: DictConfig, path: str, value: Any, origin: Mapping[str, Any]) -> None:
-    """Set one value, unless it is there. ValueError where there is no such knob any more, and the run depends on it."""
+def set_knob(cfg: DictConfig, path: str, value: Any, origin: Mapping[str, Any]) -> None:
+    """Set one value, unless it is equal. ValueError if the knob no longer exists and the run depends on its value."""
     parent, _, key = path.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
-    if OmegaConf.is_dict(node) and key in node.keys():  # noqa: SIM118, a value to be given is no member
+    if OmegaConf.is_dict(node) and key in node.keys():  # noqa: SIM118, `in node` is false for a missing value
         if OmegaConf.select(cfg, path, throw_on_missing=False) != value:
             OmegaConf.update(cfg, path, value)
-    elif node is None:  # a mapping in place of null, as data.options
+    elif node is None:  # a mapping in place of null, for example data.options
         OmegaConf.update(cfg, path, value, force_add=True)
-    elif path in origin["compared"] and not same(value, listed(path, origin["options"]).get(path)):
+    elif path in origin["compared"] and not equal_values(value, baseline_of(path, origin["options"]).get(path)):
         raise ValueError(f"the run was trained with {path}={value}, a knob that this version does not have")

@@ -1,4 +1,4 @@
-"""A study at a scale: every run that it consists of, and which of the runs on disk each of them is."""
+"""The plan of a study at a scale: all its runs, and the record of each if it exists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,20 +12,21 @@ from yaml import YAMLError
 from patchbench.config.compose import composed
 from patchbench.config.equal_time import at_equal_time, read_costs
 from patchbench.config.identity import identity_of
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.options import EXPERIMENTS
 from patchbench.study.design import Part, Scale, Study
 from patchbench.study.reading import one_of, parse
 
 PLANNED = ["scale", "part", "arm", "rung", "seed"]
-EQUAL = ("tested=last",)  # overrides of every run of every study: what training ended with is tested, in every arm
+# Overrides of every run of every study: the weights at the end of training are tested.
+COMMON_OVERRIDES = ("tested=last",)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a study: an arm with a seed, at a budget of the ladder if its part has one.
+    """A run of a study: an arm with a seed, and a budget of the ladder if its part has a ladder.
 
-    overrides: the arguments of train.py that make it.
+    overrides: arguments of train.py.
     """
 
     part: str
@@ -36,11 +37,11 @@ class Cell:
 
 
 def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
-    """experiments/<name>/study.yaml. FileNotFoundError or ValueError in one line."""
+    """Read experiments/<name>/study.yaml. FileNotFoundError or ValueError, in one line, if that is not possible."""
     path = experiments / name / "study.yaml"
     if not path.exists():
-        there = ", ".join(studies(experiments)) or "none"
-        raise FileNotFoundError(f"study {name}: there is no {path}; studies are {there}")
+        available = ", ".join(studies(experiments)) or "none"
+        raise FileNotFoundError(f"study {name}: there is no {path}; studies are {available}")
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path))
     except (OmegaConfBaseException, YAMLError) as error:
@@ -51,28 +52,33 @@ def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
 
 
 def studies(experiments: Path = EXPERIMENTS) -> list[str]:
+    """List the names of all studies."""
     return sorted(path.parent.name for path in experiments.glob("*/study.yaml"))
 
 
 def folder_of(name: str, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
-    """Folder of the results of a study: experiments/<name>; below runs_dir at scale smoke, which shows nothing."""
+    """Folder of the results of a study at a scale.
+
+    cpu: experiments/<name>. smoke: a folder below runs_dir, since its results mean nothing. Others:
+    experiments/<name>/<scale>.
+    """
     places = {"cpu": experiments / name, "smoke": runs_dir / "reports" / f"{name}-smoke"}
     return places.get(scale, experiments / name / scale)
 
 
 def parts_at(study: Study, scale: str) -> list[Part]:
-    """The parts that are run at this scale. ValueError if there is no such scale."""
+    """List the parts that are run at this scale. ValueError if there is no such scale."""
     one_of(scale, tuple(study.scales), f"study {study.name}: scale")
     return [part for part in study.parts if scale in part.only]
 
 
 def settings_folder(study: Study, scale: str, runs_dir: Path, experiments: Path = EXPERIMENTS) -> Path:
-    """Folder of the settings and speeds with which a scale is run: its own, or that of the scale that it is like."""
+    """Folder of the tuned settings and speeds of a scale: its own, or that of the scale in its entry `like`."""
     return folder_of(study.name, study.scales[scale].like or scale, runs_dir, experiments)
 
 
 def only_part(study: Study, name: str | None) -> Study:
-    """The study with one of its parts; whole without a name. ValueError if there is no such part."""
+    """Return the study with one of its parts, or with all if `name` is None. ValueError if there is no such part."""
     if name is None:
         return study
     one_of(name, tuple(part.name for part in study.parts), f"study {study.name}: part")
@@ -80,27 +86,30 @@ def only_part(study: Study, name: str | None) -> Study:
 
 
 def rungs(part: Part, scale: Scale) -> tuple[str, ...]:
-    """Budgets of the part at this scale: one without a name where it has no ladder."""
+    """Budgets of the part at this scale; one budget without a name if it has no ladder."""
     return part.ladder.rungs[: scale.rungs or None] if part.ladder else ("",)
 
 
 def overrides(study: Study, scale: str, part: Part, arm: str, rung: str) -> tuple[str, ...]:
-    """Overrides of an arm: of the study, the scale, the part, the part at this scale, the arm; the last one wins."""
+    """Return the overrides of an arm.
+
+    In this order, of which the last counts: study, scale, part, part at this scale, budget, arm.
+    """
     at_scale = study.scales[scale].overrides, part.overrides, part.scales.get(scale, ())
     budget = (f"{part.ladder.knob}={rung}",) if part.ladder else ()
-    return (*EQUAL, *study.overrides, *(o for some in at_scale for o in some), *budget, *part.arms[arm])
+    return (*COMMON_OVERRIDES, *study.overrides, *(o for some in at_scale for o in some), *budget, *part.arms[arm])
 
 
 def cells(study: Study, scale: str, experiments: Path = EXPERIMENTS) -> list[Cell]:
-    """Every planned run, seed by seed: what is cut off has all arms of some seeds, not some arms of all seeds.
+    """List all planned runs, seed by seed, so that an interrupted study has all arms of some seeds.
 
-    experiments: the folder that holds the measured costs, by which arms of equal time are planned. ValueError where
-    these lack an arm.
+    experiments: folder of the studies, with the measured costs for arms of equal time. ValueError if an arm was not
+    measured.
     """
     parts = parts_at(study, scale)
     costs = read_costs(settings_folder(study, scale, Path("runs"), experiments))
     arms = {
-        (part.name, rung, arm): timed(study, scale, part, arm, overrides(study, scale, part, arm, rung), costs)
+        (part.name, rung, arm): with_steps(study, scale, part, arm, overrides(study, scale, part, arm, rung), costs)
         for part in parts
         for rung in rungs(part, study.scales[scale])
         for arm in part.arms
@@ -114,10 +123,10 @@ def cells(study: Study, scale: str, experiments: Path = EXPERIMENTS) -> list[Cel
     ]
 
 
-def timed(
+def with_steps(
     study: Study, scale: str, part: Part, arm: str, given: tuple[str, ...], costs: pd.DataFrame
 ) -> tuple[str, ...]:
-    """Overrides with as many steps as the part has seconds for; as they are, where it has none."""
+    """Add the number of steps to the overrides if the part has `seconds`. ValueError for budget=seconds."""
     if any(override == "budget=seconds" for override in given):
         raise ValueError(
             f"study {study.name}: part {part.name}: budget=seconds depends on what else runs: give the part "
@@ -129,27 +138,27 @@ def timed(
 
 
 def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
-    """Identities of the planned runs. Arms are composed once, which takes 0.1 s: seeds differ in nothing else.
+    """Return the identities of the planned runs. Each arm is composed once, for all seeds, since that takes 0.1 s.
 
-    ValueError if Hydra does not take the overrides.
+    ValueError if Hydra does not accept the overrides.
     """
     arms: dict[tuple[str, str, str], DictConfig] = {}
-    found = []
+    result = []
     for cell in planned:
         arm = cell.part, cell.arm, cell.rung
         if arm not in arms:
             try:
                 arms[arm] = composed(cell.overrides)
-            except OBJECTIONS as error:
+            except HYDRA_ERRORS as error:
                 where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
                 raise ValueError(f"{where}: {explain(error, cell.overrides)}") from error
         arms[arm].seed = cell.seed
-        found.append(identity_of(arms[arm], arms[arm].hydra.runtime.choices))
-    return found
+        result.append(identity_of(arms[arm], arms[arm].hydra.runtime.choices))
+    return result
 
 
 def plan_of(study: Study, scale: str, records: pd.DataFrame, experiments: Path = EXPERIMENTS) -> pd.DataFrame:
-    """A row for each planned run, with what its record says; status `not run` where there is none."""
+    """Return a row for each planned run, with the columns of its record; status `not run` if there is none."""
     planned = cells(study, scale, experiments)
     rows = [
         (scale, cell.part, cell.arm, cell.rung, cell.seed, identity)
@@ -157,7 +166,7 @@ def plan_of(study: Study, scale: str, records: pd.DataFrame, experiments: Path =
     ]
     table = pd.DataFrame(rows, columns=[*PLANNED, "identity"])
     finished_last = records.sort_values("status", key=lambda status: status == "done", kind="stable")
-    known = finished_last.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
-    found = table.merge(known, on="identity", how="left")
-    found["status"] = found["status"].fillna("not run")
-    return found.dropna(axis=1, how="all")
+    latest = finished_last.drop(columns="seed", errors="ignore").drop_duplicates("identity", keep="last")
+    merged = table.merge(latest, on="identity", how="left")
+    merged["status"] = merged["status"].fillna("not run")
+    return merged.dropna(axis=1, how="all")

@@ -1,8 +1,8 @@
-"""Parts that a checkpoint or a record may make this program build: those that conf/ names, and those of the user.
+"""Classes and functions that this program may build for a checkpoint or a record.
 
-A configuration that is read from a file chooses classes and functions by name, and whoever wrote the file could name
-any. So a name counts only where an option in conf/ has it at the same place, where it is an optimizer of torch or timm,
-or where it is of a module that TRUST names.
+A configuration in a file names classes and functions, and the author of the file could name any function. So a name is
+allowed only if an option in conf/ has it at the same path, if it is an optimizer of torch or timm, or if its module is
+listed in TRUST.
 """
 
 import os
@@ -17,13 +17,13 @@ from hydra.utils import get_object
 from patchbench.config.knobs import groups, knobs
 from patchbench.config.options import CONF
 
-TRUST = "PATCHBENCH_TRUST"  # in the environment: modules, by commas, of parts of the user's own
-CALLING = ("_target_", "_args_", "_recursive_")  # keys by which Hydra calls something
+TRUST = "PATCHBENCH_TRUST"  # environment variable with modules of the user, separated by commas
+CALL_KEYS = ("_target_", "_args_", "_recursive_")  # keys with which Hydra calls a class or function
 OPTIMIZERS = ("torch.optim.", "timm.optim.")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """ValueError unless every option is a file in its group of conf/, so that none leads to another file."""
+    """Raise ValueError unless every option is a file in its group of conf/, so that no name leads to another file."""
     for group, chosen in options.items():
         names = chosen if isinstance(chosen, list) else [chosen]
         if group not in groups():
@@ -34,20 +34,20 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def check_target(path: str, target: str) -> None:
-    """ValueError unless a file may make this program build `target`. path: where it stands, as data._target_."""
+    """Raise ValueError unless `target` is allowed at this path. path: of the key, such as data._target_."""
     if target in map(str, knobs().get(path, {}).values()) or is_trusted(target):
         return
     if path == "optim.optimizer._target_" and is_optimizer(target):
         return
     module = target.partition(".")[0]
     raise ValueError(
-        f"the file names {path}={target}, which no option in conf/ has, and a file may not make this program run what "
-        f"it likes: if it is a part of your own, set {TRUST}={module}"
+        f"the file names {path}={target}, which no option in conf/ has, so this program does not run it: if it is your "
+        f"own code, set {TRUST}={module}"
     )
 
 
 def is_trusted(target: str) -> bool:
-    """True if the user trusts the module, or the package, of a target, and the object is of there, not imported."""
+    """True if the user trusts the module or package of a target, and the object is defined there, not imported."""
     modules = [name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip()]
     if not any(target.startswith(f"{name}.") for name in modules):
         return False
@@ -60,42 +60,42 @@ def is_optimizer(target: str) -> bool:
     if not target.startswith(OPTIMIZERS):
         return False
     try:
-        found = get_object(target)
+        loaded = get_object(target)
     except (HydraException, ImportError, ValueError, AttributeError):
         return False
-    return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    return isinstance(loaded, type) and issubclass(loaded, torch.optim.Optimizer)
 
 
 def check_targets(tree: Mapping[str, Any]) -> None:
-    """ValueError unless a file may make this program build all that a configuration would be built into.
+    """Raise ValueError unless all targets of a configuration are allowed.
 
     tree: the whole configuration as plain mappings and lists.
     """
-    for path, target in named(tree, ""):
+    for path, target in call_keys(tree, ""):
         if path.endswith("._target_"):
             check_target(path, str(target))
         else:
-            raise ValueError(f"the file names {path}={target}, which no run leaves behind")
+            raise ValueError(f"the file names {path}={target}, which no run writes")
 
 
-def named(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Paths and values of the keys, at any depth, that say what is called with which arguments, also in lists."""
+def call_keys(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of all CALL_KEYS, at any depth, also in lists."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             below = f"{path}.{key}" if path else str(key)
-            if str(key) in CALLING:
+            if str(key) in CALL_KEYS:
                 yield below, each
-            yield from named(each, below)
+            yield from call_keys(each, below)
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value):
-            yield from named(each, f"{path}[{number}]")
+            yield from call_keys(each, f"{path}[{number}]")
 
 
 def check_value(path: str, value: Any) -> None:
-    """ValueError for what no run of ours leaves behind, and what OmegaConf or Hydra would take for more than a value.
+    """Raise ValueError for a value that no run writes, and that OmegaConf or Hydra would not read as a plain value.
 
-    A text with an interpolation: those of a run are stored as what they came to. A mapping in a list, which Hydra
-    would build. A key that is no name, as one with brackets or a point, which OmegaConf would follow to another place.
+    These are: a text with an interpolation, since a run stores the resolved value; a mapping in a list, which Hydra
+    would build; a key with brackets or a point, which OmegaConf would read as a path.
     """
     if isinstance(value, Mapping):
         for key, each in value.items():
@@ -105,7 +105,7 @@ def check_value(path: str, value: Any) -> None:
     elif isinstance(value, list | tuple):
         for each in value:
             if isinstance(each, Mapping):
-                raise ValueError(f"the file has a mapping in the list {path}, which no run leaves behind")
+                raise ValueError(f"the file has a mapping in the list {path}, which no run writes")
             check_value(path, each)
     elif "${" in str(value):
-        raise ValueError(f"the file has {path}={value}, an interpolation, which no run leaves behind")
+        raise ValueError(f"the file has {path}={value}, an interpolation, which no run writes")

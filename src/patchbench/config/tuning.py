@@ -1,4 +1,4 @@
-"""The same number of trials for every arm, over learning rate and weight decay: one seed, judged on validation."""
+"""Tuning of all arms over a grid of learning rate and weight decay: one seed, chosen by validation accuracy."""
 
 from dataclasses import replace
 from itertools import product
@@ -10,7 +10,7 @@ from patchbench.config.options import EXPERIMENTS
 from patchbench.config.plan import folder_of, only_part, plan_of, read_study, settings_folder
 from patchbench.machine import write_whole
 from patchbench.runs.records import load
-from patchbench.runs.sums import intact, write_sums
+from patchbench.runs.sums import verified_file, write_sums
 from patchbench.study.design import TUNING_SEED, Part, Scale, Study
 
 FILE = "tuned.csv"
@@ -19,7 +19,7 @@ TUNINGS = ("none", "grid", "best")
 
 
 def settings(study: Study, arm: str) -> list[str]:
-    """Trials of an arm as overrides, as in `optim.lr=0.001 optim.weight_decay=0.05`."""
+    """List the settings of the grid of an arm as overrides: `optim.lr=0.001 optim.weight_decay=0.05`."""
     grid = study.grids.get(arm, study.grid)
     return [
         " ".join(f"{knob}={value:g}" for knob, value in zip(grid, values, strict=True))
@@ -28,7 +28,10 @@ def settings(study: Study, arm: str) -> list[str]:
 
 
 def grid(study: Study, scale: str) -> Study:
-    """Each arm at each of its settings, called `arm | setting`, at the first budget of a ladder, with a seed apart."""
+    """Return the study with an arm `arm | setting` for each setting of each arm.
+
+    The seed is TUNING_SEED alone, and the budget the first of a ladder.
+    """
 
     def widened(part: Part) -> Part:
         arms = {
@@ -42,10 +45,10 @@ def grid(study: Study, scale: str) -> Study:
     return replace(study, scales=scales, parts=tuple(map(widened, study.parts)))
 
 
-def choose(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of FILE, from those of the grid: part, arm as `grid` names it, val/acc.
+def choose_best(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of FILE. Of equal accuracies the first is chosen; a run without a result is the worst.
 
-    Of equals the first is chosen; a run without a result counts as the worst.
+    table: rows of the runs of the grid, with part, arm as `grid` names it, and val/acc.
     """
     named = table["arm"].str.split(" | ", n=1, expand=True, regex=False)
     tuned = table[["part"]].assign(arm=named[0], setting=named[1])
@@ -54,10 +57,10 @@ def choose(table: pd.DataFrame) -> pd.DataFrame:
     return tuned.assign(chosen=tuned.index == best)
 
 
-def best(study: Study, scale: str, folder: Path, *, whole: bool = True) -> Study:
-    """Each arm at its chosen setting. FileNotFoundError or ValueError where an arm has none.
+def best(study: Study, scale: str, folder: Path, *, complete: bool = True) -> Study:
+    """Return the study with each arm at its chosen setting. FileNotFoundError or ValueError if an arm has none.
 
-    whole=False: a part whose arms are not tuned yet stays as it is.
+    complete: false leaves a part as it is if one of its arms is not tuned yet.
     """
     path = folder / FILE
     if not path.exists():
@@ -67,7 +70,7 @@ def best(study: Study, scale: str, folder: Path, *, whole: bool = True) -> Study
 
     def tuned(part: Part) -> Part:
         if missing := [arm for arm in part.arms if scale in part.only and (part.name, arm) not in chosen]:
-            if not whole:
+            if not complete:
                 return part
             raise ValueError(
                 f"study {study.name}: {path} has no setting for part {part.name}, arm {missing[0]} at scale={scale}: "
@@ -80,34 +83,37 @@ def best(study: Study, scale: str, folder: Path, *, whole: bool = True) -> Study
 
 
 def tune(name: str, scale: str, runs_dir: Path, part: str | None = None, experiments: Path = EXPERIMENTS) -> Path:
-    """Choose by the runs of the grid, and write FILE; of one part, if it is named. ValueError where none is done."""
+    """Choose the best settings from the runs of the grid, write FILE, and return its path.
+
+    part: choose for this part only. ValueError if no run of the grid is finished.
+    """
     study = only_part(read_study(name, experiments), part)
-    one_of_its_own(study, scale)
+    refuse_borrowed_settings(study, scale)
     table = plan_of(grid(study, scale), scale, load(runs_dir), experiments)
     if not (table["status"] == "done").any():
         raise ValueError(f"runs_dir={runs_dir} holds no finished run of the grid of study {name} at scale={scale}")
     path = folder_of(name, scale, runs_dir, experiments) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    chosen = choose(table)
+    chosen = choose_best(table)
     if part is not None and path.exists():
-        before = read_tuned(path)
-        chosen = pd.concat([before[before["part"] != part], chosen])
+        old = read_tuned(path)
+        chosen = pd.concat([old[old["part"] != part], chosen])
     write_whole(path, chosen.to_csv(index=False))
     write_sums(path.parent, [FILE])
     return path
 
 
-def one_of_its_own(study: Study, scale: str) -> None:
-    """ValueError for a scale that takes the settings of another."""
+def refuse_borrowed_settings(study: Study, scale: str) -> None:
+    """Raise ValueError for a scale that uses the settings of another scale."""
     if like := study.scales[scale].like:
         raise ValueError(
-            f"study {study.name}: scale={scale} is run at the settings that scale={like} chose, and these are not all "
-            f"there: python scripts/study.py {study.name} scale={like}"
+            f"study {study.name}: scale={scale} uses the settings of scale={like}, which are not complete: "
+            f"python scripts/study.py {study.name} scale={like}"
         )
 
 
 def is_tuned(study: Study, scale: str, folder: Path) -> bool:
-    """True if FILE has a setting for every arm, as where the trials were made on another machine."""
+    """True if FILE has a setting for every arm, also if the grid was run on another machine."""
     if not (folder / FILE).exists():
         return False
     rows = read_tuned(folder / FILE)
@@ -116,15 +122,15 @@ def is_tuned(study: Study, scale: str, folder: Path) -> bool:
 
 
 def read_tuned(path: Path) -> pd.DataFrame:
-    """Read FILE. ValueError where it is not the one that was written."""
-    with intact(path):
+    """Read FILE. ValueError if it was altered."""
+    with verified_file(path):
         return pd.read_csv(path, dtype={"part": str, "arm": str, "setting": str}, keep_default_na=False)[COLUMNS]
 
 
-def study_as(
+def tuned_study(
     name: str, scale: str, tuning: str, runs_dir: Path, part: str | None = None, experiments: Path = EXPERIMENTS
 ) -> Study:
-    """The study, or a part of it, as it is, widened by the grid, or at the best of the grid; see TUNINGS."""
+    """Return the study, or one part, by `tuning`: none, as it is; grid, see `grid`; best, see `best`."""
     study = only_part(read_study(name, experiments), part)
     if tuning == "grid":
         return grid(study, scale)

@@ -1,4 +1,4 @@
-"""The command line as it is typed, before Hydra reads it: flags in any place, slips that it takes or words badly."""
+"""The command line before Hydra parses it: flags in any position, and mistakes that Hydra accepts or explains badly."""
 
 import re
 import shutil
@@ -12,20 +12,21 @@ from hydra.errors import OverrideParseException
 from patchbench.checks import nearest
 from patchbench.config.errors import Refused
 from patchbench.config.knobs import groups
-from patchbench.config.mistakes import did_you_mean, no_option, no_option_of_group, present
+from patchbench.config.mistakes import did_you_mean, keys_of, unknown_key, unknown_option
 from patchbench.config.options import CONF
 
-# Arguments of classes of other libraries, which may be more than the options name.
+# Paths of arguments of classes of other libraries, which may have more arguments than the YAML files list.
 ADDED = re.compile(r"(optim\.(optimizer|schedule)|(model|data)\.options)\.\w+")
-OF_A_CHECKPOINT = ("evaluate", "analyze", "export")  # commands
-OF_A_SWEEP = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.")
-ASKING = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--version"}
+CHECKPOINT_COMMANDS = ("evaluate", "analyze", "export")
+SWEEP_OPTIONS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.")
+# Flags with which Hydra prints something and runs nothing.
+PRINTING = {"--cfg", "-c", "--help", "-h", "--hydra-help", "--info", "-i", "--shell-completion", "-sc", "--version"}
 
 
-def arranged(arguments: Sequence[str], command: str) -> list[str]:
-    """Return the arguments with the overrides first, then the flags: Hydra reads none after a flag in mid-line.
+def flags_last(arguments: Sequence[str], command: str) -> list[str]:
+    """Return the arguments with the overrides first and the flags last: Hydra ignores overrides after a flag.
 
-    `--dry-run` becomes the option of the launcher that it stands for. Refused for what is neither flag nor override.
+    `--dry-run` is replaced by the option of the launcher. Refused for an argument that is neither flag nor override.
     """
     flags: list[str] = []
     overrides: list[str] = []
@@ -51,11 +52,11 @@ def arranged(arguments: Sequence[str], command: str) -> list[str]:
             raise Refused(f"{name} needs a value, {name}={'|'.join(action.choices or ['<value>'])}")
         if action.choices and value not in action.choices:
             raise Refused(f"{name} {value} is unknown: use {name} {' or '.join(action.choices)}")
-    refuse_words(overrides, command)
-    asks = dry_run or bool(ASKING & {flag.partition("=")[0] for flag in flags})
-    refuse_slips(overrides, submits=not asks)
+    refuse_bare_words(overrides, command)
+    prints = dry_run or bool(PRINTING & {flag.partition("=")[0] for flag in flags})
+    refuse_incomplete_options(overrides, submits=not prints)
     if dry_run:
-        if any(override.startswith("hydra/launcher=slurm") for override in overrides):  # counted on this machine too
+        if any(override.startswith("hydra/launcher=slurm") for override in overrides):  # cells are counted here
             overrides = [o for o in overrides if not o.startswith(("hydra/launcher=", "hydra.launcher."))]
         flags = ["-m", *(flag for flag in flags if flag not in ("-m", "--multirun"))]
         overrides.append("hydra.launcher.dry_run=true")
@@ -63,11 +64,11 @@ def arranged(arguments: Sequence[str], command: str) -> list[str]:
 
 
 def flag_refused(argument: str, following: str, given: Sequence[str], command: str) -> str:
-    """Say how to write an option that was typed with dashes, as in `--lr 1e-3`."""
+    """Explain how to write an option that was typed with dashes, such as `--lr 1e-3`."""
     key, equals, value = argument.lstrip("-").partition("=")
     key = key.replace("-", "_")
     typed = argument if equals or not following else f"{argument} {following}"
-    if key in present(key, given, command) or (CONF / key).is_dir():
+    if key in keys_of(key, given, command) or (CONF / key).is_dir():
         return f"{typed} is no option: write it without dashes, {key}={value or following or '<value>'}"
     long = [flag for flag in get_args_parser()._option_string_actions if flag.startswith("--")]
     close = nearest(f"--{key}".replace("_", "-"), [*long, "--dry-run"]) if argument.startswith("--") else []
@@ -81,8 +82,8 @@ def example_of(command: str) -> str:
     return {"train": "embed=conv", "explain": "embed=conv", "prepare": "data=imagefolder"}.get(command, "ckpt=<file>")
 
 
-def refuse_words(arguments: Sequence[str], command: str) -> None:
-    """Refuse words without `=`: an option that was torn apart by a space, or joined by something else."""
+def refuse_bare_words(arguments: Sequence[str], command: str) -> None:
+    """Refuse arguments without `=`, for example an option that contains a space, or `:` in place of `=`."""
     for place, word in enumerate(arguments):
         if "=" in word.lstrip("=") or word.startswith("~"):
             continue
@@ -90,7 +91,7 @@ def refuse_words(arguments: Sequence[str], command: str) -> None:
         after = arguments[place + 1] if place + 1 < len(arguments) else ""
         if word == "=" or before.endswith(("=", ",", "[", "{", "(")) or before.count("[") > before.count("]"):
             parts = [before, word, after] if word == "=" else [before, word]
-            raise Refused(f"{' '.join(parts)} is torn apart by a space: write {quoted(''.join(parts))}")
+            raise Refused(f"{' '.join(parts)} contains a space: write {quoted(''.join(parts))}")
         if ":" in word:
             raise Refused(f"{word} is no option: write {word.replace(':', '=', 1)}")
         if after == "=":
@@ -98,28 +99,28 @@ def refuse_words(arguments: Sequence[str], command: str) -> None:
         if after and "=" not in after:
             raise Refused(f"{word} {after} is no option: write {word}={after}")
         if (CONF / word).is_dir():
-            raise Refused(f"{word} needs a value: {no_option_of_group(word, '').partition(': ')[2]}")
-        if command in OF_A_CHECKPOINT:
+            raise Refused(f"{word} needs a value: {unknown_option(word, '').partition(': ')[2]}")
+        if command in CHECKPOINT_COMMANDS:
             raise Refused(f"{word} is no option: write ckpt={word}")
         raise Refused(f"{word} is no option: options are written option=value, as in {example_of(command)}")
 
 
 def quoted(override: str) -> str:
-    """An override in quotes where a shell reads its brackets."""
+    """Quote an override that contains characters with a meaning for the shell."""
     return f"'{override}'" if set("[]{}()*?$ ") & set(override) else override
 
 
-def refuse_slips(overrides: Sequence[str], *, submits: bool) -> None:
-    """Refuse an option without a value, a group without an option, and SLURM where there is none.
+def refuse_incomplete_options(overrides: Sequence[str], *, submits: bool) -> None:
+    """Refuse an option without a value, a group without an option, and SLURM on a machine without it.
 
-    submits: whether this command line starts jobs.
+    submits: true if this command line submits jobs.
     """
     for override in overrides:
         key, equals, value = override.partition("=")
         if equals and not value and key not in groups():
             raise Refused(f"{override} needs a value: write {key}=<value>, or leave it out")
         if key in groups() and re.fullmatch(r"|null|true|false|[-+.\d]+", value, re.IGNORECASE):
-            raise Refused(no_option_of_group(key, value))
+            raise Refused(unknown_option(key, value))
         if key == "hydra/launcher" and value.startswith("slurm") and submits and not shutil.which("srun"):
             raise Refused(
                 f"{override}: there is no srun on this machine: start this where jobs are submitted, or leave it out"
@@ -128,9 +129,9 @@ def refuse_slips(overrides: Sequence[str], *, submits: bool) -> None:
 
 
 def refuse_options_of_the_other_mode(arguments: Sequence[str]) -> None:
-    """Refuse options of a sweep without -m, and the folder of a single run with it: Hydra would not read them."""
+    """Refuse options of sweeps without -m, and the folder of a single run with -m: Hydra would ignore them."""
     flags = {argument for argument in arguments if argument.startswith("-")}
-    if flags & ASKING:
+    if flags & PRINTING:
         return
     in_sweep = bool(flags & {"-m", "--multirun"}) or "hydra.mode=MULTIRUN" in arguments
     for argument in arguments:
@@ -140,16 +141,16 @@ def refuse_options_of_the_other_mode(arguments: Sequence[str]) -> None:
                 f"{argument} is the folder of a single run, which a sweep does not read: use hydra.sweep.dir={value} "
                 "for the folder of all runs, or leave it out"
             )
-        if not in_sweep and key.startswith(OF_A_SWEEP):
+        if not in_sweep and key.startswith(SWEEP_OPTIONS):
             raise Refused(
                 f"{argument} is an option of sweeps, which a single run does not read: add -m, or leave it out"
             )
 
 
 def refuse_added_options(overrides: Sequence[str], command: str = "train") -> None:
-    """Refuse `+key=value` and `~key`, which Hydra takes for any key: here every option has a default, and is read.
+    """Refuse `+key=value` and `~key`, which Hydra accepts for any key: here all options exist already.
 
-    `++key=value` is taken where the option is there, `+` for further arguments of a class of another library.
+    Allowed are `++key=value` for an option that exists, and `+key=value` for arguments of classes of other libraries.
     """
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
@@ -158,20 +159,20 @@ def refuse_added_options(overrides: Sequence[str], command: str = "train") -> No
             raise Refused(f"{override}: an option can be changed, {key}=<value>, but not removed{off}")
         if not override.startswith("+") or ADDED.fullmatch(key):
             continue
-        if override.startswith("++") and (key in present("", [], command) or key in present(key, overrides, command)):
+        if override.startswith("++") and (key in keys_of("", [], command) or key in keys_of(key, overrides, command)):
             continue
-        raise Refused(no_option(key, overrides, command))
+        raise Refused(unknown_key(key, overrides, command))
 
 
 def refuse_lists_of_options(overrides: Iterable[str]) -> None:
-    """Hydra merges a list of options into one of them; only schemes of position fill places side by side."""
+    """Refuse a list of options, which Hydra would merge into one option; only `pos` takes several."""
     for override in overrides:
         group, _, options = override.partition("=")
         if group == "pos" or "[" not in options or not (CONF / group).is_dir():
             continue
         try:
             parsed = OverridesParser.create().parse_override(override)
-        except OverrideParseException:  # for Hydra to refuse
+        except OverrideParseException:  # Hydra refuses it later
             continue
         value = parsed.value()
         values = value.list if isinstance(value, ChoiceSweep) else [value]

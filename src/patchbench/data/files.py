@@ -17,7 +17,7 @@ from patchbench.data.source import InMemory, Split, resize
 from patchbench.data.splits import make_splits
 from patchbench.data.statistics import check_statistics, statistics
 from patchbench.data.survey import Survey, measured_ranges, survey
-from patchbench.machine import as_text
+from patchbench.machine import printable
 
 OTHERS = 32  # pictures of each other split whose headers are compared with those of training
 FEW_LEVELS = 64  # of 256, in which pictures of 16 bits read by their upper 8 have lost too much
@@ -88,7 +88,7 @@ class FileSet(ABC):
         self.albums, self.labels, self.classes = self.open()
         self.num_classes = len(self.classes)
         if self.num_classes == 1:
-            self.remarks.append(f"there is one class only, {as_text(str(self.classes[0]))}: every answer is right")
+            self.remarks.append(f"there is one class only, {printable(str(self.classes[0]))}: every answer is right")
         if given is not None and (there := len({*self.labels["train"]})) < len(given):
             self.remarks.append(f"{there} of the {len(given)} classes are in these images; answers may be any of all")
         train = self.albums["train"]

@@ -29,7 +29,7 @@ from patchbench.data.bands import (
     open_picture,
 )
 from patchbench.data.source import Crop
-from patchbench.machine import as_text
+from patchbench.machine import printable
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 ON_ERROR = ("raise", "skip")
@@ -59,7 +59,7 @@ class BadImage(ValueError):
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(as_text(text.rpartition(f"{BadImage.__name__}: ")[2].strip()))
+        super().__init__(printable(text.rpartition(f"{BadImage.__name__}: ")[2].strip()))
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The rule by which the cases of a sentence make its answer. No answer is written by hand."""
+"""The rule by which the answer to a sentence follows from its cases. No answer is written by hand."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,17 +17,17 @@ ANSWERS = {
     "not tested": "a case that it needs has no result",
 }
 SIGNS = {"yes": "✔", "no": "✘", "open": "?", "by how much": "≈", "not run": "–"}  # of single cases
-# Of several cases that must all hold, the first of these that occurs is the result.
+# The combined result of several cases that must all hold is the first of these that occurs.
 FIRST = ("no", "open", "by how much", "not run", "yes")
 
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one statement or effect of a study, as its page has it.
+    """The result of one check, or of one statement or effect of a study.
 
-    says: the statement in words. answer: one of RESULTS; `open` where the runs do not decide, `not run` also where
-    runs are missing or a control failed. measured: the figure with its interval, or the reason why there is none. link:
-    of the study's page, relative to the page of answers.
+    says: the statement in words. answer: one of RESULTS; `open` if the runs do not decide, `not run` also if runs are
+    missing or a control failed. measured: the measured value with its interval, or the reason why there is none. link:
+    path of the source, relative to the page of answers.
     """
 
     says: str
@@ -42,7 +42,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one case. name: of its source, beside the link."""
+    """A case with its result. name: name of the source, for the link."""
 
     case: Case
     result: Result
@@ -51,17 +51,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """word: one of ANSWERS. rest: the words that complete it: conditions, amounts, a correction, the untested."""
+    """The answer to a sentence.
+
+    word: one of ANSWERS. rest: words that complete the answer: conditions, amounts, a correction, untested cases.
+    """
 
     word: str
     rest: str = ""
 
 
-def found(case: Case, result: Result) -> Result:
-    """Turn the result of a study into that of a case.
+def case_result(case: Case, result: Result) -> Result:
+    """Convert the result of a study to the result of a case.
 
-    Where only the amount is wanted, a yes or no is an amount as well, and the statement is quoted, not repeated; where
-    the study must answer no, they change.
+    For a case of an amount, yes and no become an amount, and the statement is quoted. For a contrary case, yes and no
+    are exchanged.
     """
     if case.amount and result.answer != "not run":
         answer = "open" if result.answer == "open" else "by how much"
@@ -73,51 +76,53 @@ def found(case: Case, result: Result) -> Result:
     return replace(result, answer="yes" if holds else "no", measured=measured)
 
 
-def together(results: Iterable[str]) -> str:
-    """The result of cases that must all hold; of none at all: yes."""
+def combine(results: Iterable[str]) -> str:
+    """Combine the results of cases that must all hold; without cases: yes."""
     occurring = set(results)
     return next((result for result in FIRST if result in occurring), "yes")
 
 
 def answer(findings: Sequence[Finding]) -> Answer:
-    """Answer a sentence.
+    """Return the answer to a sentence from its cases.
 
-    Cases without condition must all hold, and so must all cases of one condition. If one without condition fails, the
-    answer is no. If some conditions hold and others fail, the sentence holds only if the former are met; if all fail,
-    the answer is no. In place of no, a correction that holds makes it wrong as written. Otherwise nothing has failed:
-    one amount or undecided case makes the answer an amount, one case without result makes it not tested, and else it is
-    yes.
+    1. A condition holds if all its cases hold. All cases without a condition must hold.
+    2. If a case without a condition fails, or all conditions fail, the answer is no; but if the correction holds, it is
+       wrong as written.
+    3. If some conditions hold and others fail, the answer is only if, with the conditions that hold.
+    4. Else nothing has failed. With an amount or an undecided case, the answer is by how much; else, with a case that
+       has no result, not tested; else yes.
     """
     literal = [finding for finding in findings if not finding.case.instead]
     conditions = dict.fromkeys(finding.case.condition for finding in literal)
     results = {
-        condition: together(f.result.answer for f in literal if f.case.condition == condition)
+        condition: combine(f.result.answer for f in literal if f.case.condition == condition)
         for condition in conditions
     }
-    always = results.pop("", "yes")
+    unconditional = results.pop("", "yes")
     decided = set(results.values())
-    if always == "no" or (results and decided == {"no"}):
-        return corrected([finding for finding in findings if finding.case.instead])
-    if always == "yes" and {"yes", "no"} <= decided:
+    if unconditional == "no" or (results and decided == {"no"}):
+        return correct([finding for finding in findings if finding.case.instead])
+    if unconditional == "yes" and {"yes", "no"} <= decided:
         holds = "; or ".join(condition for condition, result in results.items() if result == "yes")
-        return Answer("only if", holds + pending(literal, ("open", "by how much", "not run")))
-    open_to = together([always, *(result for result in results.values() if result != "no")])
-    if open_to == "yes":
+        return Answer("only if", holds + count_pending(literal, ("open", "by how much", "not run")))
+    combined = combine([unconditional, *(result for result in results.values() if result != "no")])
+    if combined == "yes":
         return Answer("yes")
-    if open_to == "not run":
+    if combined == "not run":
         holding = sum(finding.result.answer == "yes" for finding in literal)
         return Answer("not tested", f"{holding} of {count(len(literal), 'case')} hold" if holding else "")
-    return Answer("by how much", ("; ".join(amounts(literal)) + pending(literal, ("not run",))).strip())
+    return Answer("by how much", ("; ".join(amounts(literal)) + count_pending(literal, ("not run",))).strip())
 
 
-def corrected(corrections: Sequence[Finding]) -> Answer:
-    if corrections and together(finding.result.answer for finding in corrections) == "yes":
+def correct(corrections: Sequence[Finding]) -> Answer:
+    """Return the answer to a sentence that does not hold. corrections: findings about its corrected wording."""
+    if corrections and combine(finding.result.answer for finding in corrections) == "yes":
         return Answer("wrong as written", f"“{corrections[0].case.instead}”")
     return Answer("no")
 
 
 def amounts(findings: Sequence[Finding]) -> list[str]:
-    """The amounts in words; an undecided one says so."""
+    """List the measured amounts in words; undecided ones are marked."""
     return [
         f"{finding.result.measured}{', undecided' if finding.result.answer == 'open' else ''}"
         for finding in findings
@@ -125,9 +130,9 @@ def amounts(findings: Sequence[Finding]) -> list[str]:
     ]
 
 
-def pending(findings: Sequence[Finding], results: Sequence[str]) -> str:
-    """The number of cases that have one of these results, in brackets."""
+def count_pending(findings: Sequence[Finding], results: Sequence[str]) -> str:
+    """Spell the numbers of cases with these results, in brackets; empty if there are none."""
     words = {"open": "undecided", "by how much": "undecided", "not run": "not tested"}
     counts = Counter(words[f.result.answer] for f in findings if f.result.answer in results)
-    told = [f"{count(counts[word], 'case')} {word}" for word in ("undecided", "not tested") if counts[word]]
-    return f" ({', '.join(told)})" if told else ""
+    shown = [f"{count(counts[word], 'case')} {word}" for word in ("undecided", "not tested") if counts[word]]
+    return f" ({', '.join(shown)})" if shown else ""

@@ -1,9 +1,9 @@
-"""Computed cases: a function is called, and its figures are compared with those that the case must give.
+"""Computed cases: a function is called, and its figures are compared with the values or bounds of the case.
 
 A check is a function that returns figures by name: numbers, text, true or false, or lists of these. A name such as
-`patches.tokens` means a function of this folder, any other one is imported: `mine.brightness` is the function
-`brightness` of a file mine.py beside the statements. A check whose first argument is called `build` receives a function
-that builds the network of `python train.py <options>`, as in `build("model=tiny", "pos=rope")`.
+`patches.tokens` means a function of this folder; other names are imported: `mine.brightness` is the function
+`brightness` of a file mine.py in the folder of the statements. If the first argument of a check is called `build`, it
+receives a function that builds the network of `python train.py <options>`: `build("model=tiny", "pos=rope")`.
 """
 
 import importlib
@@ -27,7 +27,7 @@ from patchbench.document.statements import BOUNDS, Case
 
 Build = Callable[..., nn.Module]
 Check = Callable[..., Mapping[str, Any]]
-SMALL = 1e-3  # numbers below are rounding errors, or bounds on them
+SMALL = 1e-3  # smaller numbers are rounding errors, or bounds on rounding errors
 SIGNS = dict(zip(BOUNDS, "≥≤", strict=True))
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 OWN = {module.__name__.rpartition(".")[2]: module for module in (convolution, network, patches, position)}
@@ -35,18 +35,19 @@ OWN = {module.__name__.rpartition(".")[2]: module for module in (convolution, ne
 
 @dataclass(frozen=True)
 class Tools:
-    """build: networks by the options of train.py. page: the folder of the page, from which links go out.
+    """The context of the checks of one page.
 
-    known: figures by check and arguments, so that nothing is computed twice for one page.
+    build: builds a network from options of train.py. page: folder of the page, to which links are relative. cache:
+    figures by check and arguments, so that nothing is computed twice.
     """
 
     build: Build
     page: Path
-    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    cache: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def vocabulary() -> dict[str, Check]:
-    """The checks of this folder by name: every function of its modules that returns figures."""
+    """Return the checks of this folder by name: the functions of its modules that return figures."""
     return {
         f"{name}.{function}": value
         for name, module in OWN.items()
@@ -56,25 +57,26 @@ def vocabulary() -> dict[str, Check]:
 
 
 def returns_figures(function: Callable[..., Any]) -> bool:
+    """True if the return annotation of a function is dict[str, Any]."""
     return inspect.signature(function).return_annotation == dict[str, Any]
 
 
-def find(case: Case) -> Check:
-    """The function of a case. ValueError if there is none."""
-    there = vocabulary()
-    if case.check in there:
-        return there[case.check]
+def find_check(case: Case) -> Check:
+    """Return the function of a case. ValueError if there is none."""
+    checks = vocabulary()
+    if case.check in checks:
+        return checks[case.check]
     module_name, _, name = case.check.rpartition(".")
-    close = nearest(case.check, there)
+    close = nearest(case.check, checks)
     hint = f"did you mean {close[0]}? " if close else ""
-    unknown = f"{case.where}: check={case.check} is unknown: {hint}checks are {', '.join(there)}, or <file>.<function>"
+    unknown = f"{case.where}: check={case.check} is unknown: {hint}checks are {', '.join(checks)}, or <file>.<function>"
     if not module_name or module_name in OWN:
         raise ValueError(unknown)
     try:
         module: ModuleType = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a file of the user's lacks something itself
+            raise  # an import in the user's file has failed
         raise ValueError(unknown) from error
     check = getattr(module, name, None)
     if not callable(check):
@@ -83,11 +85,11 @@ def find(case: Case) -> Check:
 
 
 def run(case: Case, tools: Tools) -> Result:
-    """Call the check of a case, always from the same random state, and judge its figures.
+    """Call the check of a case, always with the same random state, and compare its figures.
 
-    ValueError for an argument that the check does not take, or a figure that it does not return.
+    ValueError for an argument that the check does not accept, or a figure that it does not return.
     """
-    check = find(case)
+    check = find_check(case)
     arguments = dict(case.arguments or {})
     parameters = inspect.signature(check).parameters
     injected = (tools.build,) if next(iter(parameters), "") == "build" else ()
@@ -97,45 +99,48 @@ def run(case: Case, tools: Tools) -> Result:
         takes = ", ".join(name for name in parameters if name != "build") or "none"
         raise ValueError(f"{case.where}: with of check={case.check}: {error}; arguments are {takes}") from None
     call = f"{case.check}({arguments})"
-    if call not in tools.known:
+    if call not in tools.cache:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             try:
-                tools.known[call] = check(*injected, **arguments)
+                tools.cache[call] = check(*injected, **arguments)
             except ValueError as error:
                 raise ValueError(f"{case.where}: check={case.check}: {error}") from error
-    figures = tools.known[call]
+    figures = tools.cache[call]
     if not isinstance(figures, Mapping):
         raise ValueError(f"{case.where}: check={case.check} returned {figures!r}: a check returns figures by name")
     for name, wanted in (case.gives or {}).items():
         if name not in figures:
             raise ValueError(f"{case.where}: gives.{name}: {case.check} returns {', '.join(figures)}")
-        if form(figures[name]) != form(wanted):
-            raise ValueError(f"{case.where}: gives.{name}={wanted!r} is {form(wanted)}, and {case.check} returns "
-                             f"{form(figures[name])}, {plain(figures[name])}: they cannot be compared")  # fmt: skip
+        if kind_of(figures[name]) != kind_of(wanted):
+            raise ValueError(
+                f"{case.where}: gives.{name}={wanted!r} is {kind_of(wanted)}, and {case.check} returns "
+                f"{kind_of(figures[name])}, {spell(figures[name])}: they cannot be compared"
+            )
     return Result(
-        says=filled(case, case.says, figures),
+        says=fill_in(case, case.says, figures),
         answer=verdict(case, figures),
         measured=measured(case, figures),
-        link=relative(Path(inspect.getfile(inspect.unwrap(check))), tools.page),
+        link=relative_link(Path(inspect.getfile(inspect.unwrap(check))), tools.page),
     )
 
 
-def form(figure: Any) -> str:
-    """The kind of a figure, or of a value or bounds that it must have, in words."""
+def kind_of(figure: Any) -> str:
+    """Describe the type of a figure, of a value or of bounds, in words."""
     if isinstance(figure, bool):
         return "true or false"
     return "text" if isinstance(figure, str) else "a list" if isinstance(figure, list | tuple) else "a number"
 
 
 def verdict(case: Case, figures: Mapping[str, Any]) -> str:
+    """Return the result of a case: yes if all its figures have the required values, else no; an amount without them."""
     if not case.gives:
         return "by how much"
     return "yes" if all(holds(figures[name], wanted) for name, wanted in case.gives.items()) else "no"
 
 
 def holds(figure: Any, wanted: Any) -> bool:
-    """True if a figure equals what is wanted, or lies within its bounds; not a number lies nowhere."""
+    """True if a figure equals the wanted value, or lies within the wanted bounds; false for NaN."""
     if not isinstance(wanted, Mapping):
         return figure == wanted and isinstance(figure, bool) == isinstance(wanted, bool)
     least, most = (wanted.get(bound, default) for bound, default in zip(BOUNDS, (-math.inf, math.inf), strict=True))
@@ -143,7 +148,7 @@ def holds(figure: Any, wanted: Any) -> bool:
 
 
 def measured(case: Case, figures: Mapping[str, Any]) -> str:
-    """The condition under which the case holds; empty for figures that are exactly what they must be."""
+    """Spell the bounds of the case, and the values that figures do not have; empty if all figures are as required."""
     conditions = [
         f"{name.replace('_', ' ')} {region(wanted)}"
         for name, wanted in (case.gives or {}).items()
@@ -153,21 +158,21 @@ def measured(case: Case, figures: Mapping[str, Any]) -> str:
 
 
 def region(wanted: Any) -> str:
-    """The values that a figure may have, as in ≤ 10⁻⁹."""
+    """Spell the allowed values of a figure: ≤ 10⁻⁹."""
     if not isinstance(wanted, Mapping):
-        return f"= {plain(wanted)}"
+        return f"= {spell(wanted)}"
     return " and ".join(f"{SIGNS[bound]} {scientific(value)}" for bound, value in wanted.items())
 
 
 class Words(string.Formatter):
-    """Fill a sentence; a figure without a format is spelled as people do."""
+    """Formatter for sentences; `spell` writes a figure that has no format specification."""
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        return format(value, format_spec) if format_spec else plain(value)
+        return format(value, format_spec) if format_spec else spell(value)
 
 
-def filled(case: Case, text: str, figures: Mapping[str, Any]) -> str:
-    """A sentence with the figures in it. ValueError for a {name} that is no figure."""
+def fill_in(case: Case, text: str, figures: Mapping[str, Any]) -> str:
+    """Fill the figures into a sentence. ValueError for a {name} that is no figure."""
     try:
         return Words().vformat(text, (), dict(figures))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
@@ -176,12 +181,12 @@ def filled(case: Case, text: str, figures: Mapping[str, Any]) -> str:
         ) from None
 
 
-def plain(figure: Any) -> str:
-    """A figure as people read it. A rounding error is a power of ten above it, the same on every machine."""
+def spell(figure: Any) -> str:
+    """Spell a figure for people. A rounding error is spelled as the next power of ten, equal on every machine."""
     if isinstance(figure, bool):
         return "true" if figure else "false"
     if isinstance(figure, list | tuple):
-        return ", ".join(map(plain, figure)) or "none"
+        return ", ".join(map(spell, figure)) or "none"
     if isinstance(figure, int):
         return f"{figure:,}"
     if isinstance(figure, float):
@@ -192,13 +197,13 @@ def plain(figure: Any) -> str:
 
 
 def scientific(value: float | int) -> str:
-    """A number; a small one as a multiple of a power of ten."""
+    """Spell a number; a small number as a multiple of a power of ten."""
     if not 0 < abs(value) < SMALL:
         return f"{value:,g}"
     digits, _, power = f"{value:.0e}".partition("e")
     return f"{'' if digits == '1' else f'{digits}·'}10{str(int(power)).translate(RAISED)}"
 
 
-def relative(path: Path, folder: Path) -> str:
-    """The way from a folder to a file, as a link has it."""
+def relative_link(path: Path, folder: Path) -> str:
+    """Return the path of a file relative to a folder, for a link."""
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

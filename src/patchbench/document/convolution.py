@@ -1,4 +1,4 @@
-"""Checks of convolutions: the line of Q1, kernels, maps, and the windows of a CNN."""
+"""Checks of convolutions: the call of nn.Conv2d, kernels, maps, and the windows of a CNN."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ Build = Callable[..., nn.Module]
 
 
 def call(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Call `nn.Conv2d` with these arguments. error: of torch, if it refuses them; else empty."""
+    """Call `nn.Conv2d` with these arguments. error: message of torch if it does not accept them, else empty."""
     try:
         nn.Conv2d(**arguments)
     except TypeError as error:
@@ -23,7 +23,7 @@ def call(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def maps(
     img_size: int = 224, in_chans: int = 3, kernels: int = 768, kernel_size: int = 5, stride: int = 2, padding: int = 0
 ) -> dict[str, Any]:
-    """Return the output of a convolution: maps, rows, columns, and places of all of them as tokens."""
+    """Return the size of the output of a convolution: maps, rows, columns; tokens: rows x columns."""
     with torch.device("meta"):
         out = nn.Conv2d(in_chans, kernels, kernel_size, stride, padding)(torch.empty(1, in_chans, img_size, img_size))
     _, number, rows, columns = out.shape
@@ -31,7 +31,7 @@ def maps(
 
 
 def coverage(img_size: int = 224, kernel_size: int = 5, stride: int = 2, padding: int = 0) -> dict[str, Any]:
-    """Count the rows and columns of pixels on which no output of a convolution depends, by the gradient."""
+    """Count the rows and columns of pixels on which no output of a convolution depends, with the gradient."""
     images = torch.randn(1, 3, img_size, img_size, requires_grad=True)
     nn.Conv2d(3, 4, kernel_size, stride, padding)(images).square().sum().backward()
     unseen = pixels_seen(images) == 0
@@ -48,7 +48,7 @@ def kernels(in_chans: int = 3, kernels: int = 768, kernel_size: int = 5) -> dict
 
 
 def depths(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Compare, layer by layer, the depth of the kernels with the number of maps that the layer receives."""
+    """Compare for each layer the depth of its kernels with the number of maps that it receives."""
     net: Any = build(*options).eval()
     part = getattr(net, "embed", net)
     layers = [module for module in part.modules() if isinstance(module, nn.Conv2d) and module.groups == 1]
@@ -58,15 +58,15 @@ def depths(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
         part(torch.randn(1, layers[0].in_channels, 64, 64))
     for hook in hooks:
         hook.remove()
-    found = [layer.weight.shape[1] for layer in layers]
-    wrong = sum(depth != maps for depth, maps in zip(found, received, strict=True))
-    return {"layers": len(layers), "depths": found, "received": received, "wrong": wrong}
+    kernel_depths = [layer.weight.shape[1] for layer in layers]
+    differing = sum(depth != maps for depth, maps in zip(kernel_depths, received, strict=True))
+    return {"layers": len(layers), "depths": kernel_depths, "received": received, "wrong": differing}
 
 
 def summed(in_chans: int = 3, kernels: int = 768, kernel_size: int = 5, stride: int = 2) -> dict[str, Any]:
-    """Compare a convolution with the sum over channels of 2-D convolutions, computed by unfolding one plane at a time.
+    """Compare a convolution with a sum of 2-D convolutions over channels, computed by unfolding one channel at a time.
 
-    maps: of the output. dimensions: in which the kernel moves.
+    maps: number of maps of the output. dimensions: number of dimensions in which the kernel moves.
     """
     conv = nn.Conv2d(in_chans, kernels, kernel_size, stride, bias=False).double()
     image = torch.randn(in_chans, 32, 32, dtype=torch.float64)
@@ -86,10 +86,10 @@ def summed(in_chans: int = 3, kernels: int = 768, kernel_size: int = 5, stride: 
 
 
 def window(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Measure what a place of the first convolution of a network reads, and whether the window slides.
+    """Measure the window of the first convolution of a network, and whether the window slides.
 
-    pixels: positions that the place in the middle depends on, by the gradient. side: of the window. largest_difference:
-    between the output of an image moved by one stride and the moved output, away from the border.
+    pixels: number of pixels on which the output in the middle depends, by the gradient. side: width of the window.
+    largest_difference: between the output for an image moved by one stride and the moved output, away from the border.
     """
     net = build(*options).double().eval()
     conv = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
@@ -111,9 +111,9 @@ def window(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def field(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Measure the side of the receptive field of the last map of `model=cnn`. layers: convolutions.
+    """Measure the width of the receptive field of the last map of `model=cnn`. layers: number of convolutions.
 
-    One pixel is made not a number: then each place that reads it, through whatever layers, is not a number.
+    One pixel is set to NaN: then each output that depends on it, through any number of layers, is NaN.
     """
     net: Any = build(*options).eval()
     image = torch.zeros(1, 3, 128, 128)

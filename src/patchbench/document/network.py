@@ -1,4 +1,4 @@
-"""Checks of whole networks: their trunk against other libraries, what they learn, see and cost."""
+"""Checks of whole networks: comparison with other libraries, trained parts, attention, cost, accepted inputs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from torch import nn
 
 from patchbench.document.patches import largest_difference
 from patchbench.nets.cost import cost, num_tokens
-from patchbench.weights.timm import from_timm, told_by
+from patchbench.weights.timm import from_timm, metadata_of
 
 Build = Callable[..., nn.Module]
 
 
 def like_text(build: Build, options: Sequence[str] = (), words: int = 196) -> dict[str, Any]:
-    """Compare the blocks of a ViT with `nn.TransformerEncoder`, torch's for sequences such as text, of equal weights.
+    """Compare the blocks of a ViT with torch's `nn.TransformerEncoder`, which is made for text, with equal weights.
 
-    words: length of the sequence. Pre-norm, in float64; the options must leave norms and MLPs as they are by default.
+    words: length of the sequence. Both are pre-norm, in float64; the options must not change norms and MLPs.
     """
     net: Any = build(*options).double().eval()
     width, first = net.layout.embed_dim, net.blocks[0]
@@ -61,15 +61,15 @@ def like_text(build: Build, options: Sequence[str] = (), words: int = 196) -> di
 
 
 def like_timm(build: Build, name: str = "vit_base_patch16_224", options: Sequence[str] = ()) -> dict[str, Any]:
-    """Compare the logits of a network with those of timm's `name` of equal weights, on one random image.
+    """Compare the logits of a network with those of timm's network `name` with equal weights, for one random image.
 
-    width: of timm's projection. millions: parameters.
+    width: output width of timm's projection. millions: number of parameters.
     """
     vit: Any = timm.create_model(name).eval()
     with torch.device("meta"):
         net: Any = build(*options)
     net = net.to_empty(device="cpu").eval()
-    weights = from_timm(vit.state_dict(), told_by(vit), net.layout.grid_size)
+    weights = from_timm(vit.state_dict(), metadata_of(vit), net.layout.grid_size)
     net.load_state_dict(weights.state)
     image = torch.randn(1, 3, *vit.patch_embed.img_size)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def like_timm(build: Build, name: str = "vit_base_patch16_224", options: Sequenc
 
 
 def sequence(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what the first block receives of one image: patches, prefix tokens, their sum, and the width."""
+    """Return the size of the input of the first block for one image: patches, prefix tokens, their sum, width."""
     with torch.device("meta"):
         net: Any = build(*options)
         received: list[tuple[int, ...]] = []
@@ -97,10 +97,10 @@ def sequence(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def learnt(build: Build, options: Sequence[str] = (), part: str = "", steps: int = 3) -> dict[str, Any]:
-    """Count the kernels and projections of a network, or of one part of it, that a few steps of training move.
+    """Count the layers of a network, or of one of its parts, that change in a few steps of training.
 
-    layers: convolutions and linear layers. frozen: those of them whose weights stay as they were. More than one step,
-    since a ResNet starts with branches that are multiplied by zero.
+    layers: convolutions and linear layers. frozen: layers whose weights do not change. One step is not enough, since a
+    ResNet starts with branches that are multiplied by zero.
     """
     net = build(*options, "data.img_size=64")
     layers = [module for module in net.get_submodule(part).modules() if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -116,7 +116,7 @@ def learnt(build: Build, options: Sequence[str] = (), part: str = "", steps: int
 
 
 def seen_at_once(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Count the patches on which one token depends after the first block, by the gradient."""
+    """Count the patches on which one token depends after the first block, with the gradient."""
     net: Any = build(*options).eval()
     rows, columns = net.layout.grid_size
     tokens = torch.randn(1, rows * columns, net.layout.embed_dim, requires_grad=True)
@@ -128,7 +128,7 @@ def seen_at_once(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
 def cost_by_patch(
     build: Build, patches: Sequence[int] = (32, 16, 8), img_size: int = 224, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Count tokens and multiply-accumulates of the forward pass of an image, for several patch sizes."""
+    """Count tokens and multiply-accumulates (10^9) of the forward pass of an image, for several patch sizes."""
     lengths: list[int] = []
     gmacs: list[float] = []
     for patch in patches:
@@ -147,7 +147,7 @@ def cost_by_patch(
 
 
 def any_sequence(build: Build, embeds: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
-    """Feed the sequences that several embeddings make of images of 32 pixels: how many do the same blocks accept?"""
+    """Count the embeddings with sequences that the same blocks accept, for images of 32 pixels."""
     lengths = []
     for embed in embeds:
         net: Any = build(*options, f"embed={embed}", "data.img_size=32").eval()
@@ -158,7 +158,7 @@ def any_sequence(build: Build, embeds: Sequence[str], options: Sequence[str] = (
 
 
 def refused_by_timm(name: str = "vit_tiny_patch16_224", other: int = 256) -> dict[str, Any]:
-    """Feed an image of another size to a plain ViT of timm: is it refused? error: the first words of the refusal."""
+    """Test whether a plain ViT of timm accepts images of another size. error: first line of its message."""
     vit = timm.create_model(name).eval()
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The page of answers: the sentences of a document under its headings, each with its answer and the reasons."""
+"""The page of answers: the sentences of a document under its headings, each with its answer and its cases."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ table { max-width: 46rem; } td:first-child { white-space: nowrap; }
 
 @dataclass(frozen=True)
 class Answered:
-    """A sentence with the result of each of its cases and the answer that follows."""
+    """A sentence with the results of its cases and its answer."""
 
     sentence: Sentence
     findings: Sequence[Finding]
@@ -40,9 +40,9 @@ class Answered:
 def markdown(
     document: Document, answered: Sequence[Answered], source: str, again: str, limits: Sequence[str] = ()
 ) -> str:
-    """Write the page.
+    """Return the page as Markdown.
 
-    source: the file of the statements. again: the command that makes the page. limits: of results of studies, in words.
+    source: file of the statements. again: command that makes the page. limits: limitations of the studies, in words.
     """
     quoted = [each for each in answered if each.sentence.quote]
     asked = [each for each in answered if not each.sentence.quote]
@@ -52,7 +52,7 @@ def markdown(
         *([document.about] if document.about else []),
         f"{counted}. Every answer follows from the cases below it by [one rule](#how-an-answer-is-found): checks are "
         f"computed when this page is made, and results are those of studies. Both are listed in [{source}]({source}).",
-        *(f"**Mind:** {safe(limit)}" for limit in limits),
+        *(f"**Mind:** {escaped(limit)}" for limit in limits),
         summary(quoted),
     ]
     for heading in headings(document.sentences):
@@ -62,7 +62,7 @@ def markdown(
 
 
 def summary(answered: Sequence[Answered]) -> str:
-    """A row for each answer: how many sentences have it, and which."""
+    """Return a table with a row for each answer: the number of sentences with this answer, and links to them."""
     words = Counter(each.answer.word for each in answered)
     rows = ["| answer | statements |", "| --- | --- |"]
     for word in ANSWERS:
@@ -74,41 +74,41 @@ def summary(answered: Sequence[Answered]) -> str:
 
 
 def block(each: Answered) -> str:
-    """One sentence: the quote, the answer, and a line for each case."""
+    """Return the block of one sentence: the quote, the answer, and a line for each case."""
     sentence = each.sentence
     place = f"{sentence.at}, {sentence.kind}" if sentence.at else sentence.kind
-    words = f"“{safe(sentence.quote)}”" if sentence.quote else safe(sentence.asks)
-    answer = f"**{each.answer.word}**" + (f" {safe(each.answer.rest)}" if each.answer.rest else "")
-    reading = f" *Read as: {safe(sentence.reading.rstrip('.'))}.*" if sentence.reading else ""
+    words = f"“{escaped(sentence.quote)}”" if sentence.quote else escaped(sentence.asks)
+    answer = f"**{each.answer.word}**" + (f" {escaped(each.answer.rest)}" if each.answer.rest else "")
+    reading = f" *Read as: {escaped(sentence.reading.rstrip('.'))}.*" if sentence.reading else ""
     return (
-        f'> <a id="s{sentence.number}"></a>**{sentence.number}.** {words} ({safe(place)})\n\n{answer}{reading}\n\n'
+        f'> <a id="s{sentence.number}"></a>**{sentence.number}.** {words} ({escaped(place)})\n\n{answer}{reading}\n\n'
         + "\n\n".join(reasons(each.findings))
     )
 
 
 def reasons(findings: Sequence[Finding]) -> list[str]:
-    """A list for each condition, with a line for each case."""
+    """Return a list for each condition, with a line for each case."""
     parts = []
     for (condition, instead), group in groupby(
         findings, lambda finding: (finding.case.condition, finding.case.instead)
     ):
         title = f"If {condition}:" if condition else "As corrected:" if instead else ""
-        parts += [safe(title)] if title else []
+        parts += [escaped(title)] if title else []
         parts.append("\n".join(case_line(finding) for finding in group))
     return parts
 
 
 def case_line(finding: Finding) -> str:
-    """The sign of a case, its sentence, its figures, and the link to its source."""
+    """Return the line of a case: its sign, its sentence, its figures, and the link to its source."""
     result = finding.result
     figures = f" ({result.measured})" if result.measured else ""
     source = f"[`{finding.name}`]({result.link})" if result.link else f"`{finding.name}`" if finding.name else ""
     says = result.says if result.says.endswith((".", "?", "!")) else f"{result.says}."
-    return f"- {SIGNS[result.answer]} {safe(says)}{safe(figures)} {source}".rstrip()
+    return f"- {SIGNS[result.answer]} {escaped(says)}{escaped(figures)} {source}".rstrip()
 
 
 def rule(again: str) -> str:
-    """The rule and the words, for the end of the page."""
+    """Return the section that explains the rule and the words, for the end of the page. again: command of the page."""
     answers = "\n".join(f"- **{word}**: {meaning}" for word, meaning in ANSWERS.items())
     kinds = "; ".join(f"*{kind}*: {meaning}" for kind, meaning in KINDS.items())
     signs = ", ".join(f"{sign} {result}" for result, sign in SIGNS.items())
@@ -123,13 +123,13 @@ def rule(again: str) -> str:
     )
 
 
-def safe(text: str) -> str:
-    """Text without what Markdown or HTML would take for its own."""
+def escaped(text: str) -> str:
+    """Escape the characters of a text that have a meaning in Markdown or HTML."""
     return re.sub(r"([*<|\[\]])", r"\\\1", text.replace("&", "&amp;"))
 
 
 def page(document: Document, text: str) -> str:
-    """The Markdown as HTML."""
+    """Convert the Markdown of the page to HTML. text: Markdown."""
     body = MarkdownIt("commonmark").enable("table").render(text)
     body = re.sub(r"\$(.+?)\$", lambda found: formula(found[1]), body)
     words = "|".join(ANSWERS)
@@ -145,5 +145,5 @@ def page(document: Document, text: str) -> str:
 
 
 def formula(tex: str) -> str:
-    """The few commands of TeX that a document of this kind has, as plain text."""
+    r"""Convert a formula of TeX to plain text; only \frac and \times are known."""
     return re.sub(r"\\frac\{(\w+)\}\{(\w+)\}", r"\1/\2", tex).replace(r"\times", "×")

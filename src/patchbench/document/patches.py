@@ -1,4 +1,4 @@
-"""Checks of patches: their number, their values, and the map from them to tokens."""
+"""Checks of patches: their number, their values, and the map from patches to tokens."""
 
 from collections.abc import Callable, Sequence
 from itertools import permutations
@@ -18,7 +18,7 @@ Build = Callable[..., nn.Module]
 def tokens(
     img_size: int | Sequence[int] = 224, patch: int = 16, in_chans: int = 3, embed_dim: int = 768
 ) -> dict[str, Any]:
-    """Return the sequence that an image becomes: rows, columns, tokens, width; and the values of a flattened patch."""
+    """Return the size of the sequence of an image: rows, columns, tokens, width; values: of a flattened patch."""
     image = size("img_size", img_size)
     with torch.device("meta"):
         conv = ConvEmbed(image, in_chans, embed_dim, patch_size=patch, pad=False)
@@ -29,10 +29,10 @@ def tokens(
 
 
 def division(img_size: int = 224, patch: int = 16, in_chans: int = 3) -> dict[str, Any]:
-    """Compare H/P x W/P with the number of patches that a convolution of stride P finds in an image of H x H pixels.
+    """Compare (H/P)^2 with the number of outputs of a convolution of stride P for an image of H x H pixels.
 
-    unseen_rows: rows of pixels on which no patch depends, by the gradient. refused: by `embed=conv`. padded: patches
-    that it makes with embed.pad=true.
+    unseen_rows: rows of pixels on which no output depends, by the gradient. refused: `embed=conv` refuses the size.
+    padded: number of patches with embed.pad=true.
     """
     conv = nn.Conv2d(in_chans, 8, patch, stride=patch)
     images = torch.randn(1, in_chans, img_size, img_size, requires_grad=True)
@@ -60,7 +60,7 @@ def division(img_size: int = 224, patch: int = 16, in_chans: int = 3) -> dict[st
 def any_size(
     sizes: Sequence[int] = (32, 64, 224), patch: int = 16, in_chans: int = 3, embed_dim: int = 192
 ) -> dict[str, Any]:
-    """Project images of several sizes by one convolution, and count the tokens."""
+    """Count the tokens that one convolution makes of images of several sizes."""
     conv = ConvEmbed((sizes[0], sizes[0]), in_chans, embed_dim, patch_size=patch, pad=False)
     with torch.no_grad():
         grids = [conv(torch.randn(1, in_chans, side, side)).shape for side in sizes]
@@ -68,10 +68,10 @@ def any_size(
 
 
 def own_patch(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Count the pixels that each token of an embedding depends on, by the gradient.
+    """Count the pixels on which each token of an embedding depends, with the gradient.
 
-    outside: the most of any token that lie outside of its patch. inside: the least of any token within it, as a share.
-    The patch is the image divided by the grid.
+    outside: number of these pixels outside of the patch of the token, largest over tokens. inside: share of the pixels
+    of the patch on which the token depends, smallest over tokens. The patch is the image divided by the grid.
     """
     net: Any = build(*options, "data.img_size=64").eval()
     rows, columns = net.embed.grid_size
@@ -92,7 +92,7 @@ def own_patch(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
 def one_map(
     img_size: int = 224, patch: int = 16, in_chans: int = 3, embed_dim: int = 768, dtype: str = "float32"
 ) -> dict[str, Any]:
-    """Compare a convolution of stride P with a linear layer on flattened patches, of equal weights."""
+    """Compare a convolution of stride P with a linear layer on flattened patches, with equal weights."""
     image = size("img_size", img_size)
     conv = ConvEmbed(image, in_chans, embed_dim, patch_size=patch, pad=False)
     linear = LinearEmbed(image, in_chans, embed_dim, patch_size=patch, pad=False)
@@ -110,9 +110,9 @@ def one_map(
 
 
 def flattened(patch: int = 16, in_chans: int = 3) -> dict[str, Any]:
-    """Compare the vector that `embed=linear` makes of a patch with its channels, flattened and laid end to end.
+    """Compare the vector that `embed=linear` makes of a patch with its flattened channels, concatenated.
 
-    channels_read: of the image, by every value of the token.
+    channels_read: number of channels of the image on which each value of a token depends, smallest over values.
     """
     values = in_chans * patch * patch
     linear = LinearEmbed((patch, patch), in_chans, values, patch_size=patch, pad=False)
@@ -133,7 +133,7 @@ def flattened(patch: int = 16, in_chans: int = 3) -> dict[str, Any]:
 
 
 def any_order(patch: int = 16, in_chans: int = 3, embed_dim: int = 768) -> dict[str, Any]:
-    """Flatten patches in every order of row, column and channel, weights permuted alike, and compare the tokens."""
+    """Compare the tokens for all orders of row, column and channel in a flattened patch, with permuted weights."""
     weight = torch.randn(embed_dim, in_chans, patch, patch, dtype=torch.float64) / patch
     images = torch.randn(2, in_chans, patch, patch, dtype=torch.float64)
     orders = [" ".join(order) for order in permutations("cpq")]
@@ -157,7 +157,7 @@ def width(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def one_width(build: Build, options: Sequence[str] = (), patches: Sequence[int] = (8, 16, 32)) -> dict[str, Any]:
-    """Return the widths of tokens over patch sizes, and the width that the blocks take."""
+    """Return the widths of tokens for several patch sizes, and the input width of the blocks."""
     widths, taken = set(), set()
     with torch.device("meta"):
         for patch in patches:
@@ -168,10 +168,11 @@ def one_width(build: Build, options: Sequence[str] = (), patches: Sequence[int] 
 
 
 def largest_difference(one: Tensor, other: Tensor) -> float:
+    """Largest absolute difference between two tensors of equal shape."""
     return float((one.detach() - other.detach()).abs().max())
 
 
 def pixels_seen(images: Tensor) -> Tensor:
-    """Gradient of images by pixel, H W, summed over images and channels."""
+    """Sum of the absolute gradient of images over images and channels, H W: zero for pixels without an effect."""
     assert images.grad is not None
     return images.grad.abs().sum((0, 1))

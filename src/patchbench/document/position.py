@@ -1,4 +1,4 @@
-"""Checks of position: what a network knows of the order of its patches, and what schemes add to it."""
+"""Checks of position: the effect of the order of patches on a network, and the effects of positional schemes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,12 +15,12 @@ Build = Callable[..., nn.Module]
 
 
 def shuffled(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Change the order of patches, and compare the output of the blocks, and the logits.
+    """Shuffle the patches, and compare the output of the blocks and the logits, in float64.
 
-    in_place: largest difference of the blocks' output at a place. moved_along: after the output was shuffled alike.
-    logits: largest difference of the logits of an image whose patches change places. All in float64.
+    in_place: largest difference of the output of the blocks. moved_along: largest difference from the output that is
+    shuffled in the same way. logits: largest difference of the logits.
     """
-    net = doubled(build, options)
+    net = sharpened(build, options)
     rows, columns = net.layout.grid_size
     with torch.no_grad():
         tokens = torch.randn(2, rows * columns, net.layout.embed_dim, dtype=torch.float64)
@@ -37,14 +37,14 @@ def shuffled(build: Build, options: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def mirrored(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
-    """Mirror the columns of patches: which schemes of `pos` can notice it?
+    """Mirror the columns of patches, and measure for each scheme of `pos` whether the logits change.
 
-    smallest, largest: difference of the logits over the schemes, in float64. A scheme whose difference is zero gives an
-    image and its mirror image the same class, whatever its weights have learned.
+    smallest, largest: difference of the logits over the schemes, in float64. With a difference of zero, an image and
+    its mirror image get the same class for any weights.
     """
     differences = []
     for scheme in schemes:
-        net = doubled(build, [*options, f"pos={scheme}"])
+        net = sharpened(build, [*options, f"pos={scheme}"])
         rows, columns = net.layout.grid_size
         order = torch.arange(rows * columns).unflatten(0, (rows, columns)).flip(1).flatten()
         images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
@@ -54,7 +54,7 @@ def mirrored(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) 
 
 
 def added(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
-    """Sort schemes of `pos` by what they do: does each add a vector that depends on the place alone to the tokens?"""
+    """Divide schemes of `pos` into those that add a vector to each token that depends only on its place, and others."""
     adding: list[str] = []
     others: list[str] = []
     where: dict[str, list[str]] = {}
@@ -70,7 +70,7 @@ def added(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) -> 
 
 
 def vectors(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the number and the dimensions of the vectors that schemes add, and the dimensions of a token."""
+    """Return number and dimensions of the vectors that schemes add, and the dimensions of a token."""
     shapes = set()
     for scheme in schemes:
         with torch.device("meta"):
@@ -85,7 +85,7 @@ def vectors(build: Build, schemes: Sequence[str], options: Sequence[str] = ()) -
 def formula(places: int = 196, dimensions: int = 768) -> dict[str, Any]:
     """Compare `pos=sincos1d` with the encoding of Vaswani et al. (2017, sec. 3.5), computed in float64.
 
-    PE(pos, 2i) = sin(pos / 10000^(2i / d)), PE(pos, 2i + 1) = cos(pos / 10000^(2i / d)); ours has all sines first.
+    PE(pos, 2i) = sin(pos / 10000^(2i / d)), PE(pos, 2i + 1) = cos(pos / 10000^(2i / d)); sincos1d has all sines first.
     """
     layout = Layout((1, places), dimensions, 1)
     ours = SinCos1d(layout, temperature=1e4, resize="extrapolate")(torch.zeros(1, 1, places, dimensions))[0, 0]
@@ -103,7 +103,7 @@ def formula(places: int = 196, dimensions: int = 768) -> dict[str, Any]:
 def resized(
     build: Build, schemes: Sequence[str], img_size: int = 64, other: int = 96, options: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Feed images of another size than the network was built for: with which schemes does it return logits?"""
+    """Divide schemes by whether a network accepts images of another size than the size for which it was built."""
     runs: list[str] = []
     refuses: list[str] = []
     for scheme in schemes:
@@ -117,8 +117,8 @@ def resized(
     return {"side": img_size, "other": other, "runs": runs, "refuses": refuses, "refused": len(refuses)}
 
 
-def doubled(build: Build, options: Sequence[str]) -> Any:
-    """A network for images of 64 pixels in float64, its attention sharpened as if trained: it starts almost even."""
+def sharpened(build: Build, options: Sequence[str]) -> Any:
+    """Build a network for images of 64 pixels in float64, with sharp attention: initial attention is almost uniform."""
     net = build(*options, "data.img_size=64").eval().double()
     with torch.no_grad():
         for name, weight in net.named_parameters():
@@ -128,13 +128,14 @@ def doubled(build: Build, options: Sequence[str]) -> Any:
 
 
 def through_blocks(net: Any, tokens: Tensor) -> Tensor:
+    """Apply all blocks to tokens b n d."""
     for block in net.blocks:
         tokens = block(tokens)
     return tokens
 
 
 def on_patches(images: Tensor, grid_size: tuple[int, int], order: Tensor) -> Tensor:
-    """Put the patches of images in another order."""
+    """Put the patches of images b c H W in another order."""
     rows, columns = grid_size
     cut = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # b c rows p columns q
     laid = cut.transpose(3, 4).flatten(2, 3)[:, :, order].unflatten(2, (rows, columns))

@@ -1,4 +1,4 @@
-"""A document as data: its sentences, and for each the cases from which its answer follows.
+"""A document as data: its sentences, and for each sentence the cases from which its answer follows.
 
     title: A note on patches
     sections:
@@ -11,10 +11,10 @@
               gives: {outside: 0}                         figures that it must return for the case to hold
               says: A token depends on {outside} pixels outside of its patch.
             - study: position.none_guesses_quadrant       or a statement of a study
-            - amount: overlap.layers                      or an effect of which only the amount is wanted
-            - needs: a count of published models          or what would decide it, where there is neither
+            - amount: overlap.layers                      or the amount of an effect of a study
+            - needs: a count of published models          or the evidence that would decide it, if there is none
 
-A case may carry `if`, the condition in words under which it stands, or `instead`, the wording that would be right.
+A case may have `if`, a condition in words under which the case counts, or `instead`, a corrected wording of the quote.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,13 +38,14 @@ LITERAL = (bool, int, float, str, list)
 
 @dataclass(frozen=True)
 class Case:
-    """One reason for an answer: a check, a result of a study, or nothing that decides.
+    """One reason for an answer: a check, a result of a study, or missing evidence.
 
-    check: name of a function; arguments: of it. gives: the figures that it must return, by name; empty for an amount.
-    says: a sentence with {names} of figures. reference: of a statement or an effect of a study, as study.name. amount:
-    only its amount counts. contrary: the case holds if the study answers no. needs: what it would take to decide, where
-    nothing does. condition: words under which the case stands; empty: always. instead: the wording that the case is
-    about, in place of that of the document; empty: the document's own.
+    where: place in the file, for error messages. check: name of a function. arguments: arguments of the function.
+    gives: the figures that the function must return, by name; empty if its result is an amount. says: a sentence with
+    {names} of figures. reference: a statement or an effect of a study, as study.name. amount: only the amount of the
+    result counts. contrary: the case holds if the study answers no. needs: the evidence that would decide, if there is
+    none. condition: condition in words; empty: none. instead: a corrected wording, to which the case refers; empty: the
+    case refers to the wording of the document.
     """
 
     where: str
@@ -62,10 +63,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of the document, or a question that it leaves open. at: its place below the heading.
+    """A sentence of the document, or a question about it that the document does not answer.
 
-    asks: the question, where the document has no such sentence; then `quote` is empty. reading: the sense in which the
-    sentence is taken, where it has several.
+    quote: the sentence, word by word. asks: the question; then `quote` is empty. at: position below the heading.
+    kind: one of KINDS. reading: the meaning that is tested, if the sentence has several.
     """
 
     number: int
@@ -80,10 +81,10 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Document:
-    """Sentences in the order of the document.
+    """A document with its sentences in order.
 
-    text: its file, against which quotes are checked; empty: none. page: name of the page without ending; empty: that of
-    the statements.
+    about: an introduction to the page. text: file of the document, for the check of the quotes; empty: no check. page:
+    name of the page without suffix; empty: the name of the file of statements.
     """
 
     title: str
@@ -94,14 +95,14 @@ class Document:
 
     @property
     def references(self) -> list[str]:
-        """Names of all results of studies that the answers need, in order."""
+        """List the statements and effects of studies that the answers need, in order."""
         cases = (case for sentence in self.sentences for case in sentence.cases)
         return list(dict.fromkeys(case.reference for case in cases if case.reference))
 
 
 def parse(tree: Mapping[str, Any]) -> Document:
-    """Read the content of a file of statements. ValueError names the place and the cure."""
-    known(tree, "document", "title about text page sections")
+    """Parse the content of a file of statements. ValueError names the place and the cure."""
+    check_keys(tree, "document", "title about text page sections")
     sections = required(tree, "document", "sections", dict)
     sentences: list[Sentence] = []
     for heading, entries in sections.items():
@@ -112,23 +113,24 @@ def parse(tree: Mapping[str, Any]) -> Document:
     if not sentences:
         raise ValueError("document: sections has no sentence: give at least one")
     title = required(tree, "document", "title", str)
-    if len(Path(flat(tree.get("page"))).parts) > 1:
+    if len(Path(one_line(tree.get("page"))).parts) > 1:
         raise ValueError(f"document: page={tree['page']} must be a name alone: the page lies beside the statements")
     return Document(
         title=title,
-        about=flat(tree.get("about")),
-        text=flat(tree.get("text")),
-        page=flat(tree.get("page")),
+        about=one_line(tree.get("about")),
+        text=one_line(tree.get("text")),
+        page=one_line(tree.get("page")),
         sentences=tuple(sentences),
     )
 
 
 def parse_sentence(entry: Any, section: str, number: int) -> Sentence:
+    """Parse a sentence with its cases. section: its heading. number: counted from 1 over the document."""
     where = f"sentence {number}"
-    known(entry, where, "quote asks at kind reading cases")
+    check_keys(entry, where, "quote asks at kind reading cases")
     if ("quote" in entry) == ("asks" in entry):
         raise ValueError(f"{where}: give either quote: <the words of the document>, or asks: <a question of your own>")
-    quote, asks = flat(entry.get("quote")), flat(entry.get("asks"))
+    quote, asks = one_line(entry.get("quote")), one_line(entry.get("asks"))
     if not quote and not asks:
         raise ValueError(f"{where}: quote or asks is empty: give the words of the document, or a question of your own")
     where = f"{where} (“{quote or asks}”)" if len(quote or asks) < 60 else f"{where} (“{(quote or asks)[:56]} ...”)"
@@ -141,11 +143,13 @@ def parse_sentence(entry: Any, section: str, number: int) -> Sentence:
         raise ValueError(f"{where}: cases has none about the words of the document: give one without instead")
     if len({case.instead for case in parsed if case.instead}) > 1:
         raise ValueError(f"{where}: cases has several corrections: give one instead")
-    return Sentence(number, section, quote, asks, flat(entry.get("at")), kind, flat(entry.get("reading")), parsed)
+    at, reading = one_line(entry.get("at")), one_line(entry.get("reading"))
+    return Sentence(number, section, quote, asks, at, kind, reading, parsed)
 
 
 def parse_case(entry: Any, where: str) -> Case:
-    known(entry, where, "check with gives says study amount needs if instead")
+    """Parse a case. where: its place in the file, for error messages."""
+    check_keys(entry, where, "check with gives says study amount needs if instead")
     sources = [name for name in ("check", "study", "amount", "needs") if name in entry]
     if len(sources) != 1:
         raise ValueError(
@@ -153,14 +157,14 @@ def parse_case(entry: Any, where: str) -> Case:
         )
     [source] = sources
     name = required(entry, where, source, str)
-    condition, instead = flat(entry.get("if")), flat(entry.get("instead"))
+    condition, instead = one_line(entry.get("if")), one_line(entry.get("instead"))
     if condition and instead:
         raise ValueError(f"{where}: give if or instead, not both: a correction stands for itself")
     if source != "check":
         if given := {"with", "says"} & set(entry):
             raise ValueError(f"{where}: {min(given)} goes with check: a study has its own words and figures")
         if source == "needs":
-            return Case(where, needs=flat(name), condition=condition, instead=instead)
+            return Case(where, needs=one_line(name), condition=condition, instead=instead)
         gives = {True: "yes", False: "no"}.get(entry.get("gives", True), entry.get("gives"))  # as YAML reads yes and no
         if gives not in ("yes", "no") or (source == "amount" and "gives" in entry):
             raise ValueError(f"{where}: gives={gives}: a study gives yes or no, and an amount neither")
@@ -183,13 +187,13 @@ def parse_case(entry: Any, where: str) -> Case:
         bounded = bounded and all(type(bound) in (int, float) for bound in value.values())
         if not bounded and not isinstance(value, LITERAL):
             raise ValueError(f"{where}: gives.{figure}={value} must be a value, or numbers {' and '.join(BOUNDS)}")
-    says = flat(required(entry, where, "says", str))
+    says = one_line(required(entry, where, "says", str))
     return Case(where, says, name, dict(arguments), dict(gives), condition=condition, instead=instead)
 
 
 def check_quotes(document: Document, text: str) -> None:
-    """ValueError names the first sentence whose quote does not occur in the text. Line breaks count as spaces."""
-    whole = flat(text)
+    """Raise ValueError for the first quote that is not in the text. Line breaks count as spaces."""
+    whole = one_line(text)
     for sentence in document.sentences:
         if sentence.quote not in whole:
             raise ValueError(
@@ -197,13 +201,13 @@ def check_quotes(document: Document, text: str) -> None:
             )
 
 
-def flat(text: Any) -> str:
-    """Text without line breaks; empty for None."""
+def one_line(text: Any) -> str:
+    """Join the lines of a text; empty for None."""
     return " ".join(str(text or "").split())
 
 
-def known(entry: Any, where: str, keys: str) -> None:
-    """ValueError unless an entry is a mapping whose keys are among these."""
+def check_keys(entry: Any, where: str, keys: str) -> None:
+    """Raise ValueError unless an entry is a mapping with no other keys than these. keys: separated by spaces."""
     if not isinstance(entry, Mapping):
         raise ValueError(f"{where}: {entry} must be a mapping of {keys.replace(' ', ', ')}")
     for key in entry:
@@ -214,7 +218,7 @@ def known(entry: Any, where: str, keys: str) -> None:
 
 
 def required(entry: Mapping[str, Any], where: str, key: str, kind: type) -> Any:
-    """ValueError unless a value is there and of this kind."""
+    """Return the value of a key. ValueError if it is missing, empty, or of another type."""
     value = entry.get(key)
     if not value or not isinstance(value, kind):
         raise ValueError(f"{where}: {key} is missing: give {FORMS[kind]}")

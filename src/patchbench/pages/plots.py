@@ -31,7 +31,7 @@ def channel_names(count: int) -> list[str]:
 
 
 def tint(name: str, i: int) -> str:
-    """Return the colour of channel `i`, whose name is `name`."""
+    """Return the colour of channel `i` with this name."""
     return TINTS.get(name, OUTLINES[i % len(OUTLINES)])
 
 
@@ -42,7 +42,7 @@ def colours(values: Float[Tensor, "c h w"]) -> np.ndarray:
 
 
 def largest(*values: Tensor) -> float:
-    """Return the largest absolute value: as the limit for both signs it puts zero in the middle of the colour map."""
+    """Return the largest absolute value, a limit for both signs that puts zero in the middle of the colour map."""
     return max(float(v.abs().max()) for v in values) or 1.0
 
 
@@ -62,16 +62,16 @@ def whole_numbers(*axes: Axes) -> None:
 
 
 def outline(ax: Axes, top: int, left: int, height: int, width: int, colour: str, line: float = 2.0) -> None:
-    """Draw a rectangle around pixels of an image, with a white rim that sets it off from the image's own colours."""
+    """Draw a rectangle around pixels of an image, with a white rim that separates it from the colours of the image."""
     frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=colour, linewidth=line)
     frame.set_path_effects([withStroke(linewidth=line + 2, foreground="white")])
     ax.add_patch(frame)
 
 
 def mosaic(tiles: np.ndarray, gap: float = 1 / 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Join tiles to one image, with gaps of NaN; return it, and the centres of its rows and columns of tiles.
+    """Join tiles to one image, with gaps of NaN; return the image, and the centres of the rows and columns of tiles.
 
-    tiles: rows x columns x h x w, or rows x columns x h x w x rgb.
+    tiles: rows x columns x h x w, or rows x columns x h x w x rgb. gap: share of the side of a tile.
     """
     rows, cols, h, w = tiles.shape[:4]
     tall, wide = h + max(1, round(gap * h)), w + max(1, round(gap * w))
@@ -90,7 +90,7 @@ def tinted(values: Tensor, colour: str) -> np.ndarray:
 
 
 def map_of_maps(ax: Axes, table: Table) -> None:
-    """Draw the cosine similarity of each place with all places, a tile per place, at the same scale in every figure."""
+    """Draw the cosine similarity of each place with all places, a tile per place, with one scale in all figures."""
     h, w = table.similarity.shape[2:]
     canvas, rows, cols = mosaic(table.similarity.numpy())
     ax.imshow(canvas, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")

@@ -1,4 +1,4 @@
-"""The runs on disk: choose some, show them as a table, write them to a file, delete them."""
+"""The table of the runs on disk: filter rows, select columns, print, write to a file, delete runs."""
 
 import operator
 import re
@@ -15,47 +15,49 @@ from rich.text import Text
 from patchbench.checks import nearest
 from patchbench.machine import write_whole
 from patchbench.runs import wandb_files
-from patchbench.runs.lock import is_held
-from patchbench.runs.metrics import FACTORS, main_figures, metric
+from patchbench.runs.lock import is_locked
+from patchbench.runs.metrics import FACTORS, main_metrics, metric
 
 COMPARE = {"<=": operator.le, ">=": operator.ge, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
 CONDITION = re.compile(r"(?P<column>[^<>=!]+)(?P<how><=|>=|!=|==|<|>|=)(?P<value>.*)")
 
 
-def choose(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
-    """Keep the rows that meet every condition: `column=a,b`, one of these values, or a comparison.
+def filter_rows(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that meet all conditions.
 
-    ValueError for a column that does not exist.
+    A condition is `column=a,b`, true for each of these values, or a comparison such as `column>0.5`. ValueError for a
+    condition that cannot be read, or a column that does not exist.
     """
     for condition in conditions:
         parts = CONDITION.fullmatch(condition)
         if not parts:
             raise ValueError(f"cannot read {condition!r}: write column=value, column=a,b or 'column>value'")
-        name, how, value = parts["column"].strip(), parts["how"], parts["value"]
-        column = frame[existing(frame, name)]
-        if how in ("=", "=="):
+        name, comparison, value = parts["column"].strip(), parts["how"], parts["value"]
+        column = frame[known_column(frame, name)]
+        if comparison in ("=", "=="):
             frame = frame[column.map(spell).isin(value.split(","))] if value else frame[column.isna()]
-        elif how == "!=":
+        elif comparison == "!=":
             frame = frame[~column.map(spell).isin(value.split(","))]
         else:
-            frame = frame[COMPARE[how](pd.to_numeric(column, errors="coerce"), number(condition, value))]
+            frame = frame[COMPARE[comparison](pd.to_numeric(column, errors="coerce"), parse_number(condition, value))]
     return frame
 
 
-def number(condition: str, value: str) -> float:
+def parse_number(condition: str, value: str) -> float:
+    """Convert the value of a comparison. ValueError names the condition if the value is no number."""
     try:
         return float(value)
     except ValueError:
-        raise ValueError(f"{condition!r} compares with a number: {value!r} is none") from None
+        raise ValueError(f"{condition!r} compares with a number, and {value!r} is no number") from None
 
 
 def spell(value: object) -> str:
-    """A value as on the command line: pandas reads a patch of 4 as 4.0 where other runs have none."""
+    """Spell a value as on the command line: pandas stores a patch of 4 as 4.0 if other runs have no patch."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def existing(frame: pd.DataFrame, name: str) -> str:
-    """The name of a column. ValueError with the nearest one if there is no such column."""
+def known_column(frame: pd.DataFrame, name: str) -> str:
+    """Return the name of a column. ValueError names a similar column if there is no such column."""
     if name not in frame:
         close = nearest(name, frame.columns)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(list(frame.columns)[:20])} and others"
@@ -63,23 +65,26 @@ def existing(frame: pd.DataFrame, name: str) -> str:
     return name
 
 
-def shown(frame: pd.DataFrame, columns: Sequence[str], sort: str | None) -> pd.DataFrame:
-    """Select the columns asked for, or the factors that vary and the main figures; sort by a column, `-` downwards."""
+def select_columns(frame: pd.DataFrame, columns: Sequence[str], sort: str | None) -> pd.DataFrame:
+    """Select columns, and sort the rows.
+
+    columns: names; if empty, the factors that vary and the main metrics. sort: a column, `-` before it: descending.
+    """
     if sort:
-        name = existing(frame, sort.lstrip("-"))
+        name = known_column(frame, sort.lstrip("-"))
         frame = frame.sort_values(name, ascending=not sort.startswith("-"), kind="stable")
     if not columns:
-        varied = [name for name in FACTORS if name in frame and frame[name].map(spell).nunique() > 1]
-        figures = [name for name in main_figures() if name in frame]
-        columns = ["status", *varied, *figures, "run"]
-    return frame[[existing(frame, name) for name in columns]]
+        varying = [name for name in FACTORS if name in frame and frame[name].map(spell).nunique() > 1]
+        figures = [name for name in main_metrics() if name in frame]
+        columns = ["status", *varying, *figures, "run"]
+    return frame[[known_column(frame, name) for name in columns]]
 
 
-def show(frame: pd.DataFrame, every: pd.DataFrame, limit: int) -> None:
-    """Print the table. every: all columns of the same rows, for the levels that all of them share."""
+def print_table(frame: pd.DataFrame, full: pd.DataFrame, limit: int) -> None:
+    """Print the table. full: the same rows with all columns, for the levels that all rows share."""
     console = Console(highlight=False)
-    shared = {name: every[name].iloc[0] for name in FACTORS if name in every and every[name].map(spell).nunique() == 1}
-    if shared and len(every) > 1:
+    shared = {name: full[name].iloc[0] for name in FACTORS if name in full and full[name].map(spell).nunique() == 1}
+    if shared and len(full) > 1:
         line = "all  " + "  ".join(f"{name}={spell(value)}" for name, value in shared.items())
         console.print(line, soft_wrap=True, markup=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -88,9 +93,9 @@ def show(frame: pd.DataFrame, every: pd.DataFrame, limit: int) -> None:
     for _, row in frame.head(limit).iterrows():
         table.add_row(*(Text(cell(str(name), value)) for name, value in row.items()))
     needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-    console.width = max(console.width, needed)  # nothing is cut off
+    console.width = max(console.width, needed)  # so that no cell is cut off
     console.print(table)
-    counts = ", ".join(f"{count} {status}" for status, count in every["status"].value_counts().items())
+    counts = ", ".join(f"{count} {status}" for status, count in full["status"].value_counts().items())
     more = f"; {len(frame) - limit:,} more, limit=0 shows all" if len(frame) > limit else ""
     console.print(f"{len(frame):,} runs: {counts or 'none'}{more}")
 
@@ -104,7 +109,7 @@ def cell(name: str, value: object) -> str:
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
-    """Write CSV or Parquet, by the end of the name. ValueError for another end, or where Parquet cannot be written."""
+    """Write CSV or Parquet, by the suffix of the path. ValueError for another suffix, or if pyarrow is missing."""
     if not path.parent.is_dir():
         raise ValueError(f"out={path}: there is no folder {path.parent}")
     if path.suffix == ".csv":
@@ -119,16 +124,16 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def delete(frame: pd.DataFrame, runs_dir: Path) -> list[str]:
-    """Remove these runs with their folders of W&B; return the names of the runs that are being trained, which stay.
+    """Delete these runs and their W&B folders. Runs that are being trained are not deleted; their names are returned.
 
-    ValueError, and nothing is removed, where the folder of a run is a link, or lies elsewhere.
+    ValueError, and nothing is deleted, if the folder of a run is a link or lies outside of `runs_dir`.
     """
-    here, busy = runs_dir.resolve(), []
+    root, busy = runs_dir.resolve(), []
     for name in frame["run"]:
-        if here not in (folder := (runs_dir / name).resolve()).parents or folder != here / name:
+        if root not in (folder := (runs_dir / name).resolve()).parents or folder != root / name:
             raise ValueError(f"{runs_dir / name} is a link to {folder}: remove it by hand")
     for name in frame["run"]:
-        if is_held(runs_dir / name):
+        if is_locked(runs_dir / name):
             busy.append(name)
         else:
             wandb_files.delete(runs_dir / name, wandb_files.wandb_dir(runs_dir))

@@ -1,7 +1,7 @@
-"""Answers of a run to each image of its test split: right or wrong, a bit an image, in the order of the split.
+"""Answers of a run to each image of its test split: right or wrong, one bit an image, in the order of the split.
 
-They stand in the record beside `result`, where all runs share the test images; a generated set may draw them anew for
-every run. Images that were not asked, because they do not decode or `limit_batches` left them out, are marked.
+The record stores them beside `result` if all runs share the test images; a generated set may draw other test images
+for every run. Images that were not asked, because they do not decode or `limit_batches` left them out, are marked.
 """
 
 import base64
@@ -18,30 +18,32 @@ from patchbench.runs.record import read_record
 
 @dataclass(frozen=True)
 class Hits:
-    """Answers by image. right: false where the image was not asked."""
+    """Answers by image. right: the answer is right; false if the image was not asked. asked: the image was asked."""
 
     right: Bool[np.ndarray, " n"]
     asked: Bool[np.ndarray, " n"]
 
     def packed(self) -> dict[str, Any]:
-        """Plain values for the record: the number of images, and bits as base64; `asked` is null if all images were."""
+        """Return values for the record: the number of images, and bits as base64. asked: null if all were asked."""
         return {
             "images": len(self.right),
-            "right": as_text(self.right),
-            "asked": None if self.asked.all() else as_text(self.asked),
+            "right": to_base64(self.right),
+            "asked": None if self.asked.all() else to_base64(self.asked),
         }
 
 
 def unpacked(packed: Mapping[str, Any]) -> Hits:
-    """Answers from the plain values of `Hits.packed`."""
-    images, asked = packed["images"], packed["asked"]
-    return Hits(as_bits(packed["right"], images), np.ones(images, bool) if asked is None else as_bits(asked, images))
+    """Restore answers from the plain values of `Hits.packed`."""
+    images, bits = packed["images"], packed["asked"]
+    return Hits(
+        from_base64(packed["right"], images), np.ones(images, bool) if bits is None else from_base64(bits, images)
+    )
 
 
 def read_hits(folder: Path) -> Hits | None:
-    """Answers of the run in a folder; None where its record has none.
+    """Read the answers of the run in a folder; None if its record has no answers.
 
-    FileNotFoundError without a record, ValueError where it is damaged.
+    FileNotFoundError if there is no record, ValueError if it is damaged.
     """
     packed = read_record(folder / "run.json").get("hits")
     try:
@@ -52,9 +54,9 @@ def read_hits(folder: Path) -> Hits | None:
         ) from error
 
 
-def as_text(bits: Bool[np.ndarray, " n"]) -> str:
+def to_base64(bits: Bool[np.ndarray, " n"]) -> str:
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
-def as_bits(text: str, count: int) -> Bool[np.ndarray, " n"]:
+def from_base64(text: str, count: int) -> Bool[np.ndarray, " n"]:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)

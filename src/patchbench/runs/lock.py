@@ -1,4 +1,4 @@
-"""One process at a time in a run's directory."""
+"""A lock on the folder of a run, so that one process at a time trains there."""
 
 import errno
 import fcntl
@@ -10,20 +10,20 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Make the folder and hold it; wait, after `on_wait()`, while another process does.
+    """Make the folder and lock it. If another process holds the lock, call `on_wait()` and wait.
 
-    The system lets go of it when the holder ends, however it ends. A folder that is empty at the end is taken away.
-    A finished run in a folder that cannot be written is not held.
+    The system releases the lock when the process ends, however it ends. A folder that is empty at the end is removed.
+    The folder of a finished run is not locked if it is read-only.
     """
     path = folder / ".lock"
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # the folder was taken away meanwhile
+        with suppress(FileNotFoundError):  # another process has removed the folder meanwhile
             try:
                 file = os.open(path, os.O_RDWR | os.O_CREAT)
             except OSError as error:
                 if error.errno in (errno.EROFS, errno.EACCES) and (folder / "run.json").exists():
-                    yield  # a finished run on a disk that is read-only: nobody trains it
+                    yield  # a finished run on a read-only disk: nobody can train it
                     return
                 raise
             try:
@@ -33,7 +33,7 @@ def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:  # a file system without locks: nobody waits
                 break
-            with suppress(FileNotFoundError):  # its holder removed it
+            with suppress(FileNotFoundError):  # the process that held the lock has removed the file
                 if os.path.samestat(os.fstat(file), os.stat(path)):
                     break
             os.close(file)
@@ -46,8 +46,8 @@ def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
             folder.rmdir()
 
 
-def is_held(folder: Path) -> bool:
-    """True if a process trains there now."""
+def is_locked(folder: Path) -> bool:
+    """True if a process holds the lock of a folder now."""
     try:
         file = os.open(folder / ".lock", os.O_RDWR)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""The factors and the metrics by which runs are compared, each metric with one meaning for every reader.
+"""The factors and the metrics by which runs are compared, and the one table of the meaning of each metric.
 
 The name of a metric is <stage>/<quantity>, as in test/acc, or <stage>/<view>/<quantity>, as in test/canvas48/acc.
 A line of METRICS gives the meaning of a quantity in every stage. To add a metric, log it and add its line here: the
-terminal, scripts/runs.py, the pages of studies, the dashboard and W&B follow. A metric without a line is shown under
-its name as a plain number.
+terminal, scripts/runs.py, the pages of studies, the dashboard and W&B read this table. A metric without a line is
+shown under its name as a plain number.
 """
 
 import math
@@ -20,11 +20,11 @@ Number = int | float
 
 @dataclass(frozen=True)
 class Metric:
-    """The meaning of a name, and the spelling of its values.
+    """The meaning of a metric, and the spelling of its values.
 
     unit: `%` for shares, which are stored between 0 and 1. better: MORE, LESS or UNKNOWN. curves: the stages of
-    training in which the metric is logged again and again; W&B draws a panel for each. main: the stage in which the
-    metric is a main figure, shown to readers who choose no columns.
+    training in which the metric is logged repeatedly; W&B draws a panel for each. main: the stage in which the metric
+    is a main metric, shown to readers who choose no columns.
     """
 
     label: str = ""
@@ -32,11 +32,11 @@ class Metric:
     better: int = UNKNOWN
     curves: tuple[str, ...] = ()
     main: str = ""
-    unit_of_change: str | None = None  # unit of a difference, where it is another
+    unit_of_change: str | None = None  # unit of a difference, if it differs from that of a value
 
     @property
     def factor(self) -> int:
-        """Multiplies a stored value into the value that is read."""
+        """Factor from a stored value to the value that is shown."""
         return 100 if self.unit in ("%", "pt") else 1
 
     @property
@@ -51,42 +51,42 @@ class Metric:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def number(self, x: Number, digits: int = 1) -> str:
-        """A value without its unit. digits: decimals of a share; other numbers have four significant digits."""
+        """Spell a value without its unit. digits: decimals of a share; other numbers have four significant digits."""
         if math.isnan(x):
             return "n/a"
-        return f"{x * 100:.{digits}f}" if self.factor == 100 else plain(x)
+        return f"{x * 100:.{digits}f}" if self.factor == 100 else four_digits(x)
 
     def value(self, x: Number, digits: int = 1) -> str:
-        """A value with its unit, as in a sentence: 25.2 %."""
+        """Spell a value with its unit, for a sentence: 25.2 %."""
         return f"{self.number(x, digits)} {self.unit}".rstrip() if not math.isnan(x) else "n/a"
 
     def cell(self, x: Number) -> str:
-        """A value in a row or column that is named: 25.20%, or the number alone."""
+        """Spell a value for a table with the metric in its header: 25.20%, or the number without its unit."""
         return f"{self.number(x, 2)}%" if self.unit == "%" and not math.isnan(x) else self.number(x, 2)
 
     def signed(self, x: Number) -> str:
-        """A difference without its unit; below ten points it has two decimals."""
+        """Spell a difference without its unit; a difference of shares has one decimal, two below ten points."""
         if self.factor != 100:
-            return f"{'-' if x < 0 else '+'}{plain(abs(x))}"
+            return f"{'-' if x < 0 else '+'}{four_digits(abs(x))}"
         digits = 1 if abs(x) >= 0.1 else 2
         return f"{round(x * 100, digits) + 0.0:+.{digits}f}"
 
     def change(self, x: Number) -> str:
-        """A difference with its unit: +1.3 pt."""
+        """Spell a difference with its unit: +1.3 pt."""
         return "n/a" if math.isnan(x) else f"{self.signed(x)} {self.change_unit}".rstrip()
 
     def clip(self, x: Number) -> Number:
-        """The nearest value that the metric can take: a share lies between 0 and 1."""
+        """Clip a value to the range of the metric: a share lies between 0 and 1."""
         return min(max(x, 0), 1) if self.unit == "%" else x
 
 
-def plain(x: Number) -> str:
-    """Spell a number with four significant digits; from a thousand on it is whole and has commas."""
+def four_digits(x: Number) -> str:
+    """Spell a number with four significant digits; from a thousand on, rounded to a whole number with commas."""
     return f"{x:,.0f}" if abs(x) >= 1000 or float(x).is_integer() else f"{x:.4g}"
 
 
-# By quantity: label, unit, which way is better, stages with curves, stage of a main figure. The first line that fits
-# counts; `*` stands for any letters. Lines without a label give names their unit.
+# By quantity: label, unit, direction that is better, stages with curves, stage of a main metric. The first line that
+# matches counts; `*` stands for any letters. A line without a label gives the unit; the label is then the name.
 METRICS = {
     "acc": Metric("accuracy", "%", MORE, curves=("val", "train"), main="test"),
     "acc_best": Metric("accuracy, best", "%", MORE, main="val"),
@@ -114,7 +114,7 @@ METRICS = {
     "data_wait_frac": Metric("share of the time spent waiting for data", "%", curves=("throughput",)),
     "tflops_per_gpu": Metric("computation per device", "TFLOP/s", MORE, curves=("throughput",)),
     "mfu": Metric("MFU, share of the bf16 peak", "%", MORE, curves=("throughput",)),
-    "memory": Metric("peak memory", "GiB", LESS),  # of the GPU, or of the host where there is none
+    "memory": Metric("peak memory", "GiB", LESS),  # of the GPU, or of the host if there is no GPU
     "gpu_peak_allocated_gib": Metric("peak GPU memory of tensors", "GiB", LESS, curves=("memory",)),
     "gpu_peak_reserved_gib": Metric("peak GPU memory of the allocator", "GiB", LESS, curves=("memory",)),
     "gpu_alloc_retries": Metric("GPU allocations tried again", curves=("memory",)),
@@ -140,46 +140,46 @@ METRICS = {
 
 
 def metric(name: str) -> Metric:
-    """The line of a name. Sums of metrics, `a - b`, and logarithms, `log2(a)`, follow from the lines of their terms."""
+    """Return the meaning of a name; that of a sum, `a - b`, or a logarithm, `log2(a)`, follows from its terms."""
     if name.startswith("log2("):
         return Metric(f"log2 of {metric(name[5:-1]).label}", unit_of_change="doublings")
     if len(terms := re.split(r" [+-] ", name)) > 1:
         units = {metric(term).change_unit for term in terms}
         return Metric(name, units.pop() if len(units) == 1 else "")
     *before, quantity = name.split("/")
-    line = METRICS.get(pattern_of(quantity), Metric())
+    line = METRICS.get(pattern(quantity), Metric())
     if not line.label:
         return replace(line, label=name)
     words = f"{STAGES[before[0]]} {line.label}" if before and before[0] in STAGES else line.label
     return replace(line, label=", ".join([words, *before[1:]]))
 
 
-def pattern_of(quantity: str) -> str:
-    """The key of a quantity in METRICS, empty where it has none."""
+def pattern(quantity: str) -> str:
+    """Return the key of METRICS that matches a quantity; empty if there is none."""
     return quantity if quantity in METRICS else next((key for key in METRICS if fnmatchcase(quantity, key)), "")
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Sort names as METRICS has them, those without a line last."""
-    place = {key: i for i, key in enumerate([*METRICS, ""])}
-    return sorted(names, key=lambda name: (place[pattern_of(name.rpartition("/")[2])], name))
+def sort_metrics(names: Iterable[str]) -> list[str]:
+    """Sort names in the order of METRICS, names without a line last."""
+    position = {key: i for i, key in enumerate([*METRICS, ""])}
+    return sorted(names, key=lambda name: (position[pattern(name.rpartition("/")[2])], name))
 
 
-def main_figures() -> list[str]:
+def main_metrics() -> list[str]:
     """Names of the metrics that are shown to readers who choose no columns."""
     return [f"{line.main}/{quantity}" for quantity, line in METRICS.items() if line.main]
 
 
 def curves(stage: str) -> list[str]:
-    """Names of the metrics that are logged again and again in a stage of training."""
+    """Names of the metrics that are logged repeatedly in a stage of training."""
     return [f"{stage}/{quantity}" for quantity, line in METRICS.items() if stage in line.curves]
 
 
 def summaries() -> dict[str, str]:
-    """The value beside the last one that W&B's summary of a run shows, by the name of a metric: max, min or mean.
+    """Return for each metric the statistic that the summary of a run in W&B shows beside the last value.
 
-    A validation is worth its best value, a rate its mean, memory its peak. Names are whole: of several patterns that
-    fit, W&B takes any.
+    Validation metrics: the best value, max or min. Rates: mean. Memory: max. The names contain no patterns, since W&B
+    takes any one of several patterns that match.
     """
     best = {MORE: "max", LESS: "min"}
     validated = {name: best[metric(name).better] for name in curves("val") if metric(name).better}

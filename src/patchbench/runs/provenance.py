@@ -20,12 +20,14 @@ from typing import Any
 
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "torchmetrics", "wandb", "numpy")
 CHECKOUT = Path(__file__).parents[3]
-WRITTEN = (":!experiments/*/*.csv", ":!experiments/*/*.npz", ":!benchmarks")  # by studies and benchmarks as they run
+OUTPUTS = (":!experiments/*/*.csv", ":!experiments/*/*.npz", ":!benchmarks")  # files that studies and benchmarks write
 STARTED = datetime.now(UTC)
 
 
 def execution() -> dict[str, Any]:
-    """Command line, start and end of this process (UTC), and the host; for the record alone, never sent anywhere."""
+    """Return command line, start and end of this process (UTC), and the host. They stay in the record, and are never
+    uploaded.
+    """
     return {
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
         "started": STARTED.isoformat(timespec="seconds"),
@@ -35,7 +37,7 @@ def execution() -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit and machine."""
+    """Return the versions of the packages, the commit of the code, and the machine."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -48,10 +50,10 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this package runs from, or None outside one.
+    """Return the commit of the git checkout of this package, or None outside of a checkout.
 
-    It ends in `-dirty` where a file of the checkout was changed that runs do not write, or one under src/ or conf/ is
-    not tracked.
+    The commit ends in `-dirty` if a tracked file was changed, other than OUTPUTS, or a file under src/ or conf/ is not
+    tracked.
     """
 
     def git(*arguments: str) -> str:
@@ -59,18 +61,18 @@ def commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN)
+        modified = git("status", "--porcelain", "--untracked-files=no", "--", ".", *OUTPUTS)
         untracked = git("ls-files", "--others", "--exclude-standard", "src", "conf")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed or untracked else "")
+        return git("rev-parse", "HEAD") + ("-dirty" if modified or untracked else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def code(targets: Iterable[str]) -> dict[str, str]:
-    """Digests of the modules that compute a run, by module: those of `targets`, and all that these import.
+    """Return the digests of the modules that compute a run: the modules of `targets`, and all that they import.
 
-    targets: dotted names of modules, classes or functions. Packages that are installed count by their version, not
-    here. Comments, docstrings and imports do not count, so that a module may move, and be explained better.
+    targets: dotted names of modules, classes or functions. Installed packages are left out: their versions are in
+    `environment`. Comments, docstrings and imports do not count, so that a module may be moved and documented better.
     """
     digests: dict[str, str] = {}
     waiting = [module for target in targets if (module := module_of(target))]
@@ -84,23 +86,26 @@ def code(targets: Iterable[str]) -> dict[str, str]:
 
 @functools.cache
 def parsed(name: str, path: Path, modified: int) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's file, and the modules of our own that it imports; read again when it was modified."""
+    """Return the digest of a module, and the modules of this project that it imports.
+
+    modified: time of the last change of the file, in nanoseconds; part of the key of the cache.
+    """
     text = path.read_text(encoding="utf-8")
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     tree = ast.parse(text)
-    found = {node: imported(node, package) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
-    own = [node for node, modules in found.items() if modules]
-    modules = tuple(module for modules in found.values() for module in modules)
-    return hashlib.sha256(essence(text, tree, own).encode()).hexdigest()[:8], modules
+    named = {node: imported(node, package) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)}
+    own = [node for node, modules in named.items() if modules]
+    modules = tuple(module for modules in named.values() for module in modules)
+    return hashlib.sha256(code_text(text, tree, own).encode()).hexdigest()[:8], modules
 
 
-def changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Modules of today whose code is none of that of then, whatever its modules were called."""
-    return [name for name, digest in now.items() if digest not in then.values()]
+def changed(earlier: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
+    """List the modules of `current` with a digest that no module in `earlier` has, under any name."""
+    return [name for name, digest in current.items() if digest not in earlier.values()]
 
 
 def module_of(target: str) -> str | None:
-    """The module in a dotted name of a class or function; None for a package that is installed."""
+    """Return the module in a dotted name of a class or function; None for an installed package."""
     top = target.partition(".")[0]
     if not is_own(top):
         return None
@@ -111,21 +116,21 @@ def module_of(target: str) -> str | None:
 
 @functools.cache
 def is_own(package: str) -> bool:
-    """True for this package, and for top-level packages that lie outside of what is installed."""
+    """True for this package, and for top-level packages that are not installed, such as files of the user."""
     if package == __package__.partition(".")[0]:
         return True
     spec = importlib.util.find_spec(package) if package else None
     if spec is None:
         return False
-    place: str | None = spec.origin or next(iter(spec.submodule_search_locations or ()), None)  # no __init__.py
-    if place is None or place in ("built-in", "frozen"):
+    location: str | None = spec.origin or next(iter(spec.submodule_search_locations or ()), None)  # no __init__.py
+    if location is None or location in ("built-in", "frozen"):
         return False
     installed = [sysconfig.get_path(kind) for kind in ("purelib", "platlib", "stdlib")]
-    return not any(Path(place).is_relative_to(folder) for folder in installed)
+    return not any(Path(location).is_relative_to(folder) for folder in installed)
 
 
 def source_of(module: str) -> Path | None:
-    """The file of a module that is written in Python, or None; nothing is imported to find it."""
+    """Return the file of a module, without importing it; None if it is not written in Python."""
     top, *inner = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None:
@@ -141,7 +146,7 @@ def source_of(module: str) -> Path | None:
 
 
 def imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
-    """Modules of our own that an import statement names. package: of the module that it stands in."""
+    """List the modules of this project that an import statement names. package: package of the importing module."""
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
     else:
@@ -151,10 +156,10 @@ def imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
     return [own for name in names if (own := module_of(name))]
 
 
-def essence(text: str, tree: ast.Module, silent: Iterable[ast.stmt]) -> str:
-    """The text of a module without comments, docstrings, blank lines, and the statements in `silent`."""
+def code_text(text: str, tree: ast.Module, left_out: Iterable[ast.stmt]) -> str:
+    """Return the text of a module without comments, docstrings, blank lines, and the statements in `left_out`."""
     lines = text.encode().splitlines()
-    spans = [(node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) for node in silent]
+    spans = [(node.lineno, node.col_offset, node.end_lineno, node.end_col_offset) for node in left_out]
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             column = len(token.line[: token.start[1]].encode())
@@ -171,7 +176,7 @@ def essence(text: str, tree: ast.Module, silent: Iterable[ast.stmt]) -> str:
 
 
 def driver() -> str | None:
-    """Version of NVIDIA's driver, or None."""
+    """Version of NVIDIA's driver, or None without one."""
     path = Path("/sys/module/nvidia/version")
     return path.read_text().strip() if path.exists() else None
 

@@ -1,4 +1,4 @@
-"""The record of a finished run, run.json: written as a whole or not at all, with a digest of its bytes."""
+"""The record of a finished run, run.json: written whole or not at all, with a digest of its bytes."""
 
 import hashlib
 import json
@@ -25,9 +25,9 @@ PARTS: dict[str, type] = {
     "environment": dict,
 }
 RESERVED = {"run", "identity", "status", "commit", "device", "eval", "epochs", "batch_size"}  # columns of every table
-HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",')  # of a file; the digest is that of all bytes after it
-WITHOUT_DIGEST = b'{\n  "identity": "'  # as records of an earlier version begin
-WITHIN: dict[str, dict[str, Any]] = {  # what readers of many records need of the parts
+HEAD = re.compile(rb'\{\n  "digest": "([0-9a-f]{64})",')  # start of a file, with the digest of all bytes after it
+WITHOUT_DIGEST = b'{\n  "identity": "'  # start of a file of an earlier version
+NESTED: dict[str, dict[str, Any]] = {  # entries of the parts that readers of many records need, with their types
     "config": {"epochs": int, "batch_size": int},
     "environment": {"versions": dict, "machine": dict, "commit": str | None},
     "environment.machine": {"cpu": str, "cores": int | None, "gpus": list},
@@ -35,7 +35,7 @@ WITHIN: dict[str, dict[str, Any]] = {  # what readers of many records need of th
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record. FileNotFoundError where there is none, ValueError where it is damaged or of an earlier version."""
+    """Read a record. FileNotFoundError if there is none, ValueError if it is damaged or of an earlier version."""
     cure = "remove its folder, or train it again by rerun=true"
     try:
         text = path.read_bytes()
@@ -46,25 +46,25 @@ def read_record(path: Path) -> dict[str, Any]:
         why = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} is damaged ({why}): {cure}") from error
     if not isinstance(record, dict) or (missing := PARTS.keys() - record.keys()):
-        lost = ", ".join(sorted(missing)) if isinstance(record, dict) else "all of it"
-        raise ValueError(f"{path} is of an earlier version or damaged, it lacks {lost}: {cure}")
-    if wrong := next(misfits(record), None):
+        absent = ", ".join(sorted(missing)) if isinstance(record, dict) else "all of it"
+        raise ValueError(f"{path} is of an earlier version or damaged, it lacks {absent}: {cure}")
+    if wrong := next(type_errors(record), None):
         raise ValueError(f"{path} is of an earlier version or damaged, {wrong}: {cure}")
     head = HEAD.match(text)
     if not head and not text.startswith(WITHOUT_DIGEST):
         raise ValueError(f"{path} is damaged or was edited, it does not begin with its digest: {cure}")
     if head and digest(text[head.end() :]) != head[1].decode():
-        raise ValueError(f"{path} is damaged or was edited, its digest is that of other bytes: {cure}")
+        raise ValueError(f"{path} is damaged or was edited, its bytes do not match its digest: {cure}")
     return record
 
 
-def misfits(record: Mapping[str, Any]) -> Iterator[str]:
-    """Say which parts of a record, and which figures, are not of their kind."""
+def type_errors(record: Mapping[str, Any]) -> Iterator[str]:
+    """Describe the parts and the results of a record that have the wrong type."""
     for name, kind in PARTS.items():
         if not isinstance(record[name], kind):
             yield f"its {name} is no {'text' if kind is str else 'mapping'}"
             return
-    for place, kinds in WITHIN.items():
+    for place, kinds in NESTED.items():
         part: Any = record
         for name in place.split("."):
             part = part[name]
@@ -74,7 +74,7 @@ def misfits(record: Mapping[str, Any]) -> Iterator[str]:
                 return
     versions = record["environment"]["versions"]
     for part in (record["factors"], record["result"], versions):
-        for name in part.keys() & RESERVED:  # they say which run this is, and where
+        for name in part.keys() & RESERVED:  # these columns identify the run in every table
             yield f"it has an entry {name} among factors, figures or versions"
     if not all(isinstance(value, str | None) for value in versions.values()):
         yield "its environment.versions are no texts"
@@ -87,15 +87,15 @@ def misfits(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_figure(value: object) -> bool:
-    """True for a number that can be computed with."""
+    """True for an integer or float that fits into a float."""
     with suppress(OverflowError):
         return isinstance(value, int | float) and not isinstance(value, bool) and isinstance(float(value), float)
     return False
 
 
 @contextmanager
-def leaving_out() -> Iterator[None]:
-    """Name a file that is damaged in a line, and go on without it: one of many must not cost all others."""
+def skip_damaged() -> Iterator[None]:
+    """Print a line for a damaged file, and go on: one damaged record must not hide all others."""
     try:
         yield
     except FileNotFoundError:
@@ -105,20 +105,20 @@ def leaving_out() -> Iterator[None]:
 
 
 def validation_accuracy(record: Mapping[str, Any]) -> float:
-    """Validation accuracy of the weights that were tested: those of the best epoch, or the last."""
+    """Validation accuracy of the tested weights: those of the best epoch, or the last weights."""
     return record["result"]["val/acc" if record["config"].get("tested") == "last" else "val/acc_best"]
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record as JSON, without passwords and tokens, on the first rank only."""
+    """Write the record as JSON, without passwords and tokens; other ranks than the first write nothing."""
     from pytorch_lightning.utilities import rank_zero_only  # seconds of imports, not needed to read
 
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        write_whole(path, text_of(without_secrets(record)))
+        write_whole(path, to_json(without_secrets(record)))
 
 
-def text_of(record: Mapping[str, Any]) -> str:
-    """Return the text of run.json: the digest, then all else."""
+def to_json(record: Mapping[str, Any]) -> str:
+    """Return the text of run.json: the digest, then the rest of the record."""
     rest = json.dumps({name: value for name, value in record.items() if name != "digest"}, indent=2).removeprefix("{")
     return f'{{\n  "digest": "{digest(rest.encode())}",{rest}'
 

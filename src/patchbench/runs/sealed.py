@@ -1,6 +1,6 @@
-"""Files that end with a digest of their bytes, so that one altered bit is noticed before they are used.
+"""Files that end with the SHA-256 digest of their bytes, so that one altered bit is noticed before they are used.
 
-The digest stands behind the end of the zip archive that torch.save writes, where readers of such archives look past it.
+The digest follows the zip archive that torch.save writes; readers of zip archives ignore bytes after the archive.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ CHUNK = 2**20  # bytes
 
 
 class Damaged(ValueError):
-    """A file whose bytes are not those that were written."""
+    """Raised for a file that was altered after it was written."""
 
 
 class Hashing:
-    """A file to write to that computes the digest of what it is given."""
+    """A file for writing that computes the digest of all bytes written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest = file, hashlib.sha256()
@@ -38,7 +38,7 @@ class Hashing:
 
 @contextmanager
 def sealed_file(path: Path) -> Iterator[Hashing]:
-    """Open a file that appears under its name when it is whole, with the digest at its end."""
+    """Open a file for writing; the file appears under its name when it is complete, with the digest at its end."""
     with whole_file(path, "wb") as file:
         hashing = Hashing(file)
         yield hashing
@@ -46,16 +46,16 @@ def sealed_file(path: Path) -> Iterator[Hashing]:
 
 
 def check_seal(path: Path) -> None:
-    """Damaged unless the bytes of a file have the digest at its end. It reads the whole file once."""
+    """Raise Damaged unless the bytes of a file have the digest at its end. The whole file is read once."""
     size = os.path.getsize(path) - LENGTH
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        left = max(0, size)
-        while left and (data := file.read(min(CHUNK, left))):
+        remaining = max(0, size)
+        while remaining and (data := file.read(min(CHUNK, remaining))):
             digest.update(data)
-            left -= len(data)
-        found = SEAL.fullmatch(file.read())
-    if not found:
-        raise Damaged(f"{path} is damaged, or no checkpoint of this version: its end lacks the digest of its bytes")
-    if found[1].decode() != digest.hexdigest():
-        raise Damaged(f"{path} is damaged: its bytes do not have the digest that was written with them")
+            remaining -= len(data)
+        seal = SEAL.fullmatch(file.read())
+    if not seal:
+        raise Damaged(f"{path} is damaged, or no checkpoint of this version: the digest at its end is missing")
+    if seal[1].decode() != digest.hexdigest():
+        raise Damaged(f"{path} is damaged: its bytes do not match the digest at its end")

@@ -1,6 +1,6 @@
-"""Digests of the files of a study, in SHA256SUMS beside them: `sha256sum -c` checks them too.
+"""SHA-256 digests of the files of a study, in the file SHA256SUMS in the same folder: `sha256sum -c` checks them too.
 
-A table that was cut short would let finished runs be made again, and the next report would drop what it lacks.
+With a truncated table, finished runs would be trained again, and the next report would lose the missing rows.
 """
 
 import hashlib
@@ -11,12 +11,12 @@ from zipfile import BadZipFile
 
 from patchbench.machine import write_whole
 
-SUMS = "SHA256SUMS"  # lines of digest, two blanks, name
+SUMS = "SHA256SUMS"  # lines of digest, two spaces, file name
 
 
 @contextmanager
-def intact(path: Path) -> Iterator[None]:
-    """Check a file before it is read in this block. ValueError with its path, whatever is wrong with it."""
+def verified_file(path: Path) -> Iterator[None]:
+    """Check the digest of a file that this block reads. ValueError names the file for every error of the block."""
     check_sum(path)
     try:
         yield
@@ -25,27 +25,27 @@ def intact(path: Path) -> Iterator[None]:
 
 
 def check_sum(path: Path) -> None:
-    """ValueError for a file that is not the one that was written; a file without a digest is not checked."""
-    expected = sums_of(path.parent).get(path.name)
+    """Raise ValueError for a file with another digest than in SHA256SUMS; a file without a digest is not checked."""
+    expected = read_sums(path.parent).get(path.name)
     if expected and path.exists() and digest(path) != expected:
         raise ValueError(
-            f"{path} is not the file of {SUMS} beside it, it was cut short or edited: `git checkout` brings it back; "
-            f"to go on with it as it is, remove its line from {SUMS}"
+            f"{path} does not have its digest in {SUMS}, it was cut short or edited: `git checkout` restores it; "
+            f"to use it as it is, remove its line from {SUMS}"
         )
 
 
 def write_sums(folder: Path, names: Iterable[str]) -> None:
-    """Write the digests of these files, without those that there are not; those of other files stay."""
-    found = sums_of(folder)
+    """Write the digests of the named files that exist, and remove those of the others; further lines stay."""
+    digests = read_sums(folder)
     for name in names:
-        found.pop(name, None)
+        digests.pop(name, None)
         if (folder / name).exists():
-            found[name] = digest(folder / name)
-    write_whole(folder / SUMS, "".join(f"{value}  {name}\n" for name, value in sorted(found.items())))
+            digests[name] = digest(folder / name)
+    write_whole(folder / SUMS, "".join(f"{value}  {name}\n" for name, value in sorted(digests.items())))
 
 
-def sums_of(folder: Path) -> dict[str, str]:
-    """Digests by the names of the files."""
+def read_sums(folder: Path) -> dict[str, str]:
+    """Read the digests of a folder, by file name."""
     path = folder / SUMS
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     pairs = [line.split("  ", 1) for line in lines if "  " in line]

@@ -1,6 +1,6 @@
-"""The files that W&B leaves of a run: folders that are synced later, and what waits in them to be uploaded.
+"""The local files of W&B: folders of offline runs, which are synced later, and files of artifacts for upload.
 
-Imports little, as sweeps and lists of runs do not need W&B itself.
+This module does not import W&B, since sweeps and tables of runs do not need it.
 """
 
 import os
@@ -12,97 +12,98 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from patchbench.machine import near
+from patchbench.machine import display_path
 
 ID_FILE = "wandb_run_id.txt"  # in the directory of a run
-BLOCK, HEADER = 32_768, 7  # bytes of a block of the log of W&B, which is that of LevelDB; of what stands before a piece
-WHOLE, FIRST, LAST = 1, 2, 4  # kinds of pieces of a record
+# The log of W&B has the format of LevelDB: blocks of chunks of records, each chunk after a header. Sizes in bytes.
+BLOCK, HEADER = 32_768, 7
+WHOLE, FIRST, LAST = 1, 2, 4  # types of chunks: a whole record, the first chunk of a record, the last
 
 
 def run_id(out_dir: Path) -> str | None:
-    """The id of a run in W&B, or None where it has none."""
+    """Read the W&B id of a run; None if it has none."""
     try:
         return (out_dir / ID_FILE).read_text(encoding="utf-8").strip() or None
     except FileNotFoundError:
         return None
 
 
-def holder(run_id: str, runs_dir: Path) -> Path | None:
-    """The directory of the run that has this id in W&B."""
+def run_folder_of(run_id: str, runs_dir: Path) -> Path | None:
+    """Find the folder of the run that has this W&B id; None if there is none."""
     files = sorted(runs_dir.glob(f"*/{ID_FILE}"))
     return next((path.parent for path in files if path.read_text(encoding="utf-8").strip() == run_id), None)
 
 
 def wandb_dir(runs_dir: Path) -> Path:
-    """The folder of W&B: beside the runs, so that one `wandb sync` takes all, or where WANDB_DIR says."""
+    """Folder of W&B: in WANDB_DIR if that is set, else beside the runs, so that one `wandb sync` uploads all."""
     return Path(os.environ.get("WANDB_DIR") or runs_dir, "wandb")
 
 
 def staging(folder: Path, run_id: str) -> Path:
-    """The folder in which files of artifacts of a run wait to be uploaded. folder: that of `wandb_dir`."""
+    """Folder in which files of artifacts of a run wait for upload. folder: as `wandb_dir` returns it."""
     return folder / "staging" / run_id
 
 
-def offline(folder: Path, run_id: str) -> list[Path]:
-    """Folders of a run that are not synced, oldest first; one for each stretch of its training."""
+def unsynced(folder: Path, run_id: str) -> list[Path]:
+    """List the folders of a run that are not synced, oldest first; a run has one for each time it was started."""
     folders = sorted(path for path in folder.glob(f"offline-run-*-{run_id}") if path.is_dir())
     return [path for path in folders if not list(path.glob("*.wandb.synced"))]
 
 
 def delete(out_dir: Path, folder: Path) -> None:
-    """Remove the files of one run from the folder of W&B."""
-    if own := run_id(out_dir):
-        for path in (*folder.glob(f"*run-*-{own}"), staging(folder, own)):
-            if path.name.endswith(own) and path.is_dir():
+    """Remove the files of one run from the folder of W&B. out_dir: folder of the run."""
+    if own_id := run_id(out_dir):
+        for path in (*folder.glob(f"*run-*-{own_id}"), staging(folder, own_id)):
+            if path.name.endswith(own_id) and path.is_dir():
                 shutil.rmtree(path)
 
 
-def sync_line(folder: Path, run_ids: Iterable[str]) -> str | None:
-    """The command that uploads what these runs have offline, or None if that is nothing."""
-    found = {each: offline(folder, each) for each in run_ids}
-    found = {each: folders for each, folders in found.items() if folders}
-    if not found:
+def sync_command(folder: Path, run_ids: Iterable[str]) -> str | None:
+    """Return the command that uploads the offline folders of these runs; None if there are none."""
+    folders_by_id = {each: unsynced(folder, each) for each in run_ids}
+    folders_by_id = {each: folders for each, folders in folders_by_id.items() if folders}
+    if not folders_by_id:
         return None
-    place = near(folder)
-    if len(found) > 1:
-        return f"wandb sync {shlex.quote(str(place))}/offline-run-*"
-    [(own, folders)] = found.items()
+    shown = display_path(folder)
+    if len(folders_by_id) > 1:
+        return f"wandb sync {shlex.quote(str(shown))}/offline-run-*"
+    [(own_id, folders)] = folders_by_id.items()
     if len(folders) > 1:
-        return f"wandb sync {shlex.quote(str(place))}/offline-run-*-{own}"
-    return f"wandb sync {shlex.quote(str(place / folders[0].name))}"
+        return f"wandb sync {shlex.quote(str(shown))}/offline-run-*-{own_id}"
+    return f"wandb sync {shlex.quote(str(shown / folders[0].name))}"
 
 
-def damage_of(log: Path, rows: int) -> str:
-    """Describe the damage of the file that `wandb sync` reads, as the rest of a sentence; empty where it is whole.
+def damage(log: Path, rows: int) -> str:
+    """Describe the damage of the file that `wandb sync` reads, as the rest of a sentence; empty if it is complete.
 
-    A full disk, and an end of the process of W&B before its time, cut it short without a word. rows: that a whole file
-    holds, at least.
+    A full disk, or the end of the process of W&B, truncates the file without an error message. rows: number of rows
+    that a complete file has at least.
     """
     from wandb.proto import wandb_internal_pb2
 
-    proto: Any = wandb_internal_pb2  # its classes are made when it is imported
+    proto: Any = wandb_internal_pb2  # mypy does not see its classes, which are made at import
 
-    found, ended, last = 0, False, 0
+    num_rows, ended, last_num = 0, False, 0
     try:
-        for content in records(log):
+        for content in log_records(log):
             record = proto.Record.FromString(content)
-            found += record.WhichOneof("record_type") == "history"
+            num_rows += record.WhichOneof("record_type") == "history"
             ended |= record.WhichOneof("record_type") == "exit"
-            if record.num != last + 1:
+            if record.num != last_num + 1:
                 break
-            last = record.num
+            last_num = record.num
         else:
-            if ended and found >= rows:
+            if ended and num_rows >= rows:
                 return ""
     except (OSError, ValueError) as error:
         return f"cannot be read ({error})"
-    return f"is cut short, as by a full disk, and holds {found} of {rows} rows; metrics.csv has all"
+    return f"is cut short, as by a full disk, and holds {num_rows} of {rows} rows; metrics.csv has all"
 
 
-def records(log: Path) -> Iterator[bytes]:
-    """The records of the log of a run, up to the first that is torn or altered."""
+def log_records(log: Path) -> Iterator[bytes]:
+    """Yield the records of the log of a run, up to the first that is incomplete or altered."""
     data = log.read_bytes()
-    at, parts = HEADER, b""  # what is at the very beginning names the format
+    at, parts = HEADER, b""  # the first bytes name the format
     while at + HEADER <= len(data):
         if (left := BLOCK - at % BLOCK) < HEADER:
             at += left

@@ -1,6 +1,6 @@
 """A cell of a sweep: its configuration, its cost, its state.
 
-Imports little, as the process that runs the sweep computes nothing.
+This module imports little, since the process that runs the sweep computes nothing.
 """
 
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ class Composed:
     accelerator: str
     devices: int | Literal["auto"]
     unread: Mapping[str, str]  # arguments that the run does not read, see config/unread.py
-    but_seed: str  # equal for cells that differ only in their seed and their folder
+    all_but_seed: str  # equal for cells that differ only in their seed and folder
     data: str  # equal for cells that read the same data
-    setting: str  # equal for cells whose times are in proportion to their multiply-accumulates
+    setting: str  # for cells with equal settings, time is proportional to work
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Cell:
     number: int
     config_name: str = "train"  # of conf/<config_name>.yaml
     state: State = "waiting"
-    error: str = ""  # the reason why it is invalid or failed
+    error: str = ""  # the reason why the cell is invalid or has failed
     composed: Composed | None = None
     facts: Facts | None = None
     value: float | None = None  # validation accuracy of the weights that were tested
     seconds: float = 0.0  # of all attempts in this sweep
     attempts: int = 0
     same_as: "Cell | None" = None  # an earlier cell that is the same run
-    other_code: bool = False  # it was done before by other code than today's
+    other_code: bool = False  # the run was done before, with other code than the present code
 
     @property
     def folder(self) -> Path:
@@ -76,7 +76,7 @@ class Cell:
 
     @property
     def work(self) -> tuple[str, float] | None:
-        """The setting, and the amount of work, to which the time of cells of this setting is in proportion."""
+        """Setting and amount of work; for cells with equal settings, time is proportional to work. None if unknown."""
         if not (self.composed and self.facts):
             return None
         budget = self.composed.cfg.budget.value
@@ -84,14 +84,17 @@ class Cell:
 
 
 def work(unit: str, budget: float, gmacs: float) -> float:
-    """Multiply-accumulates up to a constant factor; for a budget of seconds, these seconds. unit: of the budget."""
+    """Return the amount of work, up to a constant factor: multiply-accumulates, or the FLOPs or seconds of the budget.
+
+    unit: option of the budget. budget: its value. gmacs: per image.
+    """
     return budget * (gmacs if unit in ("epochs", "steps") else 1)
 
 
 def setting(config: Mapping[Any, Any], unit: str, machine: Mapping[str, Any]) -> str:
-    """The settings on which the time of a cell depends, as text.
+    """Return the settings on which the time of a cell depends, as text.
 
-    config: resolved. unit: of the budget. machine: as in a record.
+    config: resolved configuration. unit: option of the budget. machine: as in a record.
     """
     read = [config[key] for key in ("data", "augment", "batch_size", "limit_batches", "trainer", "compile")]
     return repr((read, unit, machine["cpu"], machine["gpus"][:1]))

@@ -1,4 +1,4 @@
-"""Check a cell, and count its cost. Warm processes do this for all cells before the first cell starts."""
+"""Check of a cell, and its cost. Warm processes check all cells before the first cell starts."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from patchbench.commands.draft import check_run
 from patchbench.commands.values import check_values
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused, refusing
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import register
 from patchbench.config.options import CONF
 from patchbench.config.origin import origin_of
@@ -38,9 +38,9 @@ def gpus() -> int:
 
 
 def compose_cell(overrides: list[str], number: int, config_name: str = "train") -> Composed | str:
-    """Compose the configuration as `python train.py overrides` would, or return the reason why that fails.
+    """Compose the configuration of `python train.py <overrides>`, or return the reason why that fails.
 
-    number: of the cell, hydra.job.num. config_name: of conf/<config_name>.yaml.
+    number: number of the cell, hydra.job.num. config_name: conf/<config_name>.yaml.
     """
     if not GlobalHydra.instance().is_initialized():
         register()
@@ -59,10 +59,10 @@ def compose_cell(overrides: list[str], number: int, config_name: str = "train") 
             check_values(cfg)
         origin = origin_of(cfg, choices)
         refuse_long_names(folder)
-    except (Refused, *OBJECTIONS) as error:
+    except (Refused, *HYDRA_ERRORS) as error:
         return explain(error, overrides)
     assert isinstance(config, dict)
-    tree: Any = OmegaConf.to_container(cfg, resolve=False)  # a knob that follows the seed is the same in all cells
+    tree: Any = OmegaConf.to_container(cfg, resolve=False)  # ${seed} is equal in all cells
     alike = {key: value for key, value in tree.items() if key not in ("seed", "runs_dir", "rerun", "ckpt")}
     return Composed(
         cfg=cfg,
@@ -71,7 +71,7 @@ def compose_cell(overrides: list[str], number: int, config_name: str = "train") 
         rerun=cfg.rerun,
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
-        but_seed=json.dumps(alike, sort_keys=True),
+        all_but_seed=json.dumps(alike, sort_keys=True),
         data=json.dumps(config["data"], sort_keys=True),
         unread=unread(cfg, choices, overrides),
         setting=setting(config, choices["budget"], machine()),
@@ -79,25 +79,25 @@ def compose_cell(overrides: list[str], number: int, config_name: str = "train") 
 
 
 def refuse_long_names(folder: Path) -> None:
-    """Refuse a folder that no file system can make."""
+    """Raise Refused for a path with a name that is too long for a file system."""
     for name in folder.parts:
         if len(os.fsencode(name)) > LONGEST_NAME:
             raise Refused(
-                f"hydra.sweep.subdir gives it a folder whose name has {len(os.fsencode(name))} bytes, {name[:40]}..., "
-                f"and {LONGEST_NAME} are possible: use a shorter one"
+                f"hydra.sweep.subdir gives the cell a folder with a name of {len(os.fsencode(name))} bytes, "
+                f"{name[:40]}..., more than {LONGEST_NAME}: use a shorter name"
             )
 
 
 def check_cell(composed: Composed) -> Facts | str:
-    """Build all that needs neither memory nor training, or return the reason why that fails."""
+    """Build the cell without memory for weights and without training, or return the reason why that fails."""
     quiet()
-    torch.set_num_threads(1)  # cells are checked side by side
+    torch.set_num_threads(1)  # cells are checked in parallel
     try:
         with refusing():
             costs = check_run(composed.cfg, source(composed.data), composed.folder)
     except Refused as refused:
         return explain(refused)
-    except Exception as error:  # an unexpected error of one part: the other cells can still be checked
+    except Exception as error:  # an unexpected error: the other cells are checked nevertheless
         return f"{type(error).__name__}: {explain(error)}"
     grid = "x".join(map(str, costs.grid_size)) if costs.grid_size else ""
     return Facts(grid, costs.num_tokens, costs.params, costs.macs / 1e9)
@@ -105,7 +105,7 @@ def check_cell(composed: Composed) -> Facts | str:
 
 @functools.cache
 def source(data: str) -> Source:
-    """Build a source that reads its images once for all cells that this process checks."""
+    """Build a data source that reads its images once for all cells that this process checks. data: JSON of `data`."""
     shared = build_source(OmegaConf.create({"data": json.loads(data)}))
     setattr(shared, "splits", functools.cache(shared.splits))  # noqa: B010  mypy allows no assignment to a method
     return shared

@@ -1,8 +1,8 @@
 """Speed and memory of training, measured for every arm of a study: one run at a time, on an idle machine.
 
-Each measurement is train.py itself in a process of its own, for a few steps; its figures are those of track/meter.py.
-Rounds are interleaved, so that a machine that changes its speed changes that of all arms. Arms whose steps compute the
-same are measured once.
+Each measurement runs train.py in a process of its own for a few steps, with the metrics of track/meter.py. All arms are
+measured in each round, so that a change of the speed of the machine affects all arms. Arms with equal computations are
+measured once.
 """
 
 import json
@@ -20,7 +20,7 @@ import psutil
 
 from patchbench.config.compose import composed
 from patchbench.config.equal_time import COLUMNS, FILE, IDLE, computation, read_costs
-from patchbench.config.mistakes import OBJECTIONS, explain
+from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.names import SWEEP
 from patchbench.config.options import CONF, EXPERIMENTS
 from patchbench.config.plan import folder_of, overrides, parts_at, read_study, rungs
@@ -30,14 +30,14 @@ from patchbench.runs.records import device
 from patchbench.runs.sums import write_sums
 from patchbench.sweep.pool import RANK_VARIABLES, cause, kill, warm, warm_context
 
-PARTIAL = "costs.partial.csv"  # beside FILE, until all is measured
+PARTIAL = "costs.partial.csv"  # in the folder of FILE, until all measurements are done
 ATTEMPTS, PATIENCE_S, LOOK_S = 3, 60.0, 0.5
 RUN = ("logger=none", "keep_checkpoints=none", "analyze=false", "eval.img_size=[]", "eval.shuffle=[]", "eval.move=[]")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """An arm of a part, with its computation; see `computation`."""
+    """An arm of a part. computation: see `computation` in config/equal_time.py."""
 
     part: str
     name: str
@@ -57,25 +57,26 @@ def measure(
     runs_dir: Path,
     experiments: Path = EXPERIMENTS,
 ) -> Path:
-    """Measure what costs.csv lacks, and write it whole; returns its path. What was measured before an end is kept.
+    """Make the measurements that are missing in costs.csv, write the file, and return its path.
 
-    again: measure every arm anew. busy: measure though other processes run, which the column busy then shows.
-    ValueError where the study cannot be, where an arm does not run, and, without `busy`, where the machine is not idle.
+    If the process is interrupted, its measurements are kept, and the next start continues. again: measure all arms
+    anew. busy: measure although other processes run; the column busy shows them. ValueError for a wrong study or scale,
+    for an arm that does not run, and, without `busy`, if the machine is not idle.
     """
     if rounds < 1 or steps < 20:
         raise ValueError(f"rounds={rounds} steps={steps}: give rounds=1 or more, and steps=20 or more")
     arms = arms_of(name, scale, experiments)
     folder = folder_of(name, scale, runs_dir, experiments)
-    here = this_device()
-    rows = known(folder, arms, here, rounds, again=again)
+    this = this_device()
+    rows = measured_rows(folder, arms, this, rounds, again=again)
     first: dict[str, Arm] = {}
     for arm in arms:
         first.setdefault(arm.computation, arm)
-    report_sharing(arms, first)
+    print_sharing(arms, first)
     missing = [(n, arm) for n in range(rounds) for arm in first.values() if (arm.computation, n) not in rows]
     began = time.monotonic()
     for done, (n, arm) in enumerate(missing):
-        row = measured(arm, n, steps, busy=busy) | {"commit": commit(), "device": here}
+        row = measured(arm, n, steps, busy=busy) | {"commit": commit(), "device": this}
         rows[arm.computation, n] = row
         write(folder / PARTIAL, list(rows.values()))
         left = (time.monotonic() - began) / (done + 1) * (len(missing) - done - 1)
@@ -85,62 +86,63 @@ def measure(
             f"about {left:.0f} s left",
             flush=True,
         )
-    found = [rows[arm.computation, n] | {"part": arm.part, "arm": arm.name} for arm in arms for n in range(rounds)]
-    write(folder / FILE, found)
+    lines = [rows[arm.computation, n] | {"part": arm.part, "arm": arm.name} for arm in arms for n in range(rounds)]
+    write(folder / FILE, lines)
     write_sums(folder, [FILE])
     (folder / PARTIAL).unlink(missing_ok=True)
-    report(pd.DataFrame(found))
+    print_summary(pd.DataFrame(lines))
     return folder / FILE
 
 
 def arms_of(name: str, scale: str, experiments: Path) -> list[Arm]:
-    """Every arm of every part of a study at a scale."""
+    """List all arms of all parts of a study at a scale."""
     study = read_study(name, experiments)
-    found = []
+    arms = []
     for part in parts_at(study, scale):
         for arm in part.arms:
-            rung = rungs(part, study.scales[scale])[0]  # all budgets have one speed
+            rung = rungs(part, study.scales[scale])[0]  # speed is the same for all budgets
             given = overrides(study, scale, part, arm, rung)
             try:
                 cfg = composed(given)
-            except OBJECTIONS as error:
+            except HYDRA_ERRORS as error:
                 raise ValueError(f"study {name}: part {part.name}, arm {arm}: {explain(error, given)}") from error
-            found.append(Arm(part.name, arm, given, computation(cfg, cfg.hydra.runtime.choices), cfg.batch_size))
-    return found
+            arms.append(Arm(part.name, arm, given, computation(cfg, cfg.hydra.runtime.choices), cfg.batch_size))
+    return arms
 
 
 def this_device() -> str:
-    """The device as records name it; on a CPU, with the number of threads that a run has when it runs alone."""
+    """Name the device as in a record; for a CPU with the number of threads of a single run."""
     machine = environment()["machine"]
     threads = os.environ.get("OMP_NUM_THREADS") or str(cores())
     return device(machine) if machine["gpus"] else f"{device(machine)}, {threads} thread{'s' * (threads != '1')}"
 
 
-def known(
-    folder: Path, arms: list[Arm], here: str, rounds: int, *, again: bool
+def measured_rows(
+    folder: Path, arms: list[Arm], this: str, rounds: int, *, again: bool
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Rows that need not be measured, by computation and round: those of costs.csv, and those of a start cut off.
+    """Return the rows that are already measured, by computation and round: those of costs.csv and of PARTIAL.
 
-    again: of the latter alone. ValueError where costs.csv is of another device: to mix two would compare machines.
+    this: this device. again: only those of PARTIAL. ValueError if costs.csv is of another device, since arms must be
+    compared on one device.
     """
     partial = read_costs(folder, PARTIAL)
-    tables = [partial[partial["device"] == here]]
+    tables = [partial[partial["device"] == this]]
     if not again:
         tables.insert(0, read_costs(folder))
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    measured: dict[tuple[str, int], dict[str, Any]] = {}
     for table in tables:
         rows = table[table["computation"].isin({arm.computation for arm in arms}) & (table["round"] < rounds)]
-        if other := set(rows["device"]) - {here}:
+        if other := set(rows["device"]) - {this}:
             raise ValueError(
-                f"{folder / FILE} was measured on {', '.join(sorted(other))}, and this is {here}: --again measures "
+                f"{folder / FILE} was measured on {', '.join(sorted(other))}, and this is {this}: --again measures "
                 "every arm here, and changes the budgets of arms that train for equal time"
             )
-        found |= {(row["computation"], int(row["round"])): row for row in rows.to_dict("records")}
-    return found
+        measured |= {(row["computation"], int(row["round"])): row for row in rows.to_dict("records")}
+    return measured
 
 
 def measured(arm: Arm, number: int, steps: int, *, busy: bool) -> dict[str, Any]:
-    """One measurement of an arm, made again where other processes began to run meanwhile. number: of the round."""
+    """Measure an arm, and repeat the measurement if other processes have run meanwhile. number: number of the round."""
     for _ in range(ATTEMPTS):
         if not busy:
             wait_for_idle_machine()
@@ -163,12 +165,12 @@ def measured(arm: Arm, number: int, steps: int, *, busy: bool) -> dict[str, Any]
 
 
 def run(arm: Arm, number: int, steps: int) -> tuple[dict[str, float], float]:
-    """Train an arm for so many steps; the figures of its record, and the cores that others used meanwhile."""
-    with tempfile.TemporaryDirectory() as folder, counting() as used:
+    """Train an arm for `steps` steps; return the results of its record, and the cores that other processes used."""
+    with tempfile.TemporaryDirectory() as folder, count_busy_cores() as used:
         own = ("budget=steps", f"budget.value={steps}", f"limit_batches={steps}", f"seed={number}")
         arguments = [*arm.overrides, *RUN, *own, f"runs_dir={folder}", f"hydra.run.dir={folder}/run"]
         env = {name: value for name, value in os.environ.items() if name not in RANK_VARIABLES}
-        env[SWEEP] = FILE  # as in a sweep, options that this budget does not read are no mistake
+        env[SWEEP] = FILE  # as in a sweep, options that this budget does not read are no error
         log = Path(folder, "log.txt")
         job = ("warm:run_cell", str(CONF.parent / "train.py"), arguments, env, log, None, 0.0)
         process = warm_context().Process(target=warm, args=job)
@@ -187,8 +189,8 @@ def run(arm: Arm, number: int, steps: int) -> tuple[dict[str, float], float]:
 
 
 @contextmanager
-def counting() -> Iterator[list[float]]:
-    """Count the cores that other processes use in this block, on average; the number is there when the block ends."""
+def count_busy_cores() -> Iterator[list[float]]:
+    """Yield a list to which the end of the block appends the mean number of cores that other processes have used."""
     used: list[float] = []
     own, everyone, start = own_seconds(), busy_seconds(), time.monotonic()
     yield used
@@ -197,19 +199,19 @@ def counting() -> Iterator[list[float]]:
 
 
 def busy_seconds() -> float:
-    """Seconds that the cores of this process were busy since the start of the machine, also for other machines."""
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    times = [each for n, each in enumerate(psutil.cpu_times(percpu=True)) if n in mine]
+    """Seconds in which the cores of this process were busy since the start, also for other virtual machines."""
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    times = [each for n, each in enumerate(psutil.cpu_times(percpu=True)) if n in own]
     kinds = ("user", "nice", "system", "irq", "softirq", "steal")
     return sum(getattr(each, kind, 0.0) for each in times for kind in kinds)
 
 
 def own_seconds() -> float:
-    """Seconds that this process and those that it has started have computed; the dead count with their parents."""
+    """CPU seconds of this process and its child processes; those of ended children are included in their parents."""
     total = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         try:
-            total += sum(process.cpu_times()[:4])  # user, system, and both of the children that have ended
+            total += sum(process.cpu_times()[:4])  # user, system, and both of ended children
         except psutil.NoSuchProcess:
             continue
     return total
@@ -218,23 +220,23 @@ def own_seconds() -> float:
 def wait_for_idle_machine() -> None:
     """Wait until other processes use no more than IDLE cores. ValueError if they still do after PATIENCE_S seconds."""
     until = time.monotonic() + PATIENCE_S
-    said = False
+    printed = False
     while True:
-        with counting() as used:
+        with count_busy_cores() as used:
             time.sleep(LOOK_S)
         if used[0] <= IDLE:
             return
         if time.monotonic() > until:
             raise ValueError(not_idle(used[0]))
-        if not said:
+        if not printed:
             print(f"other processes use {used[0]:.2f} cores: waiting for an idle machine", flush=True)
-            said = True
+            printed = True
 
 
 def not_idle(used: float) -> str:
     return (
         f"other processes use {used:.2f} of {cores()} cores, more than {IDLE:g}, so speed cannot be measured: "
-        "end them and start again, which goes on from here; --busy measures nevertheless, and the column busy shows it"
+        "end them and start again, which continues here; --busy measures nevertheless, and the column busy shows it"
     )
 
 
@@ -243,16 +245,16 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     write_whole(path, table[[name for name in COLUMNS if name in table]].to_csv(index=False, lineterminator="\n"))
 
 
-def report_sharing(arms: list[Arm], first: Mapping[str, Arm]) -> None:
-    """Print which arms are measured as another."""
+def print_sharing(arms: list[Arm], first: Mapping[str, Arm]) -> None:
+    """Print the arms that are measured once, since their computations are equal."""
     for key, arm in first.items():
         alike = [f"{other.part}, {other.name}" for other in arms if other.computation == key]
         if len(alike) > 1:
-            print(f"measured once, as {arm.part}, {arm.name}, since their steps compute the same: {'; '.join(alike)}")
+            print(f"measured once, as {arm.part}, {arm.name}, since their computations are equal: {'; '.join(alike)}")
 
 
-def report(table: pd.DataFrame) -> None:
-    """Print the median and the range of every arm."""
+def print_summary(table: pd.DataFrame) -> None:
+    """Print median and range of the speed of each arm, and warn of measurements on a busy machine."""
     for (part, arm), rows in table.groupby(["part", "arm"], sort=False):
         speed = rows["images_per_s"]
         print(

@@ -1,4 +1,4 @@
-"""Estimate the time of a cell from the cells that are done."""
+"""Estimate of the time of a cell from finished cells."""
 
 import math
 from collections.abc import Iterable
@@ -10,11 +10,12 @@ from patchbench.sweep.cell import Cell, setting, work
 
 
 class Estimate:
-    """Times of earlier cells, read from the records in the directories of runs.
+    """Times of earlier cells, read from the records in the folders of runs.
 
-    The estimate takes the record with the nearest amount of work among those of the same setting (data, batch, trainer,
-    machine). The time is in proportion to the work: multiply-accumulates times epochs or steps, or the FLOPs or seconds
-    of the budget. Small networks take longer than that, since most of their time is not arithmetic.
+    The estimate uses the record with the most similar amount of work among those with the same setting (data, batch
+    size, trainer, machine). Time is assumed proportional to work: multiply-accumulates times epochs or steps, or the
+    FLOPs or seconds of the budget. Small networks take longer than estimated from large ones, since most of their time
+    is not arithmetic.
     """
 
     def __init__(self, runs_dirs: Iterable[Path]) -> None:
@@ -33,7 +34,7 @@ class Estimate:
             self.times.setdefault(where, []).append((done_work, done["result"]["time/wall_s"]))
 
     def seconds(self, cell: Cell) -> float | None:
-        """Estimate the seconds of a cell; None if no cell of its setting is done."""
+        """Estimate the seconds of a cell; None if no cell with its setting is done."""
         if cell.work is None or not (times := self.times.get(cell.work[0])):
             return None
         ours = cell.work[1]

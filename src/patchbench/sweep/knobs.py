@@ -16,7 +16,7 @@ class Knobs:
     dry_run: bool
 
     def check(self) -> None:
-        """Raise ValueError with the name of the first knob whose value is not possible."""
+        """Raise ValueError for the first knob with a value that is not allowed."""
         share = self.gpus_per_job
         fits = {
             "jobs": (self.jobs == "auto" or (isinstance(self.jobs, int) and self.jobs >= 1), "auto, or 1 or more"),

@@ -1,4 +1,4 @@
-"""A sweep on one machine: compose and check every cell, then run each in a process of its own."""
+"""A sweep on one machine: compose and check all cells, then run each cell in a process of its own."""
 
 import math
 import os
@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config import errors
 from patchbench.config.errors import Refused, refusing
-from patchbench.config.identity import analysed, answered
-from patchbench.config.names import SWEEP, name_sweep, sweep_name
-from patchbench.config.origin import another_run, changes
+from patchbench.config.identity import has_analysis, has_eval_results
+from patchbench.config.names import SWEEP, sweep_name, sweep_name_of_command
+from patchbench.config.origin import changes, other_run_message
 from patchbench.config.unread import remarks_on_sweep
-from patchbench.machine import cores, hangs_on
+from patchbench.machine import cores, ignored_under_nohup
 from patchbench.redact import without_secrets
 from patchbench.runs import wandb_files
 from patchbench.runs.record import read_record, validation_accuracy
@@ -28,38 +28,38 @@ from patchbench.sweep.cell import Cell, Composed, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
 from patchbench.sweep.pool import ENDING, RANK_VARIABLES, Pool, warm, warm_context
-from patchbench.sweep.view import View, show_cells, show_costs, show_end, show_invalid
+from patchbench.sweep.view import View, print_cells, print_costs, print_invalid, print_results
 
 Result = tuple[str | None, float | None, str]  # directory, validation accuracy, error
-OF_THE_SWEEP = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.run.dir")
+SWEEP_OPTIONS = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.run.dir")
 
 
 @contextmanager
 def environment_of_cells() -> Iterator[None]:
-    """Prepare the environment that warm processes, and so the cells, inherit."""
-    os.environ[SWEEP] = sweep_name() or name_sweep()  # group of the runs in W&B
+    """Set the environment variables that warm processes, and so the cells, inherit."""
+    os.environ[SWEEP] = sweep_name() or sweep_name_of_command()  # group of the runs in W&B
     if "WANDB_SWEEP_ID" not in os.environ and (exported := os.environ.pop("WANDB_RUN_ID", None)):
         print(f"W&B: WANDB_RUN_ID={exported} is left out: each run of a sweep has an id of its own", file=sys.stderr)
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
-    raising = os.environ.pop("HYDRA_FULL_ERROR", None)  # set by `one_line_errors` for this process
+    full_error = os.environ.pop("HYDRA_FULL_ERROR", None)  # set by `one_line_errors` for this process
     if errors.TRACEBACK:
         os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     finally:
-        if raising:
-            os.environ["HYDRA_FULL_ERROR"] = raising
+        if full_error:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
 
 
 @contextmanager
-def ended_quietly() -> Iterator[None]:
-    """End this block on SIGHUP, SIGTERM or Ctrl-C without a traceback; for the time before the first cell starts."""
+def exit_on_signals() -> Iterator[None]:
+    """Exit on SIGHUP, SIGTERM or Ctrl-C in this block without a traceback; for use before the first cell starts."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in ENDING if not hangs_on(number)}
+    before = {number: signal.signal(number, leave) for number in ENDING if not ignored_under_nohup(number)}
     try:
         yield
     finally:
@@ -69,25 +69,25 @@ def ended_quietly() -> Iterator[None]:
 
 @environment_of_cells()
 def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Knobs) -> list[Result]:
-    """Run all cells; return their results. Refused if cells are invalid, SystemExit after a signal or a dry run.
+    """Run all cells, and return their results. Refused if cells are invalid, SystemExit after a signal or a dry run.
 
-    first: the number of the first cell; a search launches its cells a few at a time.
+    first: number of the first cell; a search launches a few cells at a time.
     """
     with refusing():
         knobs.check()
-    given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # each cell has values of its own
-    settings = [o for o in given["hydra"] if not o.startswith(OF_THE_SWEEP)]
+    given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # interpolations differ between cells
+    settings = [o for o in given["hydra"] if not o.startswith(SWEEP_OPTIONS)]
     where = [o for o in given["hydra"] if o.startswith("hydra.sweep.")]
     names = titles(overrides, set(given["task"]))
     source = config.hydra.job.config_name
     cells = [Cell(own, title, n, source) for n, (own, title) in enumerate(zip(overrides, names, strict=True), first)]
-    with ended_quietly():
-        gpus = examine(cells, settings + where, knobs)
+    with exit_on_signals():
+        gpus = check_cells(cells, settings + where, knobs)
     invalid = [cell for cell in cells if cell.state == "invalid"]
     jobs = number_of_jobs(knobs, cells, len(gpus))
     estimate = Estimate({cell.folder.parent for cell in cells if cell.composed})
     if knobs.dry_run:
-        show_cells(cells, estimate.seconds, jobs)
+        print_cells(cells, estimate.seconds, jobs)
     remarks = remarks_on_sweep(
         [cell.composed.unread for cell in cells if cell.composed],
         given["task"],
@@ -96,7 +96,7 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
     for remark in remarks:
         print(remark)
     if invalid:
-        show_invalid(invalid)
+        print_invalid(invalid)
         if knobs.on_invalid == "raise":
             raise Refused(
                 f"{len(invalid)} of {len(cells)} cells cannot run, see above: correct them, or skip them with "
@@ -107,20 +107,20 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
 
     def arguments(cell: Cell) -> list[str]:
         assert cell.composed
-        # With rerun=true, the second attempt continues from the checkpoints of the first.
+        # With rerun=true, the second attempt resumes from the checkpoint of the first.
         resume = ["rerun=false"] if cell.composed.rerun and cell.attempts > 1 and not cell.record.exists() else []
         folder = QuotedString(str(cell.folder), Quote.single).with_quotes()
         own = ["hydra.mode=RUN", f"hydra.job.num={cell.number}", f"hydra.run.dir={folder}"]
         return [f"--config-name={cell.config_name}", *cell.overrides, *resume, *settings, *own]
 
     if len(cells) > 1:
-        show_costs(cells, estimate.seconds, jobs)
+        print_costs(cells, estimate.seconds, jobs)
     pool = Pool(os.path.abspath(sys.argv[0]), arguments, knobs, gpus, jobs)
     with View(sweep_name() or "", cells, pool.running, estimate.seconds, jobs) as view:
 
         def ended(cell: Cell) -> None:
             if cell.state == "done":
-                learn(cell)
+                read_result(cell)
                 estimate.learn(cell.record)
             view.ended(cell)
 
@@ -128,43 +128,43 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
             if cell.state == "skipped":
                 view.ended(cell)
         received = pool.run([cell for cell in cells if cell.state == "waiting"], ended)
-    show_end(cells)
-    show_unsynced(cells)
+    print_results(cells)
+    print_unsynced(cells)
     if other := sum(cell.state == "skipped" and cell.other_code for cell in cells):
-        print(f"{other} of the cells that were done before are of other code than today; rerun=true trains them again")
+        print(f"{other} of the cells that were done before used other code than today; rerun=true trains them again")
     if received:
         raise SystemExit(128 + received)
     return [result(cell.same_as or cell) for cell in cells]
 
 
-def show_unsynced(cells: Sequence[Cell]) -> None:
-    """Print the command that uploads what the cells of this sweep have logged offline."""
-    places: dict[Path, list[str]] = {}
+def print_unsynced(cells: Sequence[Cell]) -> None:
+    """Print the command that uploads the offline runs of this sweep to W&B."""
+    run_ids_by_folder: dict[Path, list[str]] = {}
     for cell in cells:
         if cell.composed and cell.attempts and (run_id := wandb_files.run_id(cell.folder)):
-            places.setdefault(wandb_files.wandb_dir(Path(cell.composed.cfg.runs_dir)), []).append(run_id)
-    for place, run_ids in places.items():
-        if line := wandb_files.sync_line(place, run_ids):
+            run_ids_by_folder.setdefault(wandb_files.wandb_dir(Path(cell.composed.cfg.runs_dir)), []).append(run_id)
+    for place, run_ids in run_ids_by_folder.items():
+        if line := wandb_files.sync_command(place, run_ids):
             print(f"W&B: offline; `wandb login`, then `{line}`, uploads the runs")
 
 
 def result(cell: Cell) -> Result:
     """Return folder, accuracy and error of a cell that has ended."""
     if cell.state == "invalid":
-        return None, math.nan, ""  # skipped on request: no failure, and no score for a sweeper
+        return None, math.nan, ""  # skipped on request: no failure, and no value for a sweeper
     return str(cell.folder), cell.value, cell.error
 
 
 def titles(overrides: Sequence[Sequence[str]], fixed: set[str]) -> list[str]:
-    """Name each cell by the overrides that not all cells share; a single cell by those that are not in `fixed`."""
+    """Name each cell by the overrides in which the cells differ; a single cell by those that are not in `fixed`."""
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else fixed
     return [without_secrets(" ".join(o for o in own if o not in shared)) or "defaults" for own in overrides]
 
 
-def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
-    """Compose and check every cell, mark the cells that need not or cannot run, and return the names of the GPUs."""
+def check_cells(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
+    """Compose and check all cells, set the state of cells that need not or cannot run, and return the GPU names."""
     count = min(cores(), len(cells))
-    with ProcessPoolExecutor(count, warm_context(), initializer=warm, initargs=("warm:follow_parent",)) as workers:
+    with ProcessPoolExecutor(count, warm_context(), initializer=warm, initargs=("warm:exit_with_parent",)) as workers:
         try:
             gpus = compose_and_check(cells, settings, knobs, workers)
         except BaseException:
@@ -174,36 +174,36 @@ def examine(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
 
 
 def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, workers: Executor) -> list[str]:
-    """`examine`, with these worker processes."""
+    """Do the work of `check_cells` with these worker processes."""
     num_gpus = workers.submit(warm, "check:gpus")
     composing = [
         workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings], cell.number, cell.config_name)
         for cell in cells
     ]
     for cell, future in zip(cells, composing, strict=True):
-        accept(cell, future.result())
+        store_outcome(cell, future.result())
     gpus = name_gpus(num_gpus.result())
-    mark_known(cells)
+    mark_done_and_duplicates(cells)
     refuse_too_few_gpus(cells, len(gpus), knobs)
 
-    to_check: dict[str, list[Cell]] = {}  # cells that differ only in their seed are checked once
+    to_check: dict[str, list[Cell]] = {}  # groups of cells that differ only in their seed, which are checked once
     for cell in cells:
         if cell.state == "waiting" and cell.composed:
-            to_check.setdefault(cell.composed.but_seed, []).append(cell)
-    first_of_data: dict[str, str] = {}  # so that one process alone downloads a set, or finds that it is missing
+            to_check.setdefault(cell.composed.all_but_seed, []).append(cell)
+    first_of_data: dict[str, str] = {}  # the first cell of each data set, so that one process alone downloads the set
     for key, (cell, *_) in to_check.items():
         assert cell.composed
         first_of_data.setdefault(cell.composed.data, key)
-    scouts = set(first_of_data.values())
-    for keys in (scouts, to_check.keys() - scouts):
+    first_of_each_set = set(first_of_data.values())
+    for keys in (first_of_each_set, to_check.keys() - first_of_each_set):
         checks = {key: workers.submit(warm, "check:check_cell", to_check[key][0].composed) for key in keys}
         for key, check in checks.items():
             for cell in to_check[key]:
-                accept(cell, check.result())
+                store_outcome(cell, check.result())
     return gpus
 
 
-def accept(cell: Cell, outcome: Composed | Facts | str) -> None:
+def store_outcome(cell: Cell, outcome: Composed | Facts | str) -> None:
     """Store the outcome of a check in its cell; a text is the reason why the cell cannot run."""
     if isinstance(outcome, str):
         cell.state, cell.error = "invalid", outcome
@@ -213,11 +213,10 @@ def accept(cell: Cell, outcome: Composed | Facts | str) -> None:
         cell.facts = outcome
 
 
-def mark_known(cells: list[Cell]) -> None:
-    """Mark the cells that have a record, and the cells that are the same run as an earlier cell.
+def mark_done_and_duplicates(cells: list[Cell]) -> None:
+    """Set the state of cells that have a record, and of cells that are the same run as an earlier cell.
 
-    Two runs in one folder are refused, whether the other one is a cell or was there before: one would be taken for the
-    other.
+    A cell is invalid if its folder is that of another run, since the runs could be confused.
     """
     runs: dict[str, Cell] = {}
     folders: dict[str, Cell] = {}
@@ -241,19 +240,19 @@ def mark_known(cells: list[Cell]) -> None:
 
 
 def mark_by_record(cell: Cell, composed: Composed) -> None:
-    """Skip a cell whose record has all that this sweep asks for; refuse a folder that holds another run."""
+    """Skip a cell if its record has all results asked for; mark it invalid if the record is that of another run."""
     try:
         record = read_record(cell.record)
-    except (FileNotFoundError, ValueError):  # the latter for the cell itself to refuse
+    except (FileNotFoundError, ValueError):  # the cell itself reports a damaged record
         return
     if record["identity"] != composed.origin["identity"]:
-        cell.state, cell.error = "invalid", another_run(cell.folder, composed.origin, record)
-    elif not composed.rerun and answered(record, composed.cfg) and analysed(record, composed.cfg):
+        cell.state, cell.error = "invalid", other_run_message(cell.folder, composed.origin, record)
+    elif not composed.rerun and has_eval_results(record, composed.cfg) and has_analysis(record, composed.cfg):
         cell.state, cell.other_code = "skipped", bool(changes(record, composed.origin))
-        learn(cell)
+        read_result(cell)
 
 
-def learn(cell: Cell) -> None:
+def read_result(cell: Cell) -> None:
     """Read accuracy and cost of a cell from its record."""
     with suppress(OSError, ValueError, KeyError):
         record = read_record(cell.record)
@@ -263,13 +262,16 @@ def learn(cell: Cell) -> None:
 
 
 def name_gpus(count: int) -> list[str]:
-    """Return the names of the GPUs for CUDA_VISIBLE_DEVICES."""
+    """Return the names of the GPUs for CUDA_VISIBLE_DEVICES. count: number of GPUs that torch sees."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 
 
 def refuse_too_few_gpus(cells: list[Cell], gpus: int, knobs: Knobs) -> None:
-    """Mark cells that need more GPUs than a job has. Refused if a job has more than there are."""
+    """Mark cells invalid that need more GPUs than a job has. Refused if a job has more GPUs than the machine.
+
+    gpus: number of GPUs of the machine.
+    """
     share = knobs.gpus_per_job
     if share == "auto" or not gpus:
         return
@@ -288,7 +290,7 @@ def refuse_too_few_gpus(cells: list[Cell], gpus: int, knobs: Knobs) -> None:
 
 
 def number_of_jobs(knobs: Knobs, cells: list[Cell], gpus: int) -> int:
-    """Number of cells that run at a time."""
+    """Return the number of cells that run at a time. gpus: number of GPUs of the machine."""
     if knobs.jobs != "auto":
         return int(knobs.jobs)
     share = knobs.gpus_per_job

@@ -1,4 +1,4 @@
-"""Cells in processes of their own: start them, watch them, end them, try again."""
+"""Processes of cells: start, time limit, end, further attempts."""
 
 import multiprocessing
 import os
@@ -15,24 +15,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from patchbench.machine import cores, hangs_on, leave_dead_terminal
+from patchbench.machine import cores, ignored_under_nohup, redirect_dead_terminal
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.knobs import Knobs
 
-# These variables mark a process as one of several ranks. A cell is none, until it starts ranks itself.
+# Environment variables of a process that is one of several ranks. They are removed for a cell, which starts its own.
 RANK_VARIABLES = {"LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"}
 RANK_VARIABLES |= {"MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"}
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # signals that end a sweep
-REFUSED = 2  # exit code of a configuration that cannot run; a second attempt would fail too
+REFUSED = 2  # exit code of a configuration that cannot run, for which a second attempt would fail too
 
 
 def warm(function: str, *arguments: Any) -> Any:
-    """Call `module:function` of patchbench.sweep, imported in the process that runs it."""
+    """Call `module:function` of patchbench.sweep; only the process that runs it imports the module."""
     return pkgutil.resolve_name(f"patchbench.sweep.{function}")(*arguments)
 
 
 def warm_context() -> Any:
-    """Return a context whose processes are forks of one process that has imported everything."""
+    """Return a multiprocessing context with a fork server that has all imports, so that processes start fast."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["patchbench.sweep.warm"])
     return context
@@ -40,21 +40,21 @@ def warm_context() -> Any:
 
 @dataclass
 class Running:
-    """An attempt at a cell."""
+    """A running attempt at a cell. log_start: size of its log at the start, in bytes."""
 
     cell: Cell
     process: BaseProcess
     gpus: list[str]
     began: float
     log_start: int
-    signalled: float | None = None  # time of the signal to end
-    reason: str = ""  # of that signal
+    signalled: float | None = None  # time of the signal that ends the attempt
+    reason: str = ""  # reason for that signal
 
 
 class Pool:
-    """Runs cells, `jobs` at a time, each on its share of the GPUs and cores.
+    """Run cells, `jobs` at a time, each on its share of the GPUs and cores.
 
-    gpus: names for CUDA_VISIBLE_DEVICES. arguments: returns the command line of a cell.
+    script: path of train.py. arguments: returns the command line of a cell. gpus: names for CUDA_VISIBLE_DEVICES.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Pool:
         self.context = warm_context()
 
     def run(self, waiting: list[Cell], ended: Callable[[Cell], None]) -> int:
-        """Run until every cell has ended, or until a signal; return its number, or 0.
+        """Run until all cells have ended, or until a signal; return the number of the signal, or 0.
 
         ended: called for each cell when its state is final.
         """
         waiting = list(waiting)
-        before = {s: signal.signal(s, self.take_note) for s in ENDING if not hangs_on(s)}
+        before = {s: signal.signal(s, self.on_signal) for s in ENDING if not ignored_under_nohup(s)}
         try:
             while self.running or (waiting and not self.received):
                 if not self.received:
@@ -102,17 +102,17 @@ class Pool:
                 signal.signal(number, handler)
         return self.received
 
-    def take_note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: the first one lets cells save, the second one kills them."""
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: after the first, cells save and end; the second kills them."""
         if number == signal.SIGHUP:
-            leave_dead_terminal()
+            redirect_dead_terminal()
         if self.received:
             for attempt in self.running:
                 kill(attempt.process)
         self.received = number
 
     def gpus_for(self, cell: Cell) -> int:
-        """Number of entries of `free` that a cell takes."""
+        """Number of entries of `free` that a cell needs."""
         assert cell.composed
         if not self.all_gpus or cell.composed.accelerator == "cpu":
             return 0
@@ -134,7 +134,7 @@ class Pool:
         if self.all_gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         threads = None
-        if self.jobs > 1 and "OMP_NUM_THREADS" not in env:  # one at a time: the same threads as without a sweep
+        if self.jobs > 1 and "OMP_NUM_THREADS" not in env:  # a single job has the same threads as without a sweep
             ranks = cell.composed.devices if cell.composed.devices != "auto" else max(1, count)
             threads = max(1, cores() // (self.jobs * ranks))
             env["OMP_NUM_THREADS"] = str(threads)
@@ -150,7 +150,7 @@ class Pool:
         self.running.append(Running(cell, process, gpus, time.monotonic(), log_start))
 
     def enforce_timeout(self, attempt: Running) -> None:
-        """Signal an attempt to end when the sweep stops or its time is over, and kill it if it does not end."""
+        """Send SIGTERM to an attempt if the sweep stops or its time is over, and kill it if it does not end."""
         now, minutes = time.monotonic(), self.knobs.timeout_min
         if attempt.signalled is None:
             if self.received:
@@ -158,14 +158,14 @@ class Pool:
             elif minutes is not None and now - attempt.began > 60 * minutes:
                 attempt.signalled, attempt.reason = now, f"took more than hydra.launcher.timeout_min={minutes:g}"
             if attempt.signalled:
-                send_signal(attempt.process, signal.SIGTERM)  # to rank 0 only: ranks agree among themselves
+                send_signal(attempt.process, signal.SIGTERM)  # to rank 0 only: ranks agree to stop
         elif now - attempt.signalled > self.knobs.grace_s:
             kill(attempt.process)
 
     def end(self, attempt: Running) -> bool:
-        """Record the end of an attempt; return False if the cell is to be tried again."""
+        """Store the result of an attempt that has ended; return False if the cell will be tried again."""
         cell, code = attempt.cell, attempt.process.exitcode
-        kill(attempt.process)  # the rest of its group: ranks, loaders
+        kill(attempt.process)  # the rest of its process group: ranks, data workers
         attempt.process.join()
         self.running.remove(attempt)
         self.free += attempt.gpus
@@ -192,18 +192,18 @@ def send_signal(process: BaseProcess, number: int) -> None:
 
 
 def kill(process: BaseProcess) -> None:
-    """Kill a process with its group."""
+    """Kill a process with its process group."""
     assert process.pid
     if process.exitcode is None:
-        send_signal(process, signal.SIGKILL)  # its group may not exist yet
+        send_signal(process, signal.SIGKILL)  # the group may not exist yet
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def cause(code: int | None, log: Path, start: int) -> str:
-    """Return the last line of the last error in a log from byte `start` on, after the name of the signal, if any.
+    """Describe why an attempt failed: the signal, if any, and the last error in its log from byte `start` on.
 
-    The message of a rank about another rank that is gone counts only if there is no other message.
+    The message of a rank about the end of another rank counts only if there is no other message.
     """
     lines: list[str] = []
     with suppress(OSError), log.open("rb") as file:

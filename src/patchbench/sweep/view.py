@@ -1,4 +1,4 @@
-"""The screen of a sweep: its cells before they run, while they run, and their results."""
+"""The terminal view of a sweep: its cells before they run, while they run, and their results."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console as wide as the terminal; without a terminal it cuts and folds nothing."""
+    """Return a console as wide as the terminal; without a terminal, lines are neither cut nor folded."""
     terminal = Console(stderr=stderr, highlight=False)
     return terminal if terminal.is_terminal else Console(stderr=stderr, highlight=False, width=10_000)
 
@@ -43,7 +43,7 @@ def plain_table(*columns: str) -> Table:
     return table
 
 
-def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
+def print_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
     """Print tokens, parameters and multiply-accumulates of each cell, its state, and the estimate of its time."""
     table = plain_table("", "cell", "grid", "tokens", "parameters", "GMACs", "state", "time")
     for number, cell in enumerate(cells, 1):
@@ -54,29 +54,29 @@ def show_cells(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], 
             facts = cell.facts
             tokens = f"{facts.tokens:,}" if facts.tokens else ""
             costs = [facts.grid, tokens, f"{facts.params:,}", f"{facts.gmacs:.3g}"]
-        table.add_row(str(number), Text(cell.title), *costs, word(cell), shown)
+        table.add_row(str(number), Text(cell.title), *costs, state_text(cell), shown)
     console().print(table)
     console().print()
-    show_costs(cells, estimate, jobs)
+    print_costs(cells, estimate, jobs)
 
 
-def show_costs(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
-    """Print the number of cells by state, and the estimate of the time that all of them take."""
+def print_costs(cells: Sequence[Cell], estimate: Callable[[Cell], float | None], jobs: int) -> None:
+    """Print the number of cells by state, and the estimated time of all cells."""
     times = [estimate(cell) for cell in cells if cell.state == "waiting"]
     known = [seconds for seconds in times if seconds is not None]
-    left = (
-        "unknown: no similar cell was measured here" if len(known) < len(times) else f"about {left_over(known, jobs)}"
+    total = (
+        "unknown: no similar cell was measured here" if len(known) < len(times) else f"about {total_time(known, jobs)}"
     )
-    console().print(f"{counted(cells)}; {jobs} at a time, time in all: {left}")
+    console().print(f"{count_by_state(cells)}; {jobs} at a time, time in all: {total}")
 
 
-def left_over(seconds: Sequence[float], jobs: int) -> str:
-    """The time of all cells, `jobs` at a time."""
+def total_time(seconds: Sequence[float], jobs: int) -> str:
+    """Spell the total time of cells of these durations, `jobs` at a time."""
     return duration(max(sum(seconds) / jobs, max(seconds, default=0.0)))
 
 
-def word(cell: Cell) -> Text:
-    """The state of a cell as a word, in its colour."""
+def state_text(cell: Cell) -> Text:
+    """Return the state of a cell as coloured text."""
     state = WORDS.get(cell.state, cell.state)
     if cell.same_as:
         state = f"same run as {cell.same_as.title}"
@@ -85,8 +85,8 @@ def word(cell: Cell) -> Text:
     return Text(state, COLOURS.get(cell.state, ""))
 
 
-def counted(cells: Sequence[Cell]) -> str:
-    """Count the cells by state: 24 cells: 10 done, 2 running ..."""
+def count_by_state(cells: Sequence[Cell]) -> str:
+    """Spell the numbers of cells by state: 24 cells: 10 done, 2 running, ..."""
     counts = Counter(cell.state for cell in cells)
     return f"{len(cells)} cells: " + ", ".join(
         f"{counts[state]} {WORDS.get(state, state)}"
@@ -95,7 +95,7 @@ def counted(cells: Sequence[Cell]) -> str:
     )
 
 
-def show_invalid(cells: Sequence[Cell]) -> None:
+def print_invalid(cells: Sequence[Cell]) -> None:
     """Print every cell that cannot run, with the reason and the cure."""
     table = plain_table("cell", "why")
     table.columns[1].overflow = "fold"
@@ -105,7 +105,7 @@ def show_invalid(cells: Sequence[Cell]) -> None:
 
 
 class View:
-    """The view while a sweep runs: one screen in a terminal, else a line for each cell that ends."""
+    """The view while a sweep runs: a live screen in a terminal, else a line for each cell that ends."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class View:
         self.console.print(line, soft_wrap=True)
 
     def screen(self) -> RenderableType:
-        """The whole sweep in one bar, and each running cell in another."""
+        """Return a progress bar of the whole sweep, and one for each running cell."""
         lines: list[RenderableType] = []
         can_run = [cell.state for cell in self.cells if cell.state not in ("invalid", "same")]
         finished = sum(state in ENDED for state in can_run)
@@ -154,7 +154,7 @@ class View:
             f"{duration(time.monotonic() - self.began)} so far",
             f"{self.left()} left",
         )
-        lines += [Text(), top, Text(counted(self.cells))]
+        lines += [Text(), top, Text(count_by_state(self.cells))]
         table = Table.grid(padding=(0, 2))
         room = max(1, self.console.height - 6)
         for attempt in self.running[:room]:
@@ -169,7 +169,7 @@ class View:
         return Group(*lines, table)
 
     def left(self) -> str:
-        """The time that is left, by the speed of running cells and the estimates of waiting cells."""
+        """Spell the remaining time, from the speed of running cells and the estimates of waiting cells."""
         seconds = []
         for attempt in self.running:
             step, total, _ = progress(attempt.cell.progress)
@@ -187,11 +187,11 @@ class View:
                 if guess is None:
                     return "unknown time"
                 seconds.append(guess)
-        return f"about {left_over(seconds, self.jobs)}"
+        return f"about {total_time(seconds, self.jobs)}"
 
 
 def progress(file: Path) -> tuple[int, int, str]:
-    """Return steps done, steps in all, and figures; 0, 0 before training begins, and where the file is damaged."""
+    """Read the number of steps done, of all steps, and metrics as text; 0, 0 before training, or for a damaged file."""
     try:
         state = json.loads(file.read_text())
         return int(state["step"]), int(state["total"]), str(state["figures"])
@@ -199,14 +199,15 @@ def progress(file: Path) -> tuple[int, int, str]:
         return 0, 0, ""
 
 
-def show_end(cells: Sequence[Cell]) -> None:
-    """Print the result of every cell: accuracy or error, and the path of its log."""
+def print_results(cells: Sequence[Cell]) -> None:
+    """Print the result of every cell: accuracy, or error and path of the log."""
     table = plain_table("", "cell", "val acc", "time", "state")
     for number, cell in enumerate(cells, 1):
         value = "" if cell.value is None else f"{cell.value:.2%}"
-        table.add_row(str(number), Text(cell.title), value, duration(cell.seconds) if cell.attempts else "", word(cell))
+        seconds = duration(cell.seconds) if cell.attempts else ""
+        table.add_row(str(number), Text(cell.title), value, seconds, state_text(cell))
     out = console()
-    if len(cells) > 1:  # the line of a single cell, as in a search, says it all
+    if len(cells) > 1:  # for a single cell, as in a search, its own line is enough
         out.print()
         out.print(table)
     for cell in cells:
@@ -217,4 +218,4 @@ def show_end(cells: Sequence[Cell]) -> None:
                 soft_wrap=True,
             )
     if len(cells) > 1:
-        out.print(f"\n{counted(cells)}")
+        out.print(f"\n{count_by_state(cells)}")

@@ -1,4 +1,4 @@
-"""Translate a grid of Hydra to a sweep of W&B, whose agents run train.py (https://docs.wandb.ai/models/sweeps)."""
+"""Translation of a grid of Hydra to a sweep of W&B with train.py (https://docs.wandb.ai/models/sweeps)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +10,15 @@ from patchbench.config.compose import composed
 from patchbench.config.errors import refusing
 from patchbench.config.options import CONF
 
-LONGEST = 20  # values of an axis that are tried before the sweep is made: a tenth of a second each
+LONGEST = 20  # largest number of values of an axis that are composed before the sweep is created, each in 0.1 s
 METHODS = ("grid", "random", "bayes")
 
 
 def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: str) -> dict[str, Any]:
-    """Return the sweep as W&B reads it from YAML.
+    """Return the definition of the sweep, as in a YAML file of W&B.
 
-    arguments: those of `train.py -m`. metric: of the last row, the higher the better. Refused if train.py would refuse
-    the first combination, if no argument has several values, or if `method` cannot search the values.
+    arguments: those of `train.py -m`. metric: name of the metric to maximise. Refused if train.py would refuse a value,
+    if no argument has several values, or if `method` cannot search the values.
     """
     parsed = OverridesParser.create().parse_overrides(list(arguments))
     with refusing():
@@ -43,7 +43,7 @@ def wandb_sweep(arguments: Sequence[str], *, method: str, metric: str, project: 
 
 
 def parameter(override: Override, method: str) -> dict[str, Any]:
-    """Translate one axis. The agent writes `key=` and str(value), so all but numbers stay in the syntax of Hydra."""
+    """Translate one axis. The agent writes `key=` and str(value), so values other than numbers keep Hydra's syntax."""
     axis = override.value()
     if isinstance(axis, IntervalSweep):
         return interval(override, axis, method)
@@ -77,5 +77,5 @@ def as_value(value: Any) -> Any:
 
 
 def first(axis: dict[str, Any]) -> Any:
-    """The first value of an axis."""
+    """Return the first value of an axis."""
     return axis["values"][0] if "values" in axis else axis["min"]

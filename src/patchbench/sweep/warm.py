@@ -1,6 +1,6 @@
-"""All imports of a cell, made once: multiprocessing's fork server loads this module, and each cell is a fork of it.
+"""All imports of a cell, made once: the fork server of multiprocessing loads this module, and forks each cell.
 
-This module computes nothing, so it starts neither CUDA nor threads of OpenMP, which do not work after a fork.
+This module computes nothing, so it starts neither CUDA nor OpenMP threads, which do not work after a fork.
 """
 
 import atexit
@@ -34,9 +34,9 @@ import patchbench.embed
 import patchbench.nets
 import patchbench.pos
 
-LAZY = (wandb, sklearn.datasets, sklearn.model_selection, patchbench.commands.train)  # imported late elsewhere
+LAZY = (wandb, sklearn.datasets, sklearn.model_selection, patchbench.commands.train)  # other modules import them late
 PACKAGES = (patchbench.embed, patchbench.pos, patchbench.nets, patchbench.data.sets, patchbench.data.diagnostics)
-for package in (*PACKAGES, patchbench.data.augment):  # named only by the configuration
+for package in (*PACKAGES, patchbench.data.augment):  # their modules are named only in the configuration
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 Plugins.instance()  # Hydra's search for plugins
@@ -45,10 +45,10 @@ Plugins.instance()  # Hydra's search for plugins
 def run_cell(
     script: str, arguments: Sequence[str], env: dict[str, str], log: Path, threads: int | None, grace_s: float
 ) -> None:
-    """Do what `python script arguments` does, in a session of its own, with stdout and stderr appended to `log`.
+    """Run `python script arguments` in a session of its own, with stdout and stderr appended to `log`.
 
-    threads: of torch; None leaves their number as it is. When the parent process exits, the cell gets `grace_s` seconds
-    to save its checkpoint; then it is killed with all processes that it started.
+    threads: number of threads of torch; None: unchanged. When the parent process exits, the cell has `grace_s` seconds
+    to save its checkpoint; then it is killed with its child processes.
     """
     os.setsid()
     os.environ.clear()
@@ -57,7 +57,7 @@ def run_cell(
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, leave)  # before and after training, end by way of `finally`
+    signal.signal(signal.SIGTERM, exit_on_signal)  # so that `finally` blocks run before and after training
     threading.Thread(target=end_with_parent, args=(grace_s,), daemon=True).start()
     if threads:
         torch.set_num_threads(threads)
@@ -69,7 +69,7 @@ def run_cell(
 
 
 def run_as_main(script: str, arguments: Sequence[str]) -> None:
-    """Run a script in this fork, which gets a fork server and a media folder of its own."""
+    """Run a script in this fork, with a fork server and a media folder of its own."""
     own_fork_server()
     own_media_folder()
     sys.argv = [script, *arguments]
@@ -77,25 +77,25 @@ def run_as_main(script: str, arguments: Sequence[str]) -> None:
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
-        atexit._run_exitfuncs()  # multiprocessing does not call them at the end of a fork
+        atexit._run_exitfuncs()  # multiprocessing does not call exit functions at the end of a fork
 
 
-def follow_parent() -> None:
-    """Exit when the parent exits; ignore SIGINT. For a process that checks cells."""
+def exit_with_parent() -> None:
+    """Make a process that checks cells exit when its parent exits, and ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, args=(0.0,), daemon=True).start()
 
 
-def leave(number: int, frame: FrameType | None) -> None:
+def exit_on_signal(number: int, frame: FrameType | None) -> None:
     """Handle a signal: exit with 128 + its number."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
 def own_fork_server() -> None:
-    """Start workers of a loader as Python does by default, where that is a fork server (3.14), from one of this cell.
+    """Give this cell a fork server of its own, for data workers in Python 3.14, where a fork server is the default.
 
-    A process of a fork server would start its own by that server, and each would import torch anew: seconds.
+    With the fork server of the sweep, each data worker would import torch again, which takes seconds.
     """
     multiprocessing.set_start_method(None, force=True)
     server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
@@ -104,13 +104,13 @@ def own_fork_server() -> None:
 
 
 def own_media_folder() -> None:
-    """Give this cell a folder of its own for the media of W&B: one for all is removed by the first cell that exits."""
+    """Give this cell a folder of its own for media of W&B: the first cell that exits would remove a common folder."""
     MEDIA_TMP._finalizer.detach()  # type: ignore[attr-defined]
     MEDIA_TMP.__init__("wandb-media")  # type: ignore[misc]
 
 
 def end_with_parent(grace_s: float) -> None:
-    """Wait until the parent exits, then end this process, and kill its session after `grace_s` seconds."""
+    """Wait until the parent exits, then end this process, and kill its process group after `grace_s` seconds."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""Peak speed, time and memory of a device."""
+"""Peak speed of a device, times on it, and its memory."""
 
 import functools
 import re
@@ -15,7 +15,7 @@ import torch
 GIB = 2**30
 
 # Dense bf16 peak of one device in FLOP/s, from the vendors' data sheets, without sparsity. The first name that
-# fits counts. V100 and T4 have no units for bf16, so they have no peak here.
+# matches counts. V100 and T4 have no units for bf16, so they have no peak here.
 PEAKS = {
     "gb300": 2.5e15,
     "gb200": 2.5e15,
@@ -49,7 +49,7 @@ PEAKS = {
 
 
 class Laps:
-    """Times between marks that the device passes. Reading waits for the device, marking does not."""
+    """Times between marks in the work of a device. `mark` does not wait for the device, `read` does."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -74,30 +74,30 @@ class Laps:
 
 
 def bf16_peak(device: torch.device) -> float | None:
-    """Peak in FLOP/s, None if it is unknown."""
+    """Dense bf16 peak of a device in FLOP/s; None if it is unknown."""
     if device.type != "cuda":
         return None
     return peak_of(torch.cuda.get_device_name(device))
 
 
 def peak_of(name: str) -> float | None:
-    """Look up a name by whole words: an RTX A1000 is no A100. A slice of a GPU (MIG) has no peak of its own here."""
+    """Return the peak of a GPU by its name, compared by whole words; None if unknown, and for a slice (MIG)."""
     if "mig" in name.lower().split():
         return None
     return next((peak for model, peak in PEAKS.items() if re.search(rf"\b{model}\b", name.lower())), None)
 
 
 def reset_peak_resident() -> None:
-    """Start to measure the peak of the host's memory from here."""
+    """Reset the peak of the resident memory of this process."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the high-water mark
 
 
 def peak_resident_bytes() -> int:
-    """Peak of this process since the last reset, plus the present memory of its loaders.
+    """Peak resident memory of this process since the last reset, plus the present memory of its data workers.
 
-    Without Linux the present memory of the process stands for its peak. The first rank starts other ranks as its
-    children; they do not count, as they report their own memory.
+    Outside of Linux, the present memory of the process replaces its peak. The first rank starts other ranks as child
+    processes; they are left out, since they report their own memory.
     """
     process = psutil.Process()
     own, rank = process.memory_info().rss, process.environ().get("LOCAL_RANK")
@@ -105,7 +105,7 @@ def peak_resident_bytes() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         own = next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), own)
     for child in process.children(recursive=True):
-        with suppress(psutil.Error):  # the process has ended meanwhile
+        with suppress(psutil.Error):  # the child has ended meanwhile
             if child.environ().get("LOCAL_RANK") == rank:
                 own += child.memory_info().rss
     return own
@@ -113,16 +113,19 @@ def peak_resident_bytes() -> int:
 
 @functools.cache
 def free_memory_of_gpus() -> int:
-    """Bytes free on the emptiest GPU of this machine; asked of the driver's tool, so that no CUDA context is made."""
+    """Free bytes on the GPU with the most free memory, from nvidia-smi, so that no CUDA context is created."""
     query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     with suppress(OSError, subprocess.CalledProcessError, ValueError):
         done = subprocess.run(query, capture_output=True, text=True, check=True)
         return max(int(line) for line in done.stdout.split()) * 2**20
-    return sys.maxsize  # unknown: training itself will see
+    return sys.maxsize  # unknown: training itself finds out
 
 
 def free_memory(device: torch.device, processes: int) -> int:
-    """Bytes that this process can still take: on its GPU, or its share of the memory of the machine or container."""
+    """Free bytes for this process: on its GPU, or its share of the free memory of the machine or container.
+
+    processes: number of processes that share the memory.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available

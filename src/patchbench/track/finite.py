@@ -1,4 +1,4 @@
-"""Optimizer steps whose gradient is NaN or infinite: noticed on the device, and kept from the weights."""
+"""Detection of gradients that are NaN or infinite, on the device; such a gradient does not change the weights."""
 
 import math
 from collections.abc import Mapping
@@ -13,40 +13,40 @@ NonFinite = Literal["stop", "skip"]
 
 
 class Diverged(FloatingPointError):
-    """A loss or a gradient is NaN or infinite; no checkpoint is written afterwards."""
+    """Raised if a loss or a gradient is NaN or infinite, before a checkpoint is written."""
 
 
 class FiniteSteps:
-    """Keep gradients that are not finite from the weights, without a wait for the device.
+    """Leave out optimizer steps with a gradient that is not finite, without waiting for the device.
 
-    nonfinite: `stop` leaves out the first such step and every later one, so that the weights stay those before it until
-    `check` raises; `skip` leaves out such steps alone.
-    A fused optimizer does nothing in a step where its `found_inf` is 1, as under torch's GradScaler. Other optimizers
-    find no gradient then, for which the norm is read from the device. The gradient is that of all ranks, so all ranks
-    decide alike.
+    nonfinite: `stop` leaves out the first such step and all later steps, so that the weights do not change until
+    `check` raises; `skip` leaves out only steps with such a gradient.
+    A fused optimizer does nothing in a step if its `found_inf` is 1, as with torch's GradScaler. For other optimizers
+    the norm is read from the device and the gradients are removed. The gradient is reduced over all ranks, so that all
+    ranks decide alike.
     """
 
     def __init__(self, nonfinite: NonFinite) -> None:
         self.nonfinite = nonfinite
-        self.norms: list[Tensor] = []  # of the gradient, in the steps of a window, which its reader empties
-        self.found: Tensor | None = None  # 1 where this step is left out, else 0
+        self.norms: list[Tensor] = []  # of the gradients since the last window; Meter empties the list
+        self.found_inf: Tensor | None = None  # 1 if this step is left out, else 0
 
     def watch(self, optimizer: Optimizer, norm: Tensor) -> None:
-        """Look at the gradient that `optimizer` is about to use. norm: of all its gradients together."""
-        found = (~norm.isfinite()).float()
-        if self.nonfinite == "stop" and self.found is not None:
-            found = torch.maximum(self.found, found)
-        self.found = found
+        """Check the gradient before a step of `optimizer`. norm: of all gradients together."""
+        found_inf = (~norm.isfinite()).float()
+        if self.nonfinite == "stop" and self.found_inf is not None:
+            found_inf = torch.maximum(self.found_inf, found_inf)
+        self.found_inf = found_inf
         self.norms.append(norm)
         if all(group.get("fused") for group in optimizer.param_groups):
-            optimizer.found_inf, optimizer.grad_scale = found, None  # type: ignore[attr-defined]
-        elif found:
+            optimizer.found_inf, optimizer.grad_scale = found_inf, None  # type: ignore[attr-defined]
+        elif found_inf:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.grad = None
 
     def check(self, trainer: pl.Trainer) -> list[float]:
-        """Read `norms`, the latest last. Raises Diverged where training cannot go on."""
+        """Return `norms` as numbers, the latest last. Diverged if training cannot continue."""
         norms = torch.stack(self.norms).tolist() if self.norms else []
         bad = [place for place, norm in enumerate(norms) if not math.isfinite(norm)]
         if bad and (self.nonfinite == "stop" or len(bad) == len(norms)):
@@ -62,13 +62,13 @@ class FiniteSteps:
 
 
 def check_losses(metrics: Mapping[str, float], when: str) -> None:
-    """Raise Diverged where a loss is NaN or infinite, which a last step can cause though its gradient was finite."""
+    """Raise Diverged if a loss is NaN or infinite: a step can cause that although its gradient was finite."""
     for name, value in metrics.items():
         if name.endswith("/loss") and not math.isfinite(value):
             raise Diverged(f"training diverged: {name} is {value} {when}; {cure('stop')}")
 
 
 def cure(nonfinite: NonFinite) -> str:
-    """Name what may help against divergence."""
+    """Name options that may prevent the divergence."""
     skip = ", or optim.nonfinite=skip, which leaves such steps out" * (nonfinite == "stop")
-    return f"what is saved is from before: try a smaller optim.lr, a longer optim.warmup, or optim.clip_grad=1{skip}"
+    return f"the checkpoints are from before: try a smaller optim.lr, a longer optim.warmup, or optim.clip_grad=1{skip}"

@@ -1,23 +1,23 @@
 """Loss, throughput and memory of a training run, read from the device once in many steps.
 
-Meaning of the names. Every rate and time but those named `wall` is measured over steady training steps: without
-warm-up, validation, checkpoints and logging, with the time of waiting for data.
+Meaning of the names. All rates and times, except `wall`, are measured over steady training steps: without warm-up,
+validation, checkpoints and logging, but with the time of waiting for data. A window is the steps between two rows.
 
-train/loss, train/acc            mean over the images of the window, as trained on
-train/grad_norm, lr-AdamW        of the last step of the window, before clipping
-train/skipped_steps              left out so far, as their gradient was not finite; with optim.nonfinite=skip
+train/loss, train/acc            mean over the images of the window, with augmentation
+train/grad_norm, lr-AdamW        in the last step of the window; the norm is that before clipping
+train/skipped_steps              steps left out so far, with a gradient that is not finite; with optim.nonfinite=skip
 throughput/images_per_s          images of all ranks / time of the slowest rank
-final/images_per_s_wall          the same over all time but validation's: what lies between the windows counts
-throughput/tokens_per_s          the same in tokens of the trunk, prefix included, where it has tokens
-throughput/images_per_s_per_gpu   per device, of whatever kind
+final/images_per_s_wall          images of all ranks / all time except validation, with the time between windows
+throughput/tokens_per_s          images/s x tokens of the trunk, with prefix tokens; if the network has tokens
+throughput/images_per_s_per_gpu  images/s per device, GPU or CPU
 throughput/step_ms               mean time of an optimizer step, slowest rank
-throughput/data_wait_ms, _frac   host time of waiting for the loader of training images, slowest rank
-throughput/tflops_per_gpu        6 x forward multiply-accumulates of images and steps / s; nothing recomputed is counted
-throughput/mfu                   the same over the dense bf16 peak, where the precision is bf16 and the peak known
-memory/gpu_peak_allocated_gib    most that tensors took in the window, largest over ranks
-memory/gpu_peak_reserved_gib     most that the allocator held, largest over ranks
-memory/gpu_alloc_retries         allocations that needed the cache freed; above 0 the speed is not representative
-memory/cpu_rss_gib               most that each process held resident in the epoch, and its loaders now, all summed
+throughput/data_wait_ms, _frac   time in which the host waits for training images, slowest rank; per step, as a share
+throughput/tflops_per_gpu        6 x forward multiply-accumulates / s, without recomputed ones
+throughput/mfu                   tflops_per_gpu / dense bf16 peak; if the precision is bf16 and the peak is known
+memory/gpu_peak_allocated_gib    peak memory of tensors in the window, largest over ranks
+memory/gpu_peak_reserved_gib     peak memory of the allocator, largest over ranks
+memory/gpu_alloc_retries         allocations that first had to free the cache; above 0 the speed is not representative
+memory/cpu_rss_gib               peak resident memory in the epoch, sum over ranks, with their data workers
 """
 
 import math
@@ -35,13 +35,13 @@ from patchbench.nets.cost import Cost
 from patchbench.track.device import GIB, Laps, bf16_peak, peak_resident_bytes, reset_peak_resident
 from patchbench.track.finite import check_losses
 
-WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start of the loaders
+WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start of the data workers
 
 
-class Waiting(PassThroughProfiler):
-    """Seconds in which training waited for the loader; Lightning tells a profiler when it asks for a batch.
+class DataWait(PassThroughProfiler):
+    """Profiler that measures the seconds in which training waits for the next batch.
 
-    counting: false outside of the time that counts as training; the first batch of an epoch is read before it.
+    counting: true during the time that counts as training; the first batch of an epoch is read before.
     """
 
     def __init__(self) -> None:
@@ -50,15 +50,15 @@ class Waiting(PassThroughProfiler):
 
     def start(self, action_name: str) -> None:
         if action_name.endswith("train_dataloader_next"):
-            self.asked = time.perf_counter()
+            self.started = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
         if action_name.endswith("train_dataloader_next") and self.counting:
-            self.seconds += time.perf_counter() - self.asked
+            self.seconds += time.perf_counter() - self.started
 
 
 class Meter(pl.Callback):
-    """Write a row of metrics to every logger each `every` optimizer steps; `summary()` is about the whole run."""
+    """Write a row of metrics to all loggers after every `every` optimizer steps; `summary()` covers the whole run."""
 
     def __init__(self, every: int, cost: Cost) -> None:
         self.every, self.cost = every, cost
@@ -69,8 +69,8 @@ class Meter(pl.Callback):
         self.wall_since: float | None = None
         self.peaks: dict[str, float] = {}
         self.best: dict[str, float] = {}
-        self.validated: dict[str, float] = {}  # the last time
-        self.skipped = 0  # steps whose gradient was not finite
+        self.validated: dict[str, float] = {}  # metrics of the last validation
+        self.skipped = 0  # steps with a gradient that was not finite
         self.warm = False
         self.began: float | None = None
         self.earlier_s = 0.0
@@ -85,26 +85,26 @@ class Meter(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.earlier_s = state["best"], state["wall_s"]
-        self.validated = state.get("validated", {})  # a run may have been cut off before there was any
+        self.validated = state.get("validated", {})  # empty if the run was stopped before its first validation
         self.skipped = state.get("skipped", 0)
 
     def wall_s(self) -> float:
-        """Seconds of training, over all starts of the run."""
+        """Seconds of training, summed over all starts of the run."""
         return self.earlier_s + (0.0 if self.began is None else time.perf_counter() - self.began)
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
-        self.began = time.perf_counter()  # loggers that wait for a server have started before
+        self.began = time.perf_counter()  # after the start of loggers, which may wait for a server
         self.device = trainer.strategy.root_device
         self.finite = task.finite
         self.laps = Laps(self.device)
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
-        self.waiting = Waiting()
+        self.waiting = DataWait()
         trainer.profiler = self.waiting  # type: ignore[attr-defined]
         reset_peak_resident()
-        self.open()
+        self.start_window()
 
-    def open(self) -> None:
-        """Start a window."""
+    def start_window(self) -> None:
+        """Reset the sums of a window."""
         self.window_images = self.window_steps = self.window_batches = 0
         self.waiting.seconds = 0.0
         self.step_laps: list[float] = []
@@ -113,22 +113,22 @@ class Meter(pl.Callback):
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def start_clock(self) -> None:
-        """Count the time from here as training."""
+        """Count the time from now on as training."""
         self.laps.mark()
         self.waiting.counting = True
 
     def stop_clock(self) -> None:
-        """Stop counting time, before validation, checkpoints and logging."""
+        """Stop counting the time as training, before validation, checkpoints and logging."""
         self.step_laps += self.laps.read()
         self.waiting.counting = False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.start_clock()  # waiting for the first batch of an epoch counts too
+        self.start_clock()  # so that waiting for the first batch of an epoch counts
         self.wall_since = time.perf_counter() if self.warm else None
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
-        if not self.waiting.counting:  # resumed in the middle of an epoch
+        if not self.waiting.counting:  # training was resumed within an epoch
             self.start_clock()
 
     def on_train_batch_end(
@@ -144,8 +144,8 @@ class Meter(pl.Callback):
             self.laps.mark()
             self.window_steps += 1
             if self.window_steps == (self.every if self.warm else min(WARM_UP, self.every)):
-                self.close(trainer, task)
-                self.open()
+                self.end_window(trainer, task)
+                self.start_window()
                 self.start_clock()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -174,12 +174,15 @@ class Meter(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         if self.window_steps:
-            self.close(trainer, task)
+            self.end_window(trainer, task)
 
     def read_losses(self, trainer: pl.Trainer) -> tuple[dict[str, float], int]:
-        """Return loss, accuracy and gradient of the window, and its steps that were left out. Raises Diverged."""
-        found = self.finite.check(trainer)
-        norms = [norm for norm in found if math.isfinite(norm)]
+        """Return loss, accuracy, gradient norm and learning rate of the window, and the number of steps left out.
+
+        Diverged if loss or gradient is not finite.
+        """
+        norms_of_window = self.finite.check(trainer)
+        norms = [norm for norm in norms_of_window if math.isfinite(norm)]
         sums = trainer.strategy.reduce(self.sums, reduce_op="sum") if trainer.world_size > 1 else self.sums
         loss, correct, images = sums.tolist()
         row = {"train/grad_norm": norms[-1]}
@@ -187,10 +190,10 @@ class Meter(pl.Callback):
             row |= {"train/loss": loss / images, "train/acc": correct / images}
         check_losses(row, f"by step {trainer.global_step}")
         row[f"lr-{trainer.optimizers[0].__class__.__name__.removeprefix('Lightning')}"] = self.lr
-        return row, len(found) - len(norms)
+        return row, len(norms_of_window) - len(norms)
 
-    def close(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """End a window, and write its row."""
+    def end_window(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Write the row of the window."""
         self.stop_clock()
         row, skipped = self.read_losses(trainer)
         self.skipped += skipped
@@ -199,7 +202,7 @@ class Meter(pl.Callback):
             row["train/skipped_steps"] = self.skipped
         if self.warm:
             row |= self.speed(trainer, sum(self.step_laps)) | self.memory(trainer)
-            restart = self.device.type == "cuda" and len(self.step_laps) > 1  # the first step finds the device idle
+            restart = self.device.type == "cuda" and len(self.step_laps) > 1  # the device is idle at the first step
             self.step_s.extend(self.step_laps[restart:])
         elif self.wall_since is None:
             self.wall_since = time.perf_counter()
@@ -208,7 +211,7 @@ class Meter(pl.Callback):
         self.write(trainer, row)
 
     def speed(self, trainer: pl.Trainer, seconds: float) -> dict[str, float]:
-        """Return the throughput of a window that took so many seconds."""
+        """Return the throughput of the window. seconds: duration of the window on this rank."""
         world = trainer.world_size
         images = self.window_images * world
         slowest = torch.tensor([seconds, self.waiting.seconds], device=self.device, dtype=torch.float64)
@@ -234,7 +237,7 @@ class Meter(pl.Callback):
         return row
 
     def memory(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Return the peaks of GPU memory of the window."""
+        """Return the peaks of GPU memory in the window; empty on a CPU."""
         row, reduce = {}, trainer.strategy.reduce
         if self.device.type == "cuda":
             stats = torch.cuda.memory_stats(self.device)
@@ -244,24 +247,25 @@ class Meter(pl.Callback):
             row["memory/gpu_peak_allocated_gib"] = allocated / GIB
             row["memory/gpu_peak_reserved_gib"] = reserved / GIB
             row["memory/gpu_alloc_retries"] = retries
-        self.keep_peaks(row)
+        self.update_peaks(row)
         return row
 
     def resident(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Return the peak of the host's memory in the epoch: to look at all processes of a node takes up to 50 ms."""
+        """Return the peak of host memory in the epoch. It is read once an epoch, since that takes up to 50 ms."""
         most = torch.tensor(peak_resident_bytes(), device=self.device, dtype=torch.float64)
         total = trainer.strategy.reduce(most, reduce_op="sum") if trainer.world_size > 1 else most
         reset_peak_resident()
         row = {"memory/cpu_rss_gib": float(total) / GIB}
-        self.keep_peaks(row)
+        self.update_peaks(row)
         return row
 
-    def keep_peaks(self, row: dict[str, float]) -> None:
+    def update_peaks(self, row: dict[str, float]) -> None:
+        """Update the peaks over the whole run with those of a row."""
         for name, value in row.items():
             self.peaks[name] = max(value, self.peaks.get(name, 0.0))
 
     def write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
-        """Write a row to all loggers, under the number of steps. Lightning's own way takes longer than a small step."""
+        """Write a row to all loggers, with the number of steps; Lightning's `log` takes longer than a small step."""
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from torch import Tensor
 
-from patchbench.machine import as_text
+from patchbench.machine import printable
 
 
 def predictions(
@@ -18,15 +18,15 @@ def predictions(
 ) -> pd.DataFrame:
     """Return a row per image, with the worst predictions first.
 
-    Columns: image, its number in the split; label and predicted, by name if the classes have names; probability, of the
-    predicted class; probability_of_label.
+    Columns: image, its number in the split; label and predicted, as names if the classes have names; probability, that
+    of the predicted class; probability_of_label.
     """
     columns = {"image": indices, "label": labels, "predicted": classes, "probability": confidence}
     table = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
     table["probability_of_label"] = label_probability.numpy()
     if names:
         for column in ("label", "predicted"):
-            table[column] = [as_text(str(names[i])) for i in table[column]]
+            table[column] = [printable(str(names[i])) for i in table[column]]
     return table.sort_values("probability_of_label", kind="stable", ignore_index=True)
 
 

@@ -1,4 +1,4 @@
-"""The progress of a training on the screen, and in a file for a sweep."""
+"""The progress of a training: a bar in the terminal, and a file for the view of a sweep."""
 
 import json
 import sys
@@ -16,9 +16,9 @@ FILE_EVERY_S = 1.0
 
 
 class ProgressBar(pl.callbacks.ProgressBar):
-    """One bar for the whole training: loss, accuracy, images/s, time left. Without a terminal, a line per epoch.
+    """Show one bar for the whole training: loss, accuracy, images/s, time left. Without a terminal, a line per epoch.
 
-    file: for the view of a sweep; contains step, total and figures during training.
+    file: JSON for the view of a sweep, with step, total and figures during training; None: no file.
     """
 
     def __init__(self, meter: Meter, file: Path | None) -> None:
@@ -53,7 +53,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
             self.file_due = time.monotonic() + FILE_EVERY_S
             total = trainer.estimated_stepping_batches
             state = {"step": trainer.global_step, "total": total, "figures": self.figures()}
-            with suppress(OSError):  # half a file does no harm: the view ignores it, and the next second brings another
+            with suppress(OSError):  # an incomplete file does no harm: the view ignores it until the next second
                 self.file.write_text(json.dumps(state))
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -61,7 +61,7 @@ class ProgressBar(pl.callbacks.ProgressBar):
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {self.figures()}", file=sys.stderr)
 
     def figures(self) -> str:
-        """The latest loss, accuracies and speed, as text."""
+        """Return the latest loss, accuracies and speed as text."""
         row = self.meter.latest
         figures = []
         if "train/loss" in row:

@@ -1,4 +1,4 @@
-"""The result of a run, as a person reads it in a terminal."""
+"""The results of a run, as text for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,8 +12,8 @@ from patchbench.checks import Size
 from patchbench.redact import without_secrets
 from patchbench.runs.metrics import Number, metric
 
-# The label of a row and its text, where {name} is a figure of the record with its unit. A row whose figures are not
-# all there is left out. Of two rows with one label the later counts, unless it is left out: a CNN has no tokens.
+# Label and text of each row; {name} is a result of the record with its unit. A row with a missing result is left out.
+# Of two rows with one label, the later counts if it is not left out: a CNN has no tokens, for example.
 ROWS = (
     ("test accuracy", "{test/acc}, 95 % interval {test/acc_low} to {test/acc_high}, {test/images} images"),
     (
@@ -47,38 +47,39 @@ FILES = {
 
 
 def rows(result: Mapping[str, Number | str]) -> dict[str, str]:
-    """Label and text of each row: those of ROWS, every other figure of the test split, the views of its images."""
+    """Return label and text of each row: those of ROWS, other results of the test split, views of the test images."""
     texts = {name: spell(name, value) for name, value in result.items()}
     filled = {}
     for label, text in ROWS:
         with suppress(KeyError):
             filled[label] = text.format(**texts)
-    return filled | others(texts) | views(texts)
+    return filled | other_results(texts) | view_results(texts)
 
 
-def views(texts: Mapping[str, str]) -> dict[str, str]:
-    """A row for each view of the test images, as in test/canvas48/acc."""
-    found = {}
+def view_results(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return a row for each view of the test images, such as test/canvas48/acc."""
+    rows_of_views = {}
     for name in (name for name in texts if is_view(name) and name.endswith("/acc")):
         view = name.removesuffix("/acc")
         same = texts.get(f"{view}/same")
-        found[view.removeprefix("test/")] = texts[name] + ("" if same is None else f", {same} same as before")
-    return found
+        rows_of_views[view.removeprefix("test/")] = texts[name] + ("" if same is None else f", {same} same as before")
+    return rows_of_views
 
 
-def others(texts: Mapping[str, str]) -> dict[str, str]:
-    """A row for each other figure of the test split."""
+def other_results(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return a row for each result of the test split that ROWS does not contain."""
     names = (name for name in texts if name.startswith("test/") and name not in IN_ROWS)
     shown = (name for name in names if not (is_view(name) and name.endswith(("/acc", "/same", "/lost"))))
     return {metric(name).label: texts[name] for name in shown}
 
 
 def is_view(name: str) -> bool:
+    """True for the name of a result on a view of the test images."""
     return name.startswith("test/") and name.count("/") > 1
 
 
 def spell(name: str, value: Number | str) -> str:
-    """A figure with its unit; a percent sign follows its number without a space."""
+    """Spell a result with its unit; a percent sign follows the number without a space."""
     if isinstance(value, str):
         return value
     return metric(name).cell(value) if metric(name).unit == "%" else metric(name).value(value)
@@ -88,7 +89,7 @@ def spell(name: str, value: Number | str) -> str:
 def print_result(
     title: str, result: Mapping[str, Number | str], out_dir: Path | None = None, tested: str = "best"
 ) -> None:
-    """Print the figures in rows and, with `out_dir`, the files of the run. tested: best or last."""
+    """Print the results in rows and, with `out_dir`, the files of the run. tested: best or last."""
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"\n[bold]{title}[/bold]")
     for label, value in rows(result).items():
@@ -110,5 +111,5 @@ def spell_list(values: Sequence[float]) -> str:
 
 @rank_zero_only
 def say(line: str) -> None:
-    """Print a line for the user, without the passwords and tokens of URLs."""
+    """Print a line for the user, without passwords and tokens."""
     print(without_secrets(line), flush=True)

@@ -1,4 +1,4 @@
-"""The length of a training: a budget of epochs, optimizer steps, floating-point operations or seconds, as steps."""
+"""The length of a training in steps, from a budget of epochs, optimizer steps, floating-point operations or seconds."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ TIMED, WARM_UP = 20, 5  # optimizer steps
 
 @dataclass(frozen=True)
 class Pace:
-    """The cost of one optimizer step. seconds_per_step: measures on the devices when it is called."""
+    """The cost of one optimizer step. seconds_per_step: measures the time of a step when it is called."""
 
     steps_per_epoch: int
     flops_per_step: int
@@ -39,7 +39,7 @@ def steps(pace: Pace, *, value: int) -> int:
 
 
 def flops(pace: Pace, *, value: float | int) -> int:
-    """Steps for so many FLOPs. ValueError if one step takes more."""
+    """Return the number of steps for `value` FLOPs. ValueError if one step takes more."""
     if value < pace.flops_per_step:
         raise ValueError(
             f"budget.value={value:.3g} FLOPs are less than one step, which takes {pace.flops_per_step:.3g}: "
@@ -53,7 +53,7 @@ def seconds(pace: Pace, *, value: float | int) -> int:
 
 
 class Duration(pl.Callback):
-    """End training with its budget, within an epoch if necessary, and then validate as at the end of an epoch.
+    """End training when its budget is spent, also within an epoch, and then validate as at the end of an epoch.
 
     A checkpoint stores the number of steps, so that a resumed training has the same end and the same learning rates.
     """
@@ -71,40 +71,43 @@ class Duration(pl.Callback):
     def steps(self, trainer: pl.Trainer) -> int:
         """Number of steps of the whole training, the same on all ranks. Devices and data must be ready."""
         if self.total is None:
-            self.total = trainer.strategy.broadcast(self.spent(lambda: seconds_per_step(trainer, self.data)))
+            self.total = trainer.strategy.broadcast(self.steps_of_budget(lambda: seconds_per_step(trainer, self.data)))
         return self.total
 
     def check(self) -> None:
         """Raise ValueError before training if the budget is less than a step."""
-        self.spent(lambda: 1.0)
+        self.steps_of_budget(lambda: 1.0)
 
-    def spent(self, seconds_per_step: Callable[[], float]) -> int:
-        """Number of steps that spend the budget."""
+    def steps_of_budget(self, seconds_per_step: Callable[[], float]) -> int:
+        """Return the number of steps for the budget. seconds_per_step: returns the time of a step."""
         return self.budget(Pace(self.data.steps_per_epoch(), self.flops_per_step, seconds_per_step))
 
     def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         trainer.fit_loop.max_epochs = math.ceil(self.steps(trainer) / self.data.steps_per_epoch())
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        trainer.should_stop = trainer.global_step == self.total  # resumed after the last step
+        trainer.should_stop = trainer.global_step == self.total  # true if the checkpoint is that of the last step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Stop after the last step, and validate.
 
-        With Lightning's own `max_steps` a training that resumes at the end of an epoch counts that epoch twice.
+        Lightning's own `max_steps` is not used: with it, a training resumed at the end of an epoch counts it twice.
         """
         if trainer.global_step == self.total and not trainer.is_last_batch:
             trainer.should_stop = True
 
 
 def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:
-    """Median time of some optimizer steps on training batches; their learning rate is 0, so they change no weights."""
+    """Measure the median time of TIMED optimizer steps on training batches, in seconds.
+
+    The learning rate of these steps is 0, so that they change no weights.
+    """
     task: Any = trainer.lightning_module
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, MicroBatches):
-            callback.settle(trainer, task)
+            callback.find_accumulation(trainer, task)
     parameters = [p for p in task.parameters() if p.requires_grad]
-    before = [copy.deepcopy(buffer) for buffer in task.buffers()]  # running averages must not change
+    before = [copy.deepcopy(buffer) for buffer in task.buffers()]  # restored below, such as running averages
     optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
     batches, times = endless(data), []
     for _ in range(WARM_UP + TIMED):
@@ -125,12 +128,12 @@ def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:
 
 
 def endless(data: Batches) -> Iterator[Any]:
-    """Training batches, epoch after epoch."""
+    """Yield training batches without end, epoch after epoch."""
     while True:
         yield from data.train_dataloader()
 
 
 def synchronise(task: Classify) -> None:
-    """Wait for the device."""
+    """Wait until the GPU has finished; do nothing on a CPU."""
     if task.device.type == "cuda":
         torch.cuda.synchronize(task.device)

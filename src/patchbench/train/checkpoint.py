@@ -1,4 +1,4 @@
-"""Checkpoints that are written as a whole, with a digest, and read without running code from the file."""
+"""Checkpoints: written whole or not at all, with a digest, and read without running code from the file."""
 
 import os
 import pickle
@@ -12,39 +12,40 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from patchbench.machine import unfinished
+from patchbench.machine import partial_path
 from patchbench.runs.record import read_record
 from patchbench.runs.sealed import check_seal, sealed_file
 
-CHECKPOINTS = ("best.ckpt", "last.ckpt")  # of a run that is on
-BEFORE = "before.ckpt"  # the last.ckpt before this one, to go on from where this one is damaged
+CHECKPOINTS = ("best.ckpt", "last.ckpt")  # of a run that is not finished
+PREVIOUS = "before.ckpt"  # the previous last.ckpt, from which training resumes if last.ckpt is damaged
 TESTED = ("best", "last")
 KEEP = ("tested", "all", "none")
-WITHOUT_STATES = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "patchbench")
+# Keys of a checkpoint from which no run resumes: all but the states of the optimizer and of callbacks.
+ESSENTIAL = ("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "patchbench")
 
 
-def left(keep: str, tested: str) -> tuple[str, ...]:
+def kept_checkpoints(keep: str, tested: str) -> tuple[str, ...]:
     """List the checkpoints that a finished run keeps.
 
-    keep: one of KEEP; `best` in records of an earlier version means `tested`. tested: one of TESTED.
+    keep: one of KEEP, or `best` in records of an earlier version, which means `tested`. tested: one of TESTED.
     """
     return {"all": CHECKPOINTS, "none": ()}.get(keep, (f"{tested}.ckpt",))
 
 
 class AtomicCheckpoint(CheckpointIO):
-    """Write a checkpoint as a whole or not at all, and read it without running code from the file.
+    """Write a checkpoint whole or not at all, and read it without running code from the file.
 
-    Lightning's own writer moves the file from the temporary folder of the system. On another file system this move is a
-    copy, which leaves half a file where it is interrupted.
+    Lightning's own writer moves the file from the temporary folder of the system. If that is another file system, the
+    move is a copy, and an interrupted copy leaves a part of the file.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         try:
             with sealed_file(Path(path)) as file:
-                torch.save(checkpoint, file)  # type: ignore[arg-type]  # it needs no more than `write`
+                torch.save(checkpoint, file)  # type: ignore[arg-type]  # torch.save only needs the method `write`
                 if Path(path).name == "last.ckpt":
-                    keep_before(Path(path))
-        except RuntimeError as error:  # torch raises it when a write fails
+                    keep_previous(Path(path))
+        except RuntimeError as error:  # raised by torch when a write fails
             cause: BaseException | None = error
             while cause and not isinstance(cause, OSError):
                 cause = cause.__context__
@@ -61,23 +62,23 @@ class AtomicCheckpoint(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def keep_before(path: Path) -> None:
-    """Give the file at `path`, which is about to be replaced, its second name BEFORE."""
-    second = unfinished(path.with_name(BEFORE))
-    with suppress(OSError):  # there is none yet, or the file system has no second names
-        os.link(path, second)
-        second.replace(path.with_name(BEFORE))
-        second.unlink(missing_ok=True)  # to rename one name of a file to another name of it does nothing
+def keep_previous(path: Path) -> None:
+    """Keep the file at `path`, which will be replaced, as a hard link with the name PREVIOUS."""
+    link = partial_path(path.with_name(PREVIOUS))
+    with suppress(OSError):  # there is no such file yet, or the file system has no hard links
+        os.link(path, link)
+        link.replace(path.with_name(PREVIOUS))
+        link.unlink(missing_ok=True)  # renaming a hard link to another link of the same file does nothing
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint.
 
-    FileNotFoundError without a file, Damaged if its bytes are not those that were written, ValueError if it is no
-    checkpoint of this framework.
+    FileNotFoundError if there is no file, Damaged if its bytes were altered, ValueError if it is no checkpoint of this
+    framework.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"ckpt={path}: there is no such file; {where_checkpoints_are(Path(path).parent)}")
+        raise FileNotFoundError(f"ckpt={path}: there is no such file; {describe_checkpoints(Path(path).parent)}")
     check_seal(Path(path))
     check_archive(Path(path))
     try:
@@ -96,23 +97,23 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 
 
 def check_archive(path: Path) -> None:
-    """ValueError unless a file is an archive as torch.save writes it. A compressed one may unpack to any size."""
+    """Raise ValueError unless a file is an archive of torch.save: a compressed archive could unpack to any size."""
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ValueError(f"ckpt={path} cannot be read as a checkpoint: {error}") from error
     if compressed:
-        raise ValueError(f"ckpt={path} is a compressed archive, and none that train.py wrote: it is not read")
+        raise ValueError(f"ckpt={path} is a compressed archive, which train.py does not write: it is not read")
 
 
-def where_checkpoints_are(run: Path) -> str:
-    """Say which checkpoints a run has, by its record if it is finished."""
+def describe_checkpoints(run: Path) -> str:
+    """Say which checkpoints a run keeps, by its record if it is finished, for an error message."""
     try:
         config = read_record(run / "run.json")["config"]
     except (OSError, ValueError):
-        return "a run that is on writes last.ckpt and best.ckpt into its directory, a finished one keeps the tested one"
-    kept = left(config.get("keep_checkpoints", "all"), config.get("tested", "best"))
+        return "an unfinished run has last.ckpt and best.ckpt in its directory, a finished run keeps the tested one"
+    kept = kept_checkpoints(config.get("keep_checkpoints", "all"), config.get("tested", "best"))
     if not kept:
         return "its run kept none (keep_checkpoints=none): rerun=true keep_checkpoints=tested trains it again"
     if missing := [name for name in kept if not (run / name).exists()]:
@@ -120,20 +121,20 @@ def where_checkpoints_are(run: Path) -> str:
     return f"its run is finished and kept {' and '.join(kept)}; keep_checkpoints=all keeps both"
 
 
-def drop_states(path: Path) -> None:
-    """Leave weights and configuration of a checkpoint that no run goes on from, a third of its bytes."""
+def drop_optimizer_states(path: Path) -> None:
+    """Remove the states of the optimizer from a checkpoint from which no run resumes; a third of the bytes remains."""
     checkpoint = read_checkpoint(path)
     if "optimizer_states" in checkpoint:
-        AtomicCheckpoint().save_checkpoint({name: checkpoint[name] for name in WITHOUT_STATES}, path)
+        AtomicCheckpoint().save_checkpoint({name: checkpoint[name] for name in ESSENTIAL}, path)
 
 
 def write_checkpoints(out_dir: Path, keep: str) -> list[pl.Callback]:
-    """Write last.ckpt after every epoch, and best.ckpt by validation accuracy, the first among equals.
+    """Return callbacks that write last.ckpt after every epoch, and best.ckpt by validation accuracy (first of equals).
 
-    A run goes on from last.ckpt, so best.ckpt holds weights and configuration only, a third of the bytes; with keep=all
-    it holds the optimizer's states as well. keep: one of KEEP.
-    There are two callbacks, since `save_last` of one callback writes only when the best changes. The one for last.ckpt
-    is called second, so that last.ckpt contains the state of the other.
+    A run resumes from last.ckpt, so best.ckpt contains only weights and configuration, a third of the bytes; with
+    keep=all it also contains the states of the optimizer. keep: one of KEEP.
+    There are two callbacks, since `save_last` of a single callback writes only when the best changes. The callback for
+    last.ckpt is called second, so that last.ckpt contains the state of the other.
     """
     last = ModelCheckpoint(out_dir, "last", enable_version_counter=False)
     best = ModelCheckpoint(

@@ -1,4 +1,4 @@
-"""The forward and the backward pass of a small network as CUDA graphs."""
+"""CUDA graphs of the forward and backward pass of a small network."""
 
 from typing import Any, Literal
 
@@ -8,21 +8,21 @@ from pytorch_lightning.strategies import SingleDeviceStrategy, Strategy
 
 from patchbench.checks import Size
 
-HOST_BOUND = 3e12  # FLOPs of a step. An H100 computes as many in 10 to 30 ms; to launch its kernels takes a CPU as long
+HOST_BOUND = 3e12  # FLOPs of a step: an H100 needs 10 to 30 ms for them, as long as a CPU needs to launch the kernels
 
 
 class Graphed(pl.Callback):
     """Replay the passes of the network as CUDA graphs, instead of launching their kernels one by one.
 
-    A GPU computes a step of a small network faster than a CPU can launch its kernels, so it waits. Graphs are for
-    training alone, on one device: the shapes of evaluation differ, and DDP and FSDP hook into the passes.
+    A GPU computes a step of a small network faster than a CPU can launch its kernels, so the GPU would wait. Graphs are
+    used for training only, on one device: the shapes in evaluation differ, and DDP and FSDP add hooks to the passes.
     """
 
     def __init__(self, batch_size: int, in_chans: int, img_size: Size) -> None:
         self.batch_size, self.shape = batch_size, (in_chans, *img_size)
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
-        buffers = [buffer.clone() for buffer in task.net.buffers()]  # passes before the capture must not change them
+        buffers = [buffer.clone() for buffer in task.net.buffers()]  # restored after the passes of the capture
         images = torch.zeros(self.batch_size // trainer.accumulate_grad_batches, *self.shape, device=task.device)
         with trainer.precision_plugin.forward_context():
             torch.cuda.make_graphed_callables(task.net, (images,), allow_unused_input=True)
@@ -34,7 +34,7 @@ class Graphed(pl.Callback):
 
 
 def uses_graphs(option: bool | Literal["auto"], net: Any, strategy: Strategy, flops_per_step: int) -> bool:
-    """Decide by `cuda_graphs` and the network. ValueError where graphs are asked for and cannot be."""
+    """True if training uses graphs. option: cuda_graphs. ValueError if it is true and graphs are not possible."""
     possible = can_be_graphs(net, strategy)
     if option is True and not possible:
         raise ValueError(
@@ -45,6 +45,6 @@ def uses_graphs(option: bool | Literal["auto"], net: Any, strategy: Strategy, fl
 
 
 def can_be_graphs(net: Any, strategy: Strategy) -> bool:
-    """True on one GPU, where all steps are alike: a graph repeats what the host decided when it was captured."""
+    """True on one GPU if all steps are equal: a graph repeats the decisions of the host during the capture."""
     alone = isinstance(strategy, SingleDeviceStrategy) and strategy.root_device.type == "cuda"
     return alone and not getattr(getattr(net, "embed", None), "varies", False)

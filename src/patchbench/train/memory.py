@@ -1,4 +1,4 @@
-"""The memory of a training step: refuse what cannot fit, or split the batch into micro-batches that fit."""
+"""The memory of a training step: refuse a network that does not fit, or split the batch into micro-batches that fit."""
 
 import gc
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from patchbench.nets.memory import Memory
 from patchbench.track.device import GIB, free_memory
 
 VIT_B16_GMACS = 17.56  # at 224 pixels
-SLACK = 1.2  # bytes that an allocator reserves per byte of tensors
+SLACK = 1.2  # bytes that the allocator reserves per byte of tensors
 
 
 def rounded(number: float) -> str:
@@ -22,7 +22,7 @@ def rounded(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def refuse_what_cannot_fit(
+def refuse_too_costly(
     costs: Cost,
     memory: Memory,
     *,
@@ -33,7 +33,10 @@ def refuse_what_cannot_fit(
     img_size: Size,
     reads_patch: bool,
 ) -> None:
-    """Raise ValueError if `images` at a time do not fit into `free` bytes, or compute too long; it says what helps."""
+    """Raise ValueError, with cures, if `images` at a time do not fit into `free` bytes, or cost more than `max_gmacs`.
+
+    costs, memory: estimates for the network. device: name of the device. reads_patch: the network reads `patch`.
+    """
     gmacs, needed = costs.macs / 1e9, SLACK * memory.step(images)
     too_slow, too_large = gmacs > max_gmacs, needed > free
     if not (too_slow or too_large):
@@ -68,9 +71,9 @@ def refuse_what_cannot_fit(
 def accumulation(
     *, accumulate: int, micro_batch: int | Literal["auto"] | None, batch_size: int, world_size: int
 ) -> int:
-    """Number of micro-batches per optimizer step. ValueError if they do not divide the batch.
+    """Return the number of micro-batches per optimizer step. ValueError if micro_batch does not divide the batch.
 
-    With micro_batch="auto" training starts with the whole batch.
+    With micro_batch="auto" the number is `accumulate`; MicroBatches sets it before training.
     """
     if not isinstance(micro_batch, int):
         return accumulate
@@ -85,12 +88,12 @@ def accumulation(
 
 
 class MicroBatches(pl.Callback):
-    """Split the batch until a micro-batch fits on every device, before training with trainer.micro_batch=auto.
+    """Split the batch before training until a micro-batch fits on every device, with trainer.micro_batch=auto.
 
-    The first attempt is the whole batch. On a CPU it is the number of images that the estimate allows, since there the
-    system kills processes that take too much. Each attempt is a forward and a backward pass without training; the
-    number of images is halved while a rank runs out of memory. A checkpoint stores the number of micro-batches, since
-    its position in the data is counted in them.
+    The first attempt is the whole batch on a GPU, and on a CPU the number of images that the estimate allows, since the
+    system kills a process that takes too much memory. An attempt is a forward and a backward pass without an update;
+    the number of images is halved while a rank runs out of memory. A checkpoint stores the number of micro-batches,
+    since they are the unit of its position in the data.
     """
 
     def __init__(self, auto: bool, memory: Memory, *, batch_size: int, in_chans: int, img_size: Size) -> None:
@@ -105,10 +108,10 @@ class MicroBatches(pl.Callback):
         return {"accumulate": self.accumulate}
 
     def on_fit_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.settle(trainer, task)
+        self.find_accumulation(trainer, task)
 
-    def settle(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Find the number of micro-batches, unless it is known."""
+    def find_accumulation(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Find and set the number of micro-batches, unless it is known."""
         if self.auto:
             each = self.batch_size // trainer.world_size
             sizes = [n for n in range(each, 0, -1) if each % n == 0]
@@ -125,7 +128,7 @@ class MicroBatches(pl.Callback):
                 images = next(n for n in sizes if n <= images // 2)
             trainer.accumulate_grad_batches = each // images
             if images < each:
-                torch.compiler.reset()  # else blocks stay compiled for several sizes
+                torch.compiler.reset()  # else blocks stay compiled for several batch sizes
                 announce(f"trainer.micro_batch=auto: {each // images} micro-batches of {images} images a step")
             self.auto = False
         self.accumulate = trainer.accumulate_grad_batches
@@ -136,17 +139,17 @@ class MicroBatches(pl.Callback):
         gc.collect()
         if fit.is_cuda:
             torch.cuda.empty_cache()
-            torch.cuda.reset_accumulated_memory_stats(fit.device)  # a failed trial is no retry of training
+            torch.cuda.reset_accumulated_memory_stats(fit.device)  # so that a failed attempt is not counted as a retry
         return bool(trainer.strategy.reduce(fit, reduce_op="min") if trainer.world_size > 1 else fit)
 
     def fits(self, trainer: pl.Trainer, task: Any, images: int) -> bool:
-        """True if a forward and a backward pass of so many images fit on this device."""
+        """True if a forward and a backward pass with `images` images fit on this device."""
         parameters = [p for p in task.net.parameters() if p.requires_grad]
-        before = [buffer.clone() for buffer in task.net.buffers()]  # running averages must not change
+        before = [buffer.clone() for buffer in task.net.buffers()]  # restored below, such as running averages
         device = trainer.strategy.root_device
         try:
-            averages = [torch.empty_like(p) for p in parameters for _ in range(2)]  # of AdamW
-            if device.type == "cuda":  # what training takes beside this, and what its allocator cannot use
+            averages = [torch.empty_like(p) for p in parameters for _ in range(2)]  # as AdamW has
+            if device.type == "cuda":  # 5 % for further tensors of training, and for fragmentation
                 allowed = torch.cuda.mem_get_info(device)[1] * torch.cuda.get_per_process_memory_fraction(device)
                 averages.append(torch.empty(int(allowed / 20), dtype=torch.uint8, device=device))
             with trainer.precision_plugin.forward_context():

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: built from the optimizer and the number of its steps."""
+"""Learning-rate schedules, built from an optimizer and the number of its steps."""
 
 import math
 

@@ -1,7 +1,7 @@
-"""Weights, gradients and optimizer states in shards, one on each device (Rajbhandari et al., 2020; torch's FSDP2).
+"""Strategies for several devices: DDP, and FSDP2, which shards weights, gradients and optimizer states.
 
-The result of training and the content of a checkpoint are those of one device, so a run can continue with another
-strategy.
+Sharding follows Rajbhandari et al. (2020). Training results and checkpoints equal those of one device, so that a run
+can be resumed with another strategy.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ from torch.optim import Optimizer
 
 
 def shard(net: Any, mesh: DeviceMesh) -> None:
-    """Give each device of `mesh` its shard of the weights; those of a block are gathered while it computes."""
+    """Shard the weights over the devices of `mesh`; the weights of a block are gathered while the block computes."""
     if isinstance(net, FSDPModule):
         return
     empty = {parameter.requires_grad_(False) for parameter in net.parameters() if not parameter.numel()}
     for block in net.blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(net, mesh=mesh, ignored_params=empty)  # an empty parameter, as for no prefix tokens, has no shards
+    fully_shard(net, mesh=mesh, ignored_params=empty)  # an empty parameter, as without prefix tokens, has no shards
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load whole weights into a module, sharded or not. ValueError unless they are those of the module, all of them."""
-    here, there = module.state_dict().keys(), state.keys()
-    for names, wrong in ((here - there, "has no weights for"), (there - here, "has weights for what is not there,")):
+    """Load unsharded weights into a module, sharded or not. ValueError unless the names of all weights are equal."""
+    own, given = module.state_dict().keys(), state.keys()
+    for names, wrong in ((own - given, "has no weights for"), (given - own, "has unknown weights,")):
         if names:
             others = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise ValueError(f"the checkpoint {wrong} {min(names)}{others}: it is of another network, or of other code")
@@ -43,10 +43,11 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 class Averaged(DDPStrategy):
-    """Lightning's strategy for DDP, with the settings that fit these networks.
+    """Lightning's strategy for DDP, with settings for these networks.
 
-    Batch norms are shared among the devices, so buffers are equal and are not sent round; gradients are views of the
-    buckets. Lightning wraps the network on a stream of its own, of which torch warns at every start.
+    Batch norms are synchronised, so buffers are equal on all devices and are not broadcast; gradients are views of the
+    buckets. `_setup_model` wraps the network on the default stream: Lightning uses another stream, for which torch
+    prints a warning at every start.
     """
 
     def __init__(self) -> None:
@@ -57,17 +58,17 @@ class Averaged(DDPStrategy):
 
 
 class Sharded(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, with checkpoints that every other strategy can read.
+    """Lightning's strategy for FSDP2, with checkpoints that all other strategies can read.
 
-    Lightning's own checkpoints number the states of the optimizer in the order of the parameters in the network. Other
-    strategies number them in the order of the optimizer's groups, so their states would go to other parameters.
+    Lightning's own checkpoints number the states of the optimizer in the order of the parameters of the network. Other
+    strategies number them in the order of the optimizer's groups, so they would assign the states to wrong parameters.
     """
 
     def __init__(self, world_size: int) -> None:
         super().__init__(data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the whole state on the first process, an empty one on others."""
+        """Return the unsharded state on the first rank, and an empty state on the others."""
         assert self.model is not None
         plain = getattr(optimizer, "optimizer", optimizer)  # Lightning passes its wrapper
         named: Any = get_optimizer_state_dict(

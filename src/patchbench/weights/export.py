@@ -1,4 +1,4 @@
-"""A trained ViT as a file that timm loads."""
+"""Export of a trained ViT to a file that timm loads."""
 
 import json
 from pathlib import Path
@@ -20,9 +20,9 @@ SIZES = {(192, 12, 3): "tiny", (384, 12, 6): "small", (768, 12, 12): "base", (10
 
 
 def export(net: ViT, path: Path, *, img_size: Size, num_classes: int) -> str:
-    """Write the weights for timm, as safetensors, and return the call that builds the network and loads them.
+    """Write the weights for timm, as safetensors, and return the call of timm that builds the network and loads them.
 
-    ValueError where timm's VisionTransformer is not the same function.
+    ValueError if no VisionTransformer of timm computes the same function.
     """
     arguments, state = to_timm(net, img_size=img_size, num_classes=num_classes)
     name = arguments.pop("model_name")
@@ -36,13 +36,16 @@ def export(net: ViT, path: Path, *, img_size: Size, num_classes: int) -> str:
         "knobs": knobs,
         "timm": call,
     }
-    with whole_file(path, "wb") as file:  # save_file would give it mode 0600, whatever the umask says
+    with whole_file(path, "wb") as file:  # safetensors' save_file ignores the umask and sets mode 0600
         file.write(save(state, {"format": "pt", "patchbench": json.dumps(facts)}))
     return call
 
 
 def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The arguments of timm.create_model, and the state dict that its network loads."""
+    """Return the arguments of timm.create_model, and the state dict for its network.
+
+    ValueError if no VisionTransformer of timm computes the same function.
+    """
     embed, layout = net.embed, net.layout
     if not isinstance(embed, ConvEmbed | LinearEmbed):
         raise ValueError(
@@ -50,34 +53,34 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
         )
     if any(n % p for n, p in zip(img_size, embed.patch_size, strict=True)):
         raise ValueError(
-            f"timm's patches do not cover data.img_size={spell(img_size)} by padding as embed.pad=true does: "
-            f"only a multiple of patch={spell(embed.patch_size)} can be exported"
+            f"timm does not pad data.img_size={spell(img_size)} as embed.pad=true does: only a multiple of "
+            f"patch={spell(embed.patch_size)} can be exported"
         )
     if places(net) - {"tokens"}:
         raise ValueError(
-            "timm's Vision Transformer knows position in its tokens only: no pos that turns q and k, shifts attention "
-            "or stands between blocks can be exported"
+            "timm's Vision Transformer adds position to its tokens only: a pos that turns q and k, shifts attention or "
+            "is applied between blocks cannot be exported"
         )
     knobs = knobs_of(net)
     if net.act == "swiglu" or knobs["model.pre_norm"] or not equal(net.norm_eps, 1e-6):
         raise ValueError(
-            "timm's Vision Transformer has another way to write model.act=swiglu, model.pre_norm=true and "
-            "model.norm_eps: a network with one of them cannot be exported"
+            "timm's Vision Transformer cannot express model.act=swiglu, model.pre_norm=true or a model.norm_eps other "
+            "than 1e-6: a network with one of them cannot be exported"
         )
-    ours = {name: w.detach().cpu() for name, w in net.state_dict().items()}
+    own = {name: w.detach().cpu() for name, w in net.state_dict().items()}
     after_pool = net.final_norm == "pooled" and net.pool != "cls"
     names = {"embed": "patch_embed", "norm": "fc_norm" if after_pool else "norm"}
-    state = {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in ours.items()}
+    state = {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in own.items()}
     state = {n: w for n, w in state.items() if n.split(".")[0] not in ("prefix", "tokens")}
-    state["patch_embed.proj.weight"] = ours["embed.proj.weight"].flatten(1).unflatten(1, (-1, *embed.patch_size))
-    prefix = ours["prefix"]
+    state["patch_embed.proj.weight"] = own["embed.proj.weight"].flatten(1).unflatten(1, (-1, *embed.patch_size))
+    prefix = own["prefix"]
     if len(prefix):
         state["cls_token"] = prefix[None, :1]
     if len(prefix) > 1:
         state["reg_token"] = prefix[None, 1:]
     if not isinstance(net.tokens, nn.Identity):
-        table = added(net.tokens, layout.grid_size, layout.embed_dim)
-        placed = len(prefix) == 1  # timm's own convention: with registers, only patches have a position
+        table = position_table(net.tokens, layout.grid_size, layout.embed_dim)
+        placed = len(prefix) == 1  # convention of timm: with registers, only patches have a position
         state["pos_embed"] = torch.cat([torch.zeros(int(placed), layout.embed_dim), table.flatten(0, 1)])[None]
 
     shape = (layout.embed_dim, len(net.blocks), layout.num_heads)
@@ -86,7 +89,7 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
     if embed.patch_size != (p, p) or img_size != (s, s) or not timm.is_model(name):
         name, p, s = f"vit_{SIZES.get(shape, 'tiny')}_patch16_224", 16, 224
     arguments: dict[str, Any] = {"model_name": name}
-    asked = {
+    values = {
         "img_size": (img_size, (s, s)),
         "patch_size": (embed.patch_size, (p, p)),
         "in_chans": (in_chans(net), 3),
@@ -106,16 +109,14 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
         "no_embed_class": (len(prefix) > 1, False),
         "pos_embed": ("learn" if "pos_embed" in state else "none", "learn"),
     }
-    arguments |= {key: value for key, (value, default) in asked.items() if value != default}
+    arguments |= {key: value for key, (value, default) in values.items() if value != default}
     return arguments, {n: w.contiguous().clone() for n, w in state.items()}
 
 
-def added(tokens: nn.Module, grid_size: Size, embed_dim: int) -> Tensor:
-    """The vectors that a scheme adds to every image's tokens. ValueError if that is not the same for all."""
+def position_table(tokens: nn.Module, grid_size: Size, embed_dim: int) -> Tensor:
+    """Return the vectors h w d that a scheme adds to the tokens. ValueError if they depend on the tokens."""
     with torch.no_grad():
         table, probe = tokens(torch.zeros(1, *grid_size, embed_dim)), torch.randn(1, *grid_size, embed_dim)
         if not torch.allclose(tokens(probe) - probe, table, atol=1e-5):
-            raise ValueError(
-                "timm's positions are a table that is added: this pos depends on the tokens, and cannot be exported"
-            )
+            raise ValueError("timm adds a table of positions: this pos depends on the tokens, and cannot be exported")
     return table[0].cpu()

@@ -1,4 +1,4 @@
-"""Knobs that a network was built with, by their names on the command line, read from the network itself."""
+"""The knobs with which a network was built, by their names on the command line, read from the network itself."""
 
 import math
 from collections.abc import Iterable
@@ -10,16 +10,17 @@ from patchbench.layout import PLACES
 from patchbench.nets.vit import ViT
 from patchbench.pos.rope import AxialRope
 
-HEAD_DIM = 64  # values of a head in nearly all published Vision Transformers
+HEAD_DIM = 64  # dimensions of a head in nearly all published Vision Transformers
 
 
 def places(net: ViT) -> set[str]:
+    """Return the places that a positional scheme fills."""
     filled = {place for place in PLACES if place != "tokens" and len(getattr(net, place))}
     return filled if isinstance(net.tokens, nn.Identity) else filled | {"tokens"}
 
 
 def knobs_of(net: ViT) -> dict[str, Any]:
-    """List the knobs on which the meaning of the weights of the trunk depends."""
+    """Return the knobs on which the meaning of the weights of the trunk depends, with their values."""
     knobs = {
         "model.embed_dim": net.layout.embed_dim,
         "model.depth": len(net.blocks),
@@ -39,8 +40,8 @@ def knobs_of(net: ViT) -> dict[str, Any]:
     return knobs
 
 
-# Of every network that was written before these were knobs, and is silent about them.
-BEFORE = {
+# Values of the knobs that the files of earlier versions do not contain.
+OLD_DEFAULTS = {
     "model.act": "gelu",
     "model.norm_eps": 1e-6,
     "pos.rope.rotation.span": None,
@@ -49,22 +50,24 @@ BEFORE = {
 
 
 def in_chans(net: ViT) -> int:
+    """Number of channels of the images, from the patch projection."""
     embed: Any = net.embed
     return embed.proj.weight[0].numel() // math.prod(embed.patch_size)
 
 
 def equal(one: Any, other: Any) -> bool:
-    """True for two values of a knob that make the same network; numbers are printed with nine digits."""
+    """True if two values of a knob give the same network. Numbers may differ after nine digits, as they are printed."""
     numbers = all(isinstance(value, int | float) for value in (one, other))
     return math.isclose(one, other, rel_tol=1e-8) if numbers else one == other
 
 
-def assign(knobs: Iterable[str], values: dict[str, Any]) -> str:
-    """Spell knobs with their values as the command line takes them."""
-    return " ".join(f"{knob}={spelt(knob, values)}" for knob in knobs)
+def spell_knobs(knobs: Iterable[str], values: dict[str, Any]) -> str:
+    """Spell knobs with their values as on the command line."""
+    return " ".join(f"{knob}={spell_knob(knob, values)}" for knob in knobs)
 
 
-def spelt(knob: str, values: dict[str, Any]) -> str:
+def spell_knob(knob: str, values: dict[str, Any]) -> str:
+    """Spell the value of a knob as on the command line. values: of all knobs."""
     value = values[knob]
     if knob == "model.mlp_ratio":
         return spell_ratio(value, values["model.embed_dim"])
@@ -78,14 +81,14 @@ def decimal(number: str) -> str:
 
 
 def spell_ratio(ratio: float, embed_dim: int) -> str:
-    """Spell the ratio with as few digits as give the width of the hidden layer, int(ratio * embed_dim)."""
+    """Spell the MLP ratio with the fewest digits that give the same hidden width, int(ratio * embed_dim)."""
     hidden = round(ratio * embed_dim)
     spellings = [f"{(hidden + part) / embed_dim:.{digits}g}" for part in (0, 0.5) for digits in range(1, 18)]
     return decimal(next(text for text in spellings if int(embed_dim * float(text)) == hidden))
 
 
 def spell_pos(schemes: Iterable[str]) -> str:
-    """Spell the option pos of some schemes."""
+    """Spell the option pos with these schemes."""
     names = sorted(set(schemes))
     return f"pos=[{','.join(names)}]" if len(names) > 1 else f"pos={''.join(names) or 'none'}"
 

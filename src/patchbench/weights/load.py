@@ -1,4 +1,4 @@
-"""Trained weights into a network that was built here."""
+"""Loading of trained weights into a network, with the adaptations that keep its function."""
 
 from typing import Any
 
@@ -14,18 +14,28 @@ from patchbench.nets.vit import ViT
 from patchbench.pos.grid import stretch
 from patchbench.pos.learned import Learned
 from patchbench.pos.rope import AxialRope, MixedRope
-from patchbench.weights.knobs import HEAD_DIM, assign, equal, in_chans, knobs_of, places, shape, spell_pos, spelt
+from patchbench.weights.knobs import (
+    HEAD_DIM,
+    equal,
+    in_chans,
+    knobs_of,
+    places,
+    shape,
+    spell_knob,
+    spell_knobs,
+    spell_pos,
+)
 from patchbench.weights.read import read
 from patchbench.weights.timm import Weights
 
 
 def load(net: ViT, init_from: str) -> str:
-    """Start `net` from trained weights, and say in a line what was adapted to it or had to be guessed.
+    """Load trained weights into `net`, and return a line that names all adaptations and assumptions.
 
-    init_from: timm's name of a Vision Transformer, whose weights come from the Hugging Face hub, or a file: a state
-    dict of timm's, an export of ours, or a checkpoint. Patch kernel and positions are resampled to the net's, channels
-    summed or repeated as timm does; a head for another number of classes is left out. ValueError where anything else
-    differs.
+    init_from: timm's name of a Vision Transformer, to download its weights from the Hugging Face hub, or a file: a
+    state dict of timm, an export or a checkpoint of this project. Patch kernel and positions are resampled, channels
+    are summed or repeated as in timm, and a head for another number of classes is left out. ValueError for any other
+    difference.
     """
     weights = read(init_from, net.layout.grid_size)
     try:
@@ -36,10 +46,10 @@ def load(net: ViT, init_from: str) -> str:
 
 
 def fit(net: ViT, weights: Weights) -> list[str]:
-    """Load weights into `net`, and list what was adapted or guessed. ValueError if that would be another function."""
+    """Load weights into `net`, and list the adaptations and assumptions. ValueError if the function would change."""
     refuse_another_trunk(net, weights)
     state, own = dict(weights.state), net.state_dict()
-    remarks = [*weights.remarks, *not_told(net, weights)]
+    remarks = [*weights.remarks, *remarks_on_unknown(net, weights)]
     remarks += fit_kernel(net, weights, state)
     remarks += fit_table(net, weights, state)
     remarks += fit_head(net, weights, state)
@@ -63,71 +73,74 @@ def fit(net: ViT, weights: Weights) -> list[str]:
 
 
 def refuse_another_trunk(net: ViT, weights: Weights) -> None:
-    """ValueError that names the options of the trained network where those of `net` are others."""
-    there, here = weights.knobs, knobs_of(net)
+    """Raise ValueError, with the options of the trained network, if the trunk of `net` has other options."""
+    stored, own = weights.knobs, knobs_of(net)
     if "prefix" not in weights.state:
         raise ValueError(
-            "holds no Vision Transformer: use a name that timm.list_pretrained('vit_*') gives, or a file with the "
+            "contains no Vision Transformer: use a name that timm.list_pretrained('vit_*') gives, or a file with the "
             "state dict of one"
         )
     refuse_another_position(net, weights)
-    if differing := [knob for knob in here if knob in there and not equal(there[knob], here[knob])]:
-        raise ValueError(f"was trained otherwise than {assign(differing, here)}: use {assign(differing, there)}")
+    if differing := [knob for knob in own if knob in stored and not equal(stored[knob], own[knob])]:
+        cure = spell_knobs(differing, stored)
+        raise ValueError(f"was not trained with {spell_knobs(differing, own)}: use {cure}")
     if weights.patches != isinstance(net.embed, ConvEmbed | LinearEmbed):
         raise ValueError(
-            f"has {'a patch' if weights.patches else 'another kind of'} embedding than the embed asked for: use "
-            "embed=conv or embed=linear for networks of timm, or the embed it was trained with"
+            f"has {'a' if weights.patches else 'no'} patch embedding, unlike the embed asked for: use embed=conv or "
+            "embed=linear for networks of timm, or the embed that it was trained with"
         )
 
 
 def refuse_another_position(net: ViT, weights: Weights) -> None:
-    there, filled, table = weights.places, places(net), "tokens.table" in weights.state
+    """Raise ValueError, with the `pos` of the trained network, if `net` has other positional schemes."""
+    stored, filled, table = weights.places, places(net), "tokens.table" in weights.state
     rotation = net.rotation[0] if len(net.rotation) else None
-    untold = {"rotation"} if "rotation" in weights.untold and isinstance(rotation, AxialRope) else set()
+    unknown = {"rotation"} if "rotation" in weights.unknown and isinstance(rotation, AxialRope) else set()
     kinds = {"rope": AxialRope, "rope_mixed": MixedRope}
-    other_kind = rotation is not None and not isinstance(rotation, kinds.get(there.get("rotation", ""), type(rotation)))
+    stored_kind = kinds.get(stored.get("rotation", ""), type(rotation))
+    other_kind = rotation is not None and not isinstance(rotation, stored_kind)
     other_table = table and "tokens" in filled and not isinstance(net.tokens, Learned)
-    if filled - set(there) - untold or set(there) - filled - {"tokens"} or other_kind or other_table:
-        cures = [spell_pos(there.values())]
+    if filled - set(stored) - unknown or set(stored) - filled - {"tokens"} or other_kind or other_table:
+        cures = [spell_pos(stored.values())]
         if table:
-            cures.append(spell_pos(scheme for place, scheme in there.items() if place != "tokens"))
-        if not there:
-            raise ValueError(f"holds no position, as the pos asked for would: use {' or '.join(cures)}")
-        raise ValueError(f"was trained with {cures[0]}, and not with the pos asked for: use {' or '.join(cures)}")
+            cures.append(spell_pos(scheme for place, scheme in stored.items() if place != "tokens"))
+        if not stored:
+            raise ValueError(f"was trained without position, not with the pos asked for: use {' or '.join(cures)}")
+        raise ValueError(f"was trained with {cures[0]}, not with the pos asked for: use {' or '.join(cures)}")
 
 
-def not_told(net: ViT, weights: Weights) -> list[str]:
-    """Remark on knobs that the file does not tell, and that are therefore taken as asked for."""
-    here, untold = knobs_of(net), [knob for knob in knobs_of(net) if knob in weights.untold]
-    said = [f"{knob}={spelt(knob, here)}" for knob in untold]
-    if "model.num_heads" in untold and net.layout.head_dim != HEAD_DIM and net.layout.embed_dim % HEAD_DIM == 0:
+def remarks_on_unknown(net: ViT, weights: Weights) -> list[str]:
+    """Return a remark on knobs that the file does not contain; the values of `net` are assumed."""
+    knobs, unknown = knobs_of(net), [knob for knob in knobs_of(net) if knob in weights.unknown]
+    assumed = [f"{knob}={spell_knob(knob, knobs)}" for knob in unknown]
+    if "model.num_heads" in unknown and net.layout.head_dim != HEAD_DIM and net.layout.embed_dim % HEAD_DIM == 0:
         usual = net.layout.embed_dim // HEAD_DIM
-        said[0] += f" (most networks of this width have {usual}, with {HEAD_DIM} values each)"
-    if "rotation" in weights.untold:
-        said.append("q and k turned by pos=rope" if len(net.rotation) else "no rotation of q and k")
-    return [f"its file does not say, and these are assumed: {', '.join(said)}"] if said else []
+        assumed[0] += f" (most networks of this width have {usual}, with {HEAD_DIM} values each)"
+    if "rotation" in weights.unknown:
+        assumed.append("q and k turned by pos=rope" if len(net.rotation) else "no rotation of q and k")
+    return [f"its file does not say, and these are assumed: {', '.join(assumed)}"] if assumed else []
 
 
 def fit_kernel(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
-    """Resample the patch kernel to the patch, and sum or repeat its channels."""
+    """Resample the patch kernel in `state` to the patch of `net`, and sum or repeat its channels; return remarks."""
     if not weights.patches:
         return []
     remarks, embed = [], net.embed
     kernel, patch_size, channels = state["embed.proj.weight"], size_of(embed), in_chans(net)
-    if (there := kernel.shape[1]) != channels:
+    if (num_stored := kernel.shape[1]) != channels:
         try:
-            kernel = adapt_input_conv(channels, kernel, base_chans=there)
+            kernel = adapt_input_conv(channels, kernel, base_chans=num_stored)
         except NotImplementedError:
             raise ValueError(
-                f"was trained on {there} channels, and these data have {channels}: use data with as many"
+                f"was trained on {num_stored} channels, and these data have {channels}: use data with as many"
             ) from None
         how = "summed to one" if channels == 1 else f"repeated for {channels}"
-        remarks.append(f"the kernels of its {there} channels are {how}")
-    if (there_size := (kernel.shape[2], kernel.shape[3])) != patch_size:
-        remarks.append(f"patch {spell(there_size)} resampled to {spell(patch_size)}")
+        remarks.append(f"the kernels of its {num_stored} channels are {how}")
+    if (stored_size := (kernel.shape[2], kernel.shape[3])) != patch_size:
+        remarks.append(f"patch {spell(stored_size)} resampled to {spell(patch_size)}")
         rows, cols = (
             resampling(old, new, "bicubic", antialias=True).to(kernel)
-            for old, new in zip(there_size, patch_size, strict=True)
+            for old, new in zip(stored_size, patch_size, strict=True)
         )
         kernel = torch.einsum("d c y x, p y, q x -> d c p q", kernel, rows, cols)
     state["embed.proj.weight"] = kernel.flatten(1) if isinstance(embed, LinearEmbed) else kernel
@@ -139,7 +152,7 @@ def size_of(embed: Any) -> Size:
 
 
 def fit_table(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
-    """Resample the table of positions to the grid, or leave it out."""
+    """Resample the table of positions in `state` to the grid of `net`, or leave it out; return remarks."""
     if (table := state.get("tokens.table")) is None:
         return []
     if not isinstance(net.tokens, Learned):
@@ -147,17 +160,17 @@ def fit_table(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]
         return ["its positions are left out, as pos=learned is not asked for"]
     rows, cols = net.layout.grid_size
     state["tokens.table"] = stretch(table, (rows, cols))
-    there = f"{table.shape[0]}x{table.shape[1]} patches"
+    shown = f"{table.shape[0]}x{table.shape[1]} patches"
     assumed = (
-        f", as which its {table.shape[0] * table.shape[1]} places are read," if "grid_size" in weights.untold else ""
+        f", as which its {table.shape[0] * table.shape[1]} places are read," if "grid_size" in weights.unknown else ""
     )
     if table.shape[:2] != (rows, cols):
-        return [f"positions of {there}{assumed} resampled to {rows}x{cols}"]
-    return [f"positions of {there}{assumed} are taken as they are"] if assumed else []
+        return [f"positions of {shown}{assumed} resampled to {rows}x{cols}"]
+    return [f"positions of {shown}{assumed} are taken as they are"] if assumed else []
 
 
 def fit_head(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
-    """Leave out or add what stands between the blocks and the logits, where that differs."""
+    """Leave out, or take from `net`, the layers after the blocks that differ: head, pooling, norm; return remarks."""
     own, remarks = net.state_dict(), []
     head = state.get("head.weight")
     if head is None or head.shape != own["head.weight"].shape:
@@ -165,7 +178,7 @@ def fit_head(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
         remarks.append(f"the head is new: {classes} there, {len(own['head.weight'])} here")
         state |= {name: own[name] for name in ("head.weight", "head.bias")}
     if weights.pool not in (net.pool, None):
-        seems = " as it seems" if "model.pool" in weights.untold else ""
+        seems = " as it seems" if "model.pool" in weights.unknown else ""
         remarks.append(f"the head reads model.pool={net.pool}, in training it read {weights.pool}{seems}")
     for part in ("attn_pool", "norm"):
         names = {name for name in {*state, *own} if name.startswith(f"{part}.")}

@@ -1,8 +1,8 @@
-"""A Vision Transformer of timm's under the names of ours (Wightman, 2019).
+"""Conversion of the weights of a Vision Transformer of timm to our `ViT` (Wightman, 2019).
 
-timm has several ways to write one function. A scale of a branch (LayerScale) folds into the projection before it, q, k
-and v become one projection, a bias that is not there is zero. A position that is added to the class token folds into
-the token. Where other channels of a head turn together, those of q and k change places.
+timm has several forms of one function. A scale of a branch (LayerScale) is multiplied into the projection before it;
+separate q, k and v become one projection; a missing bias is zero; the position of the class token is added to the
+token. If timm rotates other pairs of channels of a head, the channels of q and k are reordered.
 """
 
 import math
@@ -21,7 +21,7 @@ from patchbench.checks import Size
 
 PREFIX = ("cls_token", "dist_token", "reg_token")  # in timm's order
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}
-ACTS = {  # by class of the MLP and of its activation
+ACTS = {  # class of the MLP, class of its activation: value of model.act
     ("Mlp", "GELU"): "gelu",
     ("Mlp", "GELUTanh"): "gelu_tanh",
     ("Mlp", "QuickGELU"): "quick_gelu",
@@ -29,7 +29,7 @@ ACTS = {  # by class of the MLP and of its activation
     ("SwiGLU", "SiLU"): "swiglu",
 }
 NAMES = {"patch_embed": "embed", "fc_norm": "norm"}
-OTHERS = {  # parameters that no network of ours has, and what they are of
+OTHERS = {  # parts of names of parameters that `ViT` does not have, and a description of their module
     "patch_embed.backbone.": "a convolutional network before its patches",
     "patch_embed.norm.": "a norm in its patch embedding",
     "attn.rel_pos": "relative positions of another kind than ours",
@@ -40,7 +40,7 @@ OTHERS = {  # parameters that no network of ours has, and what they are of
     "neck.": "a convolutional neck",
     "blocks.0.in_proj.": "attention and MLP side by side",
 }
-CLASSES = {  # of timm's, and what sets them apart
+CLASSES = {  # classes of timm, and their difference from a plain ViT
     "Beit": "relative positions that reach to its class token",
     "NaFlexVit": "another embedding, of images of any shape",
     "VisionTransformerRelPos": "relative positions of another kind than ours",
@@ -49,28 +49,29 @@ CLASSES = {  # of timm's, and what sets them apart
 
 
 @dataclass(frozen=True)
-class Told:
-    """Facts that a state dict does not hold, of the network that it was taken from.
+class Metadata:
+    """Properties of a network that its state dict does not contain.
 
-    knobs: by their names on the command line. grid_size: of its position table. rotation: scheme that turns q and k,
-    None for none; `untold`: it may have one without parameters. order: channels of a head, as our rotation pairs them.
-    pool: what its head reads, None for no head.
+    knobs: by their names on the command line. grid_size: of the position table. rotation: scheme that rotates q and k;
+    None: no rotation; `unknown`: there may be a rotation without parameters. order: indices of the channels of a head
+    in the order of our rotation. pool: input of the head, a value of model.pool; None: no head.
     """
 
     knobs: dict[str, Any] = field(default_factory=dict)
     grid_size: Size | None = None
-    rotation: str | None = "untold"
+    rotation: str | None = "unknown"
     order: Tensor | None = None
-    pool: str | None = "untold"
+    pool: str | None = "unknown"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network's, under the names of `ViT`; a patch projection is conv-shaped, a position table on its grid.
+    """Weights of a trained network under the names of `ViT`.
 
-    knobs: as far as they are known, see `knobs_of`. patches: whether the embedding is cut-and-project, as conv and
-    linear are. places: schemes of pos by the place that they fill, as far as known. pool, final_norm: see `ViT`.
-    remarks: on what was left out. untold: what was guessed, or has to be taken from the network asked for.
+    state: the weight of a patch projection has the shape of a convolution d c P Q, a position table is h w d.
+    knobs: see `knobs_of`, without unknown ones. patches: true if the embedding projects patches, as conv and linear do.
+    places: scheme of each place, without unknown ones. pool, final_norm: see `ViT`. remarks: on weights that were left
+    out. unknown: properties that were guessed, or that the network that loads the weights decides.
     """
 
     state: dict[str, Tensor]
@@ -80,14 +81,14 @@ class Weights:
     pool: str | None = None
     final_norm: str = "pooled"
     remarks: tuple[str, ...] = ()
-    untold: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
 
-def told_by(vit: nn.Module) -> Told:
-    """Facts about a network of timm's. ValueError says why it is none that can be built here."""
+def metadata_of(vit: nn.Module) -> Metadata:
+    """Return the metadata of a network of timm. ValueError names the reason if `ViT` cannot represent it."""
     if type(vit) not in (VisionTransformer, VisionTransformerDistilled, Eva):
-        apart = f", with {CLASSES[kind]}" if (kind := type(vit).__name__) in CLASSES else ""
-        raise ValueError(f"is a {kind}{apart}: use a plain one, such as vit_tiny_patch16_224")
+        difference = f", with {CLASSES[kind]}" if (kind := type(vit).__name__) in CLASSES else ""
+        raise ValueError(f"is a {kind}{difference}: use a plain one, such as vit_tiny_patch16_224")
     net: Any = vit
     block, embed, rope = net.blocks[0], net.patch_embed, getattr(net, "rope", None)
     if type(embed) is not PatchEmbed:
@@ -133,7 +134,7 @@ def told_by(vit: nn.Module) -> Told:
         order = channels(block.attn.head_dim, halves=rope.rotate_half, columns_first=rope.grid_indexing == "xy")
     elif rope is not None:
         raise ValueError(f"turns q and k in another way ({type(rope).__name__}): use one without")
-    return Told(knobs, embed.grid_size, rotation, order, POOLS.get(net.global_pool))
+    return Metadata(knobs, embed.grid_size, rotation, order, POOLS.get(net.global_pool))
 
 
 def spell_class(module: nn.Module) -> str:
@@ -142,8 +143,11 @@ def spell_class(module: nn.Module) -> str:
 
 
 def span_of(rope: Any) -> float | None:
-    """Radians by which its fastest pair turns over a whole grid; None where that depends on the number of patches."""
-    if isinstance(rope, RotaryEmbeddingDinoV3):  # from -1 to 1, in turns
+    """Angle in radians by which the fastest pair of channels turns over a whole grid, see pos/rope.py.
+
+    None if the angle depends on the number of patches. ValueError for a grid that is not square.
+    """
+    if isinstance(rope, RotaryEmbeddingDinoV3):  # coordinates from -1 to 1, in turns of 2 pi
         return 4 * math.pi
     if rope.ref_feat_shape is None:
         return None
@@ -154,9 +158,9 @@ def span_of(rope: Any) -> float | None:
 
 
 def channels(head_dim: int, *, halves: bool, columns_first: bool) -> Tensor:
-    """Index the channels of a head so that neighbours turn together, those by the row before those by the column.
+    """Return indices that order the channels of a head as our rotation: neighbours form a pair, row pairs come first.
 
-    halves: channels i and i + head_dim / 2 turn together. columns_first: the pairs by the column come first.
+    halves: timm pairs the channels i and i + head_dim / 2. columns_first: in timm the column pairs come first.
     """
     pairs = torch.arange(head_dim // 2)
     if columns_first:
@@ -164,10 +168,11 @@ def channels(head_dim: int, *, halves: bool, columns_first: bool) -> Tensor:
     return torch.stack([pairs, pairs + head_dim // 2] if halves else [2 * pairs, 2 * pairs + 1], dim=1).flatten()
 
 
-def from_timm(state: dict[str, Tensor], told: Told, asked: Size) -> Weights:
-    """Rename and fold a state dict. asked: the grid of the network that the weights are for.
+def from_timm(state: dict[str, Tensor], metadata: Metadata, target_grid: Size) -> Weights:
+    """Convert a state dict of timm to the names and the form of `ViT`.
 
-    ValueError where it is of a network that cannot be built here. A state without blocks where it is of none at all.
+    target_grid: grid of the network that will load the weights. ValueError if `ViT` cannot represent the network. Empty
+    weights if the state dict is not that of a Vision Transformer.
     """
     state = {name: w.float() for name, w in state.items()}
     for fragment, thing in OTHERS.items():
@@ -185,7 +190,7 @@ def from_timm(state: dict[str, Tensor], told: Told, asked: Size) -> Weights:
         remarks.append("its second head is left out: its own logits are the mean of two heads")
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     for i in range(depth):
-        fold(state, f"blocks.{i}", told)
+        fold(state, f"blocks.{i}", metadata)
     for name in [name for name, w in state.items() if name.endswith(".weight") and w.ndim > 1]:
         state.setdefault(name.removesuffix("weight") + "bias", torch.zeros(len(state[name])))
     embed_dim, hidden = state["blocks.0.mlp.fc2.weight"].shape
@@ -199,40 +204,40 @@ def from_timm(state: dict[str, Tensor], told: Told, asked: Size) -> Weights:
         "model.scale_attn_norm": "blocks.0.attn.norm.weight" in state,
         "model.scale_mlp_norm": "blocks.0.mlp.norm.weight" in state,
     }
-    knobs |= told.knobs | ({"model.act": "swiglu"} if gated else {})
-    untold = [knob for knob in ("model.num_heads", "model.act", "model.norm_eps") if knob not in knobs]
+    knobs |= metadata.knobs | ({"model.act": "swiglu"} if gated else {})
+    unknown = [knob for knob in ("model.num_heads", "model.act", "model.norm_eps") if knob not in knobs]
 
-    pool, final_norm = told.pool, "pooled" if "fc_norm.weight" in state else "tokens"
+    pool, final_norm = metadata.pool, "pooled" if "fc_norm.weight" in state else "tokens"
     if "norm.weight" not in state and final_norm == "tokens":
         final_norm = "none"
-    if pool == "untold":
+    if pool == "unknown":
         pool = "mean" if "cls_token" not in state or final_norm == "pooled" else "cls"
-        untold += ["model.pool"] if pool == "cls" else []
+        unknown += ["model.pool"] if pool == "cls" else []
     if "attn_pool.latent" in state:
         pool = "map"
 
     tokens = [state.pop(name)[0] for name in PREFIX if name in state]
     prefix = torch.cat(tokens) if tokens else torch.empty(0, embed_dim)
-    places = {} if told.rotation in (None, "untold") else {"rotation": str(told.rotation)}
+    places = {} if metadata.rotation in (None, "unknown") else {"rotation": str(metadata.rotation)}
     if "pos_embed" in state:
         position, places["tokens"] = state.pop("pos_embed").flatten(0, -2), "learned"
-        grid_size, num_placed, certain = grid_of(len(position), len(prefix), told.grid_size, asked)
-        untold += [] if certain else ["grid_size"]
+        grid_size, num_placed, certain = grid_of(len(position), len(prefix), metadata.grid_size, target_grid)
+        unknown += [] if certain else ["grid_size"]
         prefix = prefix + nn.functional.pad(position[:num_placed], (0, 0, 0, len(prefix) - num_placed))
         state["tokens.table"] = position[num_placed:].unflatten(0, grid_size)
     if "rope.freqs" in state:
         places["rotation"] = "rope_mixed"
         state |= {f"rotation.{i}.freqs": w for i, w in enumerate(state.pop("rope.freqs").unbind(1))}
-    elif told.rotation == "untold":
-        untold.append("rotation")
+    elif metadata.rotation == "unknown":
+        unknown.append("rotation")
     renamed = {re.sub(r"^\w+", lambda first: NAMES.get(first[0], first[0]), name): w for name, w in state.items()}
     return Weights(
-        renamed | {"prefix": prefix}, knobs, True, places, pool, final_norm, tuple(remarks), frozenset(untold)
+        renamed | {"prefix": prefix}, knobs, True, places, pool, final_norm, tuple(remarks), frozenset(unknown)
     )
 
 
-def fold(state: dict[str, Tensor], block: str, told: Told) -> None:
-    """Write one block as ours are, in place."""
+def fold(state: dict[str, Tensor], block: str, metadata: Metadata) -> None:
+    """Convert one block of a state dict to the form of `ViT`, in place."""
     for scale, branch in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
         for name in (scale, scale.replace("ls", "gamma_").partition(".")[0]):
             if (gamma := state.pop(f"{block}.{name}", None)) is not None:
@@ -246,10 +251,10 @@ def fold(state: dict[str, Tensor], block: str, told: Told) -> None:
         state[f"{qkv}.weight"], state[f"{qkv}.bias"] = torch.cat(weights), torch.cat(biases)
     if (q := state.pop(f"{block}.attn.q_bias", None)) is not None:
         state[f"{qkv}.bias"] = torch.cat([q, torch.zeros_like(q), state.pop(f"{block}.attn.v_bias")])
-    if told.order is not None:
+    if metadata.order is not None:
         for name in [name for name in (f"{qkv}.weight", f"{qkv}.bias") if name in state]:
-            q, k, v = state[name].unflatten(0, (3, -1, len(told.order)))
-            state[name] = torch.stack([q[:, told.order], k[:, told.order], v]).flatten(0, 2)
+            q, k, v = state[name].unflatten(0, (3, -1, len(metadata.order)))
+            state[name] = torch.stack([q[:, metadata.order], k[:, metadata.order], v]).flatten(0, 2)
     if f"{block}.mlp.fc1_g.weight" in state and f"{block}.mlp.norm.weight" not in state:  # one projection for both
         for part in ("weight", "bias"):
             if f"{block}.mlp.fc1_g.{part}" in state:
@@ -257,26 +262,26 @@ def fold(state: dict[str, Tensor], block: str, told: Told) -> None:
                 state[f"{block}.mlp.fc1.{part}"] = torch.cat(halves)
 
 
-def grid_of(num_positions: int, num_prefix_tokens: int, told: Size | None, asked: Size) -> tuple[Size, int, bool]:
-    """The grid of a table, how many of its rows belong to prefix tokens (all of them, or none), and if that is certain.
+def grid_of(num_positions: int, num_prefix_tokens: int, known: Size | None, target: Size) -> tuple[Size, int, bool]:
+    """Return the grid of a position table, the number of its rows for prefix tokens, and whether both are certain.
 
-    A table does not tell its grid. Unless that is `told`, it is taken for a square, as nearly all are, and else for the
-    grid that is `asked` for. ValueError if neither has as many places.
+    The number of rows for prefix tokens is num_prefix_tokens or 0. The grid is `known`, if given; else a square, as
+    nearly all are; else the grid `target`. ValueError if none of them has as many places.
     """
 
     def fits(grid_size: Size, placed: int) -> bool:
         return math.prod(grid_size) == num_positions - placed
 
-    readings = []
+    candidates = []
     for placed in dict.fromkeys((num_prefix_tokens, 0)):
         side = math.isqrt(max(0, num_positions - placed))
-        grids = [told] if told else [(side, side), asked]
-        readings += [(grid, placed) for grid in dict.fromkeys(grids) if math.prod(grid) and fits(grid, placed)]
-    if not readings:
-        expected = told or asked
+        grids = [known] if known else [(side, side), target]
+        candidates += [(grid, placed) for grid in dict.fromkeys(grids) if math.prod(grid) and fits(grid, placed)]
+    if not candidates:
+        expected = known or target
         raise ValueError(
             f"has {num_positions} positions, which make no square grid, nor one of {expected[0]}x{expected[1]} "
             "patches: ask for the data.img_size and patch that it was trained with"
         )
-    (rows, cols), placed = min(readings, key=lambda reading: (reading[0][0] != reading[0][1], reading[0] != asked))
-    return (rows, cols), placed, told is not None or (len(readings) == 1 and rows == cols)
+    (rows, cols), placed = min(candidates, key=lambda reading: (reading[0][0] != reading[0][1], reading[0] != target))
+    return (rows, cols), placed, known is not None or (len(candidates) == 1 and rows == cols)

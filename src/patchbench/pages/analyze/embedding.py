@@ -1,4 +1,4 @@
-"""Figures of the embedding: the kernels with their spectra, and the slices of kernels by channel."""
+"""Figures of the embedding: kernels with their spectra, and kernels by channel."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def kernels(k: Kernels) -> Figure:
     parts: Any = fig.subfigures(1, 2, width_ratios=[1, 1.25])
     left, (middle, right) = parts[0].subplots(), parts[1].subplots(1, 2)
     c, h, w = k.weights.shape[1:]
-    bound = 3 / (c * h * w) ** 0.5  # components have length 1; this is three times the value of an even one
+    bound = 3 / (c * h * w) ** 0.5  # three times the value of a constant component of length 1
     tiles = np.ones((*TILES, h, w, 3))
     for i, component in enumerate(k.components):
         tiles[divmod(i, TILES[1])] = colours(0.5 + 0.5 * component / bound)
@@ -60,7 +60,7 @@ def kernels(k: Kernels) -> Figure:
 
 
 def channels(k: Kernels) -> Figure:
-    """Draw the kernels with the largest norm, and below each its three slices."""
+    """Draw the kernels with the largest norm, and below each its three channels."""
     strongest = k.weights.flatten(1).norm(dim=1).argsort(descending=True)[:10]
     bound = largest(k.weights[strongest])
     kernels = k.weights[strongest] / bound

@@ -1,4 +1,4 @@
-"""All figures of a network's measurements."""
+"""All figures of the measurements of a network."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from patchbench.pages.analyze.trunk import distance, fields, readout, rollout
 
 
 def pictures(m: Measures, robust: Mapping[str, float]) -> dict[str, Figure]:
-    """Draw each figure for which there are measurements, by name. robust: see `robustness`; empty if not measured."""
+    """Draw all figures for which there are measurements, by name. robust: see `robustness`; empty if not measured."""
     drawn = {}
     if m.kernels:
         drawn["kernels"] = kernels(m.kernels)

@@ -1,9 +1,9 @@
-"""The measurements of a trained network as one HTML file that needs no other."""
+"""The page of an analysis: the measurements of a trained network as one HTML file that refers to no other file."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from patchbench.html import article, rows, shown
+from patchbench.html import article, figure_html, table_html
 from patchbench.measure.readings import THRESHOLDS
 from patchbench.measure.summary import Measures
 from patchbench.words import count
@@ -61,9 +61,11 @@ def page(
     short: Sequence[str],
     left_out: Sequence[str],
 ) -> str:
-    """Write the page as HTML that refers to no other file.
+    """Return the page as HTML that refers to no other file.
 
-    pictures: PNGs by name. readings: a sentence for each. short: the sentences to begin with.
+    title: name of the run. options: its command line. m, numbers: measurements. pictures: PNG files by name.
+    readings: a sentence for each picture. short: sentences for the start of the page. left_out: reasons why
+    measurements are missing.
     """
     parts = []
     if short:
@@ -71,14 +73,16 @@ def page(
         parts += ["<details><summary>By which thresholds</summary>", bullets(THRESHOLDS), "</details>"]
     for heading, names in SECTIONS.items():
         if inner := [
-            shown(pictures[name], name.replace("_", " "), CAPTIONS[name], readings.get(name, ""))
+            figure_html(pictures[name], name.replace("_", " "), CAPTIONS[name], readings.get(name, ""))
             for name in names
             if name in pictures
         ]:
             parts += [f"<h2>{heading}</h2>", *inner]
     if left_out:
         parts += ["<h2>What is left out</h2>", bullets(left_out)]
-    table = rows(["number", "value"], [[f"<code>{escape(k)}</code>", f"{v:.4g}"] for k, v in numbers.items()], [1])
+    table = table_html(
+        ["number", "value"], [[f"<code>{escape(k)}</code>", f"{v:.4g}"] for k, v in numbers.items()], [1]
+    )
     on_grid = f" on a grid of {m.grid_size[0]}×{m.grid_size[1]} patches" if m.grid_size else ""
     body = f"""<h1>What the input stage learned</h1>
 <p class="soft"><code>{escape(options)}</code></p>
@@ -93,5 +97,5 @@ on the network, so the pictures of two networks can be compared side by side.</p
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """Write lines of text as a list in HTML."""
+    """Return lines of text as a list in HTML."""
     return "\n".join(["<ul>", *(f"<li>{escape(line)}</li>" for line in lines), "</ul>"])

@@ -23,7 +23,7 @@ LOGIT_TICKS = [-10, -1, -0.1, 0, 0.1, 1, 10]
 
 
 def positions(p: Positions) -> Figure:
-    """Draw a map of maps, the number of directions that the vectors use, and the frequencies in them."""
+    """Draw the map of similarities, the singular values of the vectors, and the spectrum of the vectors."""
     fig = figure(4.4)
     maps, ax, waves = fig.subplots(1, 3, width_ratios=[1.35, 1, 1.1])
     map_of_maps(maps, p.table)
@@ -46,7 +46,7 @@ def positions(p: Positions) -> Figure:
 
 
 def rotation(turns: Float[Tensor, "blocks heads d 2"]) -> Figure:
-    """Draw each pair of channels of each head by its speed of rotation, down and across."""
+    """Draw each pair of channels of each head at its angles per patch, down and across."""
     fig, axes, blocks = panels(len(turns), "every block")
     for ax, block in zip(axes, blocks, strict=False):
         for head, turn in enumerate(turns[block]):
@@ -85,7 +85,10 @@ def bias(b: Bias, img_size: tuple[int, int]) -> Figure:
 
 
 def panels(count: int, name: str) -> tuple[Figure, Sequence[Axes], list[int]]:
-    """Return a figure with a panel for each of some blocks, or one panel for all of them; its axes; the blocks."""
+    """Return a figure with a panel for each of some blocks, its axes, and the numbers of these blocks.
+
+    count: number of blocks. name: title of the panel if there is one block.
+    """
     blocks = some_blocks(count)
     rows = math.ceil(len(blocks) / COLUMNS)
     fig = figure(0.6 + 3.1 * rows)
@@ -99,7 +102,7 @@ def panels(count: int, name: str) -> tuple[Figure, Sequence[Axes], list[int]]:
 
 
 def some_blocks(count: int) -> list[int]:
-    """Return the numbers of at most MOST_PANELS blocks, evenly chosen, with the first and the last."""
+    """Return the numbers of at most MOST_PANELS blocks, evenly spaced, with the first and the last."""
     return torch.linspace(0, count - 1, min(count, MOST_PANELS)).round().long().unique().tolist()
 
 
@@ -124,6 +127,6 @@ def label_outer(axes: Sequence[Axes], count: int, across: str, down: str) -> Non
 
 
 def legend(ax: Axes) -> None:
-    """Draw the legend beside the panels, unless it is long."""
+    """Draw the legend beside the panels if it has at most 16 entries."""
     if len(ax.get_legend_handles_labels()[1]) <= 16:
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))

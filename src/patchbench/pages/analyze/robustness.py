@@ -13,7 +13,7 @@ from patchbench.pages.plots import OUTLINES, figure
 
 
 def robustness(robust: Mapping[str, float]) -> Figure:
-    """Draw accuracy with its 95 % Wilson interval, for each view, and by the number of pixels that images are moved.
+    """Draw accuracy with its 95 % Wilson interval (Wilson, 1927), for each view, and by the distance in pixels.
 
     robust: `<view>/acc` and `<view>/same`, and the number of `images`.
     """

@@ -1,4 +1,4 @@
-"""Figures of the trunk: the reach of attention, receptive fields, and the position that tokens contain."""
+"""Figures of the trunk: attention distance, rollout, receptive fields, and the position that tokens contain."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ FIELDS = {
 
 
 def distance(a: Attention, img_size: tuple[int, int]) -> Figure:
-    """Draw the distance of each head of each layer (Dosovitskiy et al., 2021, fig. 7)."""
+    """Draw the mean attention distance of each head of each layer (Dosovitskiy et al., 2021, fig. 7)."""
     fig = figure(3.4)
     ax = fig.subplots()
     layers, heads = a.distance.shape
@@ -39,7 +39,7 @@ def distance(a: Attention, img_size: tuple[int, int]) -> Figure:
 
 
 def rollout(shares: Float[Tensor, "k h w"], images: UInt8[Tensor, "b c H W"]) -> Figure:
-    """Draw the images, and below each the share of its patches in the input of the head."""
+    """Draw the images, and below each the share of its patches in the input of the head (Abnar and Zuidema, 2020)."""
     count, (h, w) = len(shares), shares.shape[1:]
     fig = figure(0.6 + 2 * 10.2 / max(count, 4) * h / w)
     axes = np.asarray(fig.subplots(2, count, squeeze=False))
@@ -56,7 +56,7 @@ def rollout(shares: Float[Tensor, "k h w"], images: UInt8[Tensor, "b c H W"]) ->
 
 
 def fields(maps: Mapping[str, Float[Tensor, "H W"]]) -> Figure:
-    """Draw the fields of the embedding, of the network and of a CNN on one scale."""
+    """Draw the receptive fields of the embedding, the network and a CNN with one scale."""
     fig = figure(4.2)
     axes = np.atleast_1d(fig.subplots(1, len(maps)))
     for ax, (name, values) in zip(axes, maps.items(), strict=True):
@@ -72,7 +72,7 @@ def fields(maps: Mapping[str, Float[Tensor, "H W"]]) -> Figure:
 
 
 def readout(scores: Mapping[str, tuple[float, float]]) -> Figure:
-    """Draw by depth how well row and column can be predicted from a token."""
+    """Draw R² of the prediction of row and column from a token, by depth."""
     fig = figure(3.4)
     ax = fig.subplots()
     depths = range(len(scores))

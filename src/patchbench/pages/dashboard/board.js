@@ -1,4 +1,4 @@
-// The board: one table, and every other view shows the runs that the table leaves.
+// The dashboard: one table of runs; all other views show the runs that pass its filters.
 
 import DataTable, { set_or_remove_dark_class } from "datatables";
 import { address, all, column, columns, data, distinct, escaped, headed, levels, runNamed, spelled, titled, value } from "runs";
@@ -17,9 +17,9 @@ function fill(select, names, at, label = (name) => name) {
   select.replaceChildren(...names.map((name) => new Option(label(name), name, false, name === at)));
 }
 
-// The table: first the tick, then what was chosen, what varies, and the main figures.
+// The table: first the tick box, then factors, columns that vary, and the main metrics.
 
-// On a phone the score stands beside the run, then what was chosen; the rest is a swipe away.
+// On a phone the score is beside the run, then the factors; the other columns are reached by a swipe.
 const narrow = matchMedia("(max-width: 700px)").matches;
 const rank = (one) => ["run", score].indexOf(one.name) + 1 || (one.chosen ? 3 : one.name === "status" ? 5 : 4);
 const listed = columns.filter((one) => one.chosen || one.varied || one.shown);
@@ -56,7 +56,7 @@ $("table").addEventListener("click", ({ target }) => {
 });
 table.on("select deselect", () => compare($("comparison"), table.rows({ selected: true }).indexes().toArray()));
 
-// What the table leaves, everywhere.
+// The runs that pass the filters of the table, for all views.
 
 let chosen = [];
 let brush = null;
@@ -77,7 +77,7 @@ function drawGallery() {
   gallery($("shown"), $("picturenote"), $("picture").value, chosen);
 }
 
-// What is out of sight is drawn when it comes into sight.
+// A view is drawn when it is scrolled into sight.
 
 const views = document.querySelectorAll("[data-view]");
 const inSight = new Set();
@@ -142,7 +142,7 @@ function follow(always) {
   if (!always && String(now) === String(chosen)) return;
   chosen = now;
   $("chosen").textContent = chosen.length === all.length ? `all ${all.length} runs` : `${chosen.length} of ${all.length} runs`;
-  change(!always && brush !== brushBefore ? $("coordinates") : null); // it shows its own ranges already
+  change(!always && brush !== brushBefore ? $("coordinates") : null); // the parallel coordinates already show their ranges
   brushBefore = brush;
 }
 table.on("draw", () => follow(false));
@@ -155,7 +155,7 @@ $("reset").addEventListener("click", () => {
   follow(true);
 });
 
-// Choices.
+// Selection of metrics, axes and colours.
 
 const grouping = columns.filter(({ name, number }) => !number || distinct(name).length <= 8).map(({ name }) => name);
 const colours = [...new Set([...grouping.filter(varies), ...columns.filter(({ name, number }) => number && varies(name)).map(({ name }) => name)])];
@@ -182,7 +182,7 @@ document.querySelectorAll("#board select").forEach((select) => {
 });
 dark.addEventListener("change", () => follow(true));
 
-// The page of a run has an address, so that the browser's way back leads back.
+// The page of a run has an address of its own, so that the back button of the browser returns to the table.
 
 let scrolled = 0;
 function turn() {

@@ -1,4 +1,4 @@
-"""The learning curves of a run, thinned to what a plot can show."""
+"""The learning curves of a run, with no more points than a plot can show."""
 
 from pathlib import Path
 from typing import Any
@@ -6,42 +6,42 @@ from typing import Any
 import numpy as np
 
 from patchbench.pages.dashboard.plain import rounded
-from patchbench.runs.record import leaving_out
+from patchbench.runs.record import skip_damaged
 from patchbench.runs.rows import read_rows
 
-POINTS = 120  # of a curve: more than a plot of 600 pixels shows
+POINTS = 120  # largest number of points of a curve; a plot is 600 pixels wide
 FEWEST = 6  # points of a curve, however many runs there are
 OF_ALL = 60_000  # points of one metric over all runs: what a browser draws and a file holds
-NO_CURVES = ("final/", "model/", "test/", "data/", "time/", "epoch")  # figures of the run, or what it is plotted over
+NO_CURVES = ("final/", "model/", "test/", "data/", "time/", "epoch")  # results of the run, and the axis of plots
 
 
 def points(runs: int) -> int:
-    """Points of a curve on a page over so many runs."""
+    """Return the number of points of a curve on a page over so many runs."""
     return min(POINTS, max(FEWEST, OF_ALL // max(1, runs)))
 
 
 def curves(folder: Path, most: int = POINTS) -> dict[str, Any]:
-    """Steps and values of each metric, and the number of steps in an epoch, None before the first epoch has ended.
+    """Return steps and values of each metric, and the number of steps in an epoch, None before the end of the first.
 
-    most: points of a curve. A file of metrics that is damaged is named, and has no curves.
+    most: points of a curve. For a damaged file of metrics a line is printed, and there are no curves.
     """
     metrics: dict[str, dict[int, float]] = {}
-    with leaving_out():
+    with skip_damaged():
         metrics = read_rows(folder / "metrics.csv")
-    found = {}
+    thinned = {}
     for name in sorted(metrics):
         if len(metrics[name]) > 1 and not name.startswith(NO_CURVES):
-            whole = whole_windows(sorted(metrics[name].items()))
+            whole = complete_windows(sorted(metrics[name].items()))
             steps, values = thin(np.array([step for step, _ in whole]), np.array([value for _, value in whole]), most)
-            found[name] = [steps.tolist(), rounded(values)]
+            thinned[name] = [steps.tolist(), rounded(values)]
     step, epoch = max(metrics["epoch"].items()) if "epoch" in metrics else (None, None)
-    return {"steps_per_epoch": step / epoch if step and epoch else None, "curves": found}
+    return {"steps_per_epoch": step / epoch if step and epoch else None, "curves": thinned}
 
 
-def whole_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Leave out the last point of a mean over windows of steps where its window is shorter than half of the others.
+def complete_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Leave out the last point of means over windows of steps if its window is less than half as long as the others.
 
-    A run ends in the middle of a window; a mean over a step or two is a jump that says nothing.
+    A run ends within a window, and the mean over one or two steps would be a jump without meaning.
     """
     if len(points) < 4:
         return points
@@ -50,18 +50,18 @@ def whole_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def thin(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Choose points: the first, the last, and the least and the greatest of every stretch, `most` if all are finite."""
+    """Choose at most so many points: the first, the last, and the minimum and maximum of each section of the curve."""
     if len(steps) <= most:
         return steps, values
-    kept = {0, len(steps) - 1}
+    chosen_places = {0, len(steps) - 1}
     for stretch in np.array_split(np.arange(1, len(steps) - 1), (most - 2) // 2):
         inside = values[stretch]
         broken = ~np.isfinite(inside)
-        kept |= {int(stretch[broken.argmax()])} if broken.any() else set()
+        chosen_places |= {int(stretch[broken.argmax()])} if broken.any() else set()
         if not broken.all():
-            kept |= {
+            chosen_places |= {
                 int(stretch[np.where(broken, np.inf, inside).argmin()]),
                 int(stretch[np.where(broken, -np.inf, inside).argmax()]),
             }
-    chosen = sorted(kept)
+    chosen = sorted(chosen_places)
     return steps[chosen], values[chosen]

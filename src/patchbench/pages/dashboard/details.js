@@ -4,7 +4,7 @@ import { address, columns, config, data, escaped, runs, spelled, titled, value }
 import { curves } from "plots";
 
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
-const SHOWN = 24; // pictures at once
+const SHOWN = 24; // largest number of pictures
 
 const facts = (pairs) => `<dl>${pairs.map(([name, it]) => `<div><dt>${name}</dt><dd>${it}</dd></div>`).join("")}</dl>`;
 const picture = ({ name, source }, caption = escaped(name)) =>
@@ -38,7 +38,7 @@ export function show(place, run) {
   });
 }
 
-// Only what differs.
+// The rows in which the chosen runs differ.
 export function compare(place, chosen) {
   if (chosen.length < 2) {
     place.innerHTML = `<p class="soft">Tick two rows of the table or more: what differs between them stands here.</p>`;

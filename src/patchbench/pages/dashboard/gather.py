@@ -1,4 +1,4 @@
-"""Everything that the page shows about a folder of runs."""
+"""The data of the page about a folder of runs."""
 
 import base64
 import json
@@ -20,16 +20,16 @@ from patchbench.runs.metrics import FACTORS
 from patchbench.runs.record import read_record
 from patchbench.runs.records import flat, load
 
-LOG = 6_000  # characters of the end of a log
+LOG = 6_000  # characters at the end of a log that are shown
 PICTURES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp"}
-TWICE = ("model.embed.", "model.pos.", "optim.optimizer.", "optim.schedule.")  # the configuration has them elsewhere
+REPEATED = ("model.embed.", "model.pos.", "optim.optimizer.", "optim.schedule.")  # knobs that have another path as well
 
 
 def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
-    """Collect the table of runs and, for each run, configuration, figures, curves, pictures and the end of the log.
+    """Collect the table of runs and, for each run, configuration, results, curves, pictures and the end of the log.
 
-    page: the file to be written; beside the runs it links to their pictures, elsewhere it contains them.
-    FileNotFoundError where there are no runs.
+    page: file to be written; if it lies beside the runs, it links to their pictures, else it contains them.
+    FileNotFoundError if there are no runs.
     """
     frame = load(runs_dir)
     if frame.empty:
@@ -45,7 +45,7 @@ def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
     ]
     common = share_config(runs)
     columns = describe_columns(frame)
-    values = [[plain(row[column["name"]], redact) for column in columns] for row in frame.to_dict("records")]
+    values = [[cell(row[column["name"]], redact) for column in columns] for row in frame.to_dict("records")]
     read = datetime.now().strftime("%Y-%m-%d %H:%M")
     return {
         "title": runs_dir.resolve().name,
@@ -59,8 +59,8 @@ def gather(runs_dir: Path, page: Path) -> dict[str, Any]:
     }
 
 
-def plain(value: Any, redact: Callable[[str], str]) -> Any:
-    """A cell of the table as JSON has it: None where the run has no value."""
+def cell(value: Any, redact: Callable[[str], str]) -> Any:
+    """Return a cell of the table as a value of JSON; None if the run has no value."""
     if isinstance(value, str):
         return redact(value)
     if pd.isna(value):
@@ -74,7 +74,7 @@ def plain(value: Any, redact: Callable[[str], str]) -> Any:
 def share_config(runs: list[dict[str, Any]]) -> dict[str, str]:
     """Take the most common value of each option out of the runs, and return these values.
 
-    A run keeps what differs: None for an option that it does not have.
+    A run keeps the values that differ: None for an option that it does not have.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
@@ -90,49 +90,50 @@ def share_config(runs: list[dict[str, Any]]) -> dict[str, str]:
 def details(
     runs_dir: Path, row: Mapping[str, Any], redact: Callable[[str], str], link: Path | None, most: int
 ) -> dict[str, Any]:
-    """Collect everything that the page of one run shows beside its row.
+    """Collect the content of the page of one run, except its row.
 
-    redact: takes private paths out of a text. link: the run's folder as seen from the page, None where it is not. most:
-    points of a curve. Entries beside config and curves, where there are any: infinite, the figures that are no finite
-    numbers, as text; log, the end of the log of a run without a record; pictures and reports.
+    redact: removes private paths from a text. link: folder of the run relative to the page; None: embed the pictures.
+    most: points of a curve. Entries beside config and curves, if there are any: infinite, the results that are not
+    finite, as text; log, the end of the log of a run without a record; pictures and reports.
     """
     folder = runs_dir / row["run"]
-    found: dict[str, Any] = {"config": {}, **curves(folder, most)}
+    content: dict[str, Any] = {"config": {}, **curves(folder, most)}
     path = folder / "run.json"
     if row["status"] == "done":
         record = read_record(path)
-        leaves = {name: value for name, value in flat(record["config"]) if not name.startswith(TWICE)}
-        found["config"] = {name: redact(spell(value)) for name, value in leaves.items()}
-        found["infinite"] = {
+        leaves = {name: value for name, value in flat(record["config"]) if not name.startswith(REPEATED)}
+        content["config"] = {name: redact(spell(value)) for name, value in leaves.items()}
+        content["infinite"] = {
             name: spell(value)
             for name, value in record["result"].items()
             if isinstance(value, float) and not math.isfinite(value)
         }
     log = folder / "log.txt"
     if row["status"] != "done" and log.is_file():
-        found["log"] = redact(log.read_text(encoding="utf-8", errors="replace")[-LOG:])
+        content["log"] = redact(log.read_text(encoding="utf-8", errors="replace")[-LOG:])
     files = sorted(path for path in folder.rglob("*") if path.suffix in (*PICTURES, ".html") and path.is_file())
-    found["pictures"] = [
+    content["pictures"] = [
         {"name": path.relative_to(folder).with_suffix("").as_posix(), "source": source(path, folder, link)}
         for path in files
         if path.suffix in PICTURES
     ]
-    found["reports"] = [
+    content["reports"] = [
         {"name": path.relative_to(folder).as_posix(), "source": source(path, folder, link)}
         for path in files
         if path.suffix == ".html" and link is not None
     ]
-    return {name: value for name, value in found.items() if value or name in ("config", "curves")}
+    return {name: value for name, value in content.items() if value or name in ("config", "curves")}
 
 
 def source(path: Path, folder: Path, link: Path | None) -> str:
-    """The address of a file for the browser: a path beside the page, or the content itself."""
+    """Return the URL of a picture for the browser: a relative path, or a data URL with the content."""
     if link is not None:
         return quote((link / path.relative_to(folder)).as_posix())
     return f"data:{PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def spell(value: Any) -> str:
-    if value in ("{}", "[]"):  # as of a network without schemes of position
+    """Spell a value of a configuration or a result."""
+    if value in ("{}", "[]"):  # for example a network without positional schemes
         return "none"
     return value if isinstance(value, str) else json.dumps(value)

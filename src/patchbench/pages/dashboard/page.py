@@ -1,6 +1,6 @@
-"""A folder of runs as one HTML file that needs no server and no network.
+"""The dashboard: a folder of runs as one HTML file that needs no server and no network connection.
 
-Plots are drawn by plotly.js, the table is DataTables (as packaged by itables); both stand in the file.
+The file contains plotly.js, which draws the plots, and DataTables, as packaged by itables.
 """
 
 import base64
@@ -15,15 +15,16 @@ from plotly.offline import get_plotlyjs
 from patchbench import html
 from patchbench.machine import whole_file
 from patchbench.pages.dashboard.gather import gather
-from patchbench.pages.dashboard.plain import embedded
+from patchbench.pages.dashboard.plain import script_json
 
-MODULES = ("runs", "plots", "details", "board")  # of JavaScript; the last one starts
+MODULES = ("runs", "plots", "details", "board")  # modules of JavaScript; the last is the main module
 
 
 def write(runs_dir: Path, out: Path | None) -> tuple[Path, int]:
-    """Write the page over all runs in the folder; return it with the number of runs. out: default is in the folder.
+    """Write the page about all runs in a folder; return its path and the number of runs.
 
-    FileNotFoundError if there are no runs, ValueError if `out` is a folder.
+    out: file to write; None: dashboard.html in the folder. FileNotFoundError if there are no runs, ValueError if `out`
+    is a folder.
     """
     path = out or runs_dir / "dashboard.html"
     if path.is_dir():
@@ -35,23 +36,24 @@ def write(runs_dir: Path, out: Path | None) -> tuple[Path, int]:
 
 
 def page(data: dict) -> str:
-    here = files("patchbench.pages.dashboard")
+    """Return the page as HTML. data: see `gather`."""
+    folder = files("patchbench.pages.dashboard")
     bundle = Path(itables.__file__).parent / "html"
     sources = {"datatables": (bundle / "dt_bundle.js").read_text(encoding="utf-8")}
-    sources |= {name: (here / f"{name}.js").read_text(encoding="utf-8") for name in MODULES}
+    sources |= {name: (folder / f"{name}.js").read_text(encoding="utf-8") for name in MODULES}
     modules = {name: url(name, text) for name, text in sources.items()}
     body = [
-        (here / "board.html").read_text(encoding="utf-8").replace("TITLE", escape(data["title"])),
-        f'<script type="application/json" id="data">{embedded(data)}</script>',
+        (folder / "board.html").read_text(encoding="utf-8").replace("TITLE", escape(data["title"])),
+        f'<script type="application/json" id="data">{script_json(data)}</script>',
         f"<script>{get_plotlyjs()}</script>",
         f'<script type="importmap">{json.dumps({"imports": modules})}</script>',
         f'<script type="module">import "{MODULES[-1]}";</script>',
     ]
-    style = (bundle / "dt_bundle.css").read_text(encoding="utf-8") + (here / "board.css").read_text(encoding="utf-8")
+    style = (bundle / "dt_bundle.css").read_text(encoding="utf-8") + (folder / "board.css").read_text(encoding="utf-8")
     return html.document(f"{escape(data['title'])}: runs", "\n".join(body), style)
 
 
 def url(name: str, source: str) -> str:
-    """A module as a data URL, since browsers load no module from another file on the disk."""
+    """Return a module as a data URL: browsers load no module from a file on the disk."""
     source += f"\n//# sourceURL={name}.js\n"
     return "data:text/javascript;base64," + base64.b64encode(source.encode()).decode()

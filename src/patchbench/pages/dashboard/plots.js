@@ -1,4 +1,4 @@
-// What plotly draws: curves, points, parallel coordinates.
+// The plots of plotly: curves, points, parallel coordinates.
 
 import { address, all, column, data, distinct, escaped, front, runs, spelled, titled, value } from "runs";
 
@@ -27,7 +27,7 @@ function draw(plot, traces, shape, empty) {
   plot.on("plotly_click", ({ points: [point] }) => { if (point.customdata) location.hash = address(point.customdata[0]); });
 }
 
-// One line of plotly's per group, broken between runs: hundreds of runs are drawn at once.
+// One trace of plotly per group, interrupted between runs, so that hundreds of runs are drawn fast.
 export function curves(plot, { metrics, over, chosen, levels, title }) {
   const kept = levels.groups.flatMap((group, i) => metrics.map((metric, m) => {
     const trace = { x: [], y: [], customdata: [] };
@@ -95,7 +95,7 @@ export function scatter(plot, { x, y, chosen, levels }) {
   draw(plot, traces, shape, known.length < chosen.length ? "no chosen run has both" : "no runs");
 }
 
-// names: of columns, the last one gives the colour. brushed: told the runs that all ranges hold, or null without ranges.
+// names: columns, of which the last gives the colour. brushed: called with the runs in all ranges, or null without ranges.
 const ranges = {};
 const extent = (values) => {
   const numbers = values.filter((it) => it !== null);
@@ -115,7 +115,7 @@ export function parallel(plot, { names, chosen, brushed }) {
     return { name, at, dimension: { label: titled(column(name)).replace(" (", "<br>("), range: span, values: known.map(at), constraintrange: ranges[name], ...ticks } };
   });
   const trace = {
-    type: "parcoords", dimensions: axes.map((axis) => axis.dimension), labelfont: { size: 12 }, tickfont: { size: 11 }, rangefont: { color: "rgba(0,0,0,0)" }, // the ticks say it
+    type: "parcoords", dimensions: axes.map((axis) => axis.dimension), labelfont: { size: 12 }, tickfont: { size: 11 }, rangefont: { color: "rgba(0,0,0,0)" }, // ticks show the range
     line: { color: known.map((run) => value(run, tint)), colorscale: "Viridis", showscale: true, colorbar: { title: { text: titled(column(tint)), side: "right" }, thickness: 12 } },
     unselected: { line: { color: ink("--line"), opacity: 0.3 } },
   };

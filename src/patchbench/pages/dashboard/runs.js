@@ -1,4 +1,4 @@
-// The runs and their columns. Values are kept as they are read: shares in per cent.
+// The runs and their columns. Values are those that are shown: shares in per cent.
 
 export const data = JSON.parse(document.getElementById("data").textContent);
 export const { columns, runs } = data;
@@ -18,10 +18,10 @@ export const titled = ({ name, unit }) => (unit ? `${name} (${unit})` : name);
 export const runNamed = (name) => all.find((run) => value(run, "run") === name);
 export const address = (run) => "#run=" + encodeURIComponent(value(run, "run"));
 
-// The same, the unit on a line of its own.
+// The title with the unit on a second line.
 export const headed = ({ name, unit }) => escaped(name) + (unit ? `<br><small>${escaped(unit)}</small>` : "");
 
-// For HTML, and for plotly, which reads tags in text.
+// Escaped text for HTML, and for plotly, which interprets tags in text.
 export const escaped = (text) =>
   String(text).replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);
 
@@ -32,7 +32,7 @@ export function spelled(it) {
   return size >= 1000 ? String(Math.round(it)) : size < 1e-3 ? it.toExponential(2) : String(+it.toPrecision(4));
 }
 
-// Numbers by size, then words by the alphabet, then what is missing.
+// Order: numbers by size, then words by the alphabet, then missing values.
 const rank = (it) => (it === null ? 2 : typeof it === "number" ? 0 : 1);
 export const order = (a, b) =>
   rank(a) - rank(b) || (typeof a === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
@@ -45,7 +45,7 @@ const SHADES_ON_BLACK = ["#8a6bbf", "#6f83d8", "#3fa3c0", "#22a884", "#7ad151", 
 const GREY = "#8a8f94";
 const SIGNS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down"];
 
-// At most eight groups of all runs by one column, so that colours stay when runs are filtered.
+// At most eight groups by one column, made of all runs, so that the colours do not change when runs are filtered.
 export function levels(name, dark) {
   const found = distinct(name);
   const numbers = found.filter((it) => typeof it === "number");
@@ -65,7 +65,7 @@ export function levels(name, dark) {
   return { groups, of: (run) => { const i = named.indexOf(value(run, name)); return i < 0 ? named.length : i; } };
 }
 
-// Runs that no other beats: none is at least as good in both columns and better in one.
+// The Pareto front: runs for which no other run is at least as good in both columns and better in one.
 export function front(chosen, x, y) {
   const [fx, fy] = [column(x).better, column(y).better];
   if (!fx || !fy || x === y) return [];

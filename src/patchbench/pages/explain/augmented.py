@@ -1,4 +1,4 @@
-"""The section on augmentation: some training images as they are, and as training shows them with their labels."""
+"""The section on augmentation: some training images, unchanged and augmented, with their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.pages.plots import WIDTH, bare, colours, figure
 from patchbench.words import count
 
 
 @dataclass(frozen=True)
 class AugmentedSamples:
-    """One row per image: first the image as it is, then as training shows it."""
+    """Images in rows: first the unchanged image, then augmented versions."""
 
     pixels: Float[Tensor, "n s c H W"]  # in 0 ... 1
     labels: Float[Tensor, "n s classes"]  # share of each class
@@ -24,7 +24,7 @@ class AugmentedSamples:
 
 
 def training(samples: AugmentedSamples) -> str:
-    """Say what training changes, and show it."""
+    """Return the section: the effect of augmentation in words, and a figure."""
     rows, columns = samples.pixels.shape[:2]
     mixed = bool(((samples.labels > 0).sum(2) > 1).any())
     text = (
@@ -37,10 +37,11 @@ def training(samples: AugmentedSamples) -> str:
     images = count(rows, "training image")
     caption = f"{images} as they are, and {columns - 1} times as training shows them, with their labels."
     alt = f"{images} in {columns} columns: as they are, and augmented"
-    return f"<h2>5. What training shows</h2>\n<p>{text}</p>\n{shown(grid(samples), alt, caption)}"
+    return f"<h2>5. What training shows</h2>\n<p>{text}</p>\n{figure_html(grid(samples), alt, caption)}"
 
 
 def grid(samples: AugmentedSamples) -> Figure:
+    """Draw the images with their labels."""
     rows, columns, _, tall, wide = samples.pixels.shape
     tile = WIDTH / columns
     fig = figure(rows * (tile * tall / wide + 0.4) + 0.2)
@@ -55,7 +56,7 @@ def grid(samples: AugmentedSamples) -> Figure:
 
 
 def label_text(shares: Float[Tensor, " classes"], names: Sequence[str]) -> str:
-    """The two largest classes of a label with their shares; the name alone where there is one class."""
+    """Spell the two largest classes of a label with their shares; the name alone if there is one class."""
     largest = shares.topk(min(2, len(shares)))
     classes = [
         (shorten(names[i], 20, placeholder="…"), share) for share, i in zip(*map(Tensor.tolist, largest), strict=True)

@@ -11,9 +11,9 @@ from patchbench.nets.memory import Memory
 
 @dataclass(frozen=True)
 class CostBreakdown:
-    """Parameters and multiply-accumulates: of the network, and of the parts of its input stage. The trunk is the rest.
+    """Parameters and multiply-accumulates of network, embedding and positional schemes; the trunk is the rest.
 
-    macs: for each image. macs_per_step: for a batch, whatever the number of its images.
+    macs: per image. macs_per_step: per batch, for any number of images.
     """
 
     name: str
@@ -24,7 +24,7 @@ class CostBreakdown:
     position_params: int
     position_macs: int
     position_macs_per_step: int
-    training_bytes: int  # that training takes for one image, by estimate
+    training_bytes: int  # estimated memory of training per image
 
     @property
     def trunk_params(self) -> int:
@@ -36,15 +36,15 @@ class CostBreakdown:
 
 
 def break_down(name: str, net: nn.Module, cost: Cost, memory: Memory, shape: tuple[int, int, int]) -> CostBreakdown:
-    """Count by part, for a network on the meta device, where nothing is computed.
+    """Count the cost of each part of a network on the meta device.
 
-    shape: channels, height and width of an image.
+    name: title of the column. shape: channels, height and width of an image.
     """
     in_chans, *img_size = shape
     counted = [macs_by_module(net, images, in_chans, (img_size[0], img_size[1])) for images in (1, 2)]
 
     def macs(*parts: str) -> tuple[int, int]:
-        """MACs for each image, and for each step. A module that serves several blocks counts once for each use."""
+        """Return the MACs per image and per step. A module that several blocks share counts once for each use."""
         keys = []
         for part in parts:
             module = getattr(net, part)

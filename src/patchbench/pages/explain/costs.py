@@ -1,16 +1,16 @@
-"""The section on costs, and the table that the terminal shows too."""
+"""The section on costs, and the rows of its table, which the terminal shows too."""
 
 from collections.abc import Sequence
 from html import escape
 
-from patchbench.html import rows
+from patchbench.html import table_html
 from patchbench.pages.explain.breakdown import CostBreakdown
 from patchbench.pages.explain.explanation import Explanation
 from patchbench.words import count
 
 
 def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]]:
-    """Rows of the table of costs: a name, and a cell for each network."""
+    """Return the rows of the table of costs: a name, and a cell for each network."""
     per_step = [
         ("GMACs once a step: embedding", [giga(b.embed_macs_per_step) for b in breakdowns]),
         ("GMACs once a step: position", [giga(b.position_macs_per_step) for b in breakdowns]),
@@ -32,11 +32,12 @@ def cost_rows(breakdowns: Sequence[CostBreakdown]) -> list[tuple[str, list[str]]
 
 
 def giga(macs: int) -> str:
+    """Spell a number in 10^9."""
     return f"{macs / 1e9:.4g}" if macs else "0"
 
 
 def cost(explanation: Explanation) -> str:
-    """Compare the cost of embedding and trunk, and the whole with the standard embedding."""
+    """Return the section: the cost of embedding and trunk, compared with the standard embedding."""
     this, *others = explanation.breakdowns
     n = this.cost.num_tokens
     assert n is not None  # only a ViT is explained
@@ -57,7 +58,7 @@ def cost(explanation: Explanation) -> str:
     header = ["for one image, forward", *(escape(b.name) for b in explanation.breakdowns)]
     number = 6 if explanation.augmented else 5
     return (
-        f"<h2>{number}. What it costs</h2>\n<p>{text}</p>\n{rows(header, body, range(1, len(header)))}\n"
+        f"<h2>{number}. What it costs</h2>\n<p>{text}</p>\n{table_html(header, body, range(1, len(header)))}\n"
         "<h3>More to look at</h3>\n<pre>"
         "python scripts/explain.py embed=conv patch=8        # four times the tokens of patch=16\n"
         "python scripts/explain.py embed=overlap             # kernel 5, stride 2: windows that overlap\n"

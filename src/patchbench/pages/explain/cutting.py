@@ -1,4 +1,4 @@
-"""The section on the cut: how the image is divided into windows, in words and figures."""
+"""The section on the division of the image into windows, in words and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.pages.explain.walk import Walk
 from patchbench.pages.plots import OUTLINES, bare, colours, figure, outline, whole_numbers
 from patchbench.words import count, listed
@@ -17,7 +17,7 @@ FOLLOWED = OUTLINES[1]  # colour of the patch that the page follows
 
 
 def cutting(walk: Walk) -> str:
-    """Say how many windows the image gives, how they lie, and which pixels they leave out."""
+    """Return the section: number of windows, their arrangement, and pixels that no window reads."""
     (h, w), window, stride = walk.layout.grid_size, walk.window, walk.stride
     channels, tall, wide = walk.pixels.shape
     size = f"{window.height}×{window.width}"
@@ -65,13 +65,13 @@ def cutting(walk: Walk) -> str:
     if any(walk.unread):
         caption += " Hatched: pixels that no window reads."
     alt = f"The image, its {h} by {w} patches, and one of them enlarged"
-    return f"<h2>1. The image is cut</h2>\n<p>{text}</p>\n{shown(cut(walk), alt, caption)}"
+    return f"<h2>1. The image is cut</h2>\n<p>{text}</p>\n{figure_html(cut(walk), alt, caption)}"
 
 
 def number_of_windows(walk: Walk) -> str:
-    """The formula of the number of windows with its numbers put in, for each axis; empty where none fits.
+    """Write the formula of the number of windows with its values, for each axis; empty if the formula does not hold.
 
-    Padding is read off the windows: a window that begins before the border has so many rows of zeros.
+    The padding is derived from the windows: a window that begins before the border contains rows of zeros.
     """
     lines = {}
     for axis, name in enumerate(("down", "across")):
@@ -100,7 +100,7 @@ def seams(walk: Walk) -> str:
 
 
 def pixels_lost(walk: Walk) -> str:
-    """Name the rows and columns of pixels that no window reads; empty if all are read."""
+    """Name the rows and columns of pixels that no window reads; empty if there are none."""
     rows, cols = walk.unread
     if not rows and not cols:
         return ""
@@ -176,7 +176,7 @@ def hatch(ax: Axes, walk: Walk) -> None:
 
 
 def tiles(ax: Axes, walk: Walk) -> None:
-    """Draw the image with its patches moved apart."""
+    """Draw the patches of the image with gaps between them."""
     rows, cols = walk.layout.grid_size
     (high, broad), image = walk.stride, picture(walk)
     gap_y, gap_x = max(1, round(0.14 * high)), max(1, round(0.14 * broad))
@@ -197,7 +197,7 @@ def tiles(ax: Axes, walk: Walk) -> None:
 
 
 def neighbouring_windows(ax: Axes, walk: Walk) -> None:
-    """Draw the followed window and its neighbours on the part of the image around them."""
+    """Draw the followed window and its neighbours on the image around them."""
     (rows, cols), window, (down, right) = walk.layout.grid_size, walk.window, walk.stride
     tall, wide = walk.pixels.shape[1:]
     ax.imshow(picture(walk), interpolation="nearest")

@@ -1,4 +1,4 @@
-"""All that a page about an input stage shows."""
+"""The data of a page about an input stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from patchbench.pages.explain.walk import Step, Walk
 
 @dataclass(frozen=True)
 class Explanation:
-    """The content of the page, measured and counted, before it is written."""
+    """The data from which the page is written: measurements, costs and sentences."""
 
     title: str
     options: str  # as on the command line
-    weights: str  # a sentence that says where the weights come from
+    weights: str  # a sentence about the source of the weights
     trained: bool
     walk: Walk
     steps: Sequence[Step]
     breakdowns: Sequence[CostBreakdown]
-    schemes: Mapping[str, str]  # place: the scheme that fills it, in the order of the places
+    schemes: Mapping[str, str]  # scheme of each filled place, in the order of the places
     net: Any
-    augmented: AugmentedSamples | None  # some images as training shows them, if it changes them
-    left_out: str  # a sentence that says why there are no figures of position, empty if there are
+    augmented: AugmentedSamples | None  # augmented images; None if training does not change images
+    left_out: str  # the reason why there are no figures of position, empty if there are

@@ -1,4 +1,4 @@
-"""The section on the flat patch: how its values become a token, in words and figures."""
+"""The section on the flattened patch and the matrix that makes its values a token, in words and figures."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.pages.explain.explanation import Explanation
 from patchbench.pages.explain.walk import Walk
 from patchbench.pages.plots import DIVERGING, bare, channel_names, colours, figure, largest, tint, tinted, whole_numbers
@@ -15,7 +15,7 @@ from patchbench.words import count
 
 
 def flattening(explanation: Explanation) -> str:
-    """Say by which matrix, if it is one, the values of a patch become a token."""
+    """Return the section: the matrix that makes the values of a patch a token, or the derivative if there is none."""
     walk = explanation.walk
     window, n, d = walk.window, walk.patch_values, walk.layout.embed_dim
     channels = len(walk.pixels)
@@ -62,7 +62,9 @@ def flattening(explanation: Explanation) -> str:
             "where it would lower it."
         )
     alt = f"A row of {values}, a matrix, and the token of {count(d, 'value')}"
-    return f"<h2>2. A patch becomes a vector</h2>\n<p>{text}</p>\n{shown(projection(walk), alt, caption)}\n{check}"
+    return (
+        f"<h2>2. A patch becomes a vector</h2>\n<p>{text}</p>\n{figure_html(projection(walk), alt, caption)}\n{check}"
+    )
 
 
 def equal_channels(walk: Walk) -> str:
@@ -84,7 +86,7 @@ def bias_of(embed: nn.Module) -> Tensor | float:
 
 
 def projection(walk: Walk) -> Figure:
-    """Draw y = W x + b as it is written: the patch as a row on top, the matrix below it, the token on the right."""
+    """Draw y = W x + b: the patch as a row at the top, the matrix below, the token on the right."""
     channels = len(walk.values)
     rows = walk.matrix if walk.matrix is not None else walk.kernels.flatten(1)
     token = walk.tokens[walk.place][: len(rows)]

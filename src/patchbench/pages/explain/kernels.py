@@ -1,4 +1,4 @@
-"""The section on kernels: what the values of a token respond to, in words and figures."""
+"""The section on kernels: the response of the values of a token to pixels, in words and figures."""
 
 from html import escape
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from patchbench.html import shown
+from patchbench.html import figure_html
 from patchbench.measure import readings, spectrum
 from patchbench.measure.response import Shares, shares
 from patchbench.pages.explain.cutting import FOLLOWED, picture
@@ -32,7 +32,7 @@ from patchbench.words import count
 
 
 def kernels(explanation: Explanation) -> str:
-    """Show the kernels of an affine embedding, or else the derivative of a token."""
+    """Return the section: the kernels of an affine embedding, or else the derivative of a token."""
     if not explanation.walk.affine:
         return responses(explanation)
     walk = explanation.walk
@@ -64,20 +64,20 @@ def kernels(explanation: Explanation) -> str:
     )
     return (
         f"<h2>3. The kernels</h2>\n<p>{text}</p>\n"
-        + shown(
+        + figure_html(
             kernel_tiles(walk),
             f"The first kernels of {size} and their feature maps",
             f"Above: the first of {d} kernels, {size} each (grey is zero). Below: the feature map that each kernel "
             f"makes of the image, {h}×{w}.",
         )
         + f"<h3>Why {channels}×{tall}×{wide} becomes {d}×{h}×{w}</h3>\n<p>{moves}</p>\n"
-        + shown(
+        + figure_html(
             blocks(walk),
             "The image as slices, kernels as blocks, feature maps as slices",
             f"Depth {channels} goes in and is summed away; depth {d} comes out because there "
             f"{'is' if d == 1 else 'are'} {count(d, 'kernel')}.",
         )
-        + shown(
+        + figure_html(
             channel_sum(walk, share),
             f"Kernel {share.index} taken apart by channel",
             f"Kernel {share.index} taken apart. Each slice of {window.height}×{window.width} moves over its own "
@@ -89,7 +89,7 @@ def kernels(explanation: Explanation) -> str:
 
 
 def responses(explanation: Explanation) -> str:
-    """Show the derivative of the first values of a token, for an embedding that no single matrix describes."""
+    """Return the section for an embedding that is not affine: the derivative of the first values of a token."""
     walk = explanation.walk
     (h, w), window = walk.layout.grid_size, walk.window
     text = (
@@ -99,13 +99,13 @@ def responses(explanation: Explanation) -> str:
     )
     return (
         f"<h2>3. What the token responds to</h2>\n<p>{text}</p>\n"
-        + shown(
+        + figure_html(
             kernel_tiles(walk),
             "Responses of the first values of the token, and their feature maps",
             "Above: derivative of one value of the token with respect to the pixels (grey is zero). Below: that value "
             f"at each of the {h}×{w} places, its feature map.",
         )
-        + shown(
+        + figure_html(
             field(walk),
             "The receptive field of the token",
             f"The receptive field, measured: {window.height}×{window.width} pixels change this token noticeably.",
@@ -114,12 +114,12 @@ def responses(explanation: Explanation) -> str:
 
 
 def hint(explanation: Explanation) -> str:
-    """Say what the kernels are, by a measurement: noise, or made by training."""
-    change, shown = explanation.walk.change, explanation.walk.kernels
+    """Say whether the kernels are random or changed by training, from a measurement."""
+    change, kernels_shown = explanation.walk.change, explanation.walk.kernels
     if change is None:
         return "They come from the weights of another training, and how far they have moved since is not known here."
     if explanation.trained:
-        frequency = spectrum.dct_frequency(spectrum.dct_energy(shown))
+        frequency = spectrum.dct_frequency(spectrum.dct_energy(kernels_shown))
         named = "these kernels" if explanation.walk.affine else "these responses"
         return escape(readings.changed(change, frequency, named))
     see = "<code>ckpt=&lt;run&gt;/best.ckpt</code> shows what a run has learned."
@@ -132,7 +132,7 @@ def strongest(walk: Walk) -> int:
 
 
 def kernel_tiles(walk: Walk) -> Figure:
-    """Draw the first kernels, and below each the feature map that it makes of the image."""
+    """Draw the first kernels, and below each its feature map of the image."""
     number = min(8, len(walk.kernels))
     (rows, cols), ratio = walk.layout.grid_size, walk.window.height / walk.window.width
     tile = WIDTH / number
@@ -154,7 +154,7 @@ def kernel_tiles(walk: Walk) -> Figure:
 
 
 def blocks(walk: Walk) -> Figure:
-    """Draw C slices, D kernels of C slices each, and D maps: why C x H x W becomes D x h x w."""
+    """Draw C channels, D kernels of C channels each, and D maps, to show why C x H x W becomes D x h x w."""
     channels, tall, wide = walk.pixels.shape
     (rows, cols), window = walk.layout.grid_size, walk.window
     fig = figure(3.1)
@@ -191,7 +191,7 @@ def blocks(walk: Walk) -> Figure:
 
 
 def slab(ax: Axes, values: np.ndarray, left: float, bottom: float, width: float, **knobs: Any) -> None:
-    """Draw one slice of a block in perspective. values: rows x columns of numbers, or of RGB."""
+    """Draw one channel of a block in perspective. values: rows x columns of numbers, or of RGB."""
     rows, cols = values.shape[:2]
     x, y = np.meshgrid(np.linspace(0, width, cols + 1), np.linspace(width * rows / cols, 0, rows + 1))
     ax.pcolormesh(left + x * 0.62, bottom + y + 0.34 * x, values, **knobs)
@@ -200,7 +200,7 @@ def slab(ax: Axes, values: np.ndarray, left: float, bottom: float, width: float,
 
 
 def channel_sum(walk: Walk, shares: Shares) -> Figure:
-    """Draw one kernel taken apart: a row per channel with slice and map, and the sum of the maps on the right."""
+    """Draw one kernel by channel: a row per channel with its weights and its map, and the sum of the maps."""
     channels = min(3, len(shares.channels))
     names = channel_names(len(shares.channels))
     kernel = walk.kernels[shares.index]
@@ -239,7 +239,7 @@ def channel_sum(walk: Walk, shares: Shares) -> Figure:
 
 
 def field(walk: Walk) -> Figure:
-    """Draw how strongly the followed token responds to each pixel, all its shown values together."""
+    """Draw the response of the followed token to each pixel: the norm over the values that are shown."""
     fig = figure(4.0)
     left, right = fig.subplots(1, 2)
     w = walk.window

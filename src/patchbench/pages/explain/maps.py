@@ -1,4 +1,4 @@
-"""Figures of position: similarity, angles, biases and mixing as maps over the grid."""
+"""Figures of position: similarity, angles, biases and mixing, as maps over the grid."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from patchbench.words import count
 
 
 def similarity(table: Table) -> Figure:
-    """Draw a map of maps, and the vectors of the middle row."""
+    """Draw the map of similarities, and the vectors of the middle row of the grid."""
     h, w = table.similarity.shape[2:]
     fig = figure(5.4)
     ax, row = fig.subplots(1, 2, width_ratios=[1.1, 1])
@@ -31,13 +31,13 @@ def similarity(table: Table) -> Figure:
 
 
 def angles(turn: Turn) -> Figure:
-    """Draw one map for each channel of `turn`."""
+    """Draw a map of the angles for each channel of `turn`."""
     number = len(turn.channels)
     h, w = turn.angles.shape[1:]
     fig = figure(0.7 + WIDTH / max(number, 5) * h / w * 0.9)
     axes = fig.subplots(1, number, squeeze=False)[0]
     for ax, channel, values in zip(axes, turn.channels, turn.angles, strict=True):
-        # An angle of pi and one of -pi are the same: a colour map that closes on itself.
+        # The colour map is cyclic, since pi and -pi are the same angle.
         shown = ax.imshow(values.numpy(), cmap="twilight", vmin=-np.pi, vmax=np.pi, interpolation="nearest")
         bare(ax, f"channel {channel}", fontsize=10)
     bar = fig.colorbar(shown, ax=list(axes), shrink=0.9, label="angle", pad=0.01)
@@ -52,7 +52,7 @@ def score(turn: Turn) -> Figure:
 
 
 def biases(shift: Shift) -> Figure:
-    """Draw the bias of some queries over all keys."""
+    """Draw the bias of some queries for all keys."""
     heads = [f"head {i}" for i in shift.heads] if shift.num_heads > 1 else ["every head"]
     return over_grid(shift.logits, shift.queries, "added to the logit", DIVERGING, heads)
 
@@ -90,7 +90,7 @@ def over_grid(
 
 
 def kernels(mixing: Mixing) -> Figure:
-    """Draw how one place responds to its neighbours, for some channels."""
+    """Draw the response of one place to its neighbours, for some channels."""
     number = len(mixing.channels)
     h, w = mixing.kernels.shape[1:]
     fig = figure(0.6 + WIDTH / max(number, 6) * h / w * 0.95)

@@ -1,11 +1,11 @@
-"""An explanation as one HTML file that needs no other: its text, and the figures inside it."""
+"""The page of an explanation: one HTML file with text and figures, which refers to no other file."""
 
 from html import escape
 
 import matplotlib as mpl
 
 from patchbench import html
-from patchbench.html import rows
+from patchbench.html import table_html
 from patchbench.pages.explain.augmented import training
 from patchbench.pages.explain.costs import cost
 from patchbench.pages.explain.cutting import cutting
@@ -31,7 +31,7 @@ svg .strong { font-weight: 700; }
 
 
 def page(explanation: Explanation) -> str:
-    """Write the page as HTML that refers to no other file."""
+    """Return the page as HTML that refers to no other file."""
     with mpl.rc_context(LOOK):
         sections = [
             head(explanation),
@@ -47,11 +47,11 @@ def page(explanation: Explanation) -> str:
 
 
 def head(explanation: Explanation) -> str:
-    """The title, the options, and the table of all steps from the image to the classes."""
+    """Return the head of the page: title, options, and the table of all steps from the image to the classes."""
     walk = explanation.walk
     channels, tall, wide = walk.pixels.shape
     (h, w), d = walk.layout.grid_size, walk.layout.embed_dim
-    table = rows(
+    table = table_html(
         ["step", "shape", "values", "what happens"],
         [
             [escape(s.name.strip()), s.shape_text, f"{s.values:,}" if s.shape else "", escape(s.note)]

@@ -1,10 +1,10 @@
-"""The section on position: the schemes in their places, and the effect of each scheme."""
+"""The section on position: the places that schemes fill, and the effect of each scheme."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from patchbench.html import shown, zoomable
+from patchbench.html import figure_html, zoomable
 from patchbench.measure import places, readings
 from patchbench.pages.explain import maps
 from patchbench.pages.explain.explanation import Explanation
@@ -12,7 +12,7 @@ from patchbench.words import count
 
 
 def position(explanation: Explanation) -> str:
-    """Say which places are filled, draw the network with its places, and show what each scheme does."""
+    """Return the section: filled places, a drawing of the network with its places, and the effect of each scheme."""
     n = explanation.walk.layout.grid_size[0] * explanation.walk.layout.grid_size[1]
     if not explanation.schemes:
         text = (
@@ -101,7 +101,7 @@ def added(explanation: Explanation, scheme: str) -> str:
     return (
         f"<h3>[tokens] {escape(scheme)}: a vector for each place</h3>\n<p>To each of the {count(h * w, 'token')} a "
         f"vector of {count(layout.embed_dim, 'value')} is added that depends only on the place of the token.</p>\n"
-        + shown(maps.similarity(table), f"Similarity of every place with every other for {scheme}", caption)
+        + figure_html(maps.similarity(table), f"Similarity of every place with every other for {scheme}", caption)
     )
 
 
@@ -114,18 +114,18 @@ def turned(explanation: Explanation, scheme: str) -> str:
         if turn.num_heads > 1
         else ""
     )
-    block = own(parts)
+    block = own_modules(parts)
     return (
         f"<h3>[rotation] {escape(scheme)}: queries and keys turn</h3>\n<p>Nothing is added. In every block, pairs of "
         f"the {count(turn.num_channels, 'channel')} of a head turn by an angle that depends on the place. The score "
         f"of a query and a key then depends on the difference of their angles.{heads}{block}</p>\n"
-        + shown(
+        + figure_html(
             maps.angles(turn),
             f"Angles of {count(len(turn.channels), 'channel')} over the grid",
             "The angle by which some channels turn at each place of the grid. Fast channels distinguish neighbours, "
             "slow channels distinguish far from near.",
         )
-        + shown(
+        + figure_html(
             maps.score(turn),
             "Score between a query and equal keys over the grid",
             "The effect on attention: the mean cosine of the differences of angles. It is the score of a query "
@@ -151,11 +151,11 @@ def shifted(explanation: Explanation, scheme: str) -> str:
         if not shift.logits.any()
         else " Below zero (violet) a key gets less attention, above zero (orange) more."
     )
-    block = own(parts)
+    block = own_modules(parts)
     return (
         f"<h3>[bias] {escape(scheme)}: attention is shifted</h3>\n<p>Before the softmax, a number that depends on "
         f"the places of query and key is added to each of the {heads}×{n:,}×{n:,} logits.{smaller}{block}</p>\n"
-        + shown(
+        + figure_html(
             maps.biases(shift),
             "Bias of some queries over all keys",
             f"One row for each head shown (of {shift.num_heads}), one column for each query (circle): the number that "
@@ -164,26 +164,26 @@ def shifted(explanation: Explanation, scheme: str) -> str:
     )
 
 
-def own(parts: Sequence[Any]) -> str:
-    """Say that blocks have modules of their own, if they have."""
+def own_modules(parts: Sequence[Any]) -> str:
+    """Say that each block has a module of its own; empty if there is one module."""
     return f" Each of {count(len(parts), 'block')} has its own; the figures show the first." if len(parts) > 1 else ""
 
 
 def between(explanation: Explanation, scheme: str) -> str:
-    """Show how a scheme between blocks mixes neighbouring tokens."""
+    """Show the mixing of neighbouring tokens by a scheme between blocks."""
     return mixed(explanation, scheme, "between")
 
 
 def mixed(explanation: Explanation, scheme: str, place: str) -> str:
-    """Show how much of its neighbours a scheme puts into a token."""
+    """Show the response of a token to its neighbours, for a scheme that mixes tokens."""
     parts = places.modules(explanation.net, place)
     mixing = places.mixing(parts[0], explanation.walk.layout.grid_size, explanation.walk.layout.embed_dim)
     where = "between blocks" if place == "between" else "once, before block 0"
     return (
         f"<h3>[{place}] {escape(scheme)}: tokens mix with their neighbours</h3>\n<p>The tokens are put back on their "
         f"grid, and each receives a part of the tokens around it ({where}). This part depends on the tokens; at the "
-        f"border neighbours are missing, which shows the position.{own(parts)}</p>\n"
-        + shown(
+        f"border neighbours are missing, which shows the position.{own_modules(parts)}</p>\n"
+        + figure_html(
             maps.kernels(mixing),
             "Response of one place to its neighbours, for some channels",
             f"For {len(mixing.channels)} of {count(explanation.walk.layout.embed_dim, 'value')} of a token: how its "

@@ -1,4 +1,4 @@
-"""The way of an image as a table in a terminal."""
+"""The steps of an image through the input stage, as a table in the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path

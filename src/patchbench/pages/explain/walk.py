@@ -1,4 +1,4 @@
-"""One image on its way through the input stage: each step with its shape, and the reason for the step."""
+"""The steps of one image through the input stage, each with its shape and an explanation."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from patchbench.measure.response import Window, is_affine, kernels, unread, wind
 from patchbench.measure.start import Change, Starts, change
 from patchbench.words import count
 
-NUM_KERNELS = 16  # shown at most
+NUM_KERNELS = 16  # largest number of kernels that are shown
 ENTERS = {
     "tokens": "added to the tokens once, before block 0",
     "rotation": "turns queries and keys in every block",
@@ -27,11 +27,11 @@ ENTERS = {
 
 @dataclass(frozen=True)
 class Walk:
-    """The measurements that the page shows for one image, and for the patch of the image that the page follows."""
+    """The measurements for one image, and for the patch of the image that the page follows through all steps."""
 
     pixels: UInt8[Tensor, "c H W"]
     image: Float[Tensor, "1 c H W"]  # the input of the network: mean 0, standard deviation 1 over the data set
-    subject: str  # what the image is, as in `test image 0, class 7`
+    subject: str  # description of the image, such as `test image 0, class 7`
     layout: Layout
     num_classes: int
     depth: int
@@ -62,13 +62,13 @@ class Walk:
 
     @property
     def reads_all(self) -> bool:
-        """True if a token reads most of the image, so that there are no patches."""
+        """True if a token reads more than half of the image, so that there are no patches."""
         return self.window.height * self.window.width > 0.5 * self.pixels[0].numel()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One row of the table: a tensor, its shape, and a note on what happened."""
+    """One row of the table: a tensor, its shape, and a note."""
 
     name: str
     shape: tuple[int, ...]
@@ -91,7 +91,10 @@ def walk(
     std: Float[Tensor, "c 1 1"],
     starts: Starts | None,
 ) -> Walk:
-    """Run the embedding of `net`, without the layers after it, and measure. mean, std: of pixels in 0 ... 1."""
+    """Run the embedding of `net` on one image, and measure.
+
+    subject: description of the image. mean, std: of pixels in 0 ... 1. starts: initial weights; None if unknown.
+    """
     embed = net.embed.eval()
     image = ((pixels / 255 - mean) / std)[None]
     inside: list[Step] = []
@@ -105,7 +108,7 @@ def walk(
 
     shape = (image.shape[1], image.shape[2], image.shape[3])
     middle, stride = window_and_stride(embed, shape, net.layout.grid_size)
-    place = busiest(pixels, net.layout.grid_size, middle, stride)
+    place = most_varied_place(pixels, net.layout.grid_size, middle, stride)
     [window] = windows(embed, shape, [place])
     affine = is_affine(embed, image)
     shown = kernels(embed, image, place, window, min(NUM_KERNELS, tokens.shape[-1]))
@@ -132,11 +135,12 @@ def walk(
 
 
 def is_leaf(module: nn.Module) -> bool:
+    """True for a module without submodules, other than nn.Identity."""
     return not list(module.children()) and not isinstance(module, nn.Identity)
 
 
 def layer(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Step:
-    """Describe the call of a layer inside the embedding; its shape is without the batch."""
+    """Describe the call of a layer of the embedding. The shape is that of the output without the batch."""
     knobs = {name: getattr(module, name, None) for name in ("kernel_size", "stride", "in_features")}
     note = ", ".join(f"{name.replace('_', ' ')} {knob_text(knob)}" for name, knob in knobs.items() if knob is not None)
     return Step(type(module).__name__, tuple(output.shape[1:]) if isinstance(output, Tensor) else (), note)
@@ -146,8 +150,8 @@ def knob_text(knob: Any) -> str:
     return "×".join(map(str, knob)) if isinstance(knob, tuple) else str(knob)
 
 
-def busiest(pixels: UInt8[Tensor, "c H W"], grid_size: Size, middle: Window, stride: Size) -> Size:
-    """Return the place whose window varies most, among windows inside the image: an empty patch shows nothing."""
+def most_varied_place(pixels: UInt8[Tensor, "c H W"], grid_size: Size, middle: Window, stride: Size) -> Size:
+    """Return the place with the largest variation of pixels in its window, among windows inside the image."""
     best, place = -1.0, (grid_size[0] // 2, grid_size[1] // 2)
     tall, wide = pixels.shape[1:]
     for row in range(grid_size[0]):
@@ -163,7 +167,7 @@ def busiest(pixels: UInt8[Tensor, "c H W"], grid_size: Size, middle: Window, str
 
 
 def single_matrix(embed: nn.Module, shown: Float[Tensor, "k c P Q"]) -> Float[Tensor, "d n"] | None:
-    """Return the weight of an embedding that is one layer whose rows are the kernels, else None."""
+    """Return the weight of an embedding that is a single layer and has the kernels as rows, else None."""
     parts = [m for m in embed.modules() if is_leaf(m)]
     weight = getattr(parts[0], "weight", None) if len(parts) == 1 else None
     if weight is None:
@@ -176,7 +180,7 @@ def single_matrix(embed: nn.Module, shown: Float[Tensor, "k c P Q"]) -> Float[Te
 def steps(walk: Walk, schemes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> list[Step]:
     """List the steps of the image, one per row of the table.
 
-    schemes: place to the scheme that fills it. shapes: place to the shape of the scheme's output.
+    schemes: scheme by place. shapes: shape of the output of the scheme by place.
     """
     channels, tall, wide = walk.pixels.shape
     (rows, cols), d, window = walk.layout.grid_size, walk.layout.embed_dim, walk.window
@@ -216,7 +220,7 @@ def steps(walk: Walk, schemes: Mapping[str, str], shapes: Mapping[str, tuple[int
 
 
 def flat_note(walk: Walk) -> str:
-    """Say in which order the values of a patch are written."""
+    """Describe the order of the values in a flattened patch."""
     channels = len(walk.pixels)
     order = "all of one channel, then the next" if channels > 1 else "one line after the other"
     return f"{walk.window.height}·{walk.window.width}·{channels}: {order}"

@@ -21,17 +21,17 @@ from patchbench.pages.study.numbers import (
     t_estimate,
     t_interval,
 )
-from patchbench.runs.metrics import metric, plain
+from patchbench.runs.metrics import four_digits, metric
 from patchbench.statistics.inference import noise_of_test_set
 from patchbench.statistics.rates import Rate
 from patchbench.study.design import Part
 from patchbench.study.outcomes import population, solved
 
-TARGET = 0.9  # validation accuracy: arms that end at one ceiling still differ in how soon they reach it
+TARGET = 0.9  # validation accuracy: arms with equal final results may differ in the number of steps to reach it
 
 
 def every_run(report: Report) -> str:
-    """The picture of all results."""
+    """Return the picture of all results."""
     drawing = figures.arms([(part, report.scores(part)) for part in report.parts])
     guessing = any(part.chance is not None for part in report.parts)
     caption = (
@@ -43,7 +43,7 @@ def every_run(report: Report) -> str:
 
 
 def ladders(report: Report) -> str:
-    """The picture of results over budgets, of the parts that have several."""
+    """Return the picture of results over budgets, for parts with several budgets."""
     parts = [(part, pd.concat([with_flops(report, part, rung) for rung in report.rungs(part)])) for part in report.parts
              if part.ladder and len(report.rungs(part)) > 1]  # fmt: skip
     if not parts:
@@ -58,7 +58,7 @@ def ladders(report: Report) -> str:
 
 
 def with_flops(report: Report, part: Part, rung: str) -> pd.DataFrame:
-    """The scores at a budget, with the computation of each training up to its last validation; nan if not known."""
+    """Return the scores at a budget, with the FLOPs of each training up to its last validation; nan if unknown."""
     scores, curves = report.scores(part, rung), report.evidence.of(part, rung).curves
     if not len(curves):
         return scores.assign(flops=math.nan)
@@ -67,7 +67,7 @@ def with_flops(report: Report, part: Part, rung: str) -> pd.DataFrame:
 
 
 def every_arm(report: Report) -> str:
-    """Mean, spread and costs of each arm, a table for each part and budget."""
+    """Return a table for each part and budget, with mean, spread and costs of each arm."""
     sections = ["## Every arm"]
     for part in report.parts:
         line = metric(part.metric)
@@ -94,6 +94,7 @@ def every_arm(report: Report) -> str:
 
 
 def arm_row(report: Report, part: Part, arm: str, rung: str, threshold: float) -> list[str]:
+    """Return the row of an arm. threshold: accuracy for the column of steps."""
     line, scores, prices = metric(part.metric), report.scores(part, rung), report.costs_of(part)
     cells = scores[scores["arm"] == arm]
     e = t_estimate(cells["score"].dropna().to_numpy(dtype=float))
@@ -112,7 +113,7 @@ def arm_row(report: Report, part: Part, arm: str, rung: str, threshold: float) -
 
 
 def solved_by(part: Part, cells: pd.DataFrame) -> list[str]:
-    """Number of seeds of an arm that solve the task, the interval of their share, and the mean among them."""
+    """Return the number of seeds that solve the task, the interval of their share, and their mean result."""
     reached = solved(part, cells).dropna()
     if reached.empty:
         return ["", "", ""]
@@ -124,7 +125,7 @@ def solved_by(part: Part, cells: pd.DataFrame) -> list[str]:
 
 
 def tuning(report: Report) -> str:
-    """The setting that each arm got, and the accuracies of the settings that it did not get."""
+    """Return the table of tuning: the chosen setting of each arm, and the accuracies of the other settings."""
     if report.tuned is None:
         return ""
     line = metric("val/acc")
@@ -144,21 +145,21 @@ def tuning(report: Report) -> str:
 
 
 def costs(report: Report) -> str:
-    """Result against each cost in which arms differ, with the Pareto front."""
+    """Return pictures of the result against each cost in which arms differ, with the Pareto front."""
     sections = []
     for part in report.parts:
         prices = cost_table(report, part)
-        dear = differing(prices) if len(prices) > 1 else []
-        if not dear:
+        varying = differing(prices) if len(prices) > 1 else []
+        if not varying:
             continue
         fronts = []
-        for name in dear:
+        for name in varying:
             front = pareto(prices[name].tolist(), prices["score"].tolist(), more_is_better=metric(name).better > 0)
             fronts.append(f"{metric(name).title}: {', '.join(prices.index[front])}")
         same = [
-            f"{metric(name).title}: {plain(prices[name].mean())}"
+            f"{metric(name).title}: {four_digits(prices[name].mean())}"
             for name in COSTS
-            if name not in dear and prices[name].notna().all()
+            if name not in varying and prices[name].notna().all()
         ]
         caption = (
             "Black outlines mark the Pareto front: no other arm is both cheaper and better. It goes by means alone; "
@@ -174,6 +175,7 @@ def costs(report: Report) -> str:
 
 
 def learning(report: Report) -> str:
+    """Return the picture of the learning curves."""
     parts = [(part, report.curves_of(part)) for part in report.parts]
     parts = [(part, points) for part, points in parts if len(points)]
     if not parts:
@@ -183,23 +185,23 @@ def learning(report: Report) -> str:
 
 
 def equal_cost(report: Report) -> str:
-    """Validation accuracy at the budget of the arm that needs least, where arms differ in cost."""
+    """Return tables of validation accuracy at the budget of the cheapest arm, for parts with arms of unequal cost."""
     sections = []
     for part in report.parts:
         points, prices = report.curves_of(part), cost_table(report, part)
         if not len(points) or len(prices) < 2 or "model/gflops_train" not in differing(prices):
             continue
         points = points.assign(s=seconds(report, part, points))
-        there = [column for column in BUDGETS if points[column].notna().all()]
+        known = [column for column in BUDGETS if points[column].notna().all()]
         budgets = {
-            column: points.groupby(["arm", "seed"])[column].max().groupby("arm").mean().min() for column in there
+            column: points.groupby(["arm", "seed"])[column].max().groupby("arm").mean().min() for column in known
         }
         rows = [
-            [arm, *(at_budget(points[points["arm"] == arm], column, budgets[column]) for column in there)]
+            [arm, *(at_budget(points[points["arm"] == arm], column, budgets[column]) for column in known)]
             for arm in part.arms
         ]
-        spelled = {"epoch": "{:.4g}", "gflops": "{:.3g} GFLOP", "s": "{:.3g} s"}
-        header = [f"{BUDGETS[column]}: {spelled[column].format(budgets[column])}" for column in there]
+        formats = {"epoch": "{:.4g}", "gflops": "{:.3g} GFLOP", "s": "{:.3g} s"}
+        header = [f"{BUDGETS[column]}: {formats[column].format(budgets[column])}" for column in known]
         sections.append(table([part.name, *header], rows, range(1, len(header) + 1)))
     if not sections:
         return ""
@@ -212,7 +214,7 @@ def equal_cost(report: Report) -> str:
 
 
 def seconds(report: Report, part: Part, points: pd.DataFrame) -> pd.Series:
-    """Seconds of training up to each point of the learning curves, at the measured speed; nan where nobody measured."""
+    """Return the seconds of training up to each point of the learning curves, at the measured speed; nan if unknown."""
     speeds = report.costs_of(part)
     if not len(speeds):
         return pd.Series(math.nan, index=points.index)

@@ -1,4 +1,4 @@
-"""Effects of design choices: amounts with intervals and costs, of which nothing is claimed."""
+"""Effects of design choices: amounts with intervals and costs, without claims."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,22 +7,22 @@ import pandas as pd
 
 from patchbench.pages.study import figures
 from patchbench.pages.study.markdown import picture, table
-from patchbench.pages.study.numbers import Report, formatted, mean, spelled_interval, train_gflops
+from patchbench.pages.study.numbers import Report, formatted, interval_in_words, mean, train_gflops
 from patchbench.study.outcomes import population
 from patchbench.study.verdict import Found
 
-Reports = Sequence[tuple[Report, Mapping[str, str]]]  # with links to the pages of each, by label
+Reports = Sequence[tuple[Report, Mapping[str, str]]]  # each with links to its pages, by label
 
 
 def section(report: Report) -> str:
-    """The effects of one study."""
-    found = [effect for effect in report.judgement.effects if effect.amount is not None]
-    if not found:
+    """Return the section on the effects of one study."""
+    measured = [effect for effect in report.judgement.effects if effect.amount is not None]
+    if not measured:
         return ""
-    drawing = figures.effects(by_unit(found))
+    drawing = figures.effects(by_unit(measured))
     caption = "Amounts with 95 % intervals, of which nothing was claimed."
     drawn = picture(report, "effects", drawing, "Effects of design choices", caption)
-    rows = [row(report, effect) for effect in found]
+    rows = [row(report, effect) for effect in measured]
     return "## What each choice is worth\n\n" + table(HEADER, rows, range(4, 10)) + "\n\n" + drawn
 
 
@@ -32,20 +32,20 @@ HEADER = [
 ]  # fmt: skip
 
 
-LARGE = 0.1  # effects of ten points and more are drawn apart, since small ones vanish beside them
+LARGE = 0.1  # effects of ten points and more have an axis of their own, on which small effects would be invisible
 
 
-def by_unit(found: Sequence[Found], prefix: str = "") -> dict[str, list[tuple[str, Found]]]:
-    """Effects with their labels, by the axis on which they are drawn."""
+def by_unit(effects: Sequence[Found], prefix: str = "") -> dict[str, list[tuple[str, Found]]]:
+    """Group effects, each with its label, by the axis on which they are drawn."""
     groups: dict[str, list[tuple[str, Found]]] = {}
-    for effect in found:
+    for effect in effects:
         label = f"{prefix}{effect.part.name}, {effect.effect.factor}: {from_to(effect)}"
         groups.setdefault(axis_of(effect), []).append((label, effect))
     return groups
 
 
 def axis_of(effect: Found) -> str:
-    """Label of the axis: the unit, and whether the effect is large."""
+    """Label the axis of an effect: the unit, and whether the effect is large."""
     if effect.metric.factor != 100:
         return effect.metric.label
     if effect.metric.label.startswith("seeds"):
@@ -55,7 +55,7 @@ def axis_of(effect: Found) -> str:
 
 
 def from_to(effect: Found) -> str:
-    """none → learned; sums of more arms as they are."""
+    """Spell the arms of an effect: none → learned; a sum of more arms with its signs."""
     terms = effect.effect.terms
     if [sign for sign, _ in terms] == [1, -1]:
         return f"{terms[1][1]} → {terms[0][1]}"
@@ -63,7 +63,7 @@ def from_to(effect: Found) -> str:
 
 
 def row(report: Report, effect: Found) -> list[str]:
-    """An effect with its budget, and the costs of both arms."""
+    """Return the row of an effect, with its budget and the costs of both arms."""
     assert effect.amount is not None
     scores = report.scores(effect.part, effect.rung)
     cells = [scores[scores["arm"] == arm] for _, arm in reversed(effect.effect.terms)]
@@ -75,15 +75,15 @@ def row(report: Report, effect: Found) -> list[str]:
     label = " of seeds that solve" if effect.metric.label.startswith("seeds") else ""
     return [
         effect.effect.factor, from_to(effect), effect.part.name, budget(effect, cells[0]),
-        effect.metric.change(effect.amount.estimate) + label, spelled_interval(effect.metric, effect.amount),
-        both([mean(some, "model/tokens") for some in cells], ",.0f"),
-        both([float(train_gflops(some).mean()) for some in cells], ".3g"),
-        both(memories, ".2f", " GiB"), both(speeds, ",.0f"),
+        effect.metric.change(effect.amount.estimate) + label, interval_in_words(effect.metric, effect.amount),
+        before_and_after([mean(some, "model/tokens") for some in cells], ",.0f"),
+        before_and_after([float(train_gflops(some).mean()) for some in cells], ".3g"),
+        before_and_after(memories, ".2f", " GiB"), before_and_after(speeds, ",.0f"),
     ]  # fmt: skip
 
 
 def budget(effect: Found, cells: pd.DataFrame) -> str:
-    """Length of training: the rung of a ladder, or the epochs, and the seeds."""
+    """Spell the length of training, the rung of a ladder or the epochs, and the number of seeds."""
     if effect.part.ladder:
         length = f"{effect.part.ladder.knob}={effect.rung}"
     else:
@@ -93,8 +93,8 @@ def budget(effect: Found, cells: pd.DataFrame) -> str:
     return f"{length}, {seeds} seeds"
 
 
-def both(values: Sequence[float], form: str, unit: str = "") -> str:
-    """A cost before and after; one figure where they are the same, nothing where they are not known."""
+def before_and_after(values: Sequence[float], form: str, unit: str = "") -> str:
+    """Spell a cost before and after; one number if both are equal, empty if one is unknown."""
     if any(math.isnan(value) for value in values):
         return ""
     shown = list(dict.fromkeys(formatted(value, form) for value in values))
@@ -102,26 +102,26 @@ def both(values: Sequence[float], form: str, unit: str = "") -> str:
 
 
 def page(reports: Reports) -> tuple[str, dict[str, str]]:
-    """The effects of all studies, as Markdown and its pictures by file name."""
+    """Return the page of the effects of all studies as Markdown, and its pictures by file name."""
     groups: dict[str, list[tuple[str, Found]]] = {}
     sections = []
     for report, links in reports:
-        found = [effect for effect in report.judgement.effects if effect.amount is not None]
-        if not found:
+        measured = [effect for effect in report.judgement.effects if effect.amount is not None]
+        if not measured:
             continue
-        for unit, rows in by_unit(found, prefix=f"{report.study.name}, ").items():
+        for unit, rows in by_unit(measured, prefix=f"{report.study.name}, ").items():
             groups.setdefault(unit, []).extend(rows)
         speaks = "; ".join(
             f"{part.name}: {population(part, report.cells, report.evidence.hits)}"
             for part in report.parts
-            if any(effect.part.name == part.name for effect in found)
+            if any(effect.part.name == part.name for effect in measured)
         )
         link = ", ".join(f"[{name}]({path})" for name, path in links.items())
         note = f"Speaks of {speaks}. {report.study.as_recorded}".strip()
         sections += [
             f"## {report.study.question}",
             link,
-            table(HEADER, [row(report, e) for e in found], range(4, 10)),
+            table(HEADER, [row(report, e) for e in measured], range(4, 10)),
             note,
         ]
     if not groups:

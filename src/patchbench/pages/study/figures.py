@@ -1,4 +1,4 @@
-"""The pictures of a report, as SVG. Colours: Okabe & Ito (2008), which everyone can tell apart; never the only sign."""
+"""The pictures of a report, as SVG. Colours: Okabe & Ito (2008), for colour-blind readers; marks differ as well."""
 
 import io
 import math
@@ -39,13 +39,14 @@ STYLE: Any = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "svg.fonttype": "none",  # letters stay letters: a third of the size, and they can be searched
-    "svg.hashsalt": "patchbench",  # the same picture is the same file
+    "svg.fonttype": "none",  # text instead of paths: a third of the size, and searchable
+    "svg.hashsalt": "patchbench",  # equal pictures are equal files
     "figure.facecolor": "white",
 }
 
 
 def svg(figure: Figure) -> str:
+    """Return a figure as SVG; equal figures give equal text."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -59,7 +60,7 @@ def canvas(height: float, width: float = WIDTH) -> Figure:
 def arms(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
     """Draw each part: every seed of every arm as a dot, the mean and its 95 % interval, and chance as a line.
 
-    parts: each with the rows arm, seed, score.
+    parts: each with a table of arm, seed, score.
     """
     with mpl.rc_context(STYLE):
         columns = min(len(parts), 3 if max(len(part.arms) for part, _ in parts) <= 8 else 2)
@@ -70,17 +71,17 @@ def arms(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
         for ax in axes[len(parts) :]:
             ax.set_visible(False)
         for ax, (part, scores) in zip(axes, parts, strict=False):
-            one_part(ax, part, scores)
+            draw_part(ax, part, scores)
         return figure
 
 
-def one_part(ax: Axes, part: Part, scores: pd.DataFrame) -> None:
+def draw_part(ax: Axes, part: Part, scores: pd.DataFrame) -> None:
     line = metric(part.metric)
     names = list(part.arms)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     if part.chance is not None:
-        show_chance(ax, part.chance, scores["score"], line)
+        draw_chance(ax, part.chance, scores["score"], line)
     for row, name in enumerate(names):
         values = scores[scores["arm"] == name].sort_values("seed")["score"].dropna().to_numpy()
         if not len(values):
@@ -102,8 +103,8 @@ def one_part(ax: Axes, part: Part, scores: pd.DataFrame) -> None:
     ax.set_axisbelow(True)
 
 
-def show_chance(ax: Axes, chance: float, scores: pd.Series, line: Metric) -> None:
-    """Draw chance as a line, or as text if it lies so far off that the arms would shrink to one spot."""
+def draw_chance(ax: Axes, chance: float, scores: pd.Series, line: Metric) -> None:
+    """Draw chance as a line, or as text if it is far from the results, which would otherwise be drawn in one spot."""
     far = scores.min() - chance > 3 * (scores.max() - scores.min()) > 0
     if far:
         text = f"← guessing: {line.value(chance, 0)}"
@@ -114,9 +115,10 @@ def show_chance(ax: Axes, chance: float, scores: pd.Series, line: Metric) -> Non
 
 
 def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
-    """Draw every statement as the interval that decides, above the region where the statement is true.
+    """Draw the deciding interval of each statement over the region in which the statement is true.
 
-    Statements of equality have small margins, and so a scale of their own; so has each unit. words: by answer.
+    Statements of equality, which have small margins, and each unit have a scale of their own. words: label of each
+    answer.
     """
     groups: dict[tuple[str, bool], list[tuple[Finding, Step]]] = {}
     for finding in findings:
@@ -129,22 +131,22 @@ def forest(findings: Sequence[Finding], words: Mapping[str, str]) -> Figure:
         figure = canvas(sum(heights) + 0.3)
         axes = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
         for ax, ((_, equality), group) in zip(axes, groups.items(), strict=True):
-            one_forest(ax, group, equality, words)
+            draw_forest(ax, group, equality, words)
         return figure
 
 
 def unit(line: Metric) -> str:
-    """Unit of the axis on which differences of a metric are drawn."""
+    """Return the unit of the axis on which differences of a metric are drawn."""
     return "points" if line.factor == 100 else line.label
 
 
 def ends(step: Step | Found, level: float) -> tuple[float, float]:
-    """Ends of the interval of an amount; nan where the interval has none, as below two seeds."""
+    """Return the ends of the interval of an amount; nan if they are not finite, as with fewer than two seeds."""
     low, high = step.amount.interval(level) if step.amount is not None else (math.nan, math.nan)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (math.nan, math.nan)
 
 
-def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, words: Mapping[str, str]) -> None:
+def draw_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, words: Mapping[str, str]) -> None:
     factor = group[0][0].metric.factor
     edges = [0.0]
     for finding, step in group:
@@ -158,10 +160,10 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
     for row, (finding, step) in enumerate(group):
         at = offset(finding) * factor
         low, high = (b * factor - at for b in (finding.statement.low, finding.statement.high))
-        if finding.statement.says:  # else nothing is claimed, as of the runs of a sweep
+        if finding.statement.says:  # else nothing is claimed, for example about the runs of a sweep
             ax.barh(row, min(high, right) - max(low, left), left=max(low, left), height=0.8, color=PALE, zorder=1)
         colour, mark = ANSWERS[finding.answer]
-        one_bar(ax, row, step, finding.level, factor, at, colour, mark)
+        draw_bar(ax, row, step, finding.level, factor, at, colour, mark)
         minus = f" − {finding.metric.value(offset(finding))}" if at else ""
         of = "" if finding.statement.metric == finding.part.metric else f", {finding.statement.metric}"
         labels.append(f"{finding.part.name}: {sum_of_arms(step.terms)}{minus}{of}")
@@ -175,10 +177,10 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
     ax.set_xlabel(f"difference ({unit(group[0][0].metric)})")
 
 
-def one_bar(
+def draw_bar(
     ax: Axes, row: int, step: Step | Found, level: float, factor: int, at: float, colour: str, mark: str
 ) -> None:
-    """An amount with its interval, in a row of a forest plot."""
+    """Draw an amount with its interval in a row of a forest plot."""
     if step.amount is None:
         return
     low, high = ends(step, level)
@@ -195,9 +197,9 @@ def label_rows(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
-    """Draw effects with their 95 % intervals: a panel for each unit, since points and doublings share no axis.
+    """Draw effects with their 95 % intervals, in a panel for each unit.
 
-    groups: label and effect of each row, by the unit of their panel.
+    groups: label and effect of each row, by unit.
     """
     with mpl.rc_context(STYLE):
         heights = [0.9 + 0.36 * len(rows) for rows in groups.values()]
@@ -208,7 +210,7 @@ def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
         for ax, (name, rows) in zip(axes, groups.items(), strict=True):
             for row, (_, found) in enumerate(rows):
                 i = factors[found.effect.factor]
-                one_bar(ax, row, found, 0.95, found.metric.factor, 0.0, COLOURS[i % 8], MARKS[i % 8])
+                draw_bar(ax, row, found, 0.95, found.metric.factor, 0.0, COLOURS[i % 8], MARKS[i % 8])
             label_rows(ax, [label for label, _ in rows])
             ax.margins(x=0.06)
             ax.grid(axis="x", color="#eceff1", linewidth=0.8)
@@ -220,7 +222,7 @@ def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
 def ladders(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
     """Draw the result of each arm over the budgets of its part, and over their computation: mean and 95 % interval.
 
-    parts: each with the rows arm, rung, seed, score, flops. Each budget is a training with a schedule of its own.
+    parts: each with a table of arm, rung, seed, score, flops. Each budget is a training with a schedule of its own.
     """
     with mpl.rc_context(STYLE):
         figure = canvas(3.8 * len(parts) + 0.4)
@@ -230,11 +232,11 @@ def ladders(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
             places = {rung: i for i, rung in enumerate(part.ladder.rungs)}
             for i, arm in enumerate(part.arms):
                 own = scores[(scores["arm"] == arm) & scores["score"].notna()]
-                there = [rung for rung in part.ladder.rungs if (own["rung"] == rung).any()]
-                of_rung = [own[own["rung"] == rung] for rung in there]
-                one_ladder(left, part, i, [places[rung] + 0.02 * (i - len(part.arms) / 2) for rung in there], of_rung)
+                done = [rung for rung in part.ladder.rungs if (own["rung"] == rung).any()]
+                of_rung = [own[own["rung"] == rung] for rung in done]
+                draw_ladder(left, part, i, [places[rung] + 0.02 * (i - len(part.arms) / 2) for rung in done], of_rung)
                 if (flops := [float(rows["flops"].mean()) for rows in of_rung]) and not any(map(math.isnan, flops)):
-                    one_ladder(right, part, i, flops, of_rung)
+                    draw_ladder(right, part, i, flops, of_rung)
             left.set_xticks(range(len(places)), list(places))
             left.set_xlabel(part.ladder.knob)
             left.set_ylabel(metric(part.metric).title)
@@ -246,12 +248,12 @@ def ladders(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
             for ax in (left, right):
                 ax.grid(color="#eceff1", linewidth=0.8)
             if part.chance is not None:
-                guessing_below((left, right), part)
+                draw_chance_below((left, right), part)
         return figure
 
 
-def guessing_below(axes: Sequence[Axes], part: Part) -> None:
-    """Draw what guessing gives where it is near the results; where it is far below, say it, so that these are seen."""
+def draw_chance_below(axes: Sequence[Axes], part: Part) -> None:
+    """Draw chance as a line if it is near the results, or as text if it is far below."""
     line, chance = metric(part.metric), part.chance or 0.0
     low, high = axes[0].get_ylim()
     for ax in axes:
@@ -262,7 +264,7 @@ def guessing_below(axes: Sequence[Axes], part: Part) -> None:
             ax.text(0.01, 0.02, text, transform=ax.transAxes, color=GREY, fontsize=9)
 
 
-def one_ladder(ax: Axes, part: Part, i: int, xs: Sequence[float], of_rung: Sequence[pd.DataFrame]) -> None:
+def draw_ladder(ax: Axes, part: Part, i: int, xs: Sequence[float], of_rung: Sequence[pd.DataFrame]) -> None:
     """Draw arm number i at each of its budgets."""
     line = metric(part.metric)
     e = [t_estimate(rows["score"].to_numpy(dtype=float)) for rows in of_rung]
@@ -276,13 +278,13 @@ def one_ladder(ax: Axes, part: Part, i: int, xs: Sequence[float], of_rung: Seque
 
 
 def offset(finding: Finding) -> float:
-    """The value that is claimed of an arm; less this value, zero is where the statement is exactly true."""
+    """Return the value that is claimed for an arm; it is subtracted in the plot, so that zero means exactly true."""
     low, high = finding.statement.low, finding.statement.high
     return (low + high) / 2 if math.isfinite(low) and math.isfinite(high) else 0.0
 
 
-def spaced(values: Sequence[float]) -> list[float]:
-    """Ticks at the values themselves, as far apart as their labels need on a logarithmic axis."""
+def spaced_ticks(values: Sequence[float]) -> list[float]:
+    """Choose ticks among the values, with enough distance for their labels on a logarithmic axis."""
     low, high = min(values), max(values)
     ticks = [low]
     for value in sorted(values):
@@ -292,7 +294,7 @@ def spaced(values: Sequence[float]) -> list[float]:
 
 
 def costs(part: Part, table: pd.DataFrame) -> Figure:
-    """Draw the score against each cost in which arms differ. table: one row for each arm, as cost_table makes it."""
+    """Draw the score against each cost in which arms differ. table: a row for each arm, see `cost_table`."""
     line = metric(part.metric)
     shown = differing(table)
     with mpl.rc_context(STYLE):
@@ -313,7 +315,7 @@ def costs(part: Part, table: pd.DataFrame) -> Figure:
             ax.plot(*zip(*on_front, strict=True), color=GREY, linewidth=1.2, zorder=1)
             if table[name].max() > 1.5 * table[name].min():
                 ax.set_xscale("log")
-                ax.set_xticks(spaced(table[name].tolist()))
+                ax.set_xticks(spaced_ticks(table[name].tolist()))
                 ax.xaxis.set_major_formatter(ScalarFormatter())
                 ax.xaxis.set_minor_locator(NullLocator())
                 ax.xaxis.set_minor_formatter(NullFormatter())
@@ -324,13 +326,13 @@ def costs(part: Part, table: pd.DataFrame) -> Figure:
             ax.margins(0.1)
             ax.grid(color="#eceff1", linewidth=0.8)
         handles, labels = axes[0].get_legend_handles_labels()
-        columns = max(1, min(len(labels), int(110 / (6 + max(map(len, labels))))))  # letters that fit into the width
+        columns = max(1, min(len(labels), int(110 / (6 + max(map(len, labels))))))  # by the number of letters
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         return figure
 
 
 def growth(parts: Sequence[tuple[Part, pd.DataFrame, Scaling]]) -> Figure:
-    """Draw the time of a step by number of tokens, on two logarithmic axes: medians, the fit, and its three parts."""
+    """Draw the time of a step by number of tokens, with logarithmic axes: medians, the fit, and its three terms."""
     with mpl.rc_context(STYLE):
         figure = canvas(3.8)
         axes = figure.subplots(1, len(parts), squeeze=False).ravel()
@@ -355,9 +357,9 @@ def growth(parts: Sequence[tuple[Part, pd.DataFrame, Scaling]]) -> Figure:
 
 
 def learning(parts: Sequence[tuple[Part, pd.DataFrame]]) -> Figure:
-    """Draw validation accuracy by epoch: the mean of the seeds, and its 95 % interval as a band.
+    """Draw validation accuracy by epoch: the mean over seeds, and its 95 % interval as a band.
 
-    parts: each with the rows arm, seed, epoch, score.
+    parts: each with a table of arm, seed, epoch, score.
     """
     line = metric("val/acc")
     with mpl.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""First findings beside those of fresh seeds: in words for one statement, and as a page over all studies."""
+"""Replication: first findings beside those of fresh seeds, in words for one statement, and as a page of all studies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,15 @@ from patchbench.words import count
 
 SAME, NONE, OTHER = "the same", "**not replicated**", "**the opposite**"
 LATER = "only now decided"
-BENT = "changed since it was frozen, so it confirms nothing"
+CHANGED = "changed since it was frozen, so it confirms nothing"
 
 
 @dataclass(frozen=True)
-class Repeated:
-    """A study judged twice. seeds: of the second time, in words. frozen: dates by statement, of those that hold."""
+class Replication:
+    """A study with two judgements. seeds: those of the second, in words. frozen: date of the freeze by statement.
+
+    A statement that has changed since it was frozen is not in `frozen`.
+    """
 
     study: Study
     first: Judgement
@@ -28,7 +31,7 @@ class Repeated:
 
 
 def outcome(first: str, second: str) -> str:
-    """Compare two answers to one statement; empty where neither time gave one."""
+    """Compare two answers to one statement; empty if neither decided it."""
     if first == second and first in (YES, NO, HOW_MUCH):
         return SAME
     if {first, second} == {YES, NO}:
@@ -39,15 +42,15 @@ def outcome(first: str, second: str) -> str:
 
 
 def in_words(first: Finding, second: Finding, seeds: str) -> str:
-    """A sentence about the second time, for the answer of the first: `On fresh seeds (100 to 109): the same, ...`."""
-    found = measured(second) if any(step.amount for step in second.steps) else second.because
-    told = outcome(first.answer, second.answer) or second.answer
-    told += f" ({second.answer})" if told == NONE else ""
-    return f"On fresh seeds ({seeds}): {told}, {found}."
+    """Write a sentence about the second finding: `On fresh seeds (100 to 109): the same, ...`."""
+    result = measured(second) if any(step.amount for step in second.steps) else second.because
+    verdict = outcome(first.answer, second.answer) or second.answer
+    verdict += f" ({second.answer})" if verdict == NONE else ""
+    return f"On fresh seeds ({seeds}): {verdict}, {result}."
 
 
-def page(repeated: Sequence[Repeated]) -> str:
-    """The table of all statements, those that were not found again first, and that of all effects."""
+def page(repeated: Sequence[Replication]) -> str:
+    """Return the page: a table of all statements, those that were not replicated first, and a table of all effects."""
     if not repeated:
         return "No study has been repeated.\n"
     rows, effects = [], []
@@ -58,9 +61,9 @@ def page(repeated: Sequence[Repeated]) -> str:
             if second is None or not any(step.amount for step in second.steps):
                 continue
             frozen = each.frozen.get(first.statement.name)
-            told = outcome(first.answer, second.answer) if frozen else BENT
+            verdict = outcome(first.answer, second.answer) if frozen else CHANGED
             shown = [f"{one.answer}: {measured(one)}" if measured(one) else one.answer for one in (first, second)]
-            rows.append([name, first.statement.says, *shown, each.seeds, frozen or "", told])
+            rows.append([name, first.statement.says, *shown, each.seeds, frozen or "", verdict])
         effects += [row for one, two in pairs(each) if (row := [name, *effect_row(one, two)])]
     order = {OTHER: 0, NONE: 1, LATER: 3, "": 4, SAME: 5}
     rows.sort(key=lambda cells: order.get(cells[-1], 2))
@@ -71,7 +74,7 @@ HEADER = ["study", "statement", "first", "fresh seeds", "which", "frozen", "foun
 
 
 def score(rows: Sequence[Sequence[str]]) -> str:
-    """Count the answers that were found again."""
+    """Count the answers that were replicated, in words. rows: rows of the table of statements."""
     kinds = [row[-1] for row in rows]
     decided = sum(kind in (SAME, NONE, OTHER) for kind in kinds)
     return (
@@ -83,22 +86,22 @@ def score(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def pairs(each: Repeated) -> list[tuple[Found, Found]]:
-    """The effects that were measured both times."""
+def pairs(each: Replication) -> list[tuple[Found, Found]]:
+    """List the effects that were measured both times, as pairs."""
     second = {(found.part.name, found.effect): found for found in each.second.effects}
     both = ((found, second.get((found.part.name, found.effect))) for found in each.first.effects)
     return [(one, two) for one, two in both if two and one.amount is not None and two.amount is not None]
 
 
 def effect_row(one: Found, two: Found) -> list[str]:
-    """An effect measured twice, and whether both times have one sign, told apart from 0."""
+    """Return the row of an effect that was measured twice, with a comparison of the signs."""
     amounts = [found.amount for found in (one, two) if found.amount is not None]
     signs = [sign_of(amount) for amount in amounts]
-    told = "not told apart from 0" if 0 in signs else "the same" if signs[0] == signs[1] else OTHER
+    verdict = "not told apart from 0" if 0 in signs else "the same" if signs[0] == signs[1] else OTHER
     if signs == [0, 0]:
-        told = "0 is possible both times"
+        verdict = "0 is possible both times"
     shown = [amount_in_words(one.metric, amount) for amount in amounts]
-    return [one.part.name, one.effect.factor, from_to(one), *shown, told]
+    return [one.part.name, one.effect.factor, from_to(one), *shown, verdict]
 
 
 def effects_section(rows: Sequence[Sequence[str]]) -> list[str]:

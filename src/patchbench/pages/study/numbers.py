@@ -1,4 +1,4 @@
-"""The numbers of a report on a study, and the short phrases that spell them."""
+"""The numbers of a report on a study, and their spelling."""
 
 import math
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from patchbench.study.outcomes import Evidence, score
 from patchbench.study.verdict import Finding, Judgement, rungs_there
 
 COSTS = ("final/images_per_s", "memory", "model/tokens", "model/gflops_train")
-BUDGETS = {"epoch": "same epochs", "gflops": "same FLOPs", "s": "same time"}  # by column of the learning curves
+BUDGETS = {"epoch": "same epochs", "gflops": "same FLOPs", "s": "same time"}  # by columns of the learning curves
 
 
 @dataclass(frozen=True)
 class Fresh:
-    """A second judgement of a study, on seeds that were not seen before. scale: of its runs. seeds: in words."""
+    """A second judgement of a study, with new seeds. scale: scale of its runs. seeds: the seeds in words."""
 
     scale: str
     judgement: Judgement
@@ -30,12 +30,12 @@ class Fresh:
 class Report:
     """The data of a report.
 
-    evidence: results of the planned runs; its curves have epoch and gflops as well. costs: part, arm, images_per_s,
-    memory (GiB), busy, device, measured apart from training on an idle machine; empty where nobody measured.
-    commands: those that made the runs. again: the command that makes this report. tuned: part, arm, setting,
-    val/acc, chosen, if every arm was tuned. sweep: the runs belong to no study, so nothing is claimed and arms are
-    compared. fresh: what fresh seeds found, if the study was repeated. pictures: SVG by file name, filled while the
-    page is written.
+    evidence: results of the planned runs; its curves also have the columns epoch and gflops. costs: part, arm,
+    images_per_s, memory (GiB), busy, device, measured on an idle machine; empty if nothing was measured. commands:
+    commands that made the runs. again: command that makes this report. tuned: part, arm, setting, val/acc, chosen;
+    None if no arm was tuned. sweep: true if the runs belong to no study: nothing is claimed, and arms are compared.
+    fresh: the second judgement, if the study was replicated. pictures: SVG by file name, filled while the page is
+    written.
     """
 
     study: Study
@@ -56,30 +56,31 @@ class Report:
 
     @property
     def parts(self) -> list[Part]:
-        """The parts that have cells."""
-        there = set(self.cells["part"])
-        return [part for part in self.study.parts if part.name in there]
+        """List the parts that have cells."""
+        names = set(self.cells["part"])
+        return [part for part in self.study.parts if part.name in names]
 
     def rungs(self, part: Part) -> list[str]:
-        """Budgets of a part that have cells."""
+        """List the budgets of a part that have cells."""
         return rungs_there(part, self.cells)
 
     def scores(self, part: Part, rung: str | None = None) -> pd.DataFrame:
-        """The cells of a part at a budget, the last one without a name, with its metric as the column `score`."""
-        here = self.evidence.of(part, self.rungs(part)[-1] if rung is None else rung).cells
-        return here.assign(score=score(part, part.metric, here))
+        """Return the cells of a part at a budget, with its metric as the column `score`. rung: None is the last."""
+        cells = self.evidence.of(part, self.rungs(part)[-1] if rung is None else rung).cells
+        return cells.assign(score=score(part, part.metric, cells))
 
     def curves_of(self, part: Part) -> pd.DataFrame:
-        """The learning curves of a part at its last budget."""
+        """Return the learning curves of a part at its last budget."""
         return self.evidence.of(part, self.rungs(part)[-1]).curves
 
     def costs_of(self, part: Part) -> pd.DataFrame:
-        """Medians of the costs by arm; empty where nobody measured."""
+        """Return the medians of the costs by arm; empty if nothing was measured."""
         rows = self.costs[self.costs["part"] == part.name] if len(self.costs) else self.costs
         return rows.groupby("arm")[["images_per_s", "memory"]].median() if len(rows) else pd.DataFrame()
 
 
 def formatted(value: float, form: str) -> str:
+    """Format a number; n/a for nan."""
     return "n/a" if math.isnan(value) else f"{value:{form}}"
 
 
@@ -88,7 +89,7 @@ def p_value(p: float) -> str:
 
 
 def sum_of_arms(terms: Terms) -> str:
-    """learned − none."""
+    """Spell a sum of arms: learned − none."""
     (sign, first), *rest = terms
     return ("−" if sign < 0 else "") + first + "".join(f" {'+' if s > 0 else '−'} {arm}" for s, arm in rest)
 
@@ -97,13 +98,13 @@ def sum_of_arms(terms: Terms) -> str:
 
 
 def is_level(finding: Finding) -> bool:
-    """True if the statement is about the value of an arm, not about a difference."""
+    """True if the statement is about the value of an arm, false if about a difference."""
     differs = " - " in finding.statement.metric
     return not differs and all(sum(sign for sign, _ in terms) == 1 for terms in finding.statement.sums)
 
 
 def with_unit(finding: Finding, x: float) -> str:
-    """A value with its unit; a difference has a sign as well. inf: half of the seeds of an arm never solve."""
+    """Spell a value with its unit; a difference has a sign. inf: half of the seeds of an arm never solve the task."""
     if math.isinf(x):
         return f"beyond the budget for {'the first' if x > 0 else 'the second'} arm"
     if is_level(finding):
@@ -112,11 +113,11 @@ def with_unit(finding: Finding, x: float) -> str:
 
 
 def interval(finding: Finding, value: Amount, level: float = 1 - ALPHA) -> str:
-    return spelled_interval(finding.metric, value, level, change=not is_level(finding))
+    return interval_in_words(finding.metric, value, level, change=not is_level(finding))
 
 
-def spelled_interval(line: Metric, value: Amount, level: float = 1 - ALPHA, *, change: bool = True) -> str:
-    """An interval in words; empty where the test has none, as that of censored times, or the seeds do not suffice."""
+def interval_in_words(line: Metric, value: Amount, level: float = 1 - ALPHA, *, change: bool = True) -> str:
+    """Spell an interval; `no interval` if its ends are not finite, as with censored times or too few seeds."""
     low, high = value.interval(level)
     if not (math.isfinite(low) and math.isfinite(high)):
         return "no interval"
@@ -126,24 +127,24 @@ def spelled_interval(line: Metric, value: Amount, level: float = 1 - ALPHA, *, c
 
 
 def amount_in_words(line: Metric, value: Amount) -> str:
-    """A difference with its interval: +2.2 pt (+1.1 to +3.3 pt)."""
-    return f"{line.change(value.estimate)} ({spelled_interval(line, value)})"
+    """Spell a difference with its interval: +2.2 pt (+1.1 to +3.3 pt)."""
+    return f"{line.change(value.estimate)} ({interval_in_words(line, value)})"
 
 
 def sign_of(value: Amount) -> int:
-    """1 or -1 if the whole interval lies on that side of 0, else 0."""
+    """Return 1 or -1 if the whole interval lies above or below 0, else 0."""
     low, high = value.interval()
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def measured(finding: Finding) -> str:
-    """The value of each sum of a statement with its interval: +49.8 pt (+49.1 to +50.5 pt)."""
+    """Spell the value of each sum of a statement with its interval: +49.8 pt (+49.1 to +50.5 pt)."""
     some = [step.amount for step in finding.steps if step.amount is not None]
     return " and ".join(f"{with_unit(finding, a.estimate)} ({interval(finding, a)})" for a in some)
 
 
 def region(finding: Finding) -> str:
-    """The region in which the value must lie for the statement to be true."""
+    """Spell the region of values for which the statement is true."""
     low, high = finding.statement.low, finding.statement.high
     if math.isinf(high):
         return f"above {with_unit(finding, low)}"
@@ -159,7 +160,7 @@ def region(finding: Finding) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean, standard deviation and 95 % interval (Student's t) of n seeds; nan where n does not suffice."""
+    """Mean, standard deviation and 95 % interval (Student's t) of n seeds; nan if n is too small."""
 
     n: int
     mean: float
@@ -169,7 +170,7 @@ class Estimate:
 
 
 def t_estimate(values: Values) -> Estimate:
-    """The mean of the seeds of an arm with its interval."""
+    """Estimate the mean over the seeds of an arm."""
     n = len(values)
     if n < 2:
         return Estimate(n, float(values[0]) if n else math.nan, math.nan, math.nan, math.nan)
@@ -179,26 +180,27 @@ def t_estimate(values: Values) -> Estimate:
 
 
 def t_interval(line: Metric, e: Estimate, digits: int = 1) -> tuple[str, str]:
-    """The ends of the interval of an arm, without a unit.
+    """Spell the ends of the interval of an arm, without a unit.
 
-    Student's t is symmetric, so of accuracies near 100 % the interval would reach beyond; the printed end does not.
+    Student's t interval is symmetric and can reach beyond 100 %; the ends are clipped to the range of the metric.
     """
     return line.number(line.clip(e.low), digits), line.number(line.clip(e.high), digits)
 
 
 def mean(cells: pd.DataFrame, name: str) -> float:
+    """Mean of a column; nan without the column."""
     return float(pd.to_numeric(cells[name]).mean()) if name in cells else math.nan
 
 
 def train_gflops(cells: pd.DataFrame) -> pd.Series:
-    """Training computation of an image in each run, with its share of what the network computes once a step."""
+    """Return the training computation per image in each run (GFLOP), with its share of the computation per step."""
     names = ["model/gmacs", "model/gmacs_per_step", "batch_size"]
     per_image, per_step, images = (pd.to_numeric(cells.reindex(columns=names)[name]) for name in names)
     return 6 * (per_image + (per_step / images).fillna(0))
 
 
 def cost_table(report: Report, part: Part) -> pd.DataFrame:
-    """One row for each arm that has a result: its score and its COSTS, speed and memory nan where nobody measured."""
+    """Return a row for each arm that has a result: score and COSTS; speed and memory are nan if not measured."""
     rows = {}
     scores, measured = report.scores(part), report.costs_of(part)
     for arm in part.arms:
@@ -216,20 +218,20 @@ def cost_table(report: Report, part: Part) -> pd.DataFrame:
 
 
 def differing(table: pd.DataFrame) -> list[str]:
-    """The costs in which arms differ, by a hundredth at least."""
-    there = [name for name in COSTS if name in table and table[name].notna().all()]
-    return [name for name in there if table[name].max() > 1.01 * table[name].min()]
+    """List the costs in which arms differ by more than 1 %."""
+    complete = [name for name in COSTS if name in table and table[name].notna().all()]
+    return [name for name in complete if table[name].max() > 1.01 * table[name].min()]
 
 
 def pareto(cost: Sequence[float], gain: Sequence[float], *, more_is_better: bool) -> list[bool]:
-    """Mark the points on the front: no other is at least as good in both and better in one."""
+    """Mark the points on the Pareto front: no other point is at least as good in both and better in one."""
     price = [-c if more_is_better else c for c in cost]
     points = list(zip(price, gain, strict=True))
     return [not any(q[0] <= p[0] and q[1] >= p[1] and q != p for q in points) for p in points]
 
 
 def steps_to(points: pd.DataFrame, arm: str, accuracy: float) -> str:
-    """Steps until the median seed reaches an accuracy; a seed that never does counts as later than any other."""
+    """Spell the steps until the median seed reaches an accuracy; a seed that never does counts as infinity."""
     points = points[points["arm"] == arm] if len(points) else points
     if points.empty:
         return "n/a"
@@ -239,7 +241,7 @@ def steps_to(points: pd.DataFrame, arm: str, accuracy: float) -> str:
 
 
 def at_budget(points: pd.DataFrame, column: str, budget: float) -> str:
-    """Validation accuracy of an arm, with its interval, at the last epoch that the budget pays for."""
+    """Spell the validation accuracy of an arm, with its interval, at the last epoch within a budget."""
     reached = points[points[column] <= budget * (1 + 1e-6)].sort_values(column).groupby("seed")["score"].last()
     if reached.empty:
         return "not one epoch"

@@ -1,4 +1,4 @@
-"""The page of a study: Markdown with its figures, and the same as one HTML file."""
+"""The page of a study: Markdown with its figures, and one HTML file with the same content."""
 
 import base64
 import math
@@ -47,7 +47,7 @@ amount at the longest is told."""
 
 
 def markdown(report: Report) -> str:
-    """Write the whole page; this fills `report.pictures`."""
+    """Return the whole page as Markdown, and fill `report.pictures`."""
     if report.study.of_costs:
         sections = [head(report), arms.every_run(report), scaling.section(report), statements.statements(report)]
         sections += [doubts(report), scaling.every_arm(report), changed(report), provenance(report)]
@@ -75,7 +75,7 @@ def markdown(report: Report) -> str:
 
 
 def head(report: Report) -> str:
-    """The question, its answers, and the number of runs."""
+    """Return the head of the page: the question, its answers, and the number of runs."""
     cells = report.cells
     made = "measurement" if report.study.of_costs else "run"
     planned = count(len(cells), made if report.sweep else f"planned {made}")
@@ -100,11 +100,12 @@ def head(report: Report) -> str:
 
 
 def doubts(report: Report) -> str:
+    """Return the section on possible errors of the study."""
     return f"## What could fool us\n\n{report.study.doubts}" if report.study.doubts else ""
 
 
 def changed(report: Report) -> str:
-    """Changes of the study since it was first written."""
+    """Return the section on changes of the study since it was first written."""
     if not report.study.changes:
         return ""
     known = {True: "yes", False: "no"}
@@ -113,7 +114,7 @@ def changed(report: Report) -> str:
 
 
 def without_result(report: Report) -> str:
-    """The runs that have no result, by arm and status."""
+    """Return the section on runs without a result, by arm and status."""
     rows = report.cells[report.cells["status"] != "done"]
     if rows.empty:
         return ""
@@ -129,7 +130,7 @@ def without_result(report: Report) -> str:
 
 
 def provenance(report: Report) -> str:
-    """Code, machine and versions of the runs, and the commands that repeat them."""
+    """Return the section on code, machine and versions of the runs, and the commands that repeat them."""
     done = report.cells[report.cells["status"] == "done"]
     rows = []
     for name in ("commit", "device", "python", "torch", "timm", "pytorch-lightning"):
@@ -148,12 +149,12 @@ def provenance(report: Report) -> str:
 
 
 def page(report: Report, text: str) -> str:
-    """The Markdown as HTML with the figures inside."""
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")  # names in records may look like HTML
+    """Convert the Markdown to HTML that contains the figures. text: Markdown."""
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table")  # a name in a record may look like HTML
     body = reader.render(text)
 
     def inline(image: re.Match[str]) -> str:
-        if image[1] not in report.pictures:  # a name in a record that looks like an image from elsewhere
+        if image[1] not in report.pictures:  # a name in a record that looks like an image
             return image[2]
         data = base64.b64encode(report.pictures[image[1]].encode()).decode()
         return f'<img src="data:image/svg+xml;base64,{data}" alt="{image[2]}" />'

@@ -1,4 +1,4 @@
-"""Predictions against findings, and the statements that were withdrawn or changed, of all studies."""
+"""Predictions and findings of all studies, and statements that were withdrawn or changed."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from patchbench.study.design import Study
 
 
 def predictions(reports: Reports) -> str:
-    """List every prediction with its finding and the score, those that did not come true first."""
+    """Return a table of all predictions with their findings, wrong ones first, and the numbers of right ones."""
     rows, right, decided, late = [], 0, 0, 0
     for report, links in reports:
         changed = any(change.seen for change in report.study.changes)
@@ -40,7 +40,7 @@ def predictions(reports: Reports) -> str:
 
 
 def errata(studies: Sequence[Study]) -> str:
-    """Statements that are withdrawn, by reason, and changes made after a study was written, the latest first."""
+    """Return tables of withdrawn statements, by reason, and of changes after a study was written, the latest first."""
     withdrawn: dict[tuple[str, str], list[str]] = {}
     for study in studies:
         for _, statement in study.statements:

@@ -1,4 +1,4 @@
-"""Figures from elsewhere beside ours, and whether each effect has their direction."""
+"""Published results beside those of a study, and a comparison of the directions of effects."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from patchbench.words import count
 
 
 def section(report: Report) -> str:
-    """The figures, the means of our arms below them, and a table of directions."""
+    """Return the section: published results, the means of our arms, and a table of directions."""
     if not report.study.published:
         return ""
     names = list(dict.fromkeys(name for row in report.study.published for name in map(str, row.figures)))
@@ -34,19 +34,19 @@ def source_of(row: Published) -> str:
 
 
 def directions(report: Report) -> str:
-    """A row for each effect whose two arms stand in a source: our amount, theirs, and how many have our sign."""
+    """Return a table of effects that occur in a source: our amount, published amounts, the number with our sign."""
     rows = []
     for effect in report.judgement.effects:
         theirs = differences(effect, report.study.published)
         if effect.amount is None or not theirs:
             continue
         ours, sign = amount_in_words(effect.metric, effect.amount), sign_of(effect.amount)
-        alike = sum(sign * amount > 0 for amount in theirs.values())
-        told = f"{alike} of {count(len(theirs), 'source')}" if sign else "ours may be 0"
-        if sign and alike == 0:
-            told = f"**none** of {count(len(theirs), 'source')}"
+        num_alike = sum(sign * amount > 0 for amount in theirs.values())
+        agreement = f"{num_alike} of {count(len(theirs), 'source')}" if sign else "ours may be 0"
+        if sign and num_alike == 0:
+            agreement = f"**none** of {count(len(theirs), 'source')}"
         listed = ", ".join(f"{amount:+.1f} {source}" for source, amount in theirs.items())
-        rows.append([sum_of_arms(effect.effect.terms), place(effect), ours, listed, told])
+        rows.append([sum_of_arms(effect.effect.terms), place(effect), ours, listed, agreement])
     if not rows:
         return ""
     header = ["difference", "data", "ours", "published, points", "have our direction"]
@@ -58,14 +58,14 @@ def place(effect: Found) -> str:
 
 
 def differences(effect: Found, published: tuple[Published, ...]) -> Mapping[str, float]:
-    """The difference of an effect by source, in points, of the sources that have both of its arms."""
+    """Return the difference of an effect by source, in points, for the sources that have both of its arms."""
     if [sign for sign, _ in effect.effect.terms] != [1, -1]:
         return {}
     (_, more), (_, less) = effect.effect.terms
-    found = {}
+    by_source = {}
     for row in published:
         figures: dict[str, Any] = {str(name): figure for name, figure in row.figures.items()}
         if more in figures and less in figures:
             note = row.note.partition(";")[0]
-            found[f"({row.source}{', ' + note if note else ''})"] = float(figures[more]) - float(figures[less])
-    return found
+            by_source[f"({row.source}{', ' + note if note else ''})"] = float(figures[more]) - float(figures[less])
+    return by_source

@@ -1,4 +1,4 @@
-"""The sections of a study of costs: the time of every arm, and how it grows with the number of tokens."""
+"""The sections of a study of costs: the time of every arm, and its growth with the number of tokens."""
 
 import math
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ import pandas as pd
 from patchbench.pages.study import figures
 from patchbench.pages.study.markdown import picture, table
 from patchbench.pages.study.numbers import Report, formatted
-from patchbench.runs.metrics import plain
+from patchbench.runs.metrics import four_digits
 from patchbench.statistics.scaling import Scaling, fit
 from patchbench.study.design import Part
 from patchbench.words import count
 
 TIME, TOKENS, GMACS = "final/step_ms_median", "model/tokens", "model/gmacs"
-LEAST = 4  # numbers of tokens to which three parts are fitted
+LEAST = 4  # different numbers of tokens that a fit of three terms needs
 
 
 def every_arm(report: Report) -> str:
-    """The medians of each arm over the rounds, with the range of the time."""
+    """Return tables of the medians of each arm over the rounds, with the range of the time."""
     sections = ["## Every arm"]
     header = ["arm", "rounds", "ms a step", "range", "tokens", "GMACs", "images/s", "memory, GiB"]
     for part in report.parts:
@@ -38,58 +38,59 @@ def arm_row(scores: pd.DataFrame, arm: str) -> list[str]:
         return [arm, "0", *[""] * 6]
     times, middle = cells[TIME], cells.median(numeric_only=True)
     return [
-        arm, str(len(cells)), plain(times.median()), f"{plain(times.min())} to {plain(times.max())}",
+        arm, str(len(cells)), four_digits(times.median()), f"{four_digits(times.min())} to {four_digits(times.max())}",
         formatted(middle.get(TOKENS, math.nan), ",.0f"), formatted(middle.get(GMACS, math.nan), ".3g"),
         formatted(middle["final/images_per_s"], ",.0f"), formatted(middle["memory"], ".2f"),
     ]  # fmt: skip
 
 
 def section(report: Report) -> str:
-    """The growth of time with tokens, of every part that has enough numbers of them."""
+    """Return the section on the growth of time with tokens, for each part with enough different numbers of tokens."""
     rounds = [(part, growth(report, part)) for part in report.parts]
-    shown = [(part, cells, fits_of(cells)) for part, cells in rounds if enough(cells)]
+    shown = [(part, cells, fits_of(cells)) for part, cells in rounds if has_enough(cells)]
     if not shown:
         return ""
     sections = ["## How time grows with tokens"]
     for part, cells, fits in shown:
         sections += [f"### {part.name}", in_words(cells, fits), fit_table(cells, fits)]
-    drawing = figures.growth([(part, cells, middle(fits)) for part, cells, fits in shown])
+    drawing = figures.growth([(part, cells, median_fit(fits)) for part, cells, fits in shown])
     caption = "Dots: medians of the rounds. Line: the fit. Dashed: its constant, its linear and its quadratic part."
     sections.append(picture(report, "growth", drawing, "Time of a step by number of tokens", caption))
     return "\n\n".join(sections)
 
 
 def growth(report: Report, part: Part) -> pd.DataFrame:
-    """The rounds of a part that were measured."""
+    """Return the measured rounds of a part."""
     scores = report.scores(part)
     return scores[scores["status"] == "done"]
 
 
-def enough(cells: pd.DataFrame) -> bool:
+def has_enough(cells: pd.DataFrame) -> bool:
+    """True if there are enough different numbers of tokens for a fit."""
     return TOKENS in cells and cells[TOKENS].notna().all() and cells[TOKENS].nunique() >= LEAST
 
 
 def fits_of(cells: pd.DataFrame) -> list[Scaling]:
-    """A fit to each round."""
+    """Fit the growth of time to each round."""
     return [fit(*rows[[TOKENS, TIME]].to_numpy(dtype=float).T) for _, rows in cells.groupby("seed")]
 
 
-def middle(fits: Sequence[Scaling]) -> Scaling:
-    """The median of each part."""
+def median_fit(fits: Sequence[Scaling]) -> Scaling:
+    """Return the median of each coefficient over the rounds."""
     return Scaling(
         *(float(np.median([getattr(f, name) for f in fits])) for name in ("constant", "linear", "quadratic"))
     )
 
 
 def in_words(cells: pd.DataFrame, fits: Sequence[Scaling]) -> str:
-    """The number of tokens from which the quadratic part is the larger one, by time and by operations."""
+    """Describe the number of tokens at which the quadratic term exceeds the linear one, by time and by operations."""
     crossovers = [f.crossover for f in fits]
     by_time = f"{plain_tokens(float(np.median(crossovers)))} (rounds: {plain_tokens(min(crossovers))} to "
     by_time += f"{plain_tokens(max(crossovers))})"
     per_arm = cells.groupby("arm")[[TOKENS, GMACS]].median()
     operations = fit(*per_arm.to_numpy(dtype=float).T, constant=False)
     largest = float(cells[TOKENS].max())
-    best = middle(fits)
+    best = median_fit(fits)
     share = best.quadratic * largest**2 / best.at(largest)
     return (
         f"The part of the time that is quadratic in the tokens is as large as the linear one at {by_time} tokens; by "
@@ -103,14 +104,18 @@ def plain_tokens(tokens: float) -> str:
 
 
 def fit_table(cells: pd.DataFrame, fits: Sequence[Scaling]) -> str:
-    """The three parts with their ranges over the rounds, and the largest relative error of the medians."""
+    """Return a table of the three coefficients with their ranges over the rounds, and the largest relative error."""
     rows = []
     for name, unit in (("constant", "ms"), ("linear", "µs a token"), ("quadratic", "ns a pair of tokens")):
         factor = {"constant": 1, "linear": 1e3, "quadratic": 1e6}[name]
         values = [factor * getattr(f, name) for f in fits]
         rows.append(
-            [name, f"{plain(float(np.median(values)))} {unit}", f"{plain(min(values))} to {plain(max(values))}"]
+            [
+                name,
+                f"{four_digits(float(np.median(values)))} {unit}",
+                f"{four_digits(min(values))} to {four_digits(max(values))}",
+            ]
         )
-    best, medians = middle(fits), cells.groupby(TOKENS)[TIME].median()
+    best, medians = median_fit(fits), cells.groupby(TOKENS)[TIME].median()
     worst = max(abs(best.at(float(n)) / t - 1) for n, t in medians.items())  # type: ignore[arg-type]
     return table(["part", "median", "range over rounds"], rows, (1, 2)) + f"\n\nLargest error of the fit: {worst:.0%}."

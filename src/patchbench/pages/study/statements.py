@@ -1,4 +1,4 @@
-"""The sections of a study's page about its statements: the answers, the table of all, and the power of the seeds."""
+"""The sections of the page of a study on its statements: answers, table of statements, and power of the seeds."""
 
 import math
 
@@ -12,24 +12,24 @@ from patchbench.study.outcomes import outcome
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Step
 from patchbench.words import count
 
+# Words for the answers about a sweep, for which nothing is stated.
 SWEEP = {YES: "higher", NO: "lower", OPEN: "not told apart", HOW_MUCH: "", NOT_RUN: "not run", WITHDRAWN: ""}
-# of answers where nothing is stated
 
 
 def answers(report: Report) -> str:
-    """The answers to the statements that decide the question, each with its amount and how sure it is."""
+    """Return the answers to the statements that decide the question, each with its amount and its certainty."""
     decided = (report.judgement.finding(name) for name in report.study.decides)
-    return "\n\n".join(in_words(finding) + repeated(report, finding) for finding in decided if finding is not None)
+    return "\n\n".join(in_words(finding) + fresh_result(report, finding) for finding in decided if finding is not None)
 
 
-def repeated(report: Report, finding: Finding) -> str:
-    """The end of an answer: the findings of fresh seeds; empty where they were not tried."""
+def fresh_result(report: Report, finding: Finding) -> str:
+    """Return the end of an answer, the finding of fresh seeds; empty if the study was not replicated."""
     again = report.fresh.judgement.finding(finding.statement.name) if report.fresh else None
     return f" {fresh.in_words(finding, again, report.fresh.seeds)}" if report.fresh and again else ""
 
 
 def in_words(finding: Finding) -> str:
-    """An answer for people: the statement, the amount, and how sure it is."""
+    """Write an answer in words: the statement, the amount, and its certainty."""
     says = finding.statement.says
     head = {
         YES: f"**Yes.** {says}",
@@ -47,7 +47,7 @@ def in_words(finding: Finding) -> str:
 
 
 def compared(finding: Finding) -> str:
-    """The arms whose values were measured, the data, and the budget: sincos − none on left_of,"""
+    """Spell the arms that were measured, the data, and the budget: sincos − none on left_of,"""
     sums = " and ".join(sum_of_arms(step.terms) for step in finding.steps)
     budget = f" at {finding.part.ladder.knob}={finding.rung}" if finding.part.ladder else ""
     among = " among seeds that solve the task" if finding.statement.among_solved else ""
@@ -56,7 +56,7 @@ def compared(finding: Finding) -> str:
 
 
 def how_sure(finding: Finding) -> str:
-    """The strength of an answer in words."""
+    """Write the certainty of an answer in words."""
     if finding.answer in (YES, NO):
         odds = "fewer than 1 of 10,000" if finding.p < 1e-4 else f"about {10_000 * finding.p:,.0f} of 10,000"
         return f"If the truth lay on the other side of the bound, {odds} experiments like this one would come out so."
@@ -64,12 +64,12 @@ def how_sure(finding: Finding) -> str:
 
 
 def sentence(text: str) -> str:
-    """A reason as a sentence of its own."""
+    """Write a reason as a sentence."""
     return text[:1].upper() + text[1:].rstrip(".") + "."
 
 
 def statements(report: Report) -> str:
-    """Every statement with its interval, p values and answer, as a table and as a picture."""
+    """Return the section on all statements with intervals, p values and answers, as a table and a picture."""
     findings = report.judgement.findings
     if not findings:
         return ""
@@ -103,7 +103,7 @@ def statements(report: Report) -> str:
 
 
 def statement_rows(finding: Finding) -> list[list[str]]:
-    """A row for each sum of a statement; the first one has the statement and the answer."""
+    """Return a row for each sum of a statement; the first has the statement and the answer."""
     statement = finding.statement
     says = statement.says + ("" if statement.role == "claim" else f" ({statement.role})")
     answer = f"**{finding.answer}**"
@@ -118,7 +118,7 @@ def statement_rows(finding: Finding) -> list[list[str]]:
 
 
 def measurement(finding: Finding, step: Step) -> list[str]:
-    """The arms compared, the value measured, and its interval."""
+    """Return the cells of a measurement: the arms compared, the measured value, and its interval."""
     statement = finding.statement
     metric = "" if statement.metric == finding.part.metric else f", `{statement.metric}`"
     metric += ", among the solved" if statement.among_solved else ""
@@ -130,7 +130,7 @@ def measurement(finding: Finding, step: Step) -> list[str]:
 
 
 def power(report: Report) -> str:
-    """The smallest difference that the seeds could have found, for each difference of means."""
+    """Return the section on the smallest difference that the seeds could have found, for each difference of means."""
     claims = sum(
         finding.statement.role == "claim" and finding.answer != WITHDRAWN for finding in report.judgement.findings
     )
@@ -154,15 +154,15 @@ def power(report: Report) -> str:
 
 
 def detectable(report: Report, finding: Finding, step: Step, claims: int) -> list[str]:
-    """A row of the table of power; empty unless the step compares the means of two arms."""
+    """Return a row of the table of power; empty unless the step compares the means of two arms."""
     statement = finding.statement
     if step.amount is None or len(step.terms) != 2 or statement.metric in ("solved", STEPS):
         return []
-    here = report.evidence.of(finding.part, finding.rung)
-    values = outcome(finding.part, statement.metric, here, among_solved=statement.among_solved)
-    spreads = [spread(values[here.cells["arm"] == arm].dropna().to_numpy(dtype=float)) for _, arm in step.terms]
+    evidence = report.evidence.of(finding.part, finding.rung)
+    values = outcome(finding.part, statement.metric, evidence, among_solved=statement.among_solved)
+    spreads = [spread(values[evidence.cells["arm"] == arm].dropna().to_numpy(dtype=float)) for _, arm in step.terms]
     sd = math.sqrt(sum(s**2 for s in spreads) / len(spreads))
     seeds = min(step.amount.seeds)
     least = smallest_effect(seeds, sd, claims)
-    found = "none of any size" if math.isinf(least) else finding.metric.change(least).lstrip("+")
-    return [measurement(finding, step)[0], str(seeds), finding.metric.number(sd, 2), found]
+    detected = "none of any size" if math.isinf(least) else finding.metric.change(least).lstrip("+")
+    return [measurement(finding, step)[0], str(seeds), finding.metric.number(sd, 2), detected]

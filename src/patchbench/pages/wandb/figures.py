@@ -1,4 +1,4 @@
-"""The figures of a report in W&B, whose reports show no pictures but the media of runs."""
+"""Upload of the figures of a report to W&B, as media of a run: reports in W&B show no other pictures."""
 
 import re
 from pathlib import Path
@@ -9,11 +9,14 @@ import wandb
 from patchbench.pages.wandb.publish import wandb_errors
 from patchbench.pages.wandb.report import FIGURES
 from patchbench.runs.wandb_files import staging, wandb_dir
-from patchbench.track.wandb_run import files_of_artifacts_in
+from patchbench.track.wandb_run import artifact_files_in
 
 
 def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: str, root: Path) -> None:
-    """Log every SVG of the folder to one run, the same each time. ConnectionError if W&B refuses them."""
+    """Log all SVG files of a folder to one run. ConnectionError if W&B does not accept them.
+
+    run_id: id of the run, equal each time. name: its name. root: folder of the runs.
+    """
     settings = wandb.Settings(silent=True, console="off", init_timeout=30, finish_timeout=120.0, disable_git=True)
     settings.x_disable_meta = True
     place = wandb_dir(root)
@@ -29,7 +32,7 @@ def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: s
     }
     with (
         wandb_errors("has not taken the figures"),
-        files_of_artifacts_in(staging(place, run_id)),
+        artifact_files_in(staging(place, run_id)),
         wandb.init(**options, mode="online", settings=settings) as run,
     ):
         drawn = {FIGURES + path.stem: wandb.Html(page(path), inject=False) for path in sorted(folder.glob("*.svg"))}
@@ -37,7 +40,7 @@ def log_figures(folder: Path, *, entity: str, project: str, run_id: str, name: s
 
 
 def page(path: Path) -> str:
-    """An SVG as a page that is as wide as the panel."""
+    """Return an SVG as an HTML page with the width of the panel."""
     drawn = path.read_text(encoding="utf-8")
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', drawn, count=1)

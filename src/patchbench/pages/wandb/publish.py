@@ -1,4 +1,4 @@
-"""Write the specification of a workspace or report to a file, and save it in W&B if a person is logged in."""
+"""Workspaces and reports of W&B: their specification in a file, and their publication on the server."""
 
 import json
 import os
@@ -15,15 +15,16 @@ from patchbench.machine import whole_file
 from patchbench.redact import redact
 from patchbench.track.wandb_check import resolve_mode
 
-Made = ws.Workspace | wr.Report
+Page = ws.Workspace | wr.Report
 
 
 def logged_in() -> bool:
+    """True if W&B is online, by WANDB_MODE, its settings and the credentials."""
     return resolve_mode("auto") == "online"
 
 
 def entity_or_default(entity: str | None, online: bool) -> str:
-    """Return the entity that was given, here or by WANDB_ENTITY, else that of the login; empty without a login."""
+    """Return `entity`, else that of WANDB_ENTITY, else that of the login; empty if W&B is not online."""
     entity = entity or os.environ.get("WANDB_ENTITY")
     if entity or not online:
         return entity or ""
@@ -33,7 +34,7 @@ def entity_or_default(entity: str | None, online: bool) -> str:
 
 @contextmanager
 def wandb_errors(failure: str) -> Iterator[None]:
-    """Raise ConnectionError, with one line, for every error on the way to W&B. failure: continues "W&B ..."."""
+    """Convert errors of W&B and of the network to ConnectionError, in one line. failure: continues "W&B ..."."""
     try:
         yield
     except (wandb.errors.Error, OSError, ValueError, KeyError, TypeError) as error:
@@ -47,59 +48,60 @@ def app_url() -> str:
     return wandb.setup().settings.app_url
 
 
-def specification(made: Made) -> dict[str, Any]:
-    """The JSON that W&B receives. The version of the library is pinned: no public call makes this without a server."""
-    return json.loads(made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
+def specification(page: Page) -> dict[str, Any]:
+    """Return the JSON that W&B receives. It uses private methods, so the version of the library is pinned."""
+    return json.loads(page._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
 
 
-def write(made: Made, path: Path, saved: Mapping[str, str]) -> Path:
-    """Write the file. saved: url, id and name in W&B, by which the next publication replaces this one."""
-    kind, title = ("report", made.title) if isinstance(made, wr.Report) else ("workspace", made.name)
-    owner = {"entity": made.entity, "project": made.project}
-    content = {"kind": kind, "title": title} | owner | {"saved": dict(saved), "spec": specification(made)}
+def write(page: Page, path: Path, saved: Mapping[str, str]) -> Path:
+    """Write the file. saved: url, id and name in W&B, so that the next publication replaces this one."""
+    kind, title = ("report", page.title) if isinstance(page, wr.Report) else ("workspace", page.name)
+    owner = {"entity": page.entity, "project": page.project}
+    content = {"kind": kind, "title": title} | owner | {"saved": dict(saved), "spec": specification(page)}
     with whole_file(path) as file:
         json.dump(content, file, indent=1)
     return path
 
 
-def saved_before(made: Made, path: Path) -> dict[str, str]:
-    """The entry `saved` of the file, if the file belongs to the same project."""
+def saved_before(page: Page, path: Path) -> dict[str, str]:
+    """Read the entry `saved` of the file; empty if there is no file, or it is of another project."""
     if not path.exists():
         return {}
     earlier = json.loads(path.read_text(encoding="utf-8"))
-    same_project = (earlier["entity"], earlier["project"]) == (made.entity, made.project)
+    same_project = (earlier["entity"], earlier["project"]) == (page.entity, page.project)
     return earlier["saved"] if same_project else {}
 
 
-def publish(made: Made, path: Path) -> str:
-    """Save it in W&B in place of the version that the same file names; return its link. Needs a login.
+def publish(page: Page, path: Path) -> str:
+    """Save a workspace or report in W&B, in place of the version in the same file; return its URL. Needs a login.
 
-    ConnectionError if W&B refuses it; the file is written all the same.
+    ConnectionError if W&B does not accept it; the file is written nevertheless.
     """
-    saved = saved_before(made, path)
-    write(made, path, saved)
+    saved = saved_before(page, path)
+    write(page, path, saved)
     with wandb_errors(f"has not taken {path}"):
         api = wandb.Api()
-        if made.project not in [project.name for project in api.projects(made.entity)]:
-            api.create_project(made.project, made.entity)
+        if page.project not in [project.name for project in api.projects(page.entity)]:
+            api.create_project(page.project, page.entity)
         try:
-            put(made, saved)
+            save(page, saved)
         except (wandb.errors.Error, KeyError, TypeError):
             if not saved:
                 raise
-            put(made, {})  # it was deleted there
+            save(page, {})  # the earlier version was deleted in W&B
     saved = (
-        {"url": made.url, "id": made.id, "name": ""}
-        if isinstance(made, wr.Report)
-        else {"url": made.url, "id": made._internal_id, "name": made._internal_name}
+        {"url": page.url, "id": page.id, "name": ""}
+        if isinstance(page, wr.Report)
+        else {"url": page.url, "id": page._internal_id, "name": page._internal_name}
     )
-    write(made, path, saved)
-    return made.url
+    write(page, path, saved)
+    return page.url
 
 
-def put(made: Made, saved: Mapping[str, str]) -> None:
-    if isinstance(made, wr.Report):
-        made.id = saved.get("id", "")
+def save(page: Page, saved: Mapping[str, str]) -> None:
+    """Save a workspace or report in W&B under the id and name in `saved`, or as a new one."""
+    if isinstance(page, wr.Report):
+        page.id = saved.get("id", "")
     else:
-        made._internal_id, made._internal_name = saved.get("id", ""), saved.get("name", "")
-    made.save()
+        page._internal_id, page._internal_name = saved.get("id", ""), saved.get("name", "")
+    page.save()

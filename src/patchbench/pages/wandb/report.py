@@ -8,10 +8,10 @@ import wandb_workspaces.reports.v2 as wr
 
 from patchbench.pages.wandb.workspace import WIDE, columns, compared, factors, line, trade_offs
 
-FIGURES = "figures/"  # of the run that holds them, by file name
+FIGURES = "figures/"  # prefix of the names of figures in the run that contains them
 PICTURE = re.compile(r"!\[.*\]\((\w+)\.svg\)")
 HEADINGS: dict[str, Any] = {"## ": wr.H2, "### ": wr.H3}
-TITLE = 128  # most characters that W&B takes for a title
+TITLE = 128  # largest number of characters of a title in W&B
 
 
 def report(
@@ -23,11 +23,11 @@ def report(
     identities: Sequence[str],
     links: Mapping[str, Sequence[str]],
 ) -> wr.Report:
-    """Turn a page into a report.
+    """Convert a page to a report of W&B.
 
-    page: Markdown, with its title in the first line and figures as `![...](name.svg)`. figures_run: the id of the run
-    that holds the figures. identities: the runs whose panels are shown. links: Markdown links to runs, by arm.
-    The run sets name no entity and no project: the library would ask the server for them.
+    page: Markdown, with its title in the first line and figures as `![...](name.svg)`. figures_run: id of the run that
+    contains the figures. identities: runs that the panels show. links: Markdown links to runs, by arm.
+    The run sets have no entity and no project, since the library would request them from the server.
     """
     title, _, body = page.partition("\n")
     shown = list(blocks(body, figures_run))
@@ -41,7 +41,7 @@ def report(
 
 
 def blocks(page: str, figures_run: str) -> Iterator[Any]:
-    """Headings become headings, so that the table of contents lists them, figures panels, the rest Markdown."""
+    """Yield the blocks of a page: headings, which the table of contents lists, panels for figures, and Markdown."""
     lines: list[str] = []
     fenced = False
 
@@ -67,12 +67,14 @@ def blocks(page: str, figures_run: str) -> Iterator[Any]:
 
 
 def figure(name: str, figures_run: str) -> wr.PanelGrid:
+    """Return a panel with a figure of the run `figures_run`."""
     one = wr.Runset(name="figures", filters=f"Metric('ID') == '{figures_run}'")
     panel = wr.MediaBrowser(media_keys=[FIGURES + name], num_columns=1, layout=wr.Layout(w=24, h=14))
     return wr.PanelGrid(runsets=[one], hide_run_sets=True, panels=[panel])
 
 
 def runs(identities: Sequence[str], links: Mapping[str, Sequence[str]]) -> Iterator[Any]:
+    """Yield the section about the runs: links to them, and panels."""
     yield wr.H2(text="The runs")
     if links:
         rows = [f"| {arm} | {', '.join(each)} |" for arm, each in links.items()]

@@ -1,6 +1,6 @@
-"""The project in W&B as a person sees it: a saved workspace, with a panel for each metric that runs log.
+"""The workspace of a project in W&B, with a panel for each metric that runs log.
 
-The metrics and their titles stand in runs/metrics.py, their definitions at the head of track/meter.py.
+The metrics and their titles are in runs/metrics.py, their definitions in the docstring of track/meter.py.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from patchbench.runs.metrics import FACTORS, LESS, curves, main_figures, metric
+from patchbench.runs.metrics import FACTORS, LESS, curves, main_metrics, metric
 from patchbench.track.wandb_run import STEP
 
 VARIED = tuple(name for name in FACTORS if name != "seed")
@@ -17,35 +17,36 @@ ACCURACY, SPEED, TIME = "test/acc", "final/images_per_s", "final/ms_per_image"
 GPU, HOST = "final/gpu_peak_allocated_gib", "final/cpu_rss_gib"
 WIDE = wr.Layout(w=24, h=10)
 HALF = wr.Layout(w=12, h=9)
-MANY = 100  # most runs drawn in one panel
+MANY = 100  # largest number of runs in one panel
 
 
 def columns() -> list[str]:
-    """The columns that stand first in the table of runs."""
-    figures = dict.fromkeys([*main_figures(), GPU, HOST])
+    """List the columns that are pinned in the table of runs."""
+    figures = dict.fromkeys([*main_metrics(), GPU, HOST])
     return [*(f"config:{name}.value" for name in FACTORS), *(f"summary:{name}" for name in figures)]
 
 
 def title(name: str) -> str:
-    """The label of a metric with its unit; W&B shows shares as they are stored, so they have no percent sign."""
+    """Return the label of a metric with its unit; without a percent sign, since W&B shows shares between 0 and 1."""
     row = metric(name)
     return row.label if row.unit == "%" else row.title
 
 
 def line(name: str, *, x: str = STEP, over: str = "") -> wr.LinePlot:
+    """Return a plot of a metric over `x`. over: addition to the title."""
     return wr.LinePlot(title=title(name) + over, x=x, y=[name], max_runs_to_show=MANY)
 
 
 def bars(name: str, by: str) -> wr.BarPlot:
-    """The mean over runs of each level of a factor, with its standard error."""
+    """Return bars with the mean over the runs of each level of a factor, and its standard error."""
     grouped: Any = {"groupby": wr.Config(by), "groupby_aggfunc": "mean", "groupby_rangefunc": "stderr"}
     return wr.BarPlot(title=f"{title(name)} by {by}", metrics=[wr.SummaryMetric(name)], **grouped)
 
 
 def scatter(x: str) -> wr.ScatterPlot:
-    """Accuracy against x, coloured by speed, with the Pareto front where W&B can draw it.
+    """Return a plot of accuracy against x, coloured by speed, with the Pareto front if W&B can draw it.
 
-    W&B draws a running maximum from the left: the front where less of x is better.
+    W&B draws a running maximum from the left, which is the front if less of x is better.
     """
     front = metric(x).better == LESS
     metrics: Any = {"x": wr.SummaryMetric(x), "y": wr.SummaryMetric(ACCURACY), "z": wr.SummaryMetric(SPEED)}
@@ -54,7 +55,7 @@ def scatter(x: str) -> wr.ScatterPlot:
 
 
 def trade_offs() -> list[Any]:
-    """Accuracy against speed and memory. The front over images/s is drawn over their inverse, ms per image."""
+    """Return plots of accuracy against speed and memory. The front of speed is that over ms per image."""
     return [scatter(x) for x in (SPEED, TIME, GPU, HOST)]
 
 
@@ -70,7 +71,7 @@ def compared() -> wr.RunComparer:
 
 
 def pictures(keys: Sequence[str]) -> list[Any]:
-    """A panel for each key that holds pictures."""
+    """Return a panel for each key of pictures, or a note if there are none."""
     if keys:
         return [wr.MediaBrowser(title=key, media_keys=[key], num_columns=3, layout=HALF) for key in keys]
     text = "No run has pictures below `analysis/` yet; once one has, `python scripts/publish.py` shows them here."
@@ -78,7 +79,7 @@ def pictures(keys: Sequence[str]) -> list[Any]:
 
 
 def sections(keys: Sequence[str]) -> list[ws.Section]:
-    """All sections of the workspace. keys: names of the media that runs have logged below `analysis/`."""
+    """Return all sections of the workspace. keys: names of the media that runs have logged below `analysis/`."""
     accuracy: list[Any] = [line(name) for stage in ("val", "train") for name in curves(stage)]
     accuracy.insert(1, line("val/acc", x="RelativeTime(Wall)", over=" by time"))
     accuracy += [bars(ACCURACY, factor) for factor in VARIED]
