@@ -11,7 +11,7 @@ SHARE = 0.05
 
 
 class Mislabelled:
-    """Digits but for the labels of SHARE of the training split, each raised by one."""
+    """Digits in which a share SHARE of the training labels is raised by one."""
 
     def __init__(self, digits: Digits) -> None:
         self.digits = digits
@@ -32,7 +32,7 @@ def mislabelled(**knobs: object) -> Mislabelled:
 
 
 class ReadsPlaces(nn.Module):
-    """Choose the class by the quarter of the image that is brightest: uses where patches are."""
+    """Network that predicts the brightest quarter of the image, so it uses the places of patches."""
 
     layout = None
 
@@ -47,7 +47,7 @@ class ReadsPlaces(nn.Module):
 
 
 class CountsPatches(ReadsPlaces):
-    """Choose the class by how many patches are bright: uses no position."""
+    """Network that predicts the number of bright patches, so it uses no position."""
 
     def __init__(self, num_classes: int, patch: int) -> None:
         super().__init__(num_classes)

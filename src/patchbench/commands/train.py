@@ -44,7 +44,7 @@ from patchbench.config.identity import asked
 from patchbench.config.names import SWEEP, title
 from patchbench.config.origin import measured, origin_of
 from patchbench.data.batches import Batches
-from patchbench.data.statistics import variety
+from patchbench.data.statistics import check_variety
 from patchbench.evaluate.robustness import Views, evaluate_views
 from patchbench.evaluate.skipped import CheckSkipped, bad_images, skipped
 from patchbench.evaluate.test import test, test_is_shared
@@ -189,7 +189,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     data = prepare_data(cfg, plan.source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints
         said = getattr(plan.source, "remarks", [])
-        remarks = [*said, *variety(data.splits["train"], said), *remarks]
+        remarks = [*said, *check_variety(data.splits["train"], said), *remarks]
         origin = measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [duration, split]

@@ -31,7 +31,7 @@ class CheckSkipped(pl.Callback):
         """BadImage on the first rank, and an exit without words on the others, which found the same."""
         data: Any = trainer
         split = data.datamodule.splits[name]
-        if trainer.world_size == 1 or not isinstance(split, Pictures) or split.reading.on_error != "skip":
+        if trainer.world_size == 1 or not isinstance(split, Pictures) or split.settings.on_error != "skip":
             return
         try:
             split.check_skipped(of_all_ranks(trainer, split.bad))
