@@ -290,7 +290,7 @@ def test_what_takes_more_memory_than_allowed_is_named_before_it_is_decoded(tmp_p
     assert str(refused.value).startswith(f"{path} does not decode (it takes ")
     assert f"more than data.max_decoded={least:g}: scale it down, or allow more)" in str(refused.value)
     split = pictures(path, path, on_error="skip", max_decoded=least, ranges=[(0.0, 1.0)], classes=2)
-    split.classes, split.of_each_class = (0,), torch.tensor([3])  # a class of which others decode
+    split.classes, split.class_sizes = (0,), torch.tensor([3])  # a class of which others decode
     assert len(split.read([0])[0]) == 0
     assert split.bad.tolist() == [True, False]
 
@@ -578,10 +578,10 @@ def test_what_is_no_picture_is_left_out_and_what_should_be_one_is_not(folder):
     assert remark.startswith("3 files are not images and are left out")
     assert "1 .db" in remark
     (bee / "disk").symlink_to(bee / "gone")
-    with pytest.raises(FileNotFoundError, match=r"bee/disk is a link to .*/gone, which is not there"):
+    with pytest.raises(FileNotFoundError, match=r"bee/disk is a link to .*/gone, which does not exist"):
         image_folder(folder)
     (bee / "disk").rename(folder / "train" / "wasp")
-    with pytest.raises(FileNotFoundError, match=r"train/wasp is a link to .*/gone, which is not there"):
+    with pytest.raises(FileNotFoundError, match=r"train/wasp is a link to .*/gone, which does not exist"):
         image_folder(folder)
     (folder / "train" / "wasp").unlink()
     with pytest.raises(BadImage, match=r"nowhere\.jpg does not decode \(.*No such file"):

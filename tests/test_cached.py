@@ -247,7 +247,7 @@ def test_what_is_damaged_is_refused_when_it_is_first_read_and_not_before(in_part
         )
         with pytest.raises(BadImage) as refused:
             next(iter(loader))
-        assert str(refused.value).startswith(f"{in_parts}/train.images.npy or its labels: 10 to 12 are not as they we")
+        assert str(refused.value).startswith(f"{in_parts}/train.images.npy or its labels: 10 to 12 have changed si")
         assert f"remove {in_parts} and run python scripts/prepare_data.py again" in str(refused.value)
         assert "\n" not in str(refused.value)
 
@@ -299,7 +299,7 @@ def test_images_that_live_on_the_device_are_checked_as_well(in_parts):
         if not damaged:
             epoch(cached(in_parts), resident_bytes=resident_bytes, workers=0, resident=True)
             continue
-        with pytest.raises(BadImage, match=r"test\.images\.npy or its labels: 3 to 5 are not"):
+        with pytest.raises(BadImage, match=r"test\.images\.npy or its labels: 3 to 5 have changed"):
             epoch(cached(in_parts), resident_bytes=resident_bytes, workers=0, resident=bool(resident_bytes))
 
 

@@ -93,7 +93,7 @@ def test_each_seed_of_a_run_judges_by_images_of_its_own(name):
     assert all(map(torch.equal, one, fixed))
     assert all(map(torch.equal, old, images("data.eval_seed=null")))
     draws, labels = eval_draws(Images.TEST, torch.arange(8)), torch.arange(8) % SETS[name].num_classes
-    assert torch.equal(old[1], SETS[name].photograph(draws, labels, SETS[name].img_size, 1))
+    assert torch.equal(old[1], SETS[name].render(draws, labels, SETS[name].img_size, 1))
     for different in ((one, other), (one, old), (other, old)):
         assert not any(map(torch.equal, *different))
     with pytest.raises(ValueError, match="eval_seed=-1 must be at least 0"):
@@ -428,7 +428,7 @@ def test_motifs_inside_a_patch_are_told_from_those_cut_by_its_border(patch):
         (
             "quadrant",
             "data.img_size=[24,20]",
-            r"data\.img_size=\[24,20\] is no grid .* multiples of 8 from 8 on, such as",
+            r"data\.img_size=\[24,20\] does not fit a scene .* multiples of 8 from 8 on, such as",
         ),
         ("left_of", "data.scene.cell=5", r"data\.scene\.cell=5 must be an even number"),
         ("quadrant", "data.scene.noise=40.0", r"contrast \+ 4 \* noise must not exceed 127"),
@@ -437,7 +437,7 @@ def test_motifs_inside_a_patch_are_told_from_those_cut_by_its_border(patch):
             "data.scene.distance=6",
             r"data\.scene\.distance=6 must be a multiple of data\.scene\.cell=4",
         ),
-        ("same_different", "data.scene.distance=40", r"data\.img_size=24 is no grid"),
+        ("same_different", "data.scene.distance=40", r"data\.img_size=24 does not fit a scene"),
         ("stripes", "data.img_size=23", r"data\.img_size=23 must be even.* use data\.img_size=24"),
         ("texture", "data.scene.wavelength=-1.0", r"data\.scene\.wavelength=-1\.0 must be a number above 0"),
         ("texture", "data.img_size=4", r"must hold two waves"),

@@ -190,7 +190,7 @@ def map_array(path: Path) -> np.memmap:
         array = np.load(path, mmap_mode="c")
         if path.stat().st_size == array.offset + array.nbytes:
             return array
-        why = "its length has changed since it was written"
+        why = "it is longer than when it was written"
     except (OSError, ValueError, EOFError) as error:
         why = " ".join(str(error).split())
     raise ValueError(f"{path} is damaged or missing ({why}): remove {path.parent} and run {PREPARE} again")
