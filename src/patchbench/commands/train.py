@@ -46,7 +46,7 @@ from patchbench.config.origin import measured, origin_of
 from patchbench.data.batches import Batches
 from patchbench.data.statistics import check_variety
 from patchbench.evaluate.robustness import Views, evaluate_views
-from patchbench.evaluate.skipped import CheckSkipped, bad_images, skipped
+from patchbench.evaluate.skipped import CheckSkipped, bad_images, skipped_names
 from patchbench.evaluate.test import test, test_is_shared
 from patchbench.runs.provenance import environment, execution
 from patchbench.runs.record import validation_accuracy, write_record
@@ -132,7 +132,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             result |= tested | {"test/own_images": float(not shared)}
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
         ready.stop.leave()
-        left_out = skipped(data, bad_images(trainer, data))
+        left_out = skipped_names(data, bad_images(trainer, data))
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
         done = ready.origin | {
