@@ -1,4 +1,4 @@
-"""Time by number of tokens: the parts that were put in are found, and the page of a study of costs tells them."""
+"""Time as a function of tokens: the fit finds the parts that were put in, and the page of a cost study shows them."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""A study is run by its name, goes on where it was cut off, and gives every arm the same tuning."""
+"""A study is run by its name, continues where it was interrupted, and tunes every arm with as many trials."""
 
 import json
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_every_study_runs_at_scale_smoke(command, name):
 
 @pytest.mark.slow
 def test_a_planted_effect_of_real_runs_is_found_and_is_as_large_as_was_promised_to_be_found(tmp_path):
-    """Six seeds of a set and of a copy in which 5 % of the training labels are wrong."""
+    """Train six seeds on a set, and six on a copy with 5 % wrong training labels."""
     few = ["model=micro", "data.img_size=16", "patch=4", "optim.lr=3e-3", "data.train_size=500", "epochs=30"]
     rows = []
     for seed in range(6):

@@ -17,7 +17,7 @@ from patchbench.pages.study.numbers import differing, pareto, sum_of_arms, t_est
 from patchbench.runs.metrics import Metric, metric
 from patchbench.statistics.scaling import Scaling
 from patchbench.study.design import Part
-from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Found, Step
+from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, MeasuredEffect, Step
 
 WIDTH = 10.0
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00"]
@@ -138,7 +138,7 @@ def unit(line: Metric) -> str:
     return "points" if line.factor == 100 else line.label
 
 
-def ends(step: Step | Found, level: float) -> tuple[float, float]:
+def ends(step: Step | MeasuredEffect, level: float) -> tuple[float, float]:
     """Ends of the interval of an amount; nan where the interval has none, as below two seeds."""
     low, high = step.amount.interval(level) if step.amount is not None else (math.nan, math.nan)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (math.nan, math.nan)
@@ -176,7 +176,7 @@ def one_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool, 
 
 
 def one_bar(
-    ax: Axes, row: int, step: Step | Found, level: float, factor: int, at: float, colour: str, mark: str
+    ax: Axes, row: int, step: Step | MeasuredEffect, level: float, factor: int, at: float, colour: str, mark: str
 ) -> None:
     """An amount with its interval, in a row of a forest plot."""
     if step.amount is None:
@@ -194,7 +194,7 @@ def label_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
+def effects(groups: Mapping[str, Sequence[tuple[str, MeasuredEffect]]]) -> Figure:
     """Draw effects with their 95 % intervals: a panel for each unit, since points and doublings share no axis.
 
     groups: label and effect of each row, by the unit of their panel.
