@@ -177,7 +177,7 @@ def task_for(net: torch.nn.Module, num_classes: int, steps: int, *overrides: str
     """Build the task that trains `net` as the commands do, so that a new argument has its value of conf/."""
     cfg = configure("data=random", f"data.num_classes={num_classes}", *overrides)
     source = build_source(cfg)
-    shape: Any = {"batch_size": 1, "seed": 0, "workers": 0, "limit": None, "room": 0}
+    shape: Any = {"batch_size": 1, "seed": 0, "workers": 0, "limit": None, "resident_bytes": 0}
     data = Batches(source, build_augment(cfg, source), **shape)
     duration = Duration(lambda pace: steps, data, 0)
     duration.total = steps

@@ -212,7 +212,11 @@ def test_every_embedding_goes_with_every_scheme(build, embed, pos):
 @pytest.mark.parametrize(
     ("model", "fields", "left_out"),
     [
-        ("bag", {"embedding", "network", "resnet18"}, ["no scheme of position", "attention: this network has none"]),
+        (
+            "bag",
+            {"embedding", "network", "resnet18"},
+            ["no scheme of position", "attention: this network has no attention"],
+        ),
         ("cnn", {"network", "resnet18"}, ["this network has no tokens"]),
         ("timm", set(), ["this network has no tokens", "gives no feature map"]),
     ],
@@ -296,7 +300,7 @@ def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys
     text = (at_end.dir / "analysis.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert text.index("In short") < text.index("shuffling the patches changes accuracy by") < text.index("<img")
-    assert "Kernels count as kept" in text
+    assert "Kernels count as hardly moved" in text
     shown = sorted(path.stem for path in (at_end.dir / "analysis").glob("*.png"))
     assert text.count("<img") == len(shown)
     assert shown == sorted(
@@ -356,7 +360,7 @@ def test_a_network_made_to_use_position_is_told_from_one_made_not_to(net, split,
         splits=lambda: {"train": split, "val": split, "test": split},
     )  # fmt: skip
     cfg = configure("trainer=cpu")
-    data = Batches(source, build_augment(cfg, source), batch_size=32, seed=0, workers=0, limit=None, room=0)
+    data = Batches(source, build_augment(cfg, source), batch_size=32, seed=0, workers=0, limit=None, resident_bytes=0)
     data.setup("")
     task = task_for(net, 10, 1)
     trainer = data.trainer = build_trainer(cfg, Path(), [], epochs=0)
@@ -389,9 +393,9 @@ def robust_figures(images: int, plain: float, lost: float, gained: float) -> dic
         ((4000, 0.9, 0.0, 0.0), "0.0 points (95 % interval 0.0 to 0.0"),
         ((360, 0.9, 0.0, 0.0), "0.0 points (95 % interval -0.5 to +0.5"),
         ((360, 0.9, 0.0, 0.0), "This network does not use position:"),
-        ((40, 0.9, 0.1, 0.1), "So few images cannot tell"),
-        ((40, 0.9, 0.075, 0.0), "So few images cannot tell"),
-        ((4000, 0.5, 0.01, 0.1), "better off without position"),
+        ((40, 0.9, 0.1, 0.1), "too few to tell"),
+        ((40, 0.9, 0.075, 0.0), "too few to tell"),
+        ((4000, 0.5, 0.01, 0.1), "better without position"),
     ],
 )
 def test_a_change_is_told_from_the_noise_of_so_many_images(figures, says):
@@ -423,7 +427,7 @@ def kernels_beside(start, now, other=None, trained=True):
 
 
 class Last(nn.Module):
-    """b d h w -> b h w d"""
+    """Permute b d h w to b h w d."""
 
     def forward(self, x):
         return x.permute(0, 2, 3, 1)
@@ -437,7 +441,7 @@ def test_noise_is_called_noise_and_what_training_made_is_not():
     assert hardly.change.cosine == pytest.approx(1 / math.hypot(1, 0.16), abs=0.01)
     assert "hardly moved" in readings.kernels(hardly)
     assert "they moved by 16% of their length" in readings.kernels(hardly)
-    assert f"the start is {1 / (1 + 0.16**2):.0%} of what you see" in readings.kernels(hardly)
+    assert f"{1 / (1 + 0.16**2):.0%} of the picture is the start" in readings.kernels(hardly)
     assert "the noise of the start" in readings.kernels(hardly)
     other_noise = readings.kernels(kernels_beside(start, orthogonal))
     assert "no smoother" in other_noise
@@ -449,8 +453,8 @@ def test_noise_is_called_noise_and_what_training_made_is_not():
     basis = kernels_beside(start, start + 0.01 * orthogonal, other=start)
     assert "noise" not in readings.kernels(basis)
     assert "not random" in readings.kernels(basis)
-    assert "no noise" in readings.start(basis.change)
-    assert "they are noise" in readings.start(hardly.change)
+    assert "not noise" in readings.before_training(basis.change)
+    assert "they are noise" in readings.before_training(hardly.change)
     assert "Nothing in this embedding is trained" in readings.kernels(kernels_beside(start, start, trained=False))
     assert "Training hardly moved these responses" in readings.kernels(replace(hardly, affine=False))
     assert "not known here" in readings.kernels(replace(hardly, change=None))
@@ -482,7 +486,7 @@ def test_rotation_and_bias_that_do_nothing_are_told_from_those_that_do(build):
     assert "No head prefers near patches" in readings.bias(replace(alibi, means=-alibi.means, slopes=-alibi.slopes))
     rope = turns(build("model=micro", "data.img_size=32", "patch=4", "pos=rope"))
     assert "turns by 1 radians per patch, once around in 6 patches" in readings.rotation(rope, 8)
-    assert "position hardly enters" in readings.rotation(rope * 1e-3, 8)
+    assert "position has hardly any effect" in readings.rotation(rope * 1e-3, 8)
 
 
 def test_attention_is_compared_with_uniform_attention_block_by_block():
@@ -496,7 +500,7 @@ def test_attention_is_compared_with_uniform_attention_block_by_block():
     assert "nearer than uniform attention in 1 of 3 blocks" in said(1.0, 0.5, 1.0)
     assert "block 1 looks nearest, 16.0 px" in said(1.0, 0.5, 1.0)
     assert "farther than uniform attention in 1 of 2 blocks" in said(1.0, 1.2)
-    assert "all patches about alike" in readings.rollout(even)
+    assert "all patches about equally" in readings.rollout(even)
     one = even.clone()
     one[0, 0, 0] *= 2
     assert "some patches more than others" in readings.rollout(one)

@@ -9,18 +9,18 @@ from patchbench.commands.evaluate import evaluate
 from patchbench.commands.reopen import Machine
 from patchbench.data.source import InMemory
 from patchbench.evaluate.robustness import check_views, read_views
-from patchbench.evaluate.views import Changed, Some, moved, on_canvas, shuffled
+from patchbench.evaluate.views import ChangedSplit, Subset, place_on_canvas, shift_images, shuffle_patches
 
 IMAGES = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 SPLIT = InMemory(IMAGES, torch.arange(6))
 
 
 def read(change, numbers=range(6)):
-    return Changed(SPLIT, change).read(list(numbers))[0]
+    return ChangedSplit(SPLIT, change).read(list(numbers))[0]
 
 
 def test_a_canvas_holds_the_image_somewhere_and_its_ground_elsewhere():
-    canvas = read(on_canvas((16, 16)))
+    canvas = read(place_on_canvas((16, 16)))
     for image, whole in zip(IMAGES, canvas, strict=True):
         windows = whole.unfold(1, 8, 1).unfold(2, 12, 1).permute(1, 2, 0, 3, 4)
         found = (windows == image).all(-1).all(-1).all(-1)
@@ -29,38 +29,38 @@ def test_a_canvas_holds_the_image_somewhere_and_its_ground_elsewhere():
         ground = whole[0].flatten()
         assert (ground == rim.median(1).values[0]).sum() >= 16 * 16 - 8 * 12
     with pytest.raises(ValueError, match=r"eval\.img_size=\[4,12\] is a smaller canvas"):
-        read(on_canvas((4, 12)))
+        read(place_on_canvas((4, 12)))
 
 
 def test_a_shuffle_moves_whole_patches_and_each_image_by_itself():
     def tiles(images):
         return images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
 
-    for before, after in zip(tiles(IMAGES), tiles(read(shuffled((4, 4)))), strict=True):
+    for before, after in zip(tiles(IMAGES), tiles(read(shuffle_patches((4, 4)))), strict=True):
         assert sorted(t.flatten().tolist() for t in before) == sorted(t.flatten().tolist() for t in after)
-    pixels = read(shuffled((1, 1)))
+    pixels = read(shuffle_patches((1, 1)))
     assert torch.equal(pixels.flatten(2).sort(2).values, IMAGES.flatten(2).sort(2).values)
     numbered = torch.arange(96, dtype=torch.uint8).reshape(1, 1, 8, 12).repeat(6, 1, 1, 1)
-    orders = shuffled((1, 1))(numbered, torch.arange(6)).flatten(1)
+    orders = shuffle_patches((1, 1))(numbered, torch.arange(6)).flatten(1)
     assert len({tuple(order.tolist()) for order in orders}) == 6
 
 
 def test_a_view_of_an_image_depends_on_its_number_alone():
-    for change in (on_canvas((16, 16)), shuffled((4, 4)), moved(3)):
+    for change in (place_on_canvas((16, 16)), shuffle_patches((4, 4)), shift_images(3)):
         assert torch.equal(read(change)[[4, 2]], read(change, [4, 2]))
 
 
 def test_moving_brings_in_again_what_leaves():
-    assert torch.equal(read(moved(3)), torch.roll(IMAGES, (3, 3), (2, 3)))
+    assert torch.equal(read(shift_images(3)), torch.roll(IMAGES, (3, 3), (2, 3)))
 
 
 def test_some_images_of_a_view_are_what_they_are_among_all():
-    some = Some(Changed(SPLIT, shuffled((4, 4))), 3)
+    some = Subset(ChangedSplit(SPLIT, shuffle_patches((4, 4))), 3)
     assert len(some) == 3
     images, labels = some.read([0, 1, 2])
     assert labels.tolist() == [0, 2, 4]
-    assert torch.equal(images, read(shuffled((4, 4)))[[0, 2, 4]])
-    assert len(Some(SPLIT, 100)) == 6
+    assert torch.equal(images, read(shuffle_patches((4, 4)))[[0, 2, 4]])
+    assert len(Subset(SPLIT, 100)) == 6
 
 
 def views(*overrides):
@@ -88,7 +88,7 @@ def test_what_the_network_cannot_take_is_refused_before_training():
     source = build_source(cfg)
     with torch.device("meta"):
         net = build_net(cfg, source)
-    with pytest.raises(ValueError, match=r"eval\.img_size=18 cannot be asked of this network"):
+    with pytest.raises(ValueError, match=r"eval\.img_size=18 does not fit this network"):
         check_views(read_views(**cfg.eval, run_patch=4), net, source)
 
 

@@ -1,4 +1,4 @@
-"""Each image is augmented by its own draw, as torchvision and timm would, and never when it is evaluated."""
+"""Each training image is augmented by its own draw, as in torchvision and timm; evaluation changes no image."""
 
 import random
 import re
@@ -17,11 +17,11 @@ from torchvision.transforms import v2
 from patchbench.commands.build import build_augment, build_source
 from patchbench.data.augment import randaugment
 from patchbench.data.augment.chain import Augment
-from patchbench.data.augment.crop import cut, moved
-from patchbench.data.augment.three import blurred
+from patchbench.data.augment.crop import crop_boxes, shift_images
+from patchbench.data.augment.three import gaussian_blur
 from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import Purpose, normal, train_draws
-from patchbench.data.order import Chosen
+from patchbench.data.order import BatchIndices
 
 SIZE = (24, 32)
 
@@ -36,13 +36,13 @@ def draws(count: int, epoch: int = 0) -> torch.Tensor:
 
 
 def photos(count: int, size: tuple[int, int] = SIZE, chans: int = 3) -> torch.Tensor:
-    """Smooth, with dark and bright parts in every channel."""
+    """Make smooth images with dark and bright parts in every channel."""
     noise = torch.rand(count, chans, 4, 4, generator=torch.Generator().manual_seed(0))
     return F.interpolate(noise * 300 - 20, size, mode="bicubic").clamp(0, 255).to(torch.uint8)
 
 
 def shown(augment: Augment, images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """All that is done to an image but mixing."""
+    """Apply all augmentation except mixing."""
     return augment.erase(augment.images(images, draws, cropped=False) / 64 - 2, draws)
 
 
@@ -72,7 +72,7 @@ def test_equal_images_of_a_batch_are_augmented_differently_and_again_in_the_next
 
 def test_none_changes_nothing():
     chain, images, labels = augment("none"), photos(5), torch.arange(5)
-    assert not chain.on
+    assert not chain.active
     assert chain.crop is None
     assert torch.equal(chain.images(images, draws(5), cropped=False), images)
     same = chain.mixed(images / 255, labels, draws(5))
@@ -130,7 +130,9 @@ def test_a_moved_image_is_a_crop_of_the_padded_one(fill, mode):
     images, pad = photos(50), 4
     shift, flips = torch.randint(-pad, pad + 1, (50, 2)), torch.rand(50) < 0.5
     padded = v2.functional.pad(images, [pad], padding_mode=mode)
-    for image, (down, right), flip, got in zip(padded, shift, flips, moved(images, shift, flips, fill), strict=True):
+    for image, (down, right), flip, got in zip(
+        padded, shift, flips, shift_images(images, shift, flips, fill), strict=True
+    ):
         expected = image[:, pad + down : pad + down + SIZE[0], pad + right : pad + right + SIZE[1]]
         assert torch.equal(got, expected.flip(2) if flip else expected)
 
@@ -140,17 +142,17 @@ def test_a_box_is_cut_as_torchvision_resizes_it():
     boxes = torch.stack(
         [torch.arange(30) % 8, torch.arange(30) % 5, 8 + torch.arange(30) % 8, 12 + torch.arange(30) % 9], 1
     )
-    for image, box, got in zip(images, boxes.tolist(), cut(images, boxes, torch.zeros(30).bool()), strict=True):
+    for image, box, got in zip(images, boxes.tolist(), crop_boxes(images, boxes, torch.zeros(30).bool()), strict=True):
         expected = v2.functional.resized_crop(image.float(), *box, list(SIZE), antialias=False)
         inner = (got - expected)[:, 3:-3, 3:-3].abs()  # at the edge we read on where the image goes on
         assert inner.max() <= 1
     whole = torch.tensor([0, 0, *SIZE]).expand(30, 4)
-    assert torch.equal(cut(images, whole, torch.zeros(30).bool()), images)
-    assert torch.equal(cut(images, whole, torch.ones(30).bool()), images.flip(3))
+    assert torch.equal(crop_boxes(images, whole, torch.zeros(30).bool()), images)
+    assert torch.equal(crop_boxes(images, whole, torch.ones(30).bool()), images.flip(3))
 
 
 def timm_level(name: str, level: float, sign: int) -> tuple:
-    """timm's argument of an operation, of the sign that is asked for where it draws one."""
+    """Return timm's argument of an operation, with the given sign if timm draws the sign at random."""
     to_argument = auto_augment.LEVEL_TO_ARG[name]
     if to_argument is None:
         return ()
@@ -176,7 +178,7 @@ def test_operations_on_groups_give_what_timm_gives_image_by_image(name, chans):
     # Half of the batch is left alone: the group is gathered and put back.
     kinds = torch.where(torch.arange(12) % 3 == 0, -1, randaugment.OPERATIONS.index(name))
     mean = [0.5, 0.25, 0.75][:chans]
-    done = randaugment.applied(images, kinds, levels / 10 * signs, mean)
+    done = randaugment.apply_operations(images, kinds, levels / 10 * signs, mean)
     for i, image in enumerate(images):
         if kinds[i] < 0:
             assert torch.equal(done[i], image)
@@ -201,12 +203,12 @@ def test_each_operation_of_randaugment_comes_equally_often():
     unchanged = (chain.randaugment(flat, draws(6000), [0.0] * 3) == flat).flatten(1).all(1).float().mean()
     # A flat picture stays in half of the cases, and under the operations that find nothing to change in it.
     assert 0.5 < unchanged < 0.85
-    assert augment("none", "augment.randaugment.prob=1.0").on
+    assert augment("none", "augment.randaugment.prob=1.0").active
 
 
 def test_blurring_is_that_of_torchvision():
     images, sigmas = photos(20), torch.linspace(0.1, 2.0, 20)
-    done = blurred(images, sigmas)
+    done = gaussian_blur(images, sigmas)
     for image, sigma, got in zip(images, sigmas.tolist(), done, strict=True):
         expected = v2.functional.gaussian_blur(image, [13, 13], [sigma, sigma])
         assert (got.int() - expected.int())[:, 6:-6, 6:-6].abs().max() <= 1
@@ -344,15 +346,15 @@ def test_every_option_trains(name, data, tmp_path, folder):
 def test_evaluation_sees_the_images_as_they_are():
     cfg = configure("data=digits", "augment=deit", "data.img_size=16")
     source = build_source(cfg)
-    data = Batches(source, build_augment(cfg, source), batch_size=8, seed=0, workers=0, limit=None, room=0)
+    data = Batches(source, build_augment(cfg, source), batch_size=8, seed=0, workers=0, limit=None, resident_bytes=0)
     data.setup("fit")
     for split in data.splits.values():
         images, labels = split.read(range(8))
-        seen, said = data.on_after_batch_transfer(Reader(split, data.augment.crop)[Chosen(list(range(8)))], 0)
+        seen, said = data.on_after_batch_transfer(Reader(split, data.augment.crop)[BatchIndices(list(range(8)))], 0)
         assert torch.equal(seen, data.normalised(images))
         assert torch.equal(said, labels)
     trained, soft = data.on_after_batch_transfer(
-        Reader(data.splits["train"], data.augment.crop)[Chosen(list(range(8)), draws(8))], 0
+        Reader(data.splits["train"], data.augment.crop)[BatchIndices(list(range(8)), draws(8))], 0
     )
     assert trained.shape == seen.shape
     assert soft.shape == (8, 10)

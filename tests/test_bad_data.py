@@ -1,4 +1,4 @@
-"""Pictures of every mode are seen as a person sees them; what does not decode is named, or skipped and counted."""
+"""Pictures of every mode are read as a person sees them; files that do not decode are named, or skipped and counted."""
 
 import io
 import os
@@ -28,7 +28,7 @@ from patchbench.commands.reopen import Machine
 from patchbench.config.errors import Refused
 from patchbench.config.identity import identity_of
 from patchbench.data.bands import MIB
-from patchbench.data.pictures import MAX_DECODED, BadImage, Paths, Pictures, Reading, centre
+from patchbench.data.pictures import MAX_DECODED, BadImage, Paths, Pictures, ReadSettings, centre_box
 from patchbench.data.sets.imagefolder import ImageFolder
 from patchbench.evaluate.skipped import CheckSkipped
 from patchbench.runs.hits import read_hits
@@ -47,8 +47,8 @@ def pictures(
     classes=1,
     **more,
 ) -> Pictures:
-    """Pictures in files; the class of each is its number, over again after so many classes."""
-    reading = Reading(img_size, in_chans, crop_pct, on_error, max_skipped, max_decoded, **more)
+    """Make a split of pictures in files; labels count through the classes again and again."""
+    reading = ReadSettings(img_size, in_chans, crop_pct, on_error, max_skipped, max_decoded, **more)
     labels = [i % classes for i in range(len(paths))]
     return Pictures(Paths(paths), labels, range(len(paths)), reading, split="train", classes=range(classes))
 
@@ -65,7 +65,7 @@ def halves(left: tuple, right: tuple, size: tuple[int, int] = (16, 16)) -> Image
 
 
 def corner_colours(image: Tensor) -> list[tuple[int, ...]]:
-    """Top left, top right, bottom left."""
+    """Return the colours at top left, top right and bottom left."""
     return [tuple(image[:, y, x].tolist()) for y, x in ((0, 0), (0, -1), (-1, 0))]
 
 
@@ -188,7 +188,7 @@ def test_the_view_is_the_centre_scaled(tmp_path, img_size, suffix):
     image = noise((160, 120), 16)
     image.save(tmp_path / f"a.{suffix}", **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}))
     got = seen(tmp_path / f"a.{suffix}", img_size=img_size, crop_pct=0.875)
-    top, left, height, width = centre((120, 160), img_size, 0.875)
+    top, left, height, width = centre_box((120, 160), img_size, 0.875)
     assert height / 120 == pytest.approx(0.875, abs=0.01) or width / 160 == pytest.approx(0.875, abs=0.01)
     assert width / height == pytest.approx(img_size[1] / img_size[0], rel=0.02)
     assert (top, left) == ((120 - height) // 2, (160 - width) // 2)
@@ -238,20 +238,20 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(tmp_path):
 
 
 def save_values(path: Path, values: np.ndarray) -> int:
-    """Save an array, and return its bytes."""
+    """Save an array, and return its size in bytes."""
     np.save(path, values)
     return values.nbytes
 
 
 def save_pages(path: Path, pages: int) -> int:
-    """Save a TIFF of pages, compressed, and return the bytes of their values."""
+    """Save a compressed TIFF of several pages, and return the size of their values in bytes."""
     first, *others = [Image.new("I;16", (60, 50), 9)] * pages
     first.save(path, save_all=True, append_images=others, compression="tiff_deflate")
     return pages * 60 * 50 * 2
 
 
 def save_mode(path: Path, mode: str, values: int) -> int:
-    """Save a picture, and return the bytes of so many values a pixel, of a byte each."""
+    """Save a picture, and return the size of its values in bytes, one byte per value."""
     Image.new(mode, (60, 50), 1).save(path, **({"compression": "tiff_lzw"} if path.suffix == ".tiff" else {}))
     return 60 * 50 * values
 
@@ -290,7 +290,7 @@ def test_what_takes_more_memory_than_allowed_is_named_before_it_is_decoded(tmp_p
     assert str(refused.value).startswith(f"{path} does not decode (it takes ")
     assert f"more than data.max_decoded={least:g}: scale it down, or allow more)" in str(refused.value)
     split = pictures(path, path, on_error="skip", max_decoded=least, ranges=[(0.0, 1.0)], classes=2)
-    split.classes, split.of_each_class = (0,), torch.tensor([3])  # a class of which others decode
+    split.classes, split.class_sizes = (0,), torch.tensor([3])  # a class of which others decode
     assert len(split.read([0])[0]) == 0
     assert split.bad.tolist() == [True, False]
 
@@ -336,7 +336,7 @@ def test_a_jpeg_that_decodes_does_so_in_every_crop(tmp_path, orientation):
 
 
 def test_a_progressive_jpeg_is_measured_at_its_full_size(tmp_path):
-    """Its coefficients all lie in memory before a pixel is seen, at whatever size it is decoded."""
+    """All its coefficients are in memory before the first pixel is decoded, at any size of the result."""
     for subsampling, values in ((0, 3), (2, 1.5)):
         path = tmp_path / f"{subsampling}.jpg"
         noise((640, 640), 8).save(path, progressive=True, subsampling=subsampling)
@@ -367,7 +367,7 @@ def test_a_file_that_does_not_decode_is_named_in_one_line(tmp_path, suffix):
         with pytest.raises(BadImage) as bad:
             seen(path)
         assert str(bad.value).startswith(f"{path} does not decode (")
-        assert str(bad.value).endswith("data.on_error=skip to do without such images")
+        assert str(bad.value).endswith("data.on_error=skip to leave out such images")
         assert "\n" not in str(bad.value)
         assert "object at" not in str(bad.value)
 
@@ -416,7 +416,7 @@ def test_what_a_loader_wraps_keeps_its_own_words_alone():
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> list[Path]:
-    """Ten pictures whose colour is their number; the third, the fourth and the last are spoilt."""
+    """Make ten pictures, with their number as colour; the third, the fourth and the last are damaged."""
     paths = []
     for i in range(10):
         paths.append(tmp_path / f"{i}.png")
@@ -493,7 +493,7 @@ def test_a_split_of_a_million_is_checked_soon(mixed):
 
 
 def of_two_ranks(split: Pictures, other: Tensor, rank: int) -> Any:
-    """The trainer of one of two ranks; the other has found the images of a mask."""
+    """Return a trainer like that of one of two ranks; the other rank has found the bad images of a mask."""
     trainer = Mock(spec=pl.Trainer, world_size=2, is_global_zero=rank == 0)
     trainer.datamodule = Mock(splits={"train": split})
     trainer.strategy = Mock(root_device="cpu", reduce=lambda mask, reduce_op: torch.maximum(mask, other.to(mask)))
@@ -525,7 +525,7 @@ def test_ranks_of_which_each_sees_a_share_judge_together(mixed):
     ("knob", "said"),
     [
         ("on_error=ignore", r"is unknown: use raise or skip"),
-        ("max_skipped=0", r"must be above 0 and at most 1, .*: data\.on_error=raise skips nothing"),
+        ("max_skipped=0", r"must be above 0 and at most 1, .*: use data\.on_error=raise to skip nothing"),
         ("max_skipped=1.5", r"must be above 0 and at most 1"),
         ("max_decoded=0", r"must be a number above 0, or null for 256 MiB"),
     ],
@@ -575,13 +575,13 @@ def test_what_is_no_picture_is_left_out_and_what_should_be_one_is_not(folder):
     assert names == ["00.jpg", *numbered, "linked/deeper/y.jpg", "linked.jpg", "more/x.JPEG", "nowhere.jpg"]
     assert found.classes == ["bee", "蜂 queen"]
     [remark] = found.remarks
-    assert remark.startswith("3 files are of other kinds than images and are left out")
+    assert remark.startswith("3 files are not images and are left out")
     assert "1 .db" in remark
     (bee / "disk").symlink_to(bee / "gone")
-    with pytest.raises(FileNotFoundError, match=r"bee/disk is a link to .*/gone, which is not there"):
+    with pytest.raises(FileNotFoundError, match=r"bee/disk is a link to .*/gone, which does not exist"):
         image_folder(folder)
     (bee / "disk").rename(folder / "train" / "wasp")
-    with pytest.raises(FileNotFoundError, match=r"train/wasp is a link to .*/gone, which is not there"):
+    with pytest.raises(FileNotFoundError, match=r"train/wasp is a link to .*/gone, which does not exist"):
         image_folder(folder)
     (folder / "train" / "wasp").unlink()
     with pytest.raises(BadImage, match=r"nowhere\.jpg does not decode \(.*No such file"):
@@ -674,7 +674,7 @@ def test_a_run_that_is_ended_by_what_it_skips_goes_on_where_more_may_be(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_two_ranks_that_each_skip_one_image_end_in_one_line(command, folder, micro, split):
-    """Neither of them alone skips more than it may."""
+    """Each rank alone skips no more images than allowed."""
     if split == "val":
         shutil.copytree(folder / "val", folder / "test")
     for i in (0, 1):  # one is read by each rank
@@ -703,7 +703,7 @@ def test_the_share_that_may_be_skipped_is_no_part_of_a_run_and_bytes_that_decode
 
 @pytest.mark.parametrize("model", ["micro", "bag", "cnn"])
 def test_a_batch_of_which_no_image_decodes_changes_no_figure(tmp_path, folder, micro, model):
-    """The figures are those of the set without these images, in each view that does not go by an image's number."""
+    """The metrics are those of the set without these images, in each view that does not depend on image numbers."""
     knobs = [*micro, "limit_batches=null", f"model={model}", "data=imagefolder", "data.val_size=0.2", "batch_size=8"]
     knobs += ["data.on_error=skip", "data.max_skipped=0.5", "epochs=1", "logger.tables=true"]
     knobs += ["eval=robust", "eval.patch=4", "eval.img_size=[24]", "eval.shift=[canvas,scale]"]

@@ -1,4 +1,4 @@
-"""No picture loses its content unasked: depth, bands, pages, alpha and colour are read, or refused by name."""
+"""No picture loses content silently: depth, bands, pages, alpha and colour are read, or refused by name."""
 
 import json
 import os
@@ -21,11 +21,11 @@ from patchbench.commands.reopen import Machine
 from patchbench.config.compose import composed
 from patchbench.config.errors import Refused
 from patchbench.config.origin import origin_of, restored, with_measured
-from patchbench.data.bands import Contradiction, coloured, facts, levels, open_picture, planes
+from patchbench.data.bands import Mismatch, is_coloured, move_bands_first, open_picture, picture_info, to_uint8
 from patchbench.data.cache_writer import prepare
 from patchbench.data.pictures import BadImage
-from patchbench.data.statistics import variety
-from patchbench.data.survey import FEW_LEVELS, HEADERS, TAIL, spread
+from patchbench.data.statistics import check_variety
+from patchbench.data.survey import FEW_LEVELS, HEADERS, TAIL, value_range
 from patchbench.train.checkpoint import AtomicCheckpoint, read_checkpoint
 
 SIDE = 16
@@ -33,7 +33,7 @@ Write = Callable[[Path, np.ndarray], None]
 
 
 def drawn(label: int, number: int, low: float = 0, high: float = 255, bands: int = 1) -> np.ndarray:
-    """Values c h w in low ... high, brighter on the side that tells the label."""
+    """Draw values c h w in low ... high, brighter on the side that gives the label."""
     values = np.random.default_rng([label, number]).uniform(low, (low + high) / 2, (bands, SIDE, SIDE))
     values[:, :, slice(0, 8) if label else slice(8, None)] += (high - low) / 2
     return values
@@ -85,7 +85,7 @@ def everything(split: Any) -> torch.Tensor:
 
 
 def tiff(values: np.ndarray, photometric: int = 1) -> bytes:
-    """Uncompressed TIFF of interleaved samples, those beyond the first or the third of no stated meaning."""
+    """Make an uncompressed TIFF of interleaved samples; further samples than grey or RGB are unspecified."""
     bands, height, width = values.shape
     held = np.ascontiguousarray(np.moveaxis(values, 0, 2)).tobytes()
     extra = bands - (3 if photometric == 2 else 1)
@@ -154,11 +154,11 @@ def test_values_of_eight_bits_in_sixteen_are_as_those_of_eight(tmp_path):
 def test_a_hot_pixel_does_not_set_the_range_and_nearly_equal_values_have_one():
     values = np.random.default_rng(0).uniform(776, 1009, 100_000).astype(np.float32)
     values[:3] = 65535
-    assert spread(values) == pytest.approx((776, 1009), abs=1)
+    assert value_range(values) == pytest.approx((776, 1009), abs=1)
     assert TAIL * len(values) > 3
     flat = np.full(100_000, 5, np.float32)
     flat[0] = 9
-    assert spread(flat) == (5, 9)
+    assert value_range(flat) == (5, 9)
 
 
 @pytest.mark.parametrize("mark", [-9999, 65535])
@@ -186,7 +186,7 @@ def test_values_that_mark_missing_pixels_do_not_take_the_levels_in_silence(tmp_p
     found = source(folder(tmp_path, flattened, "npy", np.float32, low=776, high=1009))
     train = found.splits()["train"]
     with pytest.raises(ValueError, match=rf"are the same .*; values from .*{mark}.*; .* set data\.range="):
-        variety(train, found.remarks)
+        check_variety(train, found.remarks)
 
 
 def test_a_given_range_is_taken_and_checked(tmp_path):
@@ -206,7 +206,7 @@ def test_pictures_of_another_depth_than_the_others_are_refused(tmp_path):
     late = root / "train" / "ant" / "zzz.png"
     Image.fromarray(drawn(0, 0, 0, 4095)[0].astype(np.uint16)).save(late)
     split = source(root, "data.mean=[0.5]", "data.std=[0.5]").splits()["train"]
-    if split.album.paths.index(str(late)) in split.chosen.tolist():
+    if split.album.paths.index(str(late)) in split.album_indices.tolist():
         with pytest.raises(
             BadImage, match=r"zzz\.png has values of uint16, and the pictures .* data\.range=\[low,high\]"
         ):
@@ -234,7 +234,7 @@ def test_splits_of_different_depth_are_refused_before_any_is_read(tmp_path, deep
 
 def test_a_range_that_nothing_reads_is_said(tmp_path):
     [remark] = source(folder(tmp_path, save_image, "png", np.uint8), "data.range=[0,1]").remarks
-    assert remark.startswith("data.range is not read")
+    assert remark.startswith("data.range is not used")
 
 
 def test_values_that_are_no_numbers_are_named(tmp_path):
@@ -242,7 +242,9 @@ def test_values_that_are_no_numbers_are_named(tmp_path):
     values = drawn(0, 0).astype(np.float32)
     values[0, 3, 4] = np.nan
     np.save(root / "train" / "ant" / "000.npy", values)
-    with pytest.raises(BadImage, match=r"000\.npy does not decode \(some values are no finite numbers: fill them in\)"):
+    with pytest.raises(
+        BadImage, match=r"000\.npy does not decode \(some values are not finite numbers: fill them in\)"
+    ):
         [everything(split) for split in source(root).splits().values()]
 
 
@@ -253,7 +255,9 @@ def rgb16(path: Path, values: np.ndarray) -> None:
 def test_colours_of_sixteen_bits_that_lose_their_levels_are_refused(tmp_path):
     full = source(folder(tmp_path / "full", rgb16, "tif", np.uint16, high=65535, bands=3))
     assert len(everything(full.splits()["train"]).unique()) > 200
-    with pytest.raises(ValueError, match=r"of 16 bits are read by their upper 8, and these reach 1[45] of 255 only"):
+    with pytest.raises(
+        ValueError, match=r"with 16 bits only the upper 8 bits are read, and these reach 1[45] of 255 only"
+    ):
         source(folder(tmp_path / "dark", rgb16, "tif", np.uint16, high=4095, bands=3)).splits()
     with pytest.raises(ValueError, match=r"these reach 1[45] of 255 only"):
         source(tmp_path / "dark", "data.mean=[.5,.5,.5]", "data.std=[.2,.2,.2]").splits()
@@ -302,15 +306,17 @@ def test_a_smaller_copy_of_a_picture_is_no_page(tmp_path):
     picture.save(tmp_path / "a.tif", save_all=True, append_images=[copy])
     with Image.open(tmp_path / "a.tif") as file:
         assert file.n_frames == 2
-        assert facts(file, None).channels == 1
-        assert torch.equal(levels(file, 1, None, grey=True, max_decoded=1)[0], v2.functional.pil_to_tensor(picture)[0])
+        assert picture_info(file, None).channels == 1
+        assert torch.equal(
+            to_uint8(file, 1, None, grey=True, max_decoded=1)[0], v2.functional.pil_to_tensor(picture)[0]
+        )
 
 
 def test_pages_of_several_sizes_are_no_bands(tmp_path):
     pages = [Image.effect_noise((SIDE, SIDE), 50), Image.effect_noise((8, 8), 50)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    with Image.open(tmp_path / "a.tif") as file, pytest.raises(Contradiction, match="pages of several sizes"):
-        levels(file, 2, None, grey=False, max_decoded=1)
+    with Image.open(tmp_path / "a.tif") as file, pytest.raises(Mismatch, match="pages of several sizes"):
+        to_uint8(file, 2, None, grey=False, max_decoded=1)
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(13, np.uint16), (5, np.uint8), (2, np.uint16)])
@@ -340,12 +346,12 @@ def test_near_infrared_beside_rgb_is_not_dropped_unasked(tmp_path):
 
 
 def test_bands_lie_along_the_first_or_the_last_axis(tmp_path):
-    assert planes(np.zeros((5, 7)), None).shape == (1, 5, 7)
-    assert planes(np.zeros((13, 64, 64)), None).shape == (13, 64, 64)
-    assert planes(np.zeros((64, 64, 13)), None).shape == (13, 64, 64)
-    assert planes(np.zeros((8, 64, 13)), 13).shape == (13, 8, 64), "as many as are asked for"
-    assert planes(np.zeros((13, 64, 8)), 13).shape == (13, 64, 8)
-    assert planes(np.zeros((4, 9, 4)), 4).shape == (4, 4, 9)
+    assert move_bands_first(np.zeros((5, 7)), None).shape == (1, 5, 7)
+    assert move_bands_first(np.zeros((13, 64, 64)), None).shape == (13, 64, 64)
+    assert move_bands_first(np.zeros((64, 64, 13)), None).shape == (13, 64, 64)
+    assert move_bands_first(np.zeros((8, 64, 13)), 13).shape == (13, 8, 64), "as many as are asked for"
+    assert move_bands_first(np.zeros((13, 64, 8)), 13).shape == (13, 64, 8)
+    assert move_bands_first(np.zeros((4, 9, 4)), 4).shape == (4, 4, 9)
     for wrong in (
         np.zeros(3),
         np.zeros((2, 2, 2, 2)),
@@ -353,8 +359,8 @@ def test_bands_lie_along_the_first_or_the_last_axis(tmp_path):
         np.zeros((2, 2), complex),
         np.zeros((2, 2), "O"),
     ):
-        with pytest.raises(ValueError, match="is no picture of H x W"):
-            planes(wrong, None)
+        with pytest.raises(ValueError, match="is not a picture, H x W"):
+            move_bands_first(wrong, None)
 
 
 def test_an_array_that_is_damaged_is_named_and_none_runs_code(tmp_path):
@@ -371,7 +377,7 @@ def test_an_array_that_is_damaged_is_named_and_none_runs_code(tmp_path):
         with pytest.raises((ValueError, OSError)):
             open_picture(str(path), str(path))
     np.save(path, np.array([{"a": 1}]), allow_pickle=True)
-    with pytest.raises(ValueError, match="no array that numpy reads"):
+    with pytest.raises(ValueError, match="not an array that numpy can read"):
         open_picture(str(path), str(path))
 
 
@@ -384,9 +390,9 @@ def test_alpha_of_one_value_leaves_the_colours(tmp_path, alpha, suffix):
     colours = drawn(0, 0, bands=3).astype(np.uint8)
     save_image(tmp_path / f"a.{suffix}", np.concatenate([colours, np.full((1, SIDE, SIDE), alpha, np.uint8)]))
     picture = open_picture(str(tmp_path / f"a.{suffix}"), "")
-    assert torch.equal(levels(picture, 3, None, grey=False, max_decoded=1), torch.from_numpy(colours))
+    assert torch.equal(to_uint8(picture, 3, None, grey=False, max_decoded=1), torch.from_numpy(colours))
     picture = open_picture(str(tmp_path / f"a.{suffix}"), "")
-    assert levels(picture, 4, None, grey=False, max_decoded=1)[3].unique().tolist() == [alpha], (
+    assert to_uint8(picture, 4, None, grey=False, max_decoded=1)[3].unique().tolist() == [alpha], (
         "as a band, where it is asked for"
     )
 
@@ -406,14 +412,14 @@ def test_frames_that_are_not_read_are_said(tmp_path, suffix):
         frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
 
     remarks = source(folder(tmp_path, animated, suffix, np.uint8, bands=3)).remarks
-    assert "some pictures are animated: the first of their frames is read, no other" in remarks
+    assert "some pictures are animated: only their first frame is read" in remarks
 
 
 # Grey and colour
 
 
 def mixed(root: Path, share: float) -> Path:
-    """A folder of grey pictures, of which a share is in colour."""
+    """Make a folder of grey pictures with a share of colour pictures."""
     folder(root, save_image, "png", np.uint8, train=64)
     for name in ("ant", "bee"):
         for path in sorted((root / "train" / name).iterdir())[:: round(1 / share)]:
@@ -440,7 +446,7 @@ def test_colours_found_later_in_a_grey_set_are_not_given_up_in_silence(tmp_path)
     with pytest.raises(BadImage, match=r"003\.png has colours, and .* are grey: set data\.channels=3, or 1"):
         everything(found.splits()["test"])
     assert everything(source(root, "data.channels=1").splits()["test"]).shape[1] == 1
-    assert not coloured(Image.new("RGB", (2, 2), (9, 9, 9)))
+    assert not is_coloured(Image.new("RGB", (2, 2), (9, 9, 9)))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -502,7 +508,7 @@ def test_other_images_are_scaled_by_the_range_of_training(tmp_path, capsys):
     assert everything(found.splits()["test"]).unique().tolist() == [255], "all of them lie beyond the range"
     assert not found.remarks
     evaluated(ckpt, brighter)
-    assert "all of 12 test images that were looked at are the same (every pixel is 255 of" in capsys.readouterr().out
+    assert "all of 12 test images that were checked are the same (every pixel is 255 of" in capsys.readouterr().out
     prepare(source(root), tmp_path / "cache", made_from={}, command="", workers=0)
     meta = json.loads((tmp_path / "cache" / "meta.json").read_text())
     assert meta["range"] == source_range(root)
@@ -514,11 +520,9 @@ def test_other_images_are_scaled_by_the_range_of_training(tmp_path, capsys):
     assert kept["config"]["data"]["range"] == meta["range"]
     assert build_source(restored(kept)).mean == cached.mean
     prepare(source(brighter), tmp_path / "brighter", made_from={}, command="", workers=0)
-    with pytest.raises(
-        ValueError, match=r"data\.range=\[\[776\.0, 1009\.0\]\] is asked for, and .*brighter was prepared with"
-    ):
+    with pytest.raises(ValueError, match=r"data\.range=\[\[776\.0, 1009\.0\]\] differs from .*brighter was prepared"):
         build_source(restored(kept, str(tmp_path / "brighter")))
-    with pytest.raises(ValueError, match=r"data\.range=\[\[1, 2\]\] is asked for, and data\.root=.* was prepared with"):
+    with pytest.raises(ValueError, match=r"data\.range=\[\[1, 2\]\] differs from .*data\.root=.* was prepared"):
         build_source(composed(["data=cached", f"data.root={tmp_path / 'cache'}", "data.range=[[1,2]]"]))
 
 
@@ -533,7 +537,7 @@ def source_range(root: Path) -> list:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that tells three classes apart; its checkpoint."""
+    """Train a run with three classes; return its checkpoint."""
     where = tmp_path_factory.mktemp("trained")
     root = folder(where / "set", save_image, "png", np.uint8, classes=("ant", "bee", "cat"))
     train_in(small(root, "limit_batches=null"), where / "run")

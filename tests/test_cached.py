@@ -1,4 +1,4 @@
-"""A cache holds what its source gives, to the bit, or is refused; where images live changes no batch."""
+"""A cache holds the images of its source, bit for bit, or is refused; the storage of images changes no batch."""
 
 import itertools
 import json
@@ -24,9 +24,9 @@ from patchbench.data.batches import Batches, Reader
 from patchbench.data.cache_chunks import in_parallel
 from patchbench.data.cache_format import DONE, META, PLAN, crc32, images_file
 from patchbench.data.cache_verify import verify
-from patchbench.data.cache_writer import cut, prepare
+from patchbench.data.cache_writer import make_chunks, prepare
 from patchbench.data.fingerprint import fingerprint
-from patchbench.data.order import Chosen
+from patchbench.data.order import BatchIndices
 from patchbench.data.pictures import BadImage
 from patchbench.data.sets.cached import Cached
 from patchbench.data.sets.random import Random
@@ -38,7 +38,7 @@ SIZE = 48
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of JPEGs in several shapes, under a name that is not ASCII."""
+    """Make class folders of JPEGs in several shapes, with a name that is not ASCII."""
     root, rng = tmp_path_factory.mktemp("data") / "Bildersammlung für Žofie 図", np.random.default_rng(0)
     for split, count in {"train": 40, "val": 12}.items():
         for name in ("Käfer", "ant"):
@@ -62,7 +62,7 @@ def write(source: Source, out: Path, **knobs: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read only: tests that change one make their own."""
+    """Make a cache to read; tests that change a cache make their own."""
     out = tmp_path_factory.mktemp("caches") / "Ablage ß"
     write(folder_source(photos), out, workers=2)
     return out
@@ -70,7 +70,7 @@ def cache(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A cache of a few random images, to be damaged."""
+    """Make a cache of a few random images, which tests may damage."""
     write(Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6), tmp_path / "small")
     return tmp_path / "small"
 
@@ -198,12 +198,14 @@ def test_a_flipped_bit_is_found_by_verification(small, name):
     flipped = bytearray((small / name).read_bytes())
     flipped[-5] ^= 1
     (small / name).write_bytes(flipped)
-    with pytest.raises(ValueError, match=rf"{name.split('.')[0]}\.images\.npy or its labels: 0 to .* not as they were"):
+    with pytest.raises(
+        ValueError, match=rf"{name.split('.')[0]}\.images\.npy or its labels: 0 to .* have changed since they were"
+    ):
         verify(small, workers=0)
 
 
 def flip(path: Path, *places: int) -> None:
-    """Flip a bit of the bytes at these places, counted from the end."""
+    """Flip a bit of the bytes at these offsets, counted from the end."""
     held = bytearray(path.read_bytes())
     for place in places:
         held[-1 - place] ^= 8
@@ -215,7 +217,7 @@ IMAGE = 3 * 8 * 8  # bytes of an image of `small`
 
 @pytest.fixture
 def in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of random images whose parts have three images each, and whose chunks have seven."""
+    """Make a cache of random images, with three images per part and seven per chunk."""
     monkeypatch.setattr("patchbench.data.cache_writer.CHUNK_BYTES", 7 * IMAGE)
     monkeypatch.setattr("patchbench.data.cache_parts.PART_BYTES", 3 * IMAGE + 1)
     write(Random(img_size=8, in_chans=3, num_classes=5, train_size=20, eval_size=6), tmp_path / "parts")
@@ -223,7 +225,7 @@ def in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_part_of_a_cache_has_a_checksum(in_parts):
-    """Each image is in one part; a part does not go beyond its chunk."""
+    """Each image is in one part, and each part within one chunk."""
     train = cached(in_parts).splits()["train"]
     spans = [(part.start, part.stop) for part in train.parts]
     assert spans == [(0, 3), (3, 6), (6, 7), (7, 10), (10, 13), (13, 14), (14, 17), (17, 20)]
@@ -231,7 +233,7 @@ def test_each_part_of_a_cache_has_a_checksum(in_parts):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_is_damaged_is_refused_when_it_is_first_read_and_not_before(in_parts, workers):
-    """One line names file, images and cure; whatever lies in other parts is read."""
+    """One line names file, images and cure; images of other parts can be read."""
     before, labels = everything(cached(in_parts).splits()["train"])
     flip(in_parts / "train.images.npy", 9 * IMAGE)  # the last byte of the eleventh image
     split = cached(in_parts).splits()["train"]
@@ -240,10 +242,12 @@ def test_what_is_damaged_is_refused_when_it_is_first_read_and_not_before(in_part
     assert torch.equal(images, before[others])
     assert torch.equal(found, labels[others])
     for index in (10, 11, 12):
-        loader = torch.utils.data.DataLoader(Reader(split, None), None, sampler=[Chosen([index])], num_workers=workers)
+        loader = torch.utils.data.DataLoader(
+            Reader(split, None), None, sampler=[BatchIndices([index])], num_workers=workers
+        )
         with pytest.raises(BadImage) as refused:
             next(iter(loader))
-        assert str(refused.value).startswith(f"{in_parts}/train.images.npy or its labels: 10 to 12 are not as they we")
+        assert str(refused.value).startswith(f"{in_parts}/train.images.npy or its labels: 10 to 12 have changed si")
         assert f"remove {in_parts} and run python scripts/prepare_data.py again" in str(refused.value)
         assert "\n" not in str(refused.value)
 
@@ -270,7 +274,7 @@ def test_every_flipped_byte_is_noticed(in_parts, record_property):
 
 def test_a_part_is_checked_once_by_all_processes_of_a_rank(in_parts, monkeypatch):
     split = cached(in_parts).splits()["train"]
-    order = [Chosen([i, i + 1]) for i in range(0, 20, 2)]
+    order = [BatchIndices([i, i + 1]) for i in range(0, 20, 2)]
     assert len(list(torch.utils.data.DataLoader(Reader(split, None), None, sampler=order, num_workers=2))) == 10
     assert split.checked.all()
     monkeypatch.setattr("patchbench.data.sets.cached.checksum", lambda *_: pytest.fail("it was read again"))
@@ -289,18 +293,18 @@ def test_labels_are_compared_as_they_lie_on_the_disk(in_parts):
 
 
 def test_images_that_live_on_the_device_are_checked_as_well(in_parts):
-    for room, damaged in ((10**9, False), (10**9, True), (0, True)):
-        if damaged and room:
+    for resident_bytes, damaged in ((10**9, False), (10**9, True), (0, True)):
+        if damaged and resident_bytes:
             flip(in_parts / "test.images.npy", 0)
         if not damaged:
-            epoch(cached(in_parts), room=room, workers=0, resident=True)
+            epoch(cached(in_parts), resident_bytes=resident_bytes, workers=0, resident=True)
             continue
-        with pytest.raises(BadImage, match=r"test\.images\.npy or its labels: 3 to 5 are not"):
-            epoch(cached(in_parts), room=room, workers=0, resident=bool(room))
+        with pytest.raises(BadImage, match=r"test\.images\.npy or its labels: 3 to 5 have changed"):
+            epoch(cached(in_parts), resident_bytes=resident_bytes, workers=0, resident=bool(resident_bytes))
 
 
 def without_parts(cache: Path) -> None:
-    """Make a cache what an earlier version would have made of the same images."""
+    """Change a cache into the cache that an earlier version would have made of the same images."""
     meta = json.loads((cache / META).read_text())
     del meta["crc32"], meta["parts"]
     (cache / META).write_text(json.dumps(meta | {"crc32": crc32(meta)}))
@@ -316,12 +320,14 @@ def test_a_cache_of_an_earlier_version_is_the_same_set_and_is_checked_by_its_chu
     flip(in_parts / "train.images.npy", 0)
     split = cached(in_parts).splits()["train"]
     split.read([13])
-    with pytest.raises(BadImage, match=r"train\.images\.npy or its labels: 14 to 19 are not as they were written"):
+    with pytest.raises(
+        BadImage, match=r"train\.images\.npy or its labels: 14 to 19 have changed since they were written"
+    ):
         split.read([14])
 
 
 def test_to_check_costs_a_millisecond_for_a_megabyte(tmp_path):
-    """The check goes at the speed of the checksum, and costs nothing where all is checked."""
+    """The check takes the time of the checksum, and no time once all parts are checked."""
     source = Random(img_size=128, in_chans=3, num_classes=5, train_size=600, eval_size=5)
     write(source, tmp_path / "out")
     split = cached(tmp_path / "out").splits()["train"]
@@ -352,7 +358,9 @@ def test_a_finished_cache_is_left_alone_and_other_contents_are_refused(small, tm
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):
         write(source, tmp_path / "file")
-    with pytest.raises(OSError, match=r"out=/proc/cache cannot be written .*: make room or choose another folder"):
+    with pytest.raises(
+        OSError, match=r"out=/proc/cache cannot be written .*: free some space or choose another folder"
+    ):
         write(source, Path("/proc/cache"))
 
 
@@ -393,7 +401,7 @@ def test_a_bad_image_is_named_and_no_cache_declared(photos, tmp_path):
     for workers in (0, 2):
         with pytest.raises(ValueError, match=r"^[^\n]*val/ant/003é\.jpg does not decode[^\n]*$"):
             write(folder_source(root), tmp_path / "out", workers=workers)
-    with pytest.raises((ValueError, OSError), match=r"is a cache that is not finished: complete it by the same comm"):
+    with pytest.raises((ValueError, OSError), match=r"is a cache that is not finished: complete it with the same comm"):
         cached(tmp_path / "out")
     bad.write_bytes(good)
     write(folder_source(root), tmp_path / "out")
@@ -401,7 +409,7 @@ def test_a_bad_image_is_named_and_no_cache_declared(photos, tmp_path):
 
 
 class Holes(Random):
-    """A source that does without every third image, as one may with those that do not decode."""
+    """A source that skips every third image, as sources skip images that do not decode."""
 
     class Split(InMemory):
         def read(self, indices, draws=None, crop=None):
@@ -461,7 +469,7 @@ def test_what_an_unfinished_cache_cannot_go_on_from_is_named(tmp_path, name, hel
 
 
 def spoil(root: Path, count: int) -> None:
-    """Spoil so many pictures of a class in training."""
+    """Damage so many training pictures of a class."""
     for i in range(count):
         (root / "train" / "ant" / f"{i:03}é.jpg").write_bytes(b"")
 
@@ -493,7 +501,7 @@ def test_images_skipped_before_an_interruption_count(photos, tmp_path, monkeypat
     skip = ["data=imagefolder", f"data.root='{root}'", f"data.img_size={SIZE}", "data.on_error=skip"]
     skip += ["data.mean=[0.0,0.0,0.0]", "data.std=[1.0,1.0,1.0]", "data.max_skipped=0.02"]  # one of 76
     write(build_source(configure(*skip)), out)
-    assert len(list(cut({"train": 76}, (3, SIZE, SIZE)))) > 3
+    assert len(list(make_chunks({"train": 76}, (3, SIZE, SIZE)))) > 3
     shutil.rmtree(out)
 
     def interrupted(*arguments: Any) -> Iterator[Any]:
@@ -535,7 +543,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(photos, tmp_path):
     assert not (out / META).exists()
     with pytest.raises((ValueError, OSError)) as refused:
         cached(out)
-    assert "not finished: complete it by python scripts/prepare_data.py data=imagefolder" in str(refused.value)
+    assert "not finished: complete it with python scripts/prepare_data.py data=imagefolder" in str(refused.value)
     done = (out / DONE).read_text().splitlines()
     images, _ = everything(folder_source(root, 224).splits()["train"])
     [_, start, stop], _ = json.loads(done[0])
@@ -550,15 +558,15 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(photos, tmp_path):
 
 
 def epoch(
-    source: Source, *, room: int, workers: int, resident: bool, augment: str = "none"
+    source: Source, *, resident_bytes: int, workers: int, resident: bool, augment: str = "none"
 ) -> list[list[torch.Tensor]]:
-    """What the network would see of training, validation and test."""
+    """Return the batches that the network would get in training, validation and test."""
     chain = build_augment(configure(f"augment={augment}"), source)
-    data = Batches(source, chain, batch_size=8, seed=0, workers=workers, limit=None, room=room)
+    data = Batches(source, chain, batch_size=8, seed=0, workers=workers, limit=None, resident_bytes=resident_bytes)
     quiet()
     data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     data.setup("fit")
-    assert bool(data.on_device()) == resident
+    assert bool(data.resident_splits()) == resident
     seen = []
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         assert loader.num_workers == (0 if resident else workers)
@@ -574,9 +582,12 @@ def same(one: list[list[torch.Tensor]], other: list[list[torch.Tensor]]) -> bool
 
 
 def test_batches_are_the_same_wherever_images_live_and_whoever_reads_them(photos, cache):
-    direct = epoch(folder_source(photos), room=10**9, workers=0, resident=False)
-    for room, workers in ((0, 0), (0, 2), (10**5, 0), (10**9, 2)):
-        assert same(direct, epoch(cached(cache), room=room, workers=workers, resident=room == 10**9))
+    direct = epoch(folder_source(photos), resident_bytes=10**9, workers=0, resident=False)
+    for resident_bytes, workers in ((0, 0), (0, 2), (10**5, 0), (10**9, 2)):
+        assert same(
+            direct,
+            epoch(cached(cache), resident_bytes=resident_bytes, workers=workers, resident=resident_bytes == 10**9),
+        )
 
 
 def test_a_cache_is_thinned_by_class(cache):
@@ -590,7 +601,7 @@ def test_a_cache_is_thinned_by_class(cache):
 
 def test_crops_of_a_cache_are_the_same_at_any_number_of_workers(cache):
     alone, shared = (
-        epoch(cached(cache, "data.img_size=32"), room=10**9, workers=workers, resident=False, augment="deit")
+        epoch(cached(cache, "data.img_size=32"), resident_bytes=10**9, workers=workers, resident=False, augment="deit")
         for workers in (0, 2)
     )
     assert same(alone, shared)
@@ -599,12 +610,15 @@ def test_crops_of_a_cache_are_the_same_at_any_number_of_workers(cache):
 
 def test_a_set_in_memory_gives_the_same_batches_on_the_device():
     source = Random(img_size=16, in_chans=3, num_classes=5, train_size=50, eval_size=11)
-    assert same(epoch(source, room=10**9, workers=0, resident=True), epoch(source, room=0, workers=2, resident=False))
+    assert same(
+        epoch(source, resident_bytes=10**9, workers=0, resident=True),
+        epoch(source, resident_bytes=0, workers=2, resident=False),
+    )
 
 
 @pytest.mark.slow
 def test_training_from_a_cache_is_training_from_its_source(command, micro, tmp_path):
-    """By the commands; evaluated again where the cache was moved; on one rank or two, on the device or not."""
+    """With the commands, also evaluated after the cache was moved; on one rank or two, on the device or not."""
     knobs = [knob for knob in micro if "img_size" not in knob and "limit" not in knob] + ["limit_batches=8"]
     made = command("scripts/prepare_data.py", "data=digits", "size=16", "out=cache")
     assert made.returncode == 0, made.stderr

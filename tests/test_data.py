@@ -17,18 +17,18 @@ from patchbench.commands.build import build_source
 from patchbench.config.errors import CellFailed
 from patchbench.data.batches import Reader
 from patchbench.data.hand_over import (
+    IN_USE,
     PREFETCH,
     SHARED,
-    TAKEN,
     NoSharedMemory,
-    how_loading_failed,
-    refuse_small_shared_memory,
+    loading_failure,
+    require_shared_memory,
 )
 from patchbench.data.order import EvalOrder, TrainOrder
 from patchbench.data.pictures import Pictures
 from patchbench.data.sets.imagefolder import ImageFolder
 from patchbench.data.sets.random import Random
-from patchbench.data.source import InMemory, Source, held_out, resize
+from patchbench.data.source import InMemory, Source, resize, split_stratified
 from patchbench.data.splits import make_splits
 
 
@@ -47,7 +47,7 @@ def order(position=0, *, rank=0, world_size=1, accumulate=1, repeats=1, seed=0, 
 
 
 def taken(order: TrainOrder) -> list[list[tuple[int, int]]]:
-    """The batches, as pairs of image and draw."""
+    """Return the batches of an order as lists of pairs (image, draw)."""
     return [list(zip(chosen.indices, chosen.draws.tolist(), strict=True)) for chosen in order]
 
 
@@ -138,7 +138,7 @@ def test_what_cannot_be_held_out_is_refused_by_name():
         ValueError,
         match=r"^data\.val_size=200 cannot be held out of 100 images in 2 classes: use a share .* or 2 to 98",
     ):
-        held_out([0, 1] * 50, 200, "data.val_size")
+        split_stratified([0, 1] * 50, 200, "data.val_size")
 
 
 def test_random_images_have_any_size_and_are_the_same_each_time():
@@ -151,7 +151,7 @@ def test_random_images_have_any_size_and_are_the_same_each_time():
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes in train/ and val/, in images of several shapes; the class is the colour."""
+    """Make two classes in train/ and val/, with images of several shapes; the class is the colour."""
     for split, count in {"train": 10, "val": 4}.items():
         for label, name in enumerate(["ant", "bee"]):
             (tmp_path / split / name).mkdir(parents=True)
@@ -219,7 +219,7 @@ def test_a_class_of_one_image_is_named_where_images_are_held_out():
     with pytest.raises(
         ValueError, match=r"^val_size=0\.2 is held out of every class, and 1 of 2 classes have one image"
     ):
-        held_out([0] * 9 + [1], 0.2, "val_size")
+        split_stratified([0] * 9 + [1], 0.2, "val_size")
     labels = {"train": [0] * 9 + [1] + [2] * 5 + [3], "val": [0, 1, 2, 3]}
     sizes = {"val_size": 0.2, "test_size": None, "train_fraction": None, "train_size": None}
     with pytest.raises(
@@ -235,27 +235,27 @@ def test_a_class_of_one_image_is_named_where_images_are_held_out():
 def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_training():
     free = shutil.disk_usage(SHARED).free
     batch = 1024 * 3 * 32 * 32
-    most = (free // batch - TAKEN) // PREFETCH
-    refuse_small_shared_memory(max(1, most // 2), 1024, (3, 32, 32), 1)
-    refuse_small_shared_memory(0, 10**9, (3, 32, 32), 1)
+    most = (free // batch - IN_USE) // PREFETCH
+    require_shared_memory(max(1, most // 2), 1024, (3, 32, 32), 1)
+    require_shared_memory(0, 10**9, (3, 32, 32), 1)
     with pytest.raises(ValueError, match=rf"^workers={4 * most}: .*--shm-size=\d+g\), or use workers=\d+ or workers=0"):
-        refuse_small_shared_memory(4 * most, 1024, (3, 32, 32), 1)
+        require_shared_memory(4 * most, 1024, (3, 32, 32), 1)
     with pytest.raises(ValueError, match=r"or use workers=0, or a smaller batch_size, or allow_cost=true"):
-        refuse_small_shared_memory(1, 10**9, (3, 32, 32), 1)
-    with pytest.raises(ValueError, match=f"up to {max(1, most // 2) * PREFETCH * 8 + 8 * TAKEN} batches"):
-        refuse_small_shared_memory(max(1, most // 2), 1024, (3, 32, 32), 8)
+        require_shared_memory(1, 10**9, (3, 32, 32), 1)
+    with pytest.raises(ValueError, match=f"up to {max(1, most // 2) * PREFETCH * 8 + 8 * IN_USE} batches"):
+        require_shared_memory(max(1, most // 2), 1024, (3, 32, 32), 8)
 
 
 LITTLE_ROOM = """
 import resource, torch
 from torch.utils.data import DataLoader
 from patchbench.data.batches import Reader
-from patchbench.data.order import Chosen
+from patchbench.data.order import BatchIndices
 from patchbench.data.source import InMemory
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))  # of files in memory as well
 split = InMemory(torch.zeros(64, 3, 64, 64, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64))
-loader = DataLoader(Reader(split, None), batch_size=None, sampler=[Chosen(list(range(64)))], num_workers=1)
+loader = DataLoader(Reader(split, None), batch_size=None, sampler=[BatchIndices(list(range(64)))], num_workers=1)
 next(iter(loader))
 """
 
@@ -270,7 +270,7 @@ def test_a_batch_that_does_not_fit_into_shared_memory_is_an_error_and_no_silence
 
 
 class Unpicklable:
-    """A part of a batch that does not pass the queue between processes, as when no more files can be opened."""
+    """Part of a batch that the queue between processes loses, as when no more files can be opened."""
 
     def __reduce__(self):
         raise OSError("too many open files")
@@ -300,8 +300,8 @@ def test_a_training_whose_loading_process_dies_or_loses_a_batch_fails_in_one_lin
 
 
 def test_a_chain_of_errors_that_leads_back_to_itself_has_an_end():
-    """The end of one block may raise for an error that another block has raised for it."""
+    """Errors that are raised from each other form a circle."""
     one, other = RuntimeError("one"), RuntimeError("other")
     one.__context__, other.__context__ = other, one
-    assert how_loading_failed(one) is None
-    assert "has ended" in str(how_loading_failed(RuntimeError("DataLoader worker (pid 7) is killed")))
+    assert loading_failure(one) is None
+    assert "has ended" in str(loading_failure(RuntimeError("DataLoader worker (pid 7) is killed")))

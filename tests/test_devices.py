@@ -296,7 +296,7 @@ def test_bf16_is_chosen_only_where_the_gpu_computes_in_it(monkeypatch, native, p
 
 def test_a_check_puts_nothing_on_the_device(tmp_path, micro, monkeypatch):
     resident = []
-    on_device = Batches.on_device
+    on_device = Batches.resident_splits
     monkeypatch.setattr(Batches, "on_device", lambda self: resident.append(on_device(self)) or resident[-1])
     cfg = configure(*micro, "trainer=cpu")
     check_run(cfg, build_source(cfg), tmp_path)
@@ -315,7 +315,7 @@ def test_the_tasks_of_srun_have_cores_of_their_own(micro, monkeypatch):
     source = build_source(cfg)
     workers = {}
     for ranks in (SLURMEnvironment(auto_requeue=False), LightningEnvironment()):
-        shape: Any = {"batch_size": 4, "seed": 0, "workers": "auto", "limit": None, "room": 0}
+        shape: Any = {"batch_size": 4, "seed": 0, "workers": "auto", "limit": None, "resident_bytes": 0}
         data = Batches(source, build_augment(cfg, source), **shape)
         data.trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", plugins=[ranks], logger=False)
         data.setup("")

@@ -1,4 +1,4 @@
-"""The diagnostic sets show what they say they show; test_shortcuts.py tells what else tells the label."""
+"""The generated sets have the properties that their docstrings claim; test_shortcuts.py tests shortcuts."""
 
 from itertools import pairwise
 
@@ -32,12 +32,12 @@ def shown(source: Diagnostic, seed: int = 0, count: int = 3000) -> tuple[torch.T
 
 
 def patches(images: torch.Tensor, size: int = 4) -> torch.Tensor:
-    """b c H W -> b n (c size size)"""
+    """Cut images b c H W into patches b n (c size size)."""
     return images.unfold(2, size, size).unfold(3, size, size).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
 def probed(features: torch.Tensor, labels: torch.Tensor) -> tuple[int, int]:
-    """How many labels a linear classifier tells right, of how many that it has not seen."""
+    """Return the number of new labels that a linear classifier predicts correctly, and the number of all new labels."""
     features = ((features - features.mean(0)) / (features.std(0) + 1e-6)).numpy()
     half = len(labels) // 2
     probe = LogisticRegression(C=1e-3, max_iter=200).fit(features[:half], labels[:half].numpy())
@@ -82,7 +82,7 @@ def test_fixed_splits_are_the_same_each_time_and_hold_each_class_equally_often(n
 
 @SCENES
 def test_each_seed_of_a_run_judges_by_images_of_its_own(name):
-    """A number of their own gives all runs the same images; null, those of runs before there was a choice."""
+    """One number for all runs gives them the same images; null gives the images of runs before the knob existed."""
 
     def images(*knobs: str) -> tuple[torch.Tensor, ...]:
         splits = load(name, "data.val_size=8", "data.test_size=8", *knobs).splits()
@@ -93,7 +93,7 @@ def test_each_seed_of_a_run_judges_by_images_of_its_own(name):
     assert all(map(torch.equal, one, fixed))
     assert all(map(torch.equal, old, images("data.eval_seed=null")))
     draws, labels = eval_draws(Images.TEST, torch.arange(8)), torch.arange(8) % SETS[name].num_classes
-    assert torch.equal(old[1], SETS[name].photograph(draws, labels, SETS[name].img_size, 1))
+    assert torch.equal(old[1], SETS[name].render(draws, labels, SETS[name].img_size, 1))
     for different in ((one, other), (one, old), (other, old)):
         assert not any(map(torch.equal, *different))
     with pytest.raises(ValueError, match="eval_seed=-1 must be at least 0"):
@@ -167,7 +167,7 @@ def means(name: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 @SCENES
 def test_no_class_has_other_patches_than_another_where_it_must_not(name):
-    """Every patch of a class, wherever it lies: its brightness and its largest and smallest pixel."""
+    """Compare mean, largest and smallest pixel of all patches of a class, without their places."""
     images, labels = means(name)
     if name in ("texture", "stripes", "motif", "correlated_channels", "isoluminant", "pointer"):
         pytest.skip("the label lies inside patches")
@@ -192,7 +192,7 @@ def test_classes_have_the_same_mean_image_unless_place_or_hue_is_the_label(name)
 
 
 def bag(images: torch.Tensor) -> torch.Tensor:
-    """A bag of patches of depth 1: random features of each patch, rectified and averaged, without their places."""
+    """Return a bag of patches: random features of each patch, rectified and averaged, without places."""
     flat = patches((images.float() - 128) / 25)
     weights = torch.randn(flat.shape[2], 300, generator=torch.Generator().manual_seed(0)) / flat.shape[2] ** 0.5
     return (flat @ weights).relu().mean(1)
@@ -266,7 +266,7 @@ def test_the_best_observers_of_squares_stay_under_their_ceiling():
     ],
 )
 def test_whoever_knows_all_but_the_label_ends_at_the_ceiling(name, knobs):
-    """Take, of the drawings that the labels would have given, the one nearest to the image."""
+    """Choose the label with the drawing that is nearest to the image."""
     source = load(name, *knobs)
     images, labels = source.splits()["test"].read(range(source.test_size))
     draws = eval_draws(Images.TEST, torch.arange(source.test_size), source.eval_seed)
@@ -295,7 +295,7 @@ def test_a_pointer_names_one_value_and_the_label_is_its_sign():
 
 @pytest.mark.parametrize("kept", ["random", "some of the values", "sums of neighbours"])
 def test_no_projection_of_a_cell_tells_more_than_its_rank_allows(kept):
-    """Bayes' rule on the numbers that a projection keeps, with the named value known for certain."""
+    """Apply Bayes' rule to the numbers that a projection keeps; the selected value is known."""
     source, values, count = load("pointer"), 12, 4000
     scene, generator = source.scene, torch.Generator().manual_seed(0)
     images, labels = source.splits()["test"].read(range(count))
@@ -428,7 +428,7 @@ def test_motifs_inside_a_patch_are_told_from_those_cut_by_its_border(patch):
         (
             "quadrant",
             "data.img_size=[24,20]",
-            r"data\.img_size=\[24,20\] is no grid .* multiples of 8 from 8 on, such as",
+            r"data\.img_size=\[24,20\] does not fit a scene .* multiples of 8 from 8 on, such as",
         ),
         ("left_of", "data.scene.cell=5", r"data\.scene\.cell=5 must be an even number"),
         ("quadrant", "data.scene.noise=40.0", r"contrast \+ 4 \* noise must not exceed 127"),
@@ -437,7 +437,7 @@ def test_motifs_inside_a_patch_are_told_from_those_cut_by_its_border(patch):
             "data.scene.distance=6",
             r"data\.scene\.distance=6 must be a multiple of data\.scene\.cell=4",
         ),
-        ("same_different", "data.scene.distance=40", r"data\.img_size=24 is no grid"),
+        ("same_different", "data.scene.distance=40", r"data\.img_size=24 does not fit a scene"),
         ("stripes", "data.img_size=23", r"data\.img_size=23 must be even.* use data\.img_size=24"),
         ("texture", "data.scene.wavelength=-1.0", r"data\.scene\.wavelength=-1\.0 must be a number above 0"),
         ("texture", "data.img_size=4", r"must hold two waves"),

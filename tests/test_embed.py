@@ -1,4 +1,4 @@
-"""Images to tokens, each embedding against what it claims to be."""
+"""Each embedding does what its docstring claims, compared with independent implementations."""
 
 import numpy as np
 import pytest
@@ -261,5 +261,5 @@ def test_one_channel_is_conv_of_that_channel_and_sees_no_other(channel):
 
 @pytest.mark.parametrize("channel", [-1, 3])
 def test_a_channel_that_is_not_there_is_refused(channel):
-    with pytest.raises(ValueError, match=rf"^channel={channel} is not there: .* channels 0 to 2$"):
+    with pytest.raises(ValueError, match=rf"^channel={channel} does not exist: .* channels 0 to 2$"):
         OneChannelEmbed((16, 16), 3, 8, patch_size=4, channel=channel, pad=False)

@@ -1,4 +1,4 @@
-"""A basis that is given: the transform that it claims to be, kept out of what is learned."""
+"""FixedEmbed: each basis is the transform that its name promises, and training does not change it."""
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def test_a_fit_repeats_to_the_bit_and_survives_patches_that_hardly_differ():
 @pytest.mark.parametrize("level", [0.0, 1.7])
 @pytest.mark.parametrize("varying", [0, 5, 24])
 def test_whitening_leaves_out_what_does_not_vary(eps, level, varying):
-    """Borders of digits are black in every image, and images may be constant."""
+    """Borders of digits are black in every image, and images may be constant: their variance is zero."""
     images = torch.full((200, 3, 16, 24), level)
     images[..., :varying] = torch.randn(200, 3, 16, varying)
     embed = fixed("whitened", eps=eps, patch=[16, 24])

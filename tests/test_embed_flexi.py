@@ -1,4 +1,4 @@
-"""One weight for every patch size."""
+"""FlexiEmbed: one learned kernel for every patch size."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_the_kernel_is_that_of_timm(base, patch, interpolation, antialias):
 
 
 def test_the_default_is_the_published_resize(build):
-    """tf.image.resize in the code of Beyer et al.: bilinear, no antialiasing."""
+    """The code of Beyer et al. calls tf.image.resize: bilinear, no antialiasing."""
     embed = build("embed=flexi", "model=micro", "data.img_size=32", "patch=8").embed
     expected = resample_patch_embed(embed.proj.weight.detach(), [8, 8], "bilinear", antialias=False)
     torch.testing.assert_close(embed.kernel((8, 8)), expected, atol=1e-5, rtol=1e-4)

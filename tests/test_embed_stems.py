@@ -1,4 +1,4 @@
-"""Several convolutions instead of one, and whole networks: the tokens of `conv`, or those of the backbone."""
+"""Embeddings of several convolutions or of a whole backbone: number of tokens, windows, published parameters."""
 
 import numpy as np
 import pytest
@@ -125,7 +125,7 @@ def test_norm_and_activation_are_knobs():
 @pytest.mark.parametrize("name", ["overlap_stack", "stem", "hmlp"])
 @pytest.mark.parametrize("patch", [1, 6, [4, 6]])
 def test_a_patch_that_halving_does_not_reach_is_refused(name, patch):
-    with pytest.raises(ValueError, match=r"^patch=.* powers of two from 2, such as patch="):
+    with pytest.raises(ValueError, match=r"^patch=.* powers of two from 2 on, such as patch="):
         stack(name, (24, 24), patch)
 
 
@@ -155,8 +155,8 @@ def test_shifted_patches_are_cut_from_the_image_half_a_patch_away():
         np.testing.assert_allclose(tokens[:, i, j].detach(), projected, atol=1e-5)
 
 
-def test_a_patch_without_a_half_cannot_be_shifted():
-    with pytest.raises(ValueError, match=r"patch=\[4,1\] has no half"):
+def test_a_patch_of_one_row_or_column_cannot_be_shifted():
+    with pytest.raises(ValueError, match=r"patch=\[4,1\] cannot be shifted"):
         stack("spt", (16, 16), [4, 1])
 
 

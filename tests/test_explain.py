@@ -128,7 +128,7 @@ def test_q1_has_kernels_as_deep_as_the_image_and_their_sum_is_the_map(explain):
     assert "⌊(32 − 5)/2⌋ + 1 = 14 each way" in done.words
     assert "Row 31 and column 31 of the image are read by no window:" in done.words
     assert "so 63 pixels of 1,024 never reach the network" in done.words
-    assert "Before training they are noise: another seed gives others" in done.words
+    assert "Before training they are noise: another seed gives other kernels" in done.words
     assert "3×32×32 → 48×14×14" in done.words
     assert "per-channel 2-D convolutions, computed one by one, plus the bias, equals the layer's output" in done.words
     [difference] = re.findall(r"Largest difference: (\S+),", done.words)
@@ -223,8 +223,8 @@ def test_maps_of_a_long_sequence_are_drawn_on_a_smaller_grid():
             assert n <= places.MOST_PLACES
             return torch.zeros(3, n, n)
 
-    assert places.shift(Bias(), (110, 110)).grid_size == (40, 40)
-    assert places.shift(Bias(), (7, 5)).grid_size == (7, 5)
+    assert places.bias_maps(Bias(), (110, 110)).grid_size == (40, 40)
+    assert places.bias_maps(Bias(), (7, 5)).grid_size == (7, 5)
 
 
 def test_the_window_of_a_convolution_is_its_kernel():
@@ -264,10 +264,10 @@ def test_each_place_is_drawn_whatever_fills_it():
         assert places.modules(SimpleNamespace(rotation=held), "rotation")[0] is rotation
     for empty in (None, nn.Identity(), nn.ModuleList(), nn.ModuleDict()):
         assert not places.modules(SimpleNamespace(rotation=empty), "rotation")
-    turn = places.turn(rotation, (3, 4))
+    turn = places.rotation_maps(rotation, (3, 4))
     assert turn.num_heads == heads
     assert turn.score.shape == (heads, len(turn.queries), 3, 4)
-    shift = places.shift(bias, (3, 4))
+    shift = places.bias_maps(bias, (3, 4))
     row, col = shift.queries[2]
     torch.testing.assert_close(shift.logits[0, 2], bias.value[0, row * 4 + col].detach().view(3, 4))
 

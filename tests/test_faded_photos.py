@@ -1,4 +1,4 @@
-"""Crops of photographs follow from their draws, split by photograph, and tell their label by colour and place alone."""
+"""Crops of photographs are functions of draws, splits share no photograph, and only colour and place give the label."""
 
 import pytest
 import torch
@@ -8,8 +8,17 @@ from support import configure
 from patchbench.commands.build import build_source
 from patchbench.data import photographs
 from patchbench.data.draws import train_draws
-from patchbench.data.photographs import PHOTOGRAPHS, file
-from patchbench.data.sets.faded_photos import BRIGHTNESS, SPLITS, Crops, FadedPhotos, halves, picture, scales, turned
+from patchbench.data.photographs import PHOTOGRAPHS, photograph_file
+from patchbench.data.sets.faded_photos import (
+    BRIGHTNESS,
+    SPLITS,
+    Crops,
+    FadedPhotos,
+    halves,
+    load_photograph,
+    orientations,
+    scaled_sizes,
+)
 
 DRAWS = train_draws(900, 0, torch.arange(600))
 
@@ -24,7 +33,7 @@ def crops(kept: float = 0.0) -> Crops:
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_every_photograph_is_there_with_its_licence(name):
-    assert file(name).is_file()
+    assert photograph_file(name).is_file()
     assert PHOTOGRAPHS[name].licence.startswith(("CC BY 2.0", "CC0", "public domain"))
 
 
@@ -87,19 +96,19 @@ def test_halves_are_called_as_they_lie():
 
 
 def test_crops_are_parts_of_the_scaled_photograph_in_eight_ways():
-    ways = turned(torch.arange(9).view(3, 3))
+    ways = orientations(torch.arange(9).view(3, 3))
     assert len({tuple(way.flatten().tolist()) for way in ways}) == 8
     name = "chelsea"
     one = Crops([name], 32, (0.7, 0.7), 1.0)
-    [(height, width)] = scales(name, 32, (0.7, 0.7))
+    [(height, width)] = scaled_sizes(name, 32, (0.7, 0.7))
     assert round(32 / min(height, width), 1) == 0.7
     whole = one.pixels.view(3, height, width)
-    assert torch.allclose(whole.float().mean((1, 2)), picture(name).float().mean((1, 2)), atol=1)
+    assert torch.allclose(whole.float().mean((1, 2)), load_photograph(name).float().mean((1, 2)), atol=1)
     windows = whole.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 32, 32)
     for image in one.cut(DRAWS[:20]):
         found = [
             (windows == image[:, way // 32, way % 32]).all((1, 2, 3)).any()
-            for way in turned(torch.arange(1024).view(32, 32))
+            for way in orientations(torch.arange(1024).view(32, 32))
         ]
         assert any(found)
 
@@ -131,8 +140,8 @@ def test_the_normalisation_is_that_of_training_crops():
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ("data.img_size=31", r"^data\.img_size=31 cannot be turned and halved: use an even number"),
-        ("data.img_size=[16,24]", r"^data\.img_size=\[16,24\] cannot be turned"),
+        ("data.img_size=31", r"^data\.img_size=31 cannot be rotated and halved: use an even number"),
+        ("data.img_size=[16,24]", r"^data\.img_size=\[16,24\] cannot be rotated"),
         ("data.img_size=400", r"^data\.img_size=400 would enlarge a photograph, .* use data\.img_size=\d+ or less"),
         ("data.crop=[0.5,2.0]", r"^data\.crop=\[0\.5, 2\.0\] must be two numbers above 0 and none above 1"),
         ("data.kept=1.5", r"^data\.kept=1\.5 must be between 0 and 1"),

@@ -21,7 +21,7 @@ package = pytest.mark.skipif(
 
 
 def written(folder: Path) -> Path:
-    """Files of the right shapes, in which the image i of class i % 10 has the grey 20 times its class."""
+    """Write files of the right shapes: image i has class i % 10 and the grey level 20 * class."""
     folder.mkdir(parents=True)
     for prefix, count in PREFIXES.values():
         classes = torch.arange(count) % 10
@@ -52,13 +52,13 @@ def test_images_keep_their_labels_and_no_image_is_in_two_splits(files, below):
         assert split.images.shape[1:] == (3, 28, 28)
         assert torch.equal(split.images[:, 2, 5, 5].long(), 20 * split.labels)
         assert set(Counter(split.labels.tolist()).values()) == {len(split) // 10}
-    chosen = [set(images) for name, (of, images) in found.chosen.items() if of == "train"]
+    chosen = [set(images) for name, (of, images) in found.split_indices.items() if of == "train"]
     assert len(chosen) == 2
     assert not chosen[0] & chosen[1]
 
 
 def test_fewer_images_of_another_size_leave_the_others_alone(files):
-    whole, some = (source(f"data.root={files}", *knobs).chosen for knobs in ([], ["data.train_size=1000"]))
+    whole, some = (source(f"data.root={files}", *knobs).split_indices for knobs in ([], ["data.train_size=1000"]))
     assert len(some["train"][1]) == 1000
     assert set(some["train"][1]) < set(whole["train"][1])
     assert some["val"] == whole["val"]

@@ -1,4 +1,4 @@
-"""The fingerprint of a data set follows its names, labels and sizes, and never the place where it lies."""
+"""The fingerprint of a data set depends on file names, labels and sizes, but not on the path of the set."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from patchbench.data.sets.random import Random
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes in train/ and val/, files of several sizes."""
+    """Make two classes in train/ and val/, with files of several sizes."""
     root = tmp_path / "set"
     for split, count in {"train": 6, "val": 3}.items():
         for label, name in enumerate(["ant", "蜂 queen"]):
@@ -118,7 +118,7 @@ def test_links_inside_are_followed_once_and_broken_ones_are_files(folder, tmp_pa
 
 
 def test_of_very_many_files_some_sizes_and_all_names_are_read(folder, monkeypatch):
-    monkeypatch.setattr(module, "SIZES", 4)
+    monkeypatch.setattr(module, "MAX_SIZES", 4)
     before = fingerprint(str(folder))
     names = sorted(path for path in folder.rglob("*") if path.is_file())
     names[2].write_bytes(bytes(999))

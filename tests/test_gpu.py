@@ -22,7 +22,7 @@ from patchbench.commands.build import build_net, build_source, compile_blocks, i
 from patchbench.commands.train import prepare
 from patchbench.config.errors import Refused
 from patchbench.config.origin import origin_of
-from patchbench.data.augment.crop import moved
+from patchbench.data.augment.crop import shift_images
 from patchbench.data.batches import Batches
 from patchbench.nets.vit import PLACES
 from patchbench.train.graphs import can_be_graphs
@@ -321,6 +321,6 @@ def test_augmentation_sends_little_to_the_device():
 
     images = torch.empty(1024, 3, 224, 224, dtype=torch.uint8, device="meta")
     with Copies():
-        moved(images, torch.zeros(1024, 2, dtype=torch.int64), torch.zeros(1024, dtype=torch.bool), "reflect")
+        shift_images(images, torch.zeros(1024, 2, dtype=torch.int64), torch.zeros(1024, dtype=torch.bool), "reflect")
     assert sent
     assert max(sent) < 2**16

@@ -1,4 +1,4 @@
-"""The statistics of a few seeds: every interval inverts its test, and every test holds its rate."""
+"""Statistics of a few seeds: every interval inverts its test, and every test keeps its error rate."""
 
 import math
 
@@ -7,12 +7,12 @@ import pytest
 from scipy import stats
 
 from patchbench.statistics import calibration
-from patchbench.statistics.amounts import amount, difference, exchange, masks, over_images, total
+from patchbench.statistics.amounts import amount, difference, over_images, permutation_test, permutations, sum_of_means
 from patchbench.statistics.groups import two_groups
 from patchbench.statistics.inference import ALPHA, Amount, correct, exact_accuracy, least_seeds, spread
 from patchbench.statistics.power import POWER, smallest_effect, standard_effect
-from patchbench.statistics.rates import Rate, RateDifference, limits
-from patchbench.statistics.times import Median, p_of_ranks, within
+from patchbench.statistics.rates import Rate, RateDifference, lower_limits
+from patchbench.statistics.times import Median, censored, rank_test_p
 
 LEVELS = (0.5, 0.9, 0.95, 1 - 0.05 / 12)
 SEEDS = ((2, 2), (3, 5), (6, 6), (7, 4))
@@ -33,7 +33,7 @@ KINDS = ("normal", "skewed", "counts", "accuracies", "failing", "all the same")
 
 
 def coheres(found: Amount, bounds: np.ndarray, steps: tuple[float, ...]) -> None:
-    """A bound lies outside the interval if and only if its p value says so; also a step beside each limit."""
+    """Check that a bound lies outside the interval if and only if its p value is small; also next to each limit."""
     for level in LEVELS:
         low, high = found.interval(level)
         assert low <= high
@@ -55,16 +55,16 @@ def test_the_interval_of_a_difference_is_the_inversion_of_its_test(kind, n, m):
         low, high = found.interval()
         assert low <= found.estimate <= high
         for level in LEVELS:  # the limits of exchanges are ties, and belong to the interval
-            for limit in found.exchange.interval(level):
+            for limit in found.permutation.interval(level):
                 if math.isfinite(limit):
-                    assert 2 * min(found.exchange.tails(limit)) > (1 - level) * (1 + 1e-12)
+                    assert 2 * min(found.permutation.tails(limit)) > (1 - level) * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_interval_of_a_sum_is_the_inversion_of_its_test(kind):
     rng = np.random.default_rng(1)
     for signs in ((1,), (1, -1), (1, -1, -1, 1)):
-        found = total(signs, [arms(rng, kind, n) for n in (6, 5, 7, 2)[: len(signs)]])
+        found = sum_of_means(signs, [arms(rng, kind, n) for n in (6, 5, 7, 2)[: len(signs)]])
         scale = max(found.se, 1e-3)
         bounds = found.estimate + scale * rng.normal(0, 2, 30)
         coheres(found, np.append(bounds, found.estimate), (-1e-6 * scale, 1e-6 * scale))
@@ -79,7 +79,7 @@ def test_exchanges_are_those_of_scipy_at_every_shift(n, m):
             theirs = stats.permutation_test(
                 (a - bound, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True, n_resamples=math.inf
             )
-            assert min(1, 2 * min(exchange(a, b).tails(bound))) == pytest.approx(theirs.pvalue)
+            assert min(1, 2 * min(permutation_test(a, b).tails(bound))) == pytest.approx(theirs.pvalue)
 
 
 def test_equal_counts_tie_however_they_were_rounded():
@@ -96,14 +96,14 @@ def test_equal_counts_tie_however_they_were_rounded():
 
 def test_a_sample_of_exchanges_is_near_all_of_them_and_never_promises_more_than_it_saw():
     a, b = np.random.default_rng(4).normal(size=(2, 11))
-    assert len(masks(11, 11)) == 100_000 < math.comb(22, 11)
-    assert masks(11, 11)[0].tolist() == [True] * 11 + [False] * 11
-    assert (masks(11, 11).sum(1) == 11).all()
+    assert len(permutations(11, 11)) == 100_000 < math.comb(22, 11)
+    assert permutations(11, 11)[0].tolist() == [True] * 11 + [False] * 11
+    assert (permutations(11, 11).sum(1) == 11).all()
     found = difference(a, b)
-    every = masks(11, 11, enumerated=10**6)
+    every = permutations(11, 11, enumerated=10**6)
     shares = every[:, :11] @ a + every[:, 11:] @ b >= a.sum() - 1e-12
-    assert found.exchange.tails(0.0)[0] == pytest.approx(shares.mean(), abs=0.01)
-    assert min(difference(a + 9, b).exchange.tails(0.0)) == 1 / 100_000
+    assert found.permutation.tails(0.0)[0] == pytest.approx(shares.mean(), abs=0.01)
+    assert min(difference(a + 9, b).permutation.tails(0.0)) == 1 / 100_000
 
 
 def test_two_arms_are_judged_by_the_weaker_of_two_tests():
@@ -116,24 +116,24 @@ def test_two_arms_are_judged_by_the_weaker_of_two_tests():
     found = difference(a, b)
     assert found.student.p(0.0) == pytest.approx(welch.pvalue)
     assert found.student.interval(0.9) == pytest.approx(tuple(welch.confidence_interval(0.9)))
-    assert found.p(0.0) == pytest.approx(max(welch.pvalue, 2 * min(found.exchange.tails(0.0))))
+    assert found.p(0.0) == pytest.approx(max(welch.pvalue, 2 * min(found.permutation.tails(0.0))))
     assert found.seeds == (6, 9)
     assert amount((-1, 1), (b, a)).p(0.0) == found.p(0.0)
 
 
 def test_one_arm_is_judged_by_students_t():
     values = np.array([0.3, 0.8, 0.2, 0.5, 0.9, 0.4])
-    found = total((1,), (values,))
+    found = sum_of_means((1,), (values,))
     theirs = stats.ttest_1samp(values, 0.4)
     assert found.p(0.4) == pytest.approx(theirs.pvalue)
     assert found.interval() == pytest.approx(tuple(theirs.confidence_interval()))
 
 
 def test_seeds_that_do_not_differ_are_as_sure_as_so_many_can_be_and_one_seed_says_nothing():
-    same = total((1,), (np.full(6, 0.9),))
+    same = sum_of_means((1,), (np.full(6, 0.9),))
     assert (same.p(0.9), same.interval()) == (1.0, (0.9, 0.9))
     assert same.p(0.91) == difference(np.full(6, 0.9), np.full(6, 0.8)).p(0.0) == pytest.approx(2 / 924)
-    few = total((1,), (np.full(3, 0.9),))
+    few = sum_of_means((1,), (np.full(3, 0.9),))
     assert (few.p(0.1), few.interval(), few.interval(0.9)) == (0.1, (-math.inf, math.inf), (0.9, 0.9))
     alone = amount((1, -1), (np.array([0.9]), np.array([0.1, 0.2])))
     assert (alone.p(0.0), alone.interval()) == (1.0, (-math.inf, math.inf))
@@ -159,14 +159,14 @@ def test_hits_are_judged_over_seeds_and_images():
     assert found.estimate == -mirrored.estimate
     assert found.p(0.01) == pytest.approx(mirrored.p(-0.01))
     assert 0 < found.of_images < 1
-    assert found.se > total((1, -1), (a.mean(1), b.mean(1))).se
+    assert found.se > sum_of_means((1, -1), (a.mean(1), b.mean(1))).se
     coheres(found, rng.normal(0, 0.03, 30), (-1e-8, 1e-8))
 
 
 def test_images_bring_no_variance_where_every_image_is_as_hard_for_both_arms():
     hits = np.random.default_rng(8).random((2, 8, 500)) < np.linspace(0.7, 0.9, 8)[:, None]
     found = over_images((1, -1), tuple(hits))
-    by_seed = total((1, -1), tuple(hits.mean(2)))
+    by_seed = sum_of_means((1, -1), tuple(hits.mean(2)))
     assert found.of_images < 0.1
     assert found.se == pytest.approx(by_seed.se, rel=0.05)
     one = over_images((1,), (hits[0],))
@@ -227,7 +227,7 @@ def test_the_test_of_rates_is_exact_whatever_the_rates_are(margin):
 def test_more_seeds_that_solve_count_as_more():
     for n in range(2, 31):
         for m in range(2, 31):
-            order = limits(n, m)
+            order = lower_limits(n, m)
             assert (np.diff(order, axis=0) >= 0).all(), (n, m)
             assert (np.diff(order, axis=1) <= 0).all(), (n, m)
 
@@ -238,12 +238,12 @@ def test_solved_by_more_seeds_than_there_are_is_refused():
 
 
 def test_the_median_of_steps_reaches_to_never():
-    some = Median(within(np.array([300.0, 100, math.nan, 200, 900, 150]), 500.0))
+    some = Median(censored(np.array([300.0, 100, math.nan, 200, 900, 150]), 500.0))
     assert some.estimate == 250
     assert some.interval() == (100, math.inf)
     assert some.interval(0.97) == (-math.inf, math.inf)  # six seeds give 96.9 %
     assert some.p(99.0) == 2 / 64
-    most = Median(within(np.array([300.0, math.nan, math.nan]), 500.0))
+    most = Median(censored(np.array([300.0, math.nan, math.nan]), 500.0))
     assert most.estimate == math.inf
     assert most.interval() == (-math.inf, math.inf)
     for n in (1, 5, 6, 9, 12):
@@ -254,11 +254,11 @@ def test_the_median_of_steps_reaches_to_never():
 def test_steps_of_two_arms_are_compared_by_ranks():
     rng = np.random.default_rng(9)
     a, b = rng.random(5), rng.random(6)
-    assert p_of_ranks(a, b) == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue)
+    assert rank_test_p(a, b) == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue)
     never = np.full(6, math.inf)
-    assert p_of_ranks(never, never) == 1.0
-    assert p_of_ranks(np.arange(6.0), never) == pytest.approx(2 / math.comb(12, 6))
-    assert p_of_ranks(np.array([1, 2, 3, math.inf]), np.array([1e9, 5, 6, 7])) == p_of_ranks(
+    assert rank_test_p(never, never) == 1.0
+    assert rank_test_p(np.arange(6.0), never) == pytest.approx(2 / math.comb(12, 6))
+    assert rank_test_p(np.array([1, 2, 3, math.inf]), np.array([1e9, 5, 6, 7])) == rank_test_p(
         np.array([1, 2, 3, 50.0]), np.array([40, 5, 6, 7.0])
     )
 
@@ -304,7 +304,7 @@ def test_seeds_that_found_the_solution_or_not_are_two_groups(values, groups):
 @pytest.mark.parametrize("shape", ["normal", "uniform", "exponential"])
 @pytest.mark.parametrize("n", [4, 6, 10, 20])
 def test_seeds_of_one_kind_are_hardly_ever_two_groups(shape, n):
-    assert calibration.alarms(calibration.ARMS[shape][0], n, 4000) <= 0.005 + 3 * math.sqrt(0.005 / 4000)
+    assert calibration.false_alarm_rate(calibration.ARMS[shape][0], n, 4000) <= 0.005 + 3 * math.sqrt(0.005 / 4000)
 
 
 @pytest.mark.parametrize(("n", "claims"), [(5, 1), (6, 1), (6, 12), (10, 4)])
@@ -312,7 +312,7 @@ def test_the_smallest_effect_is_found_as_often_as_promised(n, claims):
     effect = standard_effect(n, ALPHA / claims)
     rng = np.random.default_rng(11)
     a, b = rng.normal(effect, 1, (1500, n)), rng.normal(0, 1, (1500, n))
-    p = np.maximum(calibration.exchange_ps(a, b), calibration.welch_ps(a, b))
+    p = np.maximum(calibration.permutation_p_values(a, b), calibration.welch_p_values(a, b))
     assert (p <= ALPHA / claims).mean() == pytest.approx(POWER, abs=0.04)
     assert smallest_effect(n, 2.0, claims) == 2 * effect
 
@@ -327,7 +327,7 @@ def test_the_simulated_rule_is_the_rule():
     for n, m in ((6, 6), (4, 7)):
         for kind in ("normal", "accuracies", "failing", "all the same"):
             a, b = (np.stack([arms(rng, kind, seeds) for _ in range(10)]).astype(float) for seeds in (n, m))
-            p = np.maximum(calibration.exchange_ps(a, b), calibration.welch_ps(a, b))
+            p = np.maximum(calibration.permutation_p_values(a, b), calibration.welch_p_values(a, b))
             rule = [difference(x, y).p(0.0) for x, y in zip(a, b, strict=True)]
             assert np.minimum(p, 0.5) == pytest.approx(np.minimum(rule, 0.5))  # above, their tails may lie apart
 
@@ -336,13 +336,13 @@ ALIKE = [name for name in calibration.ARMS if ", flat" not in name and not name.
 
 
 def rarely(share: float, samples: int) -> bool:
-    """The share of false findings is at most ALPHA, but for the noise of so many samples."""
+    """True if the share of false findings is at most ALPHA, up to the noise of so many samples."""
     return share <= ALPHA + 3 * math.sqrt(ALPHA / samples)
 
 
 @pytest.mark.parametrize("name", ALIKE)
 def test_arms_of_equal_means_rarely_differ(name):
-    p = calibration.ps_of_equal_means(name, 6, 6, 1500)["rule"]
+    p = calibration.p_values_of_equal_means(name, 6, 6, 1500)["rule"]
     assert rarely((p <= ALPHA).mean(), 1500)
 
 
@@ -350,14 +350,14 @@ def test_arms_of_equal_means_rarely_differ(name):
 @pytest.mark.parametrize("name", ALIKE)
 @pytest.mark.parametrize(("n", "m"), [(10, 10), (6, 10)])
 def test_more_arms_of_equal_means_rarely_differ(name, n, m):
-    p = calibration.ps_of_equal_means(name, n, m, 4000)["rule"]
+    p = calibration.p_values_of_equal_means(name, n, m, 4000)["rule"]
     assert rarely((p <= ALPHA).mean(), 4000)
     assert (p <= ALPHA / 12).mean() <= 3 * ALPHA / 12
 
 
 @pytest.mark.parametrize("nets", calibration.NETS)
 def test_arms_that_are_equal_over_all_images_rarely_differ(nets):
-    found = calibration.wrong_over_images(nets, 6, 360, 150, resamples=100)
+    found = calibration.error_rates_over_images(nets, 6, 360, 150, resamples=100)
     assert rarely(found["rule"], 150)
 
 
@@ -365,7 +365,7 @@ def test_arms_that_are_equal_over_all_images_rarely_differ(nets):
 @pytest.mark.parametrize("nets", calibration.NETS)
 @pytest.mark.parametrize(("seeds", "images"), [(6, 360), (10, 360), (6, 4000)])
 def test_arms_that_are_equal_over_all_images_rarely_differ_in_many_samples(nets, seeds, images):
-    found = calibration.wrong_over_images(nets, seeds, images, 1000, resamples=100)
+    found = calibration.error_rates_over_images(nets, seeds, images, 1000, resamples=100)
     assert rarely(found["rule"], 1000)
     if nets.startswith("84"):
         assert found["seeds only"] > 0.1  # seeds alone take the fixed images for all there are
@@ -373,4 +373,4 @@ def test_arms_that_are_equal_over_all_images_rarely_differ_in_many_samples(nets,
 
 @pytest.mark.parametrize("terms", ["normal", "a - b - c + d, normal"])
 def test_sums_of_arms_rarely_differ_from_their_value(terms):
-    assert rarely(calibration.wrong_total(terms, 6, 1000), 1000)
+    assert rarely(calibration.error_rate_of_sum(terms, 6, 1000), 1000)

@@ -510,7 +510,7 @@ def test_what_timm_cannot_build_is_refused_in_a_line(build, overrides, said):
 
 def test_a_size_that_the_network_cannot_take_is_refused_before_it_is_asked(tmp_path):
     swin = ["model.name=swin_tiny_patch4_window7_224", "model.options={depths:[1,1,1,1],embed_dim:24}"]
-    with pytest.raises(Refused, match=r"^eval\.img_size=48 cannot be asked of this network: "):
+    with pytest.raises(Refused, match=r"^eval\.img_size=48 does not fit this network: "):
         run(tmp_path, "timm", *swin, "data.img_size=32", "eval.img_size=[48]", "eval.shift=scale")
 
 

@@ -202,12 +202,12 @@ def test_refuses_a_number_that_cannot_be(name, knob, zero):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("embed=bottleneck embed.width=0", "embed.width=0 holds nothing of a patch: use embed.width=1 or more"),
+        ("embed=bottleneck embed.width=0", "embed.width=0 keeps no value of a patch: use embed.width=1 or more"),
         ("embed=fixed embed.eps=-1.0", "embed.fit_images=1024 must be at least 1, and embed.eps=-1.0 not negative"),
         (
             "embed=overlap embed.stride=0",
             "embed.kernel_size=5 embed.stride=0 embed.padding=0 is no convolution: "
-            "kernel_size and stride start at 1, padding at 0",
+            "kernel_size and stride must be at least 1, padding at least 0",
         ),
         (
             "embed=flexi embed.base_patch=0",

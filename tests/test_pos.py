@@ -22,7 +22,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 from patchbench.layout import Layout
 from patchbench.pos.alibi import Alibi2d
 from patchbench.pos.fourier import Fourier
-from patchbench.pos.grid import stretch
+from patchbench.pos.grid import resample
 from patchbench.pos.learned import Factorized, Learned
 from patchbench.pos.peg import PEG
 from patchbench.pos.relbias import RelBias, RelBiasMlp, relative_index
@@ -33,7 +33,7 @@ GRIDS = [(4, 4), (3, 7)]
 
 
 def attention(rope: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-    """Logits, [heads] n n, of one query and one key that stand at every place."""
+    """Return logits, [heads] n n: the same query at every place i with the same key at every place j."""
     n = rope.shape[-2]
     turned = [apply_rot_embed_cat(x.expand(*rope.shape[:-2], n, -1), rope) for x in (q, k)]
     return turned[0] @ turned[1].mT
@@ -74,7 +74,7 @@ def test_a_span_or_offset_that_is_none_is_refused(knobs):
 
 
 @pytest.mark.parametrize("grid_size", [(8, 8), (3, 9)])
-def test_a_stretched_table_is_timms(grid_size):
+def test_a_resampled_table_is_timms(grid_size):
     scheme = Learned(Layout((4, 4), 48, 3), std=0.02)
     ours = scheme(torch.zeros(1, *grid_size, 48)).flatten(1, 2)
     table = scheme.table.flatten(0, 1)[None]
@@ -91,9 +91,9 @@ def test_sincos1d_is_the_formula():
 
 
 @pytest.mark.parametrize(("old", "new"), [((4, 1), (8, 1)), ((6, 3), (2, 1)), ((5, 4), (1, 1))])
-def test_a_grid_of_one_column_is_stretched_like_one_of_one_row(old, new):
+def test_a_grid_of_one_column_is_resampled_like_one_of_one_row(old, new):
     table = torch.randn(*old, 5)
-    torch.testing.assert_close(stretch(table, new), stretch(table.transpose(0, 1), new[::-1]).transpose(0, 1))
+    torch.testing.assert_close(resample(table, new), resample(table.transpose(0, 1), new[::-1]).transpose(0, 1))
 
 
 @pytest.mark.parametrize("combine", ["add", "concat"])
@@ -127,7 +127,7 @@ def test_rope_mixed_is_timms(grid_size):
 
 
 def test_interpolated_rope_gives_the_attention_of_timms():
-    """timm scales from the corner of the grid, we from the middle of the first patch: the same distances."""
+    """timm scales from the corner of the grid, we from the centre of the first patch: distances are the same."""
     ours = AxialRope(Layout((4, 4), 16, 1), temperature=100.0, span=None, offset=0.0, resize="interpolate")((8, 6))
     theirs = RotaryEmbeddingCat(16, temperature=100, in_pixels=False, ref_feat_shape=[4, 4]).get_embed([8, 6])
     q, k = torch.randn(2, 16)
@@ -138,7 +138,7 @@ def test_interpolated_rope_gives_the_attention_of_timms():
 @pytest.mark.parametrize("registers", [0, 4])
 @pytest.mark.parametrize("absolute", [True, False])
 def test_logits_with_rope_equal_evas(build, name, rope_type, registers, absolute):
-    """Class token, registers and learned positions beside, on a grid that is not square."""
+    """Class token, registers and learned positions are there too; the grid is not square."""
     eva = Eva(
         img_size=(32, 48),
         patch_size=8,
@@ -224,7 +224,7 @@ def test_relative_index_is_swins(grid_size):
     assert torch.equal(scheme(grid_size), theirs.get_relative_position_bias()[0])
 
 
-def test_a_stretched_relative_table_is_timms():
+def test_a_resampled_relative_table_is_timms():
     scheme = RelBias(Layout((4, 4), 8, 2), std=1.0, resize="interpolate")
     theirs = resize_rel_pos_bias_table_levit(scheme.table.flatten(0, 1), (11 * 11, 2))
     torch.testing.assert_close(scheme((6, 6)), theirs[relative_index((6, 6), (6, 6))].permute(2, 0, 1))
@@ -252,7 +252,7 @@ def test_alibi_is_the_distance_times_the_slopes_of_the_paper():
         assert bias[head, i, j].item() == pytest.approx(-math.dist(places[i], places[j]) / 2 ** (head + 1))
 
 
-# Of get_slopes in the code of Press et al. (attention_with_linear_biases) and of Fuller et al. (CROMA): -log2 of each.
+# -log2 of the slopes of get_slopes, in the code of Press et al. (attention_with_linear_biases) and of Fuller (CROMA).
 POWERS_OF_TWO = {
     1: [8],
     2: [4, 8],
@@ -304,7 +304,7 @@ def test_only_the_border_shows_peg_where_it_is(build, padding, prefix):
 
 
 def test_prefix_tokens_start_on_a_level_with_patches():
-    """Their bias is zero; so is, on average, that of a patch under every scheme that starts from small parameters."""
+    """The bias of prefix tokens is zero; at the start the bias of patches is zero on average too."""
     layout = Layout((6, 6), 48, 3)
     for scheme in (
         RelBias(layout, std=0.02, resize="interpolate"),

@@ -1,4 +1,4 @@
-"""Sets from torchvision, from the hub's library, in archives: each read as what it holds; few of many in proportion."""
+"""Sets of torchvision, of the library `datasets` and in archives are read correctly; subsamples keep proportions."""
 
 import bz2
 import gzip
@@ -23,7 +23,7 @@ from torchvision import datasets
 from patchbench.commands.build import build_source
 from patchbench.data.pictures import Pictures
 from patchbench.data.source import Source
-from patchbench.data.splits import make_splits, numbered, subsample
+from patchbench.data.splits import make_splits, number_labels, subsample
 
 COLOURS = [(250, 10, 10), (10, 250, 10), (10, 10, 250)]
 
@@ -34,7 +34,7 @@ def source(*overrides: str) -> Source:
 
 
 def flat(label: int, size: tuple[int, int] = (20, 24)) -> np.ndarray:
-    """An image whose colour tells its class."""
+    """Make an image of one colour, which gives the class."""
     return np.full((*size, 3), COLOURS[label], np.uint8)
 
 
@@ -112,7 +112,7 @@ def test_fewer_training_images_leave_those_that_choose_and_judge_alone(given):
 
 @pytest.mark.parametrize("name", options("data"))
 def test_every_set_has_the_knobs_that_a_source_must_have(name):
-    """As data/source.py states: img_size, and to be thinned either both knobs or none."""
+    """As data/source.py states: img_size is required; train_fraction and train_size come together or not at all."""
     knobs = configure(f"data={name}").data
     assert "img_size" in knobs
     if "train_fraction" in knobs:
@@ -138,7 +138,7 @@ def test_digits_are_thinned_within_themselves():
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sets compare what lies there with the checksum of the real files: no small file could stand for those."""
+    """Disable the checksums of torchvision, so that small files can replace the real ones."""
     monkeypatch.setattr(datasets.svhn, "check_integrity", lambda path, md5=None: Path(path).is_file())
     monkeypatch.setattr(datasets.flowers102, "check_integrity", lambda path, md5=None: Path(path).is_file())
     monkeypatch.setattr(datasets.stl10, "check_integrity", lambda path, md5=None: Path(path).is_file())
@@ -284,9 +284,7 @@ def test_files_of_another_checksum_are_told_from_none(tmp_path, monkeypatch, nam
         source(*arguments)
     place.mkdir(parents=True, exist_ok=True)
     (place / file).write_bytes(b"of another packing")
-    with pytest.raises(
-        OSError, match=rf"data\.name={name}: {place / file} is there, but its checksum is not"
-    ) as refused:
+    with pytest.raises(OSError, match=rf"data\.name={name}: {place / file} exists, but its checksum is not") as refused:
         source(*arguments)
     assert ("unpack it there" in str(refused.value)) == file.endswith(".gz")
 
@@ -400,8 +398,8 @@ def test_a_label_that_is_no_class_is_named_whatever_it_is(odd):
         with pytest.raises(
             ValueError, match=rf"{split} 10 has the label {re.escape(repr(odd))}, which is none of the 2"
         ):
-            numbered(labels, None, lambda name, i: f"{name} {i}")
-    assert numbered({"train": good, "test": [None, -1]}, None, str) == ([0, 1], {"train": good})
+            number_labels(labels, None, lambda name, i: f"{name} {i}")
+    assert number_labels({"train": good, "test": [None, -1]}, None, str) == ([0, 1], {"train": good})
 
 
 def test_a_set_of_the_hub_that_cannot_be_had_is_refused_in_one_line(command, micro):
@@ -457,7 +455,7 @@ def test_labels_of_archives_are_numbers_words_or_fields(tmp_path):
     write_shard(tmp_path / "word-train.tar", shard(30, 0, lambda i: ("cls", "rgb"[i % 3])))
     assert shards(tmp_path).classes == ["b", "g", "r"]
     write_shard(tmp_path / "word-train.tar", shard(30, 0, lambda i: ("json", json.dumps({"species": i % 3 + 7}))))
-    with pytest.raises((ValueError, OSError), match=r"0000\.json tells no label: .*data\.label_key"):
+    with pytest.raises((ValueError, OSError), match=r"0000\.json has no label: .*data\.label_key"):
         shards(tmp_path)
     assert shards(tmp_path, "data.label_key=species").classes == [7, 8, 9]
     write_shard(tmp_path / "word-train.tar", shard(30, 0, lambda i: ("CLS", ("7", "cat", "ant")[i % 3])))
@@ -467,7 +465,7 @@ def test_labels_of_archives_are_numbers_words_or_fields(tmp_path):
     again = shards(tmp_path, "data.classes=[cat,ant,'7']")
     assert again.labels["train"][:3] == [2, 0, 1]
     write_shard(tmp_path / "word-train.tar", shard(30, 0, lambda i: ("cls", "one")))
-    assert shards(tmp_path).remarks == ["there is one class only, one: every answer is right"]
+    assert shards(tmp_path).remarks == ["there is only one class, one: every prediction is right"]
     write_shard(tmp_path / "word-train.tar", {"0.heic": b"", "0.cls": b"1"})
     with pytest.raises(ValueError, match=r"word-train\.tar holds labels and no \.avif\|.*: convert its images"):
         shards(tmp_path)
@@ -526,7 +524,7 @@ DEEP = '{"label": ' + "[" * 100_000 + "]" * 100_000 + "}"
 def test_a_label_that_cannot_be_one_is_named_with_its_archive(tmp_path, label):
     samples = shard(30, 0, lambda i: ("json", '{"label": 1}' if i % 2 else '{"label": 0}'))
     write_shard(tmp_path / "train.tar", samples | {"0007.json": label.encode()})
-    with pytest.raises(ValueError, match=r"train\.tar: 0007\.json tells no label: mend it"):
+    with pytest.raises(ValueError, match=r"train\.tar: 0007\.json has no label: mend it"):
         shards(tmp_path)
 
 
@@ -547,7 +545,7 @@ def test_archives_that_cannot_be_read_are_named(tmp_path):
         b"x" * 5000,
     ):
         path.write_bytes(held)
-        with pytest.raises((ValueError, OSError), match=r"train\.tar is no tar archive, or compressed, or cut short"):
+        with pytest.raises((ValueError, OSError), match=r"train\.tar is no tar archive, or compressed, or incomplete"):
             shards(tmp_path)
     samples = shard(30)
     write_shard(path, {name: held for name, held in samples.items() if name != "0007.cls"})

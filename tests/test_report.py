@@ -25,7 +25,7 @@ from patchbench.pages.study.numbers import Report, pareto, t_estimate, train_gfl
 from patchbench.pages.study.page import markdown, page
 from patchbench.runs.committed import read_runs, write_runs
 from patchbench.runs.records import load
-from patchbench.statistics.amounts import difference, total
+from patchbench.statistics.amounts import difference, sum_of_means
 from patchbench.statistics.inference import exact_accuracy, least_seeds
 from patchbench.study.outcomes import Evidence, population
 from patchbench.study.reading import parse
@@ -204,7 +204,7 @@ def test_statements_and_effects_have_the_amounts_of_the_runs(runs, experiments):
     assert helps["compared"] == "digits: learned − none"
     assert in_points(helps["measured"]) == pytest.approx(100 * gain.estimate, abs=0.06)
     assert (gain.interval()[0], helps["95 % interval"]) == (-np.inf, "no interval"), "three seeds leave none at 95 %"
-    low, high = total((1,), (none,)).interval()
+    low, high = sum_of_means((1,), (none,)).interval()
     ends = [in_points(end) for end in reads["95 % interval"].split(" to ")]
     assert ends == pytest.approx([100 * max(low, 0), 100 * high], abs=0.06)
     assert float(helps["p"]) == pytest.approx(gain.p(0.0), rel=0.05)

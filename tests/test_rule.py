@@ -1,6 +1,6 @@
-"""The rule that answers the statements of a study: tables of cases, planted outcomes whose truth is known, and rates.
+"""The rule that answers the statements of a study: tables of cases, outcomes with a known truth, and error rates.
 
-The tests of amounts that the rule uses have tests of their own (test_inference.py).
+The statistical tests behind the rule are tested in test_inference.py.
 """
 
 import copy
@@ -29,7 +29,7 @@ LEVELS = {YES, NO, OPEN}
 
 @pytest.fixture(scope="module", autouse=True)
 def _light_collections() -> Iterator[None]:
-    """statsmodels collects garbage in every call: let it not go through what earlier tests left."""
+    """Freeze the objects of earlier tests, because statsmodels collects garbage in every call."""
     gc.collect()
     gc.freeze()
     yield
@@ -37,7 +37,7 @@ def _light_collections() -> Iterator[None]:
 
 
 def tree(*statements: Mapping[str, Any], arms: str = "a b c", decides: Sequence[str] = ("s0",), **part: Any) -> dict:
-    """A study.yaml of one part, `one`, whose statements are called s0, s1, ..."""
+    """Make the tree of a study.yaml with one part, `one`, and statements s0, s1, ..."""
     named = {f"s{i}": {"says": f"So is {i}.", **statement} for i, statement in enumerate(statements)}
     return {
         "question": "Is it so?",
@@ -53,7 +53,7 @@ def study(*statements: Mapping[str, Any], **part: Any) -> Study:
 
 
 def cells(rung: str = "", images: int | None = None, **scores: Sequence[float | str]) -> pd.DataFrame:
-    """One row per arm and seed; a score that is a word is a status."""
+    """Make a table with one row per arm and seed; a score that is a word is a status."""
     rows = []
     for arm, values in scores.items():
         for seed, value in enumerate(values):
@@ -66,7 +66,7 @@ def cells(rung: str = "", images: int | None = None, **scores: Sequence[float | 
 
 
 def judged(statement: Mapping[str, Any], table: pd.DataFrame, **part: Any) -> Finding:
-    """The finding of a study of one statement."""
+    """Return the finding of a study with one statement."""
     [finding] = judge(study(statement, **part), Evidence(table)).findings
     return finding
 
@@ -340,7 +340,7 @@ def test_accuracies_that_were_rounded_to_float32_give_the_p_of_the_counts():
 
 
 def share(samples: int, difference: float, n: int, statement: Mapping[str, Any], answer: str) -> float:
-    """Share of experiments in which the whole rule answers so of two arms whose true difference is known."""
+    """Simulate experiments with a known difference of two arms; return the share with this answer of the rule."""
     rng = np.random.default_rng(3)
     whole = study(statement, arms="a b")
     found = 0
@@ -351,7 +351,7 @@ def share(samples: int, difference: float, n: int, statement: Mapping[str, Any],
 
 
 def at_most(rate: float, samples: int) -> float:
-    """The rate and two standard errors of its estimate."""
+    """Return the rate plus two standard errors of its estimate."""
     return rate + 2 * math.sqrt(rate * (1 - rate) / samples)
 
 
@@ -370,14 +370,14 @@ def test_at_the_bound_neither_side_is_found_more_often_than_alpha(difference, st
 
 
 def bimodal(rng: np.random.Generator, rate: float, n: int) -> np.ndarray:
-    """Seeds that end at 99 % with this rate, and else at chance."""
+    """Draw results of seeds: 99 % with this rate, otherwise chance."""
     return np.where(rng.random(n) < rate, 0.99, 0.5) + rng.normal(0, 0.003, n)
 
 
 @pytest.mark.parametrize(("samples", "n"), [(8, 6), pytest.param(1000, 10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rate", [0.5, 0.8, 0.95])
 def test_an_arm_that_fails_now_and_then_against_a_flat_one_of_the_same_mean_is_not_judged_falsely(rate, samples, n):
-    """Statements whose bound is the truth, about how many seeds solve and about those that solve: yes is false."""
+    """The bound is the true value, for the rate of solving seeds and for the mean of solving seeds: yes is false."""
     flat = 0.5 + 0.49 * rate  # the mean of the arm that fails: 96.6 % at a rate of 0.95
     fewer, gain = rate - 1, 0.99 - flat
     false: list[dict[str, Any]] = [
@@ -400,7 +400,7 @@ def test_an_arm_that_fails_now_and_then_against_a_flat_one_of_the_same_mean_is_n
 
 @pytest.mark.parametrize("n", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_false_answers_on_how_many_seeds_solve_are_rare_whatever_the_rates(n):
-    """Every table of k and m solved seeds is judged once, and weighed by its chance: exact, not simulated."""
+    """Each table of k and m solved seeds is judged once and weighted by its probability: exact, not simulated."""
     counts, bounds = np.arange(n + 1), (0.0, -0.05)
     about = [{"that": "a - b", "metric": SOLVED, "above": bound, "role": "aside"} for bound in bounds]
     whole = study(*about, arms="a b", chance=0.5, solved=0.9)
@@ -498,7 +498,7 @@ def test_an_arm_of_which_there_is_no_run_is_named():
 
 
 def curves(rung: str = "", every: int = 50, last: int = 600, **solve_at: Sequence[float | None]) -> pd.DataFrame:
-    """Validations of each arm and seed, at 50 % before the step at which it solves, and at 95 % from there on."""
+    """Make validation curves of each arm and seed: 50 % before the step at which it solves the task, 95 % after."""
     steps = np.arange(every, last + 1, every)
     rows = [
         {"part": "one", "arm": arm, "rung": rung, "seed": seed, "step": step,
@@ -566,12 +566,12 @@ LADDER = {"ladder": {"epochs": [15, 30, 60]}}
 
 
 def climbing(**scores: Mapping[str, Sequence[float | str]]) -> pd.DataFrame:
-    """Cells of arms by budget: climbing(a={"15": [...], "30": [...]})."""
+    """Make cells of arms by budget: climbing(a={"15": [...], "30": [...]})."""
     return pd.concat([cells(rung=rung, **{arm: values}) for arm, by in scores.items() for rung, values in by.items()])
 
 
 def flat(level: np.ndarray, gain: float = 0.0) -> dict[str, np.ndarray]:
-    """Far lower at 15 epochs, and `gain` lower at 30 than at 60."""
+    """Make results that are far lower at 15 epochs, and `gain` lower at 30 than at 60."""
     return {"15": level - 0.2, "30": level - gain, "60": level}
 
 
@@ -668,7 +668,7 @@ def test_effects_can_answer_a_study_that_claims_nothing():
     given = tree(effects={"embed": ["a - b"]}, decides=())
     assert parse("test", given).statements == []
     del given["parts"]["one"]["effects"]
-    with pytest.raises(ValueError, match="nothing answers it"):
+    with pytest.raises(ValueError, match="nothing answers the question"):
         parse("test", given)
 
 
@@ -685,7 +685,7 @@ def test_a_prediction_is_scored_where_an_answer_was_found(statement, answer, pre
 
 
 def answered(rng: np.random.Generator, accuracy: np.ndarray, seeds: int) -> np.ndarray:
-    """Right answers of seeds on images of which some are hard for all of them."""
+    """Draw hits of seeds on images, some of which are hard for all seeds."""
     return rng.random((seeds, len(accuracy))) < accuracy
 
 
@@ -745,7 +745,7 @@ def test_a_set_that_is_drawn_anew_for_every_seed_speaks_of_all_its_images(own, a
 
 
 def changed(path: str, value: Any) -> dict:
-    """A good study.yaml but for the value at a path, as in parts.one.chance; ... for the value takes the key away."""
+    """Change the value at a path of a valid study.yaml, such as parts.one.chance; the value ... removes the key."""
     given = tree({"that": "a - b", "above": 0.0}, chance=0.1)
     *way, last = path.split(".")
     place = given
@@ -772,7 +772,7 @@ CHANGE = {"date": "2026-11-26", "what": "All.", "why": "A slip.", "seen": True}
         ("quote", "x", "key 'quote' is none of question, "),
         ("decides", ["nobody"], "decides 'nobody' is none of s0"),
         ("decides", "s0", "decides=s0 must be a list, as in [s0]"),
-        ("decides", [], "nothing answers it: give decides"),
+        ("decides", [], "nothing answers the question: give decides"),
         ("arms", ["a"], "arms=['a'] must be a mapping"),
         ("arms", {}, "parts.one: no arms: give factors"),
         ("arms.a", "embed=a", "arms: a=embed=a must be a list, as in [embed=a]"),
@@ -782,10 +782,10 @@ CHANGE = {"date": "2026-11-26", "what": "All.", "why": "A slip.", "seen": True}
         ("scales.cpu.seeds", "ten", "scales.cpu: seeds=ten must be a range"),
         ("scales.cpu.seeds", "9-0", "scales.cpu: seeds=9-0 must be a range"),
         ("scales.cpu.seeds", [0, 1, 1], "seeds=[0, 1, 1] must be a range, as in 0-9, or a list, as in [0, 1, 2], each"),
-        ("scales.cpu.seeds", "895-900", "scales.cpu: seed 900 is kept for pilots and tuning, as all from 900 on: use"),
-        ("scales.cpu.seeds", [3, 999], "scales.cpu: seed 999 is kept for pilots"),
+        ("scales.cpu.seeds", "895-900", "scales.cpu: seed 900 is reserved: seeds from 900 on are for pilots"),
+        ("scales.cpu.seeds", [3, 999], "scales.cpu: seed 999 is reserved"),
         ("parts.one.seeds", {"gpu": "0-3"}, "parts.one: scale 'gpu' is none of cpu"),
-        ("parts.one.seeds", {"cpu": "0-900"}, "parts.one: seeds.cpu: seed 900 is kept for pilots"),
+        ("parts.one.seeds", {"cpu": "0-900"}, "parts.one: seeds.cpu: seed 900 is reserved"),
         ("scales.cpu.rungs", "two", "scales.cpu: rungs=two must be a number of budgets"),
         ("tune", True, "tune=True must be false, or values by knob"),
         ("tune", {"optim.lr": 0.1}, "tune.optim.lr=0.1 must be a list, as in [0.1]"),
@@ -808,7 +808,7 @@ CHANGE = {"date": "2026-11-26", "what": "All.", "why": "A slip.", "seen": True}
         ("parts.one.ladder", {"epochs": [15, 15]}, "ladder.epochs=[15,15] must rise"),
         ("parts.one.ladder", {"epochs": [15, "long"]}, "ladder.epochs=long must be a number"),
         ("parts.one.effects", ["a - b"], "parts.one: effects=['a - b'] must be a mapping"),
-        ("parts.one.effects", {"embed": ["a"]}, "parts.one: effects.embed: a is no difference: give one"),
+        ("parts.one.effects", {"embed": ["a"]}, "parts.one: effects.embed: a is not a difference: give one"),
         ("parts.one.effects", {"embed": ["a - z"]}, "parts.one: effects.embed: arm 'z' is none of a, b, c"),
         ("parts.one.statements", [of_statement()], "parts.one: statements must have names"),
         ("parts.two", {"statements": {"s0": of_statement()}}, "two statements are called s0"),
@@ -844,9 +844,9 @@ def test_a_study_that_cannot_be_is_refused_in_one_line_with_the_place_and_the_cu
         ({"withdrawn": True}, {}, "withdrawn=True must be the reason, as a sentence"),
         ({"at": 15}, {}, "at '15' is none of nothing: there is none"),
         ({"at": 20}, LADDER, "at '20' is none of 15, 30, 60"),
-        ({"metric": SOLVED}, {}, "from which value on a seed has solved it: solved: 0.9"),
-        ({"metric": STEPS}, {}, "from which value on a seed has solved it: solved: 0.9"),
-        ({"among": SOLVED}, {}, "from which value on a seed has solved it: solved: 0.9"),
+        ({"metric": SOLVED}, {}, "needs a threshold for solving the task, as in solved: 0.9"),
+        ({"metric": STEPS}, {}, "needs a threshold for solving the task, as in solved: 0.9"),
+        ({"among": SOLVED}, {}, "needs a threshold for solving the task, as in solved: 0.9"),
         ({"among": "all"}, {"solved": 0.9}, "among 'all' is none of solved"),
         ({}, {"solved": 0.9}, "so a mean says little: give metric: solved, or among: solved"),
         ({"that": ..., "order": ["a", "b"]}, {"solved": 0.9}, "so a mean says little"),

@@ -317,7 +317,7 @@ def test_a_basis_is_fitted_on_training_images_before_training_and_kept_in_the_ch
     cfg = configure("trainer=cpu", *micro, *options)
     source = build_source(cfg)
     net = build_net(cfg, source)
-    data = Batches(source, build_augment(cfg, source), batch_size=32, seed=0, workers=0, limit=None, room=0)
+    data = Batches(source, build_augment(cfg, source), batch_size=32, seed=0, workers=0, limit=None, resident_bytes=0)
     data.setup("fit")
     sample = data.sample(50)
     assert sample.shape == (50, 3, 16, 16)

@@ -1,8 +1,8 @@
-"""The cheapest shortcuts on every generated set: they score chance, or no more than this table allows, for its reason.
+"""Shortcuts on every generated set: they score at chance, or no more than this table allows, for the given reason.
 
-A shortcut is a few numbers of an image. Its score is that of the best of three classifiers that know where each patch
-lies (boosted trees, quadratic and linear discriminant), or of a linear one where the shortcut is linear by its nature.
-At chance: 4,000 images that it has not seen do not show the contrary at p = 1e-4, so it is right in less than three
+A shortcut is a few numbers of an image. Its score is the accuracy of the best of three classifiers that know where each
+patch lies (boosted trees, quadratic and linear discriminant), or of a linear classifier if the shortcut is linear. A
+shortcut is at chance if its accuracy on 4,000 new images is not above chance at p = 1e-4, which means less than three
 points above chance.
 """
 
@@ -27,7 +27,7 @@ from patchbench.embed.channels import STANDARDS
 
 Images = Float[Tensor, "b c H W"]
 Numbers = Float[Tensor, "b k"]
-LEARNT, JUDGED = 8000, 4000  # images
+FITTED, TESTED = 8000, 4000  # images
 
 PLACE = "the place of the square is the question, and one number finds the square"
 IN_PATCH = "the label lies in the look of single patches, whose order is of no use"
@@ -38,7 +38,7 @@ NEAR = "the square of one colour, if it lies at the left, is likely the left one
 PLAIN = "two plain tiles, one, or none: the sum tells the plain tile from the others, which leaves 75 %"
 VALUES = "a sum of the values agrees with each of them more often than not: see Pointer.ceiling_of"
 
-# What a shortcut may score at most, and why, by set and shortcut; what is not listed must be at chance.
+# The highest allowed score of each shortcut, and the reason, by set; other shortcuts must be at chance.
 ALLOWED: dict[str, dict[str, tuple[float, str]]] = {
     "arrangement": {"border": (0.98, "the block fills the image, and a border of each tile tells which it is")},
     "correlated_channels": {
@@ -133,7 +133,7 @@ def patches(images: Images, size: int) -> Float[Tensor, "b n k"]:
 
 
 def ordered(numbers: Float[Tensor, "b n"]) -> Numbers:
-    """Numbers of the patches in place, and once more by size, which is the bag of them."""
+    """Return the numbers of the patches in the order of the patches, then the same numbers sorted (a bag)."""
     return torch.cat([numbers, numbers.sort(1).values], 1)
 
 
@@ -152,13 +152,13 @@ SHORTCUTS: dict[str, Callable[[Images, int], Numbers]] = {
     "max": lambda images, p: ordered(patches(images, p).amax(2)),
     "squares": lambda images, p: ordered(patches(images, p).square().sum(2)),
     "projection": lambda images, p: ordered((patches(images, p) @ some_projection(3 * p * p, 1))[..., 0]),
-    # the average of what each patch says by itself, without the order of patches
+    # the mean over patches of a random feature map, without the order of patches
     "bag": lambda images, p: (patches(images, p) / 25 @ some_projection(3 * p * p, 300)).relu().mean(1),
     # the last row and the last column alone
     "border": lambda images, p: torch.cat([images[:, :, -1], images[:, :, :, -1]], 2).flatten(1),
     # a linear classifier compares an image with the mean images of the classes
     "mean": lambda images, p: images.flatten(1),
-    # the mean of each channel; one channel and brightness, which are all of a grey image
+    # the mean of each channel; one channel; luminance. The last two are skipped for grey sets
     "colour": lambda images, p: images.mean((2, 3)),
     "red": lambda images, p: torch.cat(
         [ordered(patches(images[:, :1], p).sum(2)), ordered(patches(images[:, :1], p).square().sum(2))], 1
@@ -168,10 +168,10 @@ SHORTCUTS: dict[str, Callable[[Images, int], Numbers]] = {
 
 
 def score(features: Numbers, labels: Tensor, classifier: Any | None) -> int:
-    """Images that a classifier, or the best of three, gets right, of those that it has not seen."""
+    """Count the new images that the classifier, or the best of three, classifies correctly."""
     spread = features.std(0)
     features = ((features - features.mean(0)) / (spread + 1e-6))[:, spread > 0]
-    known, new, y, truth = *features.split([LEARNT, JUDGED]), *(part.numpy() for part in labels.split([LEARNT, JUDGED]))
+    known, new, y, truth = *features.split([FITTED, TESTED]), *(part.numpy() for part in labels.split([FITTED, TESTED]))
     classifiers = [
         HistGradientBoostingClassifier(
             max_iter=25, max_leaf_nodes=8, learning_rate=0.2, early_stopping=False, random_state=0
@@ -185,8 +185,8 @@ def score(features: Numbers, labels: Tensor, classifier: Any | None) -> int:
 
 
 def scores(source: Diagnostic, patch: int) -> dict[str, int]:
-    """Images that each shortcut gets right, from one draw for all of them."""
-    count = LEARNT + JUDGED
+    """Count the new images that each shortcut classifies correctly; all shortcuts use the same images."""
+    count = FITTED + TESTED
     images, labels = source.splits()["train"].read(range(count), train_draws(0, 0, torch.arange(count)))
     images = images.float() - 128
     grey = torch.equal(images[:, 0], images[:, 1])
@@ -198,7 +198,7 @@ def scores(source: Diagnostic, patch: int) -> dict[str, int]:
 
 
 def at_chance(right: int, chance: float) -> bool:
-    return binomtest(right, JUDGED, chance, alternative="greater").pvalue > 1e-4
+    return binomtest(right, TESTED, chance, alternative="greater").pvalue > 1e-4
 
 
 @cache
@@ -216,18 +216,18 @@ def test_a_shortcut_is_at_chance_or_scores_no_more_than_is_allowed(name):
     source, allowed = load(name), ALLOWED.get(name, {})
     found = {}
     for shortcut, right in scores(source, getattr(source.scene, "cell", 4)).items():
-        accuracy, (most, _) = right / JUDGED, allowed.get(shortcut, (0.0, ""))
+        accuracy, (most, _) = right / TESTED, allowed.get(shortcut, (0.0, ""))
         if at_chance(right, source.chance) == (shortcut in allowed) or (most and accuracy > most):
             found[shortcut] = f"{accuracy:.1%}, of {most:.0%}" if most else f"{accuracy:.1%}"
     assert not found
 
 
 class TwoSigns:
-    """Two pixels of one cell with like or unlike signs, which was once taken to need every pixel of a patch."""
+    """Two pixels of one cell with equal or opposite signs: an earlier set, solved by one number of a patch."""
 
     num_classes, mirrors, chance, noise, noise_chans = 2, True, 0.5, 10.0, 1
 
-    def fits(self, img_size):
+    def check_size(self, img_size):
         pass
 
     def ceiling(self, img_size):
@@ -244,12 +244,12 @@ def test_the_table_would_have_shown_that_one_number_solves_a_set_of_two_signs():
     sizes = {"train_size": 10, "val_size": 10, "test_size": 10}
     planted = Diagnostic(scene=TwoSigns(), unit=1.0, img_size=4, eval_seed=0, **sizes)
     found = scores(planted, 4)
-    assert found["sum"] > 0.9 * JUDGED
+    assert found["sum"] > 0.9 * TESTED
     assert at_chance(found["mean"], 0.5)
 
 
 def test_absolute_places_alone_tell_which_square_is_further_left():
-    """One number, a sum over pixels with weights by column: no patch is compared with another."""
+    """A sum over pixels, weighted by column, is enough: no patch is compared with another."""
     source = build_source(configure("data=left_of", "data.scene.contrast=40.0"))
     images, labels = source.splits()["train"].read(range(4000), train_draws(0, 0, torch.arange(4000)))
     columns = torch.arange(16.0) - 7.5
@@ -264,7 +264,7 @@ def test_absolute_places_alone_tell_which_square_is_further_left():
 
 @pytest.mark.parametrize("name", generated())
 def test_a_network_that_misses_the_last_row_and_column_misses_no_more_than_their_share(name):
-    """Share in the squared difference between drawings of two classes: unpadded strides may end before the border."""
+    """Unpadded strides may not read the last row and column: their share of the squared difference must be fair."""
     source = load(name)
     draws, labels = train_draws(0, 0, torch.arange(4000)), torch.arange(4000) % source.num_classes
     one, other = (source.scene.draw(draws, k, source.img_size) for k in (labels, (labels + 1) % source.num_classes))

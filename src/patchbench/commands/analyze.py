@@ -25,12 +25,12 @@ from patchbench.config.origin import restored
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
 from patchbench.evaluate.robustness import Views, check_views, evaluate_views
-from patchbench.evaluate.views import Some
+from patchbench.evaluate.views import Subset
 from patchbench.html import png
 from patchbench.machine import write_whole
 from patchbench.measure.network import MOST_BYTES, measure
-from patchbench.measure.places import spread
-from patchbench.measure.readings import in_short, readings
+from patchbench.measure.places import evenly_spaced
+from patchbench.measure.readings import readings, summary
 from patchbench.pages.analyze.figures import pictures
 from patchbench.pages.analyze.page import page
 from patchbench.pages.plots import LOOK
@@ -122,7 +122,7 @@ def look(
     net.load_state_dict(net_state(checkpoint))
     known = net.layout is not None and not starts_elsewhere(origin["config"])
     starts = build_starts(cfg, source, data) if known else None
-    test = Some(data.splits["test"], LOOKED_AT)
+    test = Subset(data.splits["test"], LOOKED_AT)
     raw, _ = test.read(range(len(test)))
     scaled = data.normalised(raw)
     measures = measure(net, raw, scaled, macs=draft.cost.macs, device=device, starts=starts)
@@ -137,7 +137,7 @@ def look(
         paths[name].write_bytes(picture)
     said = readings(measures, robust, source.num_classes)
     levels = origin["factors"]
-    short = in_short(measures, robust, said)
+    short = summary(measures, robust, said)
     text = page(title(levels), command_line(levels), measures, numbers, drawn, said, short, left_out)
     result = Analysis(numbers, paths, left_out, out / "analysis.html")
     for path, content in ((folder / "numbers.json", json.dumps(numbers, indent=2) + "\n"), (result.page, text)):
@@ -188,7 +188,7 @@ def views_of(draft: Draft, left_out: list[str]) -> Views:
             shuffles.append(shuffle)
         except ValueError as error:
             left_out.append(f"robustness: {error}")
-    moves = (0, *(1 + i for i in spread(max(patch_size), MOVES)))
+    moves = (0, *(1 + i for i in evenly_spaced(max(patch_size), MOVES)))
     return Views(tuple(sizes), tuple(shuffles), moves, patch_size)
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from patchbench.data.batches import Picker, Reader
+from patchbench.data.batches import IndexReader, Reader
 from patchbench.data.cache_writer import prepare
 from patchbench.data.diagnostics.squares import Quadrant
 from patchbench.data.diagnostics.stream import Diagnostic
-from patchbench.data.order import Chosen
+from patchbench.data.order import BatchIndices
 from patchbench.data.sets.cached import Cached
 from patchbench.data.sets.imagefolder import ImageFolder
 from patchbench.data.source import InMemory, Split
@@ -69,10 +69,10 @@ def any_size(draws: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
     return torch.cat([(torch.rand(len(draws), 2) * (sizes - side + 1)).long(), side], 1)
 
 
-def choices(count: int, batch_size: int) -> list[Chosen]:
+def choices(count: int, batch_size: int) -> list[BatchIndices]:
     """Return the batches of an epoch in random order."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return [Chosen(part.tolist(), part) for part in order.split(batch_size)]
+    return [BatchIndices(part.tolist(), part) for part in order.split(batch_size)]
 
 
 def bench(options: Mapping[str, Any]) -> None:
@@ -116,7 +116,7 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     def by_one(dataset: datasets.ImageFolder) -> Iterable[torch.Tensor]:
         return (torch.stack([dataset[i][0] for i in part.indices]) for part in some)
 
-    def read(split: Split, crop: Callable | None = None, parts: list[Chosen] = chosen) -> Iterable[torch.Tensor]:
+    def read(split: Split, crop: Callable | None = None, parts: list[BatchIndices] = chosen) -> Iterable[torch.Tensor]:
         return (split.read(part.indices, part.draws, crop)[0] for part in parts)
 
     def loaded(dataset: Any, **how: Any) -> Callable[[], Iterable[Any]]:
@@ -134,7 +134,7 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
         f"data=cached of {size}, no crop": ("core", lambda: read(mapped)),
         "in memory, gathered": ("core", lambda: read(memory)),
         "data=quadrant, generated at 24 pixels": ("core", lambda: read(scenes, parts=some)),
-        "resident: indices for the device": ("core", lambda: [Picker("train")[part].indices for part in chosen]),
+        "resident: indices for the device": ("core", lambda: [IndexReader("train")[part].indices for part in chosen]),
         "loader of ImageFolder + PIL, RandomResizedCrop": (
             "loader",
             loaded(

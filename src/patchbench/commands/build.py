@@ -130,13 +130,13 @@ def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], 
     return instantiate(cfg.trainer)(max_epochs=epochs, out_dir=out_dir, callbacks=callbacks)
 
 
-def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, room: int | None = None) -> Batches:
+def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, resident_bytes: int | None = None) -> Batches:
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training.
 
     room: bytes of the device that a set held in memory may take; None: the share `resident` of what is free.
     """
-    if room is None:
-        room = int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices))
+    if resident_bytes is None:
+        resident_bytes = int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices))
     data = Batches(
         source,
         build_augment(cfg, source),
@@ -144,7 +144,7 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, room: int
         seed=cfg.seed,
         workers=cfg.workers,
         limit=cfg.limit_batches,
-        room=room,
+        resident_bytes=resident_bytes,
     )
     if trainer.local_rank == 0:
         data.trainer = trainer

@@ -22,7 +22,7 @@ from patchbench.commands.build import (
 from patchbench.config.identity import reads, to_plain
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source, Split
-from patchbench.data.statistics import variety
+from patchbench.data.statistics import check_variety
 from patchbench.evaluate.robustness import Views, check_views, read_views
 from patchbench.nets.cost import Cost, cost
 from patchbench.nets.memory import Memory, memory
@@ -151,7 +151,7 @@ def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
     trainer = build_trainer(cfg, out_dir, [], epochs=cfg.epochs)
     on_gpu = trainer.strategy.root_device.type == "cuda"
     split_batch(run, trainer, None, free=free_memory_of_gpus() if on_gpu else None)
-    data = prepare_data(cfg, source, trainer, room=0)
-    variety(data.splits["train"], getattr(source, "remarks", []))
+    data = prepare_data(cfg, source, trainer, resident_bytes=0)
+    check_variety(data.splits["train"], getattr(source, "remarks", []))
     build_task(cfg, run.net, data, build_duration(run, data))
     return run.cost

@@ -10,7 +10,7 @@ from patchbench.commands.loading import loading
 from patchbench.commands.reopen import Machine, naming_own_options, reopen
 from patchbench.config.errors import refusing
 from patchbench.config.identity import eval_options
-from patchbench.data.statistics import alike
+from patchbench.data.statistics import check_identical
 from patchbench.evaluate.robustness import evaluate_views
 from patchbench.evaluate.test import test, test_is_shared
 from patchbench.runs.record import write_record
@@ -28,7 +28,7 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, of: dict[str, A
     names = nullcontext if silent else naming_own_options
     with refusing(), names():
         run = reopen(ckpt, machine, views, of)
-        _, same = ("", "") if silent else alike(run.data.splits["test"], "test")
+        _, same = ("", "") if silent else check_identical(run.data.splits["test"], "test")
     for remark in () if silent else getattr(run.draft.source, "remarks", ()):
         say(remark)
     if same:

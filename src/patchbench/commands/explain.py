@@ -21,7 +21,7 @@ from patchbench.config.options import CONF
 from patchbench.config.origin import origin_of, restored
 from patchbench.data.batches import Batches, Reader
 from patchbench.data.draws import train_draws
-from patchbench.data.order import Chosen
+from patchbench.data.order import BatchIndices
 from patchbench.data.photographs import is_grey, photograph
 from patchbench.data.source import Source
 from patchbench.layout import PLACES
@@ -85,12 +85,12 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             seed=cfg.seed,
             workers=0,
             limit=None,
-            room=0,
+            resident_bytes=0,
         )
         data.setup("fit")
         if state is None and (images := getattr(net.embed, "fit_images", 0)):
             net.embed.fit(data.sample(images))  # as training does before its first step
-        augmented = augmented_samples(data) if data.augment.on else None
+        augmented = augmented_samples(data) if data.augment.active else None
         mean, std = (torch.tensor(v, dtype=torch.float32).view(-1, 1, 1) for v in (source.mean, source.std))
         known = not starts_elsewhere(origin["config"])
         way = walk(net, pixels, subject, mean, std, build_starts(cfg, source, data) if known else None)
@@ -172,7 +172,7 @@ def augmented_samples(data: Batches) -> AugmentedSamples:
     pixels, labels = [], []
     for showing in range(SHOWINGS + 1):
         draws = train_draws(data.seed, showing, torch.arange(rows)) if showing else None
-        images, label = data.on_after_batch_transfer(reader[Chosen(indices, draws)], 0)
+        images, label = data.on_after_batch_transfer(reader[BatchIndices(indices, draws)], 0)
         pixels.append((images * std + mean).clamp(0, 1))
         labels.append(label if label.ndim == 2 else F.one_hot(label, source.num_classes).float())
     classes = getattr(source, "classes", None) or [f"class {i}" for i in range(source.num_classes)]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pytorch_lightning.utilities import rank_zero_only
 
 from patchbench.config.errors import TRACEBACK, CellFailed, Refused, refusing
-from patchbench.data.hand_over import NoSharedMemory, how_loading_failed
+from patchbench.data.hand_over import NoSharedMemory, loading_failure
 from patchbench.data.pictures import BadImage
 from patchbench.track.finite import Diverged
 
@@ -32,7 +32,7 @@ def loading() -> Iterator[None]:
     except (Refused, CellFailed):  # an inner block has said it
         raise
     except Exception as error:
-        failure = str(error) if isinstance(error, Diverged) else how_loading_failed(error) or how_writing_failed(error)
+        failure = str(error) if isinstance(error, Diverged) else loading_failure(error) or how_writing_failed(error)
         if failure is None or TRACEBACK:
             raise
         if not isinstance(error, Diverged) or rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # all ranks notice

@@ -17,7 +17,7 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield each table, in percent of samples, under its title."""
     yield (
         f"two arms of equal means, and of 6 and 6, 10 and 10, 6 and 10 seeds: called different ({samples} samples); "
-        f"also how many intervals miss\nby exchanges of seeds, by Welch's t, by the weaker of both (the rule); "
+        f"also how many intervals miss\nby the permutation test, by Welch's t, by the larger p value (the rule); "
         f"and by the rule at the strictest of {CLAIMS} claims, where {100 * ALPHA / CLAIMS:.1f} is promised",
         pd.DataFrame({arms: two_arms(arms, samples) for arms in calibration.ARMS}).T,
     )
@@ -25,7 +25,7 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
         f"sums of arms whose value is 0, by Student's t ({samples} samples): called other than 0",
         percent(
             {
-                terms: {f"n={n}": calibration.wrong_total(terms, n, samples) for n in (6, 10)}
+                terms: {f"n={n}": calibration.error_rate_of_sum(terms, n, samples) for n in (6, 10)}
                 for terms in calibration.TOTALS
             }
         ),
@@ -48,7 +48,8 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
         percent(
             {
                 shape: {
-                    f"n={n}": calibration.alarms(calibration.ARMS[shape][0], n, 10 * samples) for n in (4, 6, 10, 20)
+                    f"n={n}": calibration.false_alarm_rate(calibration.ARMS[shape][0], n, 10 * samples)
+                    for n in (4, 6, 10, 20)
                 }
                 for shape in shapes
             }
@@ -68,14 +69,14 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
 def two_arms(arms: str, samples: int) -> dict[str, float]:
     row: dict[str, float] = {}
     for n, m in SEEDS:
-        p = calibration.ps_of_equal_means(arms, n, m, samples)
+        p = calibration.p_values_of_equal_means(arms, n, m, samples)
         row |= {f"{n},{m} {test}": 100 * float((values <= ALPHA).mean()) for test, values in p.items()}
         row[f"{n},{m} rule/{CLAIMS}"] = 100 * float((p["rule"] <= ALPHA / CLAIMS).mean())
     return row
 
 
 def over_images(nets: str, seeds: int, images: int, samples: int) -> dict[str, float]:
-    shares = calibration.wrong_over_images(nets, seeds, images, samples)
+    shares = calibration.error_rates_over_images(nets, seeds, images, samples)
     return {name: value if name == "tau" else 100 * value for name, value in shares.items()}
 
 

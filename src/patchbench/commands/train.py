@@ -44,9 +44,9 @@ from patchbench.config.identity import eval_options
 from patchbench.config.names import SWEEP, title
 from patchbench.config.origin import origin_of, with_measured
 from patchbench.data.batches import Batches
-from patchbench.data.statistics import variety
+from patchbench.data.statistics import check_variety
 from patchbench.evaluate.robustness import Views, evaluate_views
-from patchbench.evaluate.skipped import CheckSkipped, bad_images, skipped
+from patchbench.evaluate.skipped import CheckSkipped, bad_images, skipped_names
 from patchbench.evaluate.test import test, test_is_shared
 from patchbench.runs.provenance import environment, execution
 from patchbench.runs.record import validation_accuracy, write_record
@@ -133,7 +133,7 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             result |= tested | {"test/own_images": float(not shared)}
             result |= evaluate_views(trainer, task, data, ready.views, ready.draft.test_at)
         ready.stop.exit_if_signalled()
-        left_out = skipped(data, bad_images(trainer, data))
+        left_out = skipped_names(data, bad_images(trainer, data))
         result |= meter.summary() | costs.facts() | {"data/skipped": len(left_out)}
         meter.write(trainer, {metric: value for metric, value in result.items() if isinstance(value, int | float)})
         done = ready.origin | {
@@ -190,7 +190,7 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     data = prepare_data(cfg, plan.source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints
         said = getattr(plan.source, "remarks", [])
-        remarks = [*said, *variety(data.splits["train"], said), *remarks]
+        remarks = [*said, *check_variety(data.splits["train"], said), *remarks]
         origin = with_measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [SameStart(ckpt), duration, split]

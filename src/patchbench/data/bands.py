@@ -1,4 +1,4 @@
-"""Bands of a picture: how many there are, of how many bits, and how they become 8 bits without losing their content."""
+"""Bands of a picture: their number, their bit depth, and their conversion to 8 bits without loss of content."""
 
 import io
 import logging
@@ -13,44 +13,51 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from torch import Tensor
 from torchvision.transforms import v2
 
-logging.getLogger(TiffImagePlugin.__name__).setLevel(logging.CRITICAL)  # what it says of a bad file, we say by name
+logging.getLogger(TiffImagePlugin.__name__).setLevel(logging.CRITICAL)  # our errors name the bad file, Pillow's do not
 
 Picture = Image.Image | np.ndarray
-"""An open picture: one of Pillow's, not decoded yet, or an array, H W, H W C or C H W."""
+"""An open picture: an image of Pillow, not decoded yet, or an array, H W, H W C or C H W."""
 
 Ranges = Sequence[tuple[float, float]]
-"""The values that become black and white, for each band, or once for all."""
+"""Values that become black and white: one pair for each band, or one pair for all bands."""
 
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of one band of more than 8 bits
-GREY = ("1", "L", "LA", "La", *DEEP)
-ARRAY = "save it as an array (.npy, H x W x C)"
+HIGH_DEPTH = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes with one band of more than 8 bits
+GREY = ("1", "L", "LA", "La", *HIGH_DEPTH)
+SAVE_AS_ARRAY = "save it as an array (.npy, H x W x C)"
 MIB = 2**20
-BYTES = {"I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2, "I": 4, "F": 4}  # of a value, in the modes that have several
+BYTES_PER_VALUE = {
+    "I;16": 2,
+    "I;16L": 2,
+    "I;16B": 2,
+    "I;16N": 2,
+    "I": 4,
+    "F": 4,
+}  # in modes with more than one byte
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")
-NO_FULL_PAGE = 1 | 4  # bits of the tag NewSubfileType: a smaller copy, a mask
+COPY_OR_MASK = 1 | 4  # bits of the tag NewSubfileType: a smaller copy, a mask
 
 
-class Contradiction(ValueError):
-    """A picture that decodes, and whose content would be lost by reading it as the set is read."""
+class Mismatch(ValueError):
+    """Error for a picture that decodes, but would lose content with the settings of its data set."""
 
 
-class Facts(NamedTuple):
-    """Facts of a picture, by its header.
+class PictureInfo(NamedTuple):
+    """Properties of a picture, read from its header.
 
-    channels: 1 of a grey picture, 3 of one in colour, else its bands. deep: values of more than 8 bits, to be scaled by
-    a range. transparent: part of it shows what lies behind it. halved: of 16 bits, of which Pillow decodes the upper 8.
-    animated: the first of its frames is the picture.
+    channels: 1 for grey, 3 for colour, else the number of bands. high_depth: values have more than 8 bits and must be
+    scaled by a range. transparent: it has transparent parts. truncated: several bands of 16 bits, of which Pillow
+    decodes the upper 8. animated: it has several frames, of which the first is read.
     """
 
     channels: int
-    deep: bool
+    high_depth: bool
     transparent: bool
-    halved: bool
+    is_truncated: bool
     animated: bool
 
 
 def open_picture(file: str | io.BytesIO, name: str) -> Picture:
-    """Open a picture. Any exception of Pillow's readers, and ValueError: it is none that can be read."""
+    """Open a picture. ValueError, or any exception of Pillow's readers, if it cannot be read."""
     if name.lower().endswith(".npy"):
         try:
             if isinstance(file, str):
@@ -58,18 +65,20 @@ def open_picture(file: str | io.BytesIO, name: str) -> Picture:
             return np.lib.format.read_array(file, allow_pickle=False)
         except OSError:
             raise
-        except Exception as error:  # of numpy's and Python's parsers of a damaged header
-            raise ValueError(f"no array that numpy reads: {error}") from error
+        except Exception as error:  # numpy's and Python's parsers raise many kinds for a damaged header
+            raise ValueError(f"not an array that numpy can read: {error}") from error
     try:
         return Image.open(file)
     except UnidentifiedImageError as error:
-        if (samples := samples_of_tiff(file)) > 1:
-            raise ValueError(f"a TIFF of {samples} samples a pixel, which Pillow does not read: {ARRAY}") from error
+        if (samples := tiff_samples(file)) > 1:
+            raise ValueError(
+                f"a TIFF of {samples} samples a pixel, which Pillow does not read: {SAVE_AS_ARRAY}"
+            ) from error
         raise
 
 
-def samples_of_tiff(file: str | io.BytesIO) -> int:
-    """Samples per pixel by the tags of a TIFF; 0 of any other file."""
+def tiff_samples(file: str | io.BytesIO) -> int:
+    """Read the number of samples per pixel from the tags of a TIFF file; 0 for any other file."""
     try:
         stream = io.BytesIO(Path(file).read_bytes()) if isinstance(file, str) else file
         stream.seek(0)
@@ -80,19 +89,25 @@ def samples_of_tiff(file: str | io.BytesIO) -> int:
         stream.seek(tags.next)
         tags.load(stream)
         return int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
-    except Exception:  # of a damaged file: that it does not decode is said by whoever opened it
+    except Exception:  # a damaged file; the caller reports that it does not decode
         return 0
 
 
-def facts(picture: Picture, wanted: int | None) -> Facts:
-    """Facts of a picture. Contradiction if its content does not fit the channels asked for, or those of any picture.
+def picture_info(picture: Picture, wanted: int | None) -> PictureInfo:
+    """Read the properties of a picture. Mismatch if its content does not fit the wanted channels, or cannot be read.
 
-    wanted: the number of channels asked for; None where the picture itself tells.
+    wanted: number of channels; None takes that of the picture.
     """
     if isinstance(picture, np.ndarray):
-        return Facts(fitting(len(planes(picture, wanted)), wanted), picture.dtype != np.uint8, False, False, False)
+        return PictureInfo(
+            output_channels(len(move_bands_first(picture, wanted)), wanted),
+            picture.dtype != np.uint8,
+            False,
+            False,
+            False,
+        )
     if (pages := full_pages(picture)) and wanted is None:
-        raise Contradiction(
+        raise Mismatch(
             f"has {len(pages)} pages: set data.channels to their bands together to read them all, as in "
             f"data.channels={len(pages)}, or save the page that is meant"
         )
@@ -101,34 +116,37 @@ def facts(picture: Picture, wanted: int | None) -> Facts:
         for page in pages:
             picture.seek(page)
             bands += stored_bands(picture)
-            deep |= picture.mode in DEEP
+            deep |= picture.mode in HIGH_DEPTH
         picture.seek(0)
-        return Facts(fitting(bands, wanted), deep, False, False, False)
+        return PictureInfo(output_channels(bands, wanted), deep, False, False, False)
     read = stored_bands(picture)
-    if (samples := samples_stored(picture)) > read and wanted != 3:
-        cure = f"set data.channels=3 to do without the others, or {ARRAY}" if wanted is None else ARRAY
-        raise Contradiction(f"has {samples} samples a pixel, of which Pillow reads {read}: {cure}")
+    if (samples := samples_per_pixel(picture)) > read and wanted != 3:
+        cure = f"set data.channels=3 to do without the others, or {SAVE_AS_ARRAY}" if wanted is None else SAVE_AS_ARRAY
+        raise Mismatch(f"has {samples} samples a pixel, of which Pillow reads {read}: {cure}")
     channels = 1 if picture.mode in GREY else 3
     if wanted not in (None, 1, 3):
-        channels = fitting(read, wanted)
-    transparent = picture.has_transparency_data and wanted in (None, 1, 3)  # elsewhere alpha is a band as others are
+        channels = output_channels(read, wanted)
+    transparent = picture.has_transparency_data and wanted in (None, 1, 3)  # otherwise alpha is a band like any other
     animated = picture.format in ANIMATED and getattr(picture, "n_frames", 1) > 1
-    return Facts(channels, picture.mode in DEEP, transparent, halved(picture), animated)
+    return PictureInfo(channels, picture.mode in HIGH_DEPTH, transparent, is_truncated(picture), animated)
 
 
-def fitting(bands: int, wanted: int | None) -> int:
-    """Bands of a picture of many, or the channels made of them: grey repeats as RGB, RGB has a brightness."""
+def output_channels(bands: int, wanted: int | None) -> int:
+    """Return the number of channels that a picture of several bands gives: 1 and 3 bands convert into each other.
+
+    Mismatch if the wanted number cannot be made from the bands.
+    """
     if wanted is None or bands == wanted:
         return bands
     if {bands, wanted} == {1, 3}:
         return wanted
-    raise Contradiction(f"has {bands} channels, and data.channels={wanted}: give data.channels={bands}, or mend it")
+    raise Mismatch(f"has {bands} channels, and data.channels={wanted}: give data.channels={bands}, or mend it")
 
 
 def full_pages(image: Image.Image) -> list[int]:
-    """Numbers of the pages of a TIFF, if it has several, without smaller copies and masks.
+    """List the numbers of the pages of a TIFF with several pages, without smaller copies and masks.
 
-    Empty for a single page, and for animations, whose first frame is the picture.
+    Empty for a single page, and for other formats: of an animation only the first frame is read.
     """
     if image.format != "TIFF" or getattr(image, "n_frames", 1) == 1:
         return []
@@ -136,58 +154,60 @@ def full_pages(image: Image.Image) -> list[int]:
     for page in range(image.n_frames):  # type: ignore[attr-defined]
         image.seek(page)
         kind = image.tag_v2.get(254, 0)  # type: ignore[attr-defined]
-        if not (isinstance(kind, int) and kind & NO_FULL_PAGE):
+        if not (isinstance(kind, int) and kind & COPY_OR_MASK):
             pages.append(page)
     image.seek(0)
     return pages if len(pages) > 1 else []
 
 
-def samples_stored(image: Image.Image) -> int:
-    """Samples per pixel that a TIFF says it has; 0 of others."""
+def samples_per_pixel(image: Image.Image) -> int:
+    """Return the number of samples per pixel in the tags of a TIFF image; 0 for other formats."""
     stored = image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) if image.format == "TIFF" else 0  # type: ignore[attr-defined]
     return stored if isinstance(stored, int) else 0
 
 
 def stored_bands(image: Image.Image) -> int:
-    """Bands of a picture as it is stored; a palette is a way to store three."""
+    """Count the bands of a picture as it is stored; a palette counts as three."""
     return 3 if image.mode in ("P", "PA") else len(image.getbands())
 
 
 def stored_values(image: Image.Image) -> Shaped[np.ndarray, "c h w"]:
-    """Values of a decoded picture, one band after another."""
+    """Return the values of a decoded picture, bands first."""
     plain = {"1": "L", "P": "RGB", "PA": "RGB"}.get(image.mode)
     values = np.asarray(image.convert(plain) if plain else image)
     return values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
 
 
-def halved(image: Image.Image) -> bool:
-    """True of several bands of 16 bits, of which Pillow decodes the upper 8 without a word."""
+def is_truncated(image: Image.Image) -> bool:
+    """True for several bands of 16 bits: Pillow decodes their upper 8 bits without a warning."""
     arguments: list[Any] = [tile[3] for tile in getattr(image, "tile", [])]
-    return image.mode not in DEEP and any(";16" in str(argument) for argument in arguments)
+    return image.mode not in HIGH_DEPTH and any(";16" in str(argument) for argument in arguments)
 
 
-def planes(array: np.ndarray, wanted: int | None) -> Shaped[np.ndarray, "c h w"]:
-    """Bands of an array first. Its bands lie along the first or the last axis: along the one that has as many as are
-    wanted, else along the shorter one. ValueError if it is no picture.
+def move_bands_first(array: np.ndarray, wanted: int | None) -> Shaped[np.ndarray, "c h w"]:
+    """Return an array with its bands first, c h w.
+
+    The bands lie along the first or the last axis: the one of length `wanted`, else the shorter one. ValueError if the
+    array is not a picture.
     """
     if array.dtype.kind not in "uif" or array.ndim not in (2, 3) or 0 in array.shape:
         raise ValueError(
-            f"an array of {array.dtype} {list(array.shape)} is no picture of H x W, H x W x C or C x H x W"
+            f"an array of {array.dtype} {list(array.shape)} is not a picture, H x W, H x W x C or C x H x W"
         )
     if array.ndim == 2:
         return array[None]
     first, last = array.shape[0], array.shape[2]
-    bands_first = first < last if (first == wanted) == (last == wanted) else first == wanted
-    return array if bands_first else np.moveaxis(array, 2, 0)
+    first_axis = first < last if (first == wanted) == (last == wanted) else first == wanted
+    return array if first_axis else np.moveaxis(array, 2, 0)
 
 
-def bytes_decoded(image: Image.Image) -> int:
-    """Bytes of the values of a picture, or of the page it shows, once it is decoded; known from its header."""
-    return image.width * image.height * stored_bands(image) * BYTES.get(image.mode, 1)
+def decoded_bytes(image: Image.Image) -> int:
+    """Compute from the header how many bytes the current page of a picture takes once it is decoded."""
+    return image.width * image.height * stored_bands(image) * BYTES_PER_VALUE.get(image.mode, 1)
 
 
-def bytes_of_coefficients(image: Any) -> int:
-    """Bytes that a progressive JPEG takes at its full size, at whatever size it is decoded; 0 of other pictures."""
+def coefficient_bytes(image: Any) -> int:
+    """Compute the bytes that a progressive JPEG needs to decode, whatever the size of the result; 0 for other files."""
     if not image.info.get("progressive"):
         return 0
     steps = [across * down for _, across, down, _ in image.layer]
@@ -195,7 +215,7 @@ def bytes_of_coefficients(image: Any) -> int:
 
 
 def check_bytes(count: int, max_decoded: int | float) -> None:
-    """ValueError if a picture takes more bytes than the MiB that are allowed."""
+    """Raise ValueError if `count` bytes are more than `max_decoded` MiB."""
     if count > max_decoded * MIB:
         raise ValueError(
             f"it takes {count / MIB:,.0f} MiB when it is decoded, more than data.max_decoded={max_decoded:g}: scale it "
@@ -203,93 +223,93 @@ def check_bytes(count: int, max_decoded: int | float) -> None:
         )
 
 
-def decoded(picture: Picture, wanted: int, max_decoded: int | float) -> Shaped[np.ndarray, "c h w"] | Image.Image:
-    """A picture upright and decoded: values of many bands or of more than 8 bits, or grey or colours of 8 bits.
+def decode(picture: Picture, wanted: int, max_decoded: int | float) -> Shaped[np.ndarray, "c h w"] | Image.Image:
+    """Decode a picture and turn it upright: an array of values, or an image of Pillow for 8-bit grey or colour.
 
-    max_decoded: MiB that its values may take, all pages together. ValueError, before they are read, if they take more.
+    max_decoded: MiB that the values of all pages may take. ValueError before decoding if they take more.
     """
     if isinstance(picture, np.ndarray):
-        bands = planes(picture, wanted)
+        bands = move_bands_first(picture, wanted)
         check_bytes(picture.nbytes, max_decoded)
         return bands
-    facts(picture, wanted)
+    picture_info(picture, wanted)
     pages, count = full_pages(picture), 0
     for page in pages:
         picture.seek(page)
-        count += bytes_decoded(picture)
-    check_bytes(count or bytes_decoded(picture), max_decoded)
+        count += decoded_bytes(picture)
+    check_bytes(count or decoded_bytes(picture), max_decoded)
     if pages:
         stack = []
         for page in pages:
             picture.seek(page)
-            stack.append(stored_values(upright(picture)))
+            stack.append(stored_values(turn_upright(picture)))
         if len({(bands.shape[1:], bands.dtype) for bands in stack}) > 1:
-            raise Contradiction("has pages of several sizes or kinds, which are no bands of one picture: save one")
+            raise Mismatch("has pages of several sizes or kinds, which are no bands of one picture: save one")
         return np.concatenate(stack)
-    image = upright(picture)
-    if image.mode in DEEP or wanted not in (1, 3):
+    image = turn_upright(picture)
+    if image.mode in HIGH_DEPTH or wanted not in (1, 3):
         return stored_values(image)
     return image
 
 
-def levels(
+def to_uint8(
     picture: Picture, channels: int, ranges: Ranges | None, *, grey: bool, max_decoded: int | float
 ) -> UInt8[Tensor, "c h w"]:
-    """A picture, upright, in 8 bits.
+    """Decode a picture, turn it upright and convert it to 8 bits.
 
-    ranges: for pictures of more than 8 bits. grey: the set was found to be grey, nobody asked for it, so that colours
-    must not be given up. max_decoded: see `decoded`. Contradiction: content would be lost.
+    ranges: for pictures of more than 8 bits. grey: the survey found a grey set and the user did not ask for grey, so
+    colours must not be dropped. max_decoded: see `decode`. Mismatch if content would be lost.
     """
-    content = decoded(picture, channels, max_decoded)
+    content = decode(picture, channels, max_decoded)
     if isinstance(content, Image.Image):
-        image = opaque(content)
-        if grey and image.mode not in GREY and coloured(image):
-            raise Contradiction("has colours, and the pictures looked at before are grey: set data.channels=3, or 1")
+        image = remove_alpha(content)
+        if grey and image.mode not in GREY and is_coloured(image):
+            raise Mismatch("has colours, and the pictures looked at before are grey: set data.channels=3, or 1")
         mode = "L" if channels == 1 else "RGB"
         return v2.functional.pil_to_tensor(image if image.mode == mode else image.convert(mode))
-    fitting(len(content), channels)
+    output_channels(len(content), channels)
     if content.dtype != np.uint8:
-        content = scaled(content, ranges)
+        content = scale_to_uint8(content, ranges)
     pixels = torch.from_numpy(np.ascontiguousarray(content))
     if len(pixels) == channels:
         return pixels
     return v2.functional.rgb_to_grayscale(pixels) if channels == 1 else pixels.expand(channels, -1, -1)
 
 
-def scaled(values: Shaped[np.ndarray, "c h w"], ranges: Ranges | None) -> UInt8[np.ndarray, "c h w"]:
-    """Values of more than 8 bits as levels: the ends of the range, and what lies beyond, are black and white."""
+def scale_to_uint8(values: Shaped[np.ndarray, "c h w"], ranges: Ranges | None) -> UInt8[np.ndarray, "c h w"]:
+    """Scale values to 0 ... 255: the low end of the range and all below become 0, the high end and all above 255."""
     if ranges is None:
-        raise Contradiction(
+        raise Mismatch(
             f"has values of {values.dtype.newbyteorder('=')}, and the pictures looked at before have 8 bits: save all "
             "alike, or set data.range=[low,high], the values that become black and white"
         )
     if len(ranges) not in (1, len(values)):
-        raise Contradiction(f"has {len(values)} bands, and data.range={list(ranges)} is for {len(ranges)}")
+        raise Mismatch(f"has {len(values)} bands, and data.range={list(ranges)} is for {len(ranges)}")
     low, high = (np.array([each[end] for each in ranges], np.float32)[:, None, None] for end in (0, 1))
-    finite(values)
+    check_finite(values)
     unit = (values.astype(np.float32) - low) / np.where(high > low, high - low, 1)
     return np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
 
 
-def finite(values: np.ndarray) -> np.ndarray:
-    """The same values. ValueError if some are no numbers."""
+def check_finite(values: np.ndarray) -> np.ndarray:
+    """Return the same values. ValueError if some are not finite numbers."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("some values are no finite numbers: fill them in")
+        raise ValueError("some values are not finite numbers: fill them in")
     return values
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """First frame, decoded and turned as its EXIF data say."""
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Return the first frame, decoded, and turned as the EXIF data tell."""
     image.load()
     if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
         return image
     return ImageOps.exif_transpose(image)
 
 
-def opaque(image: Image.Image) -> Image.Image:
-    """A picture without transparency: what is transparent becomes white.
+def remove_alpha(image: Image.Image) -> Image.Image:
+    """Return a picture without transparency: transparent parts become white.
 
-    Alpha of one value all over tells nothing, and may be a mistake of whoever exported it: colours stay as they are.
+    If alpha is the same everywhere, it carries no information and may be an export mistake: colours do not change.
     """
     if not image.has_transparency_data:
         return image
@@ -300,7 +320,7 @@ def opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
-def coloured(image: Image.Image) -> bool:
-    """True if red, green and blue differ anywhere."""
+def is_coloured(image: Image.Image) -> bool:
+    """True if red, green and blue differ in some pixel."""
     red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")), 2, 0)
     return bool((red != green).any() or (green != blue).any())

@@ -1,4 +1,4 @@
-"""Chunks of a cache, worked on in parallel: each is written, checked and, if it is cut off, lost as one."""
+"""Chunks of a cache, processed in parallel. A chunk is the unit that is written, verified, and lost if interrupted."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Chunk(NamedTuple):
-    """Images `start` to `stop`, exclusive, of a split."""
+    """Images `start` to `stop` of a split, `stop` excluded."""
 
     split: str
     start: int
@@ -17,17 +17,18 @@ class Chunk(NamedTuple):
 
 
 def in_parallel(
-    task: Dataset, chunks: Sequence[Chunk], done: Mapping[Chunk, Any], workers: int, what: str
+    task: Dataset, chunks: Sequence[Chunk], done: Mapping[Chunk, Any], workers: int, label: str
 ) -> Iterator[tuple[Chunk, dict[str, Any]]]:
-    """Results of `task` for each chunk that is not done, in order. A bar, on a terminal, counts images.
+    """Yield the chunks that are not done, in order, with their results of `task`; show a progress bar on a terminal.
 
-    A result with the key `error` is raised: as an OSError if it has an `errno`, else as a ValueError.
+    label: text of the bar. A result with the key `error` is raised, as an OSError if it has an `errno`, else as a
+    ValueError.
     """
     missing = [chunk for chunk in chunks if chunk not in done]
     loader: Iterable = DataLoader(task, sampler=missing, batch_size=None, num_workers=min(workers, len(missing)))
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn(what),
+        TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("images"),
@@ -37,7 +38,7 @@ def in_parallel(
         console=console,
         disable=not console.is_terminal,
     )
-    total, left = (sum(c.stop - c.start for c in some) for some in (chunks, missing))
+    total, left = (sum(chunk.stop - chunk.start for chunk in each) for each in (chunks, missing))
     with bar:
         row = bar.add_task("", total=total, completed=total - left)
         for chunk, result in loader:

@@ -1,6 +1,6 @@
-"""Parts of a cache, each with a checksum, so that what is damaged is noticed when it is read.
+"""Parts of a cache, each with a checksum, so that damage is noticed when an image is read.
 
-A part is far smaller than a chunk, by which a cache is written: to check one image costs reading its part.
+A cache is written in chunks. A part is far smaller than a chunk, because checking one image means reading its part.
 """
 
 import zlib
@@ -16,7 +16,7 @@ PART_BYTES = 2**20  # several small images, or one large
 
 
 class Part(NamedTuple):
-    """Rows `start` to `stop`, exclusive, of the files of a split, and the checksum of their images and labels."""
+    """Rows `start` to `stop` of the files of a split, `stop` excluded, and the checksum of their images and labels."""
 
     start: int
     stop: int
@@ -24,12 +24,12 @@ class Part(NamedTuple):
 
 
 def rows_of_part(shape: tuple[int, ...]) -> int:
-    """Number of images in a part. shape: of an image."""
+    """Return the number of images in a part. shape: channels, height and width of an image."""
     return max(1, PART_BYTES // int(np.prod(shape)))
 
 
 def checksums(images: np.ndarray, labels: np.ndarray) -> list[int]:
-    """Checksums of the parts of a chunk."""
+    """Compute the checksums of the parts of a chunk."""
     rows = rows_of_part(images.shape[1:])
     return [checksum(images[i : i + rows], labels[i : i + rows]) for i in range(0, len(labels), rows)]
 
@@ -39,7 +39,7 @@ def checksum(images: np.ndarray, labels: np.ndarray) -> int:
 
 
 def parts(meta: Mapping[str, Any], split: str) -> Iterator[Part]:
-    """Parts of a split, in order. A cache that an earlier version prepared has one for each of its chunks, of 16 MiB.
+    """List the parts of a split, in order. In a cache of an earlier version each chunk of 16 MiB is one part.
 
     meta: content of meta.json.
     """
@@ -53,9 +53,9 @@ def parts(meta: Mapping[str, Any], split: str) -> Iterator[Part]:
             yield Part(first, min(first + rows, stop), next(crcs))
 
 
-def altered(folder: Path, split: str, start: int, stop: int) -> str:
-    """Say which images of a cache are not as they were written, and the cure."""
+def altered_images(folder: Path, split: str, start: int, stop: int) -> str:
+    """Return the error message for images of a cache that have changed since they were written."""
     return (
-        f"{images_file(folder, split)} or its labels: {start} to {stop - 1} are not as they were written: remove "
-        f"{folder} and run {PREPARE} again"
+        f"{images_file(folder, split)} or its labels: {start} to {stop - 1} have changed since they were written: "
+        f"remove {folder} and run {PREPARE} again"
     )

@@ -1,4 +1,4 @@
-"""Any source becomes a cache, read once in parallel, chunk by chunk: a preparation that was cut off goes on."""
+"""Write a cache of any data set, in parallel, chunk by chunk; an interrupted preparation can be continued."""
 
 import errno
 import json
@@ -20,19 +20,19 @@ from patchbench.data.cache_format import (
     META,
     PLAN,
     crc32,
-    damaged,
+    damaged_file,
     images_file,
     labels_file,
     read_meta,
     read_plan,
 )
 from patchbench.data.cache_parts import checksum, checksums, rows_of_part
-from patchbench.data.sets.cached import load
+from patchbench.data.sets.cached import map_array
 from patchbench.data.source import Source, Split, unreadable
 from patchbench.machine import whole_file
 
 CHUNK_BYTES = 2**24
-UNFINISHED = re.compile(rf"({re.escape(PLAN)}|{re.escape(META)})\.part-\d+")  # left by a killed `write_json`
+UNFINISHED = re.compile(rf"({re.escape(PLAN)}|{re.escape(META)})\.part-\d+")  # left over if `write_json` was killed
 
 
 def prepare(
@@ -40,20 +40,21 @@ def prepare(
 ) -> Mapping[str, Any]:
     """Write the images of `source`, as evaluation reads them, into `out`; return the content of meta.json.
 
-    made_from: must be the same for a preparation that was cut off to go on. command: completes it, for messages.
-    ValueError, OSError: `out` holds something else or cannot be written, the disk is full, an image is bad.
+    made_from: knobs of the source; an interrupted preparation is continued if they are the same. command: the command
+    that completes the cache, for messages. ValueError, OSError: `out` holds something else or cannot be written, the
+    disk is full, an image does not decode.
     """
-    if finished_before(out, made_from):
+    if is_finished(out, made_from):
         return read_meta(out, "out")
-    with writing(out):
+    with write_errors(out):
         write_json(out / PLAN, {"format": FORMAT, "made_from": made_from, "command": command})
     splits = source.splits()
     shape = (source.in_chans, *source.img_size)
     counts = {name: len(split) for name, split in splits.items()}
-    with writing(out):
+    with write_errors(out):
         starts = {name: allocate(out, name, count, shape) for name, count in counts.items()}
-        chunks, done = list(cut(counts, shape)), read_journal(out / DONE)
-        for chunk, result in done.items():  # so that what was skipped before the interruption counts
+        chunks, done = list(make_chunks(counts, shape)), read_journal(out / DONE)
+        for chunk, result in done.items():  # images that were skipped before the interruption count too
             unreadable(splits[chunk.split])[result.get("bad", [])] = True
         writer = Writer(splits, out, shape, starts)
         with (out / DONE).open("a", encoding="utf-8") as journal:
@@ -71,11 +72,11 @@ def prepare(
             "classes": getattr(source, "classes", None),
             "mirrors": source.mirrors,
             "source": {"mean": list(source.mean), "std": list(source.std)},
-            "measured": moments([done[c] for c in chunks if c.split == "train"], source.img_size),
+            "measured": mean_and_std([done[c] for c in chunks if c.split == "train"], source.img_size),
             **({} if getattr(source, "range", None) is None else {"range": source.range}),  # type: ignore[attr-defined]
             "splits": {
                 name: {
-                    "rows": count,  # of the file; a row in no chunk belongs to an image that the source left out
+                    "rows": count,  # of the file; rows outside all chunks belong to images that the source skipped
                     "chunks": [
                         [c.start, c.start + done[c]["kept"], done[c]["crc32"]] for c in chunks if c.split == name
                     ],
@@ -83,7 +84,7 @@ def prepare(
                 for name, count in counts.items()
             },
         }
-        if all("parts" in done[c] for c in chunks):  # else an earlier version has begun it
+        if all("parts" in done[c] for c in chunks):  # not if an earlier version began the cache
             crcs = {name: [crc for c in chunks if c.split == name for crc in done[c]["parts"]] for name in counts}
             meta["parts"] = {"rows": rows_of_part(shape), "crc32": crcs}
         write_json(out / META, {**meta, "crc32": crc32(meta)})
@@ -94,9 +95,10 @@ def prepare(
 
 
 class Writer(Dataset):
-    """Reads a chunk of a source and writes it; returns its checksums and, of training images, the sums of their pixels.
+    """Dataset that reads a chunk of a source, writes it, and returns its checksums.
 
-    An error is returned as `error`: raised in a loader's process, it would come as a traceback of many lines.
+    For training images it also returns the sums of the pixels. An error is returned under the key `error`, because an
+    exception in a worker process would arrive with a long traceback.
     """
 
     def __init__(
@@ -123,43 +125,44 @@ class Writer(Dataset):
         if len(bad):
             result["bad"] = bad.tolist()
         if chunk.split == "train":
-            result |= sums(images)
+            result |= pixel_sums(images)
         return chunk, result
 
 
-def finished_before(out: Path, made_from: Mapping[str, Any]) -> bool:
-    """True if `out` is the finished cache of `made_from`, False if it is unfinished, empty or not there.
+def is_finished(out: Path, made_from: Mapping[str, Any]) -> bool:
+    """True if `out` is the finished cache of `made_from`, False if `out` is unfinished, empty or does not exist.
 
-    A knob that only one of the two knows is newer than the other, and changes nothing. ValueError if it is another.
+    Knobs that only one side has were added in a later version and are ignored. ValueError if `out` is the cache of
+    another source or holds something else.
     """
     plan = out / PLAN
     if (out / META).is_file():
-        there = read_meta(out, "out")["made_from"]
+        stored = read_meta(out, "out")["made_from"]
     elif plan.is_file():
-        there = read_plan(out)["made_from"]
+        stored = read_plan(out)["made_from"]
     elif not out.exists() or (out.is_dir() and all(UNFINISHED.fullmatch(path.name) for path in out.iterdir())):
         return False
     else:
-        raise ValueError(f"out={out} holds something else: choose a folder that is empty, or not there yet")
-    if differing := [key for key in made_from if key in there and there[key] != made_from[key]]:
-        changes = ", ".join(f"data.{key}={there[key]} there, {made_from[key]} here" for key in differing)
+        raise ValueError(f"out={out} holds something else: choose a folder that is empty or does not exist yet")
+    if differing := [key for key in made_from if key in stored and stored[key] != made_from[key]]:
+        changes = ", ".join(f"data.{key}={stored[key]} there, {made_from[key]} here" for key in differing)
         raise ValueError(f"out={out} is a cache of something else ({changes}): choose another folder, or remove it")
     return (out / META).is_file()
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """OSError says that `out` cannot be written, and how to go on."""
+def write_errors(out: Path) -> Iterator[None]:
+    """Raise an OSError in this block again with a message that names `out` and the cure."""
     try:
         yield
     except OSError as error:
         raise OSError(
-            f"out={out} cannot be written ({error.strerror}): make room or choose another folder; the same command "
-            "goes on where it stopped"
+            f"out={out} cannot be written ({error.strerror}): free some space or choose another folder; the same "
+            "command continues where it stopped"
         ) from error
 
 
-def cut(counts: Mapping[str, int], shape: tuple[int, ...]) -> Iterator[Chunk]:
+def make_chunks(counts: Mapping[str, int], shape: tuple[int, ...]) -> Iterator[Chunk]:
     images = max(1, CHUNK_BYTES // int(np.prod(shape)))
     for name, count in counts.items():
         for start in range(0, count, images):
@@ -167,29 +170,29 @@ def cut(counts: Mapping[str, int], shape: tuple[int, ...]) -> Iterator[Chunk]:
 
 
 def allocate(out: Path, split: str, count: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Make the files of a split in full size, unless they are there; return the bytes at which their arrays start.
+    """Create the files of a split in full size, unless they exist; return the byte offsets of their arrays.
 
-    OSError now, not after hours, if the disk is too small.
+    OSError at once, not after hours, if the disk is too small.
     """
     starts = []
-    for path, whole, dtype in (
+    for path, full_shape, dtype in (
         (images_file(out, split), (count, *shape), np.dtype(np.uint8)),
         (labels_file(out, split), (count,), np.dtype(np.int64)),
     ):
-        needed = int(np.prod(whole)) * dtype.itemsize
+        needed = int(np.prod(full_shape)) * dtype.itemsize
         try:
-            array = load(path)
-            there = (array.shape, array.dtype) == (whole, dtype)
+            array = map_array(path)
+            exists = (array.shape, array.dtype) == (full_shape, dtype)
         except ValueError:
-            there = False
-        if not there:
+            exists = False
+        if not exists:
             (out / DONE).unlink(missing_ok=True)
             if (free := shutil.disk_usage(out).free) < needed:
                 gib = f"{path.name} takes {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free"
                 raise OSError(errno.ENOSPC, gib)
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=whole)
+            array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=full_shape)
         starts.append(array.offset)
-        if hasattr(os, "posix_fallocate"):  # not on a Mac
+        if hasattr(os, "posix_fallocate"):  # macOS has none
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, array.offset + needed)
     return starts[0], starts[1]
@@ -209,31 +212,34 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_journal(path: Path) -> dict[Chunk, dict[str, Any]]:
-    """Results of the chunks that were done before. A line that was cut off does not count, and is removed.
+    """Read the results of the chunks that are done. An incomplete last line is ignored and removed.
 
-    ValueError for a line that no preparation writes.
+    ValueError for a line that cannot be read.
     """
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]
-    if whole != lines:
-        path.write_text("".join(whole), encoding="utf-8")
+    complete = [line for line in lines if line.endswith("\n")]
+    if complete != lines:
+        path.write_text("".join(complete), encoding="utf-8")
     try:
-        return {Chunk(*chunk): result for chunk, result in map(json.loads, whole)}
+        return {Chunk(*chunk): result for chunk, result in map(json.loads, complete)}
     except (ValueError, TypeError, RecursionError) as error:
-        raise damaged(path, error) from error
+        raise damaged_file(path, error) from error
 
 
-def sums(images: np.ndarray) -> dict[str, list[float]]:
-    """Sums of the pixels and of their squares, per channel."""
+def pixel_sums(images: np.ndarray) -> dict[str, list[float]]:
+    """Sum the pixels and their squares, per channel."""
     total = np.zeros((2, images.shape[1]))
     for image in images:
-        pixels = image.reshape(len(image), -1).astype(np.float64)  # holds these sums exactly
+        pixels = image.reshape(len(image), -1).astype(np.float64)  # float64 holds these sums exactly
         total += pixels.sum(1), np.vecdot(pixels, pixels)
     return {"sum": total[0].tolist(), "squares": total[1].tolist()}
 
 
-def moments(results: Sequence[Mapping[str, Any]], img_size: Sequence[int]) -> dict[str, list[float]]:
-    """Mean and standard deviation per channel, of pixels in 0 ... 1; at least one level, since it is divided by."""
+def mean_and_std(results: Sequence[Mapping[str, Any]], img_size: Sequence[int]) -> dict[str, list[float]]:
+    """Compute mean and standard deviation per channel, of pixels in 0 ... 1.
+
+    The standard deviation is at least one grey level, because images are divided by it.
+    """
     pixels = sum(chunk["kept"] for chunk in results) * np.prod(img_size)
     mean, square = (np.sum([chunk[name] for chunk in results], 0) / pixels for name in ("sum", "squares"))
     return {"mean": (mean / 255).tolist(), "std": (np.sqrt(np.maximum(square - mean**2, 1.0)) / 255).tolist()}

@@ -1,8 +1,8 @@
 """Random numbers as a function of counters (Salmon et al., 2011), the same on any device, rank or worker.
 
-A *draw* is an integer that stands for one showing of one image. All randomness of that showing (noise, crop, flip)
-follows from the draw alone, and neither from the batch around it nor from earlier draws. `Images` keeps the draws of
-fixed images apart, `Purpose` the random numbers of one draw.
+A *draw* is an integer that identifies one presentation of one image. All random numbers of this presentation (noise,
+crop, flip) are a function of the draw alone, not of the other images of the batch or of earlier draws. `Images`
+separates the draws of different sets of fixed images, `Purpose` the random numbers of one draw.
 """
 
 from enum import IntEnum, unique
@@ -16,23 +16,23 @@ STEP = -7046029254386353131  # 2^64 / golden ratio, as SplitMix64 steps (Steele 
 
 @unique
 class Images(IntEnum):
-    """Sets of images that are the same whenever they are read: for `eval_draws`."""
+    """Sets of images that are the same at every reading: for `eval_draws`."""
 
-    TRAIN = 0  # of a generated set, when they are read without draws of training
+    TRAIN = 0  # images of a generated set that are read without training draws
     VAL = 1
     TEST = 2
-    CANVAS = 101  # the test images, placed on a larger canvas
-    SHUFFLE = 102  # the test images, their patches shuffled
+    CANVAS = 101  # test images on a larger canvas
+    SHUFFLE = 102  # test images with shuffled patches
 
 
 @unique
 class Purpose(IntEnum):
     """Uses of the random numbers of a draw: for `uniform` and `normal`."""
 
-    VIEW = 0  # of a test image: its place on a canvas, the order of its patches
-    LABEL = 64  # of a generated image
-    SCENE = 65  # of a generated image: what is drawn, and where
-    PIXEL_NOISE = 66  # of a generated image
+    VIEW = 0  # place of a test image on a canvas, or order of its patches
+    LABEL = 64  # label of a generated image
+    SCENE = 65  # objects of a generated image and their places
+    PIXEL_NOISE = 66  # noise of a generated image
     CROP = 101
     FLIP = 102
     RANDAUGMENT = 103
@@ -44,40 +44,43 @@ class Purpose(IntEnum):
 
 
 def hashed(x: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
-    """SplitMix64's finaliser: a bijection of 64-bit integers; a change of any bit of `x` changes half of the result."""
+    """Apply the finaliser of SplitMix64, a bijection of 64-bit integers: flipping one bit flips half of the result."""
     x = (x ^ ((x >> 30) & (2**34 - 1))) * -4658895280553007687
     x = (x ^ ((x >> 27) & (2**37 - 1))) * -7723592293110705685
     return x ^ ((x >> 31) & (2**33 - 1))
 
 
 def keyed(key: Int[Tensor, "*n"], counter: Int[Tensor, "*m"] | int) -> Int[Tensor, "*k"]:
-    """Number `counter` of the sequence that `key` starts."""
-    if isinstance(counter, int):  # a tensor of it would have to be copied to the device
+    """Return element `counter` of the sequence of integers with this key."""
+    if isinstance(counter, int):  # a tensor would have to be copied to the device
         return hashed(key) + (STEP * (counter + 1) + 2**63) % 2**64 - 2**63
     return hashed(key) + STEP * (counter + 1)
 
 
 def train_draws(seed: int, epoch: int, places: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-    """Draws of the images at `places` of an epoch's order; never negative, as all of `eval_draws` are."""
+    """Return the draws of the images at these places in the order of an epoch; they are never negative."""
     return hashed(keyed(keyed(torch.tensor(seed), epoch), places)) & (2**63 - 1)
 
 
 def eval_draws(images: Images, indices: Int[Tensor, " b"], seed: int | None = None) -> Int[Tensor, " b"]:
-    """Draws of the fixed images with these indices. seed: others for each; None: those that no seed has."""
+    """Return the draws of fixed images with these indices; they are always negative, unlike training draws.
+
+    seed: each seed, and None, gives other draws.
+    """
     start = torch.tensor(int(images))
     start = start if seed is None else hashed(keyed(start, seed))
     return hashed(keyed(start, indices)) | torch.iinfo(torch.int64).min
 
 
 def uniform(draws: Int[Tensor, " b"], count: int, purpose: Purpose) -> Float[Tensor, "b {count}"]:
-    """`count` numbers in [0, 1) for each draw; independent for different purposes."""
+    """Return `count` uniform numbers in [0, 1) for each draw, independent for different purposes."""
     counters = torch.arange(count, device=draws.device)
     bits = hashed(keyed(keyed(draws, int(purpose))[:, None], counters))
     return ((bits >> 40) & (2**24 - 1)).float() * 2.0**-24
 
 
 def normal(draws: Int[Tensor, " b"], count: int, purpose: Purpose) -> Float[Tensor, "b {count}"]:
-    """`count` numbers of mean 0 and standard deviation 1 for each draw: of 65,536 values, four from each hash."""
+    """Return `count` normal numbers of mean 0 and standard deviation 1 for each draw, of 65,536 possible values."""
     counters = torch.arange(-(-count // 4), device=draws.device)
     bits = hashed(keyed(keyed(draws, int(purpose))[:, None], counters)).view(torch.int16)[:, :count]
     return torch.erfinv((bits.float() + 0.5) * 2.0**-15) * 2**0.5

@@ -1,4 +1,4 @@
-"""Sets of pictures of any size: what the sets of the hub, of class folders, of archives and of torchvision share."""
+"""Sets of pictures of any size: the common part of `hf`, `imagefolder`, `shards` and `torchvision`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ from torchvision.transforms import v2
 
 from patchbench.checks import one_of, positive, size
 from patchbench.data.bands import Ranges
-from patchbench.data.pictures import MAX_DECODED, ON_ERROR, Album, Pictures, Reading
+from patchbench.data.pictures import MAX_DECODED, ON_ERROR, Album, Pictures, ReadSettings
 from patchbench.data.source import InMemory, Split, resize
 from patchbench.data.splits import make_splits
 from patchbench.data.statistics import check_statistics, statistics
-from patchbench.data.survey import Survey, measured_ranges, survey
+from patchbench.data.survey import Survey, measure_ranges, survey
 from patchbench.machine import printable
 
-OTHERS = 32  # pictures of each other split whose headers are compared with those of training
-FEW_LEVELS = 64  # of 256, in which pictures of 16 bits read by their upper 8 have lost too much
+OTHER_HEADERS = 32  # number of headers read from each other split, to compare with the training split
+FEW_LEVELS = 64  # of 256: 16-bit pictures that use fewer levels of the upper 8 bits have lost too much
 
 
 class Contents(NamedTuple):
-    """Images, labels and classes of a set, by the splits that it has: `train`, and perhaps `val` and `test`.
+    """Images, labels and classes of a data set. Keys are its splits: `train`, and perhaps `val` and `test`.
 
-    albums: pictures, or all pixels as one array. labels: numbers of classes, one for each image.
+    albums: pictures, or all pixels as one array. labels: the number of the class of each image.
     """
 
     albums: Mapping[str, Album | UInt8[Tensor, "n c h w"]]
@@ -36,18 +36,18 @@ class Contents(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class FileSet(ABC):
-    """A source made of pictures. A set adds its own knobs and `open`; all that follows from the contents is done here.
+    """A source made of pictures. A subclass adds its own knobs and `open`; this class does the rest.
 
-    crop_pct, on_error, max_skipped, max_decoded: see `Reading`; None allows MAX_DECODED. val_size, test_size,
-    train_fraction, train_size: see `make_splits`; a set whose files always have a test split goes without test_size.
-    mirrors: an image and its mirror image have the same label; "auto" is for `open` to decide.
-    channels: 1 makes pictures grey and 3 makes them RGB; any other number is that of their bands. "auto" takes that of
-    the pictures. range: values that become black and white in pictures of more than 8 bits, a pair for all bands or one
-    for each. mean, std: per channel, of pixels in 0 ... 1. Those of these three that are None are measured on training
-    images by `splits`.
-    classes: names of the classes in the order of their numbers, which may be more than the set has; None takes those of
-    the training images. remarks: what whoever trains on the set should know.
-    OSError, ValueError: no such set, or contents that do not fit the knobs.
+    crop_pct, on_error, max_skipped, max_decoded: see `ReadSettings`; max_decoded=None means MAX_DECODED. val_size,
+    test_size, train_fraction, train_size: see `make_splits`; a set that always has a test split needs no test_size.
+    mirrors: an image and its mirror image have the same label; "auto" leaves the decision to `open`.
+    channels: 1 makes pictures grey and 3 makes them RGB; another number is the number of their bands. "auto" takes the
+    channels of the pictures. range: values that become black and white in pictures of more than 8 bits, one pair for
+    all bands or one for each band. mean, std: per channel, of pixels in 0 ... 1. If range, mean or std is None,
+    `splits` measures it on training images.
+    classes: names of the classes in the order of their numbers; the set may lack some. None takes the classes of the
+    training images. remarks: sentences about the set, printed before training.
+    OSError, ValueError: there is no such set, or its contents do not fit the knobs.
     """
 
     img_size: int | Sequence[int]
@@ -68,7 +68,7 @@ class FileSet(ABC):
 
     @abstractmethod
     def open(self) -> Contents:
-        """Find the images and read their labels, not their pixels."""
+        """Find the images and read their labels, but not their pixels."""
 
     def __post_init__(self) -> None:
         self.img_size = img_size = size("img_size", self.img_size)
@@ -77,10 +77,10 @@ class FileSet(ABC):
         if isinstance(self.max_skipped, bool) or not 0 < self.max_skipped <= 1:
             raise ValueError(
                 f"max_skipped={self.max_skipped} must be above 0 and at most 1, the share of a split that may be "
-                "skipped: on_error=raise skips nothing"
+                "skipped: use on_error=raise to skip nothing"
             )
-        self.max_decoded = most = MAX_DECODED if self.max_decoded is None else self.max_decoded
-        positive("max_decoded", most, otherwise=f"null for {MAX_DECODED} MiB")
+        self.max_decoded = max_decoded = MAX_DECODED if self.max_decoded is None else self.max_decoded
+        positive("max_decoded", max_decoded, otherwise=f"null for {MAX_DECODED} MiB")
         wanted = check_channels(self.channels)
         self.ranges = check_range(self.range)
         self.remarks: list[str] = []
@@ -88,25 +88,33 @@ class FileSet(ABC):
         self.albums, self.labels, self.classes = self.open()
         self.num_classes = len(self.classes)
         if self.num_classes == 1:
-            self.remarks.append(f"there is one class only, {printable(str(self.classes[0]))}: every answer is right")
-        if given is not None and (there := len({*self.labels["train"]})) < len(given):
-            self.remarks.append(f"{there} of the {len(given)} classes are in these images; answers may be any of all")
+            self.remarks.append(
+                f"there is only one class, {printable(str(self.classes[0]))}: every prediction is right"
+            )
+        if given is not None and (present := len({*self.labels["train"]})) < len(given):
+            self.remarks.append(
+                f"{present} of the {len(given)} classes are in these images; the network still predicts any of all"
+            )
         train = self.albums["train"]
-        self.survey = in_memory(train, wanted) if isinstance(train, Tensor) else self.surveyed(train, wanted, most)
+        self.survey = (
+            array_survey(train, wanted)
+            if isinstance(train, Tensor)
+            else self.survey_pictures(train, wanted, max_decoded)
+        )
         self.in_chans = self.channels = self.survey.channels
         if self.mirrors == "auto":
-            raise ValueError("mirrors=auto is known for sets of torchvision only: use true or false")
+            raise ValueError("mirrors=auto works for sets of torchvision only: use true or false")
         check_statistics(self.mean, self.std, self.in_chans)
-        self.reading = Reading(
+        self.settings = ReadSettings(
             img_size,
             self.in_chans,
             self.crop_pct,
             self.on_error,
             self.max_skipped,
-            most,
+            max_decoded,
             grey=wanted is None and self.in_chans == 1,
         )
-        self.chosen = make_splits(
+        self.split_indices = make_splits(
             self.labels,
             val_size=self.val_size,
             test_size=self.test_size,
@@ -115,69 +123,69 @@ class FileSet(ABC):
             classes=self.classes,
         )
 
-    def surveyed(self, train: Album, wanted: int | None, most: int | float) -> Survey:
-        """Look at some training pictures, and remark on those whose reading is not a matter of course.
+    def survey_pictures(self, train: Album, wanted: int | None, max_decoded: int | float) -> Survey:
+        """Survey some pictures of each split, and add remarks on the ones that need care.
 
-        most: MiB that a picture may take once it is decoded.
+        max_decoded: MiB that a picture may take once it is decoded. ValueError if the splits do not fit together.
         """
-        ranged = self.ranges is not None
-        found = survey(train, wanted, ranged=ranged, max_decoded=most)
+        has_range = self.ranges is not None
+        found = survey(train, wanted, has_range=has_range, max_decoded=max_decoded)
         for name in self.labels.keys() - {"train"}:
             album: Any = self.albums[name]
-            other = survey(album, found.channels, ranged=ranged, max_decoded=most, headers=OTHERS)
-            if {other.deep, found.deep} == {True, False} and not ranged:
+            other = survey(album, found.channels, has_range=has_range, max_decoded=max_decoded, headers=OTHER_HEADERS)
+            if {other.high_depth, found.high_depth} == {True, False} and not has_range:
                 raise ValueError(
-                    f"pictures of {'train' if found.deep else name} have more than 8 bits, those of "
-                    f"{name if found.deep else 'train'} have 8: save all alike, or set data.range=[low,high], the "
-                    "values of the former that become black and white"
+                    f"pictures of {'train' if found.high_depth else name} have more than 8 bits, those of "
+                    f"{name if found.high_depth else 'train'} have 8: save all alike, or set data.range=[low,high], "
+                    "the values of the former that become black and white"
                 )
-        if self.ranges and not found.deep:
-            self.remarks.append("data.range is not read: these pictures have 8 bits, of which 0 is black, 255 is white")
+        if self.ranges and not found.high_depth:
+            self.remarks.append("data.range is not used: these pictures have 8 bits, where 0 is black and 255 is white")
         if found.animated:
-            self.remarks.append("some pictures are animated: the first of their frames is read, no other")
+            self.remarks.append("some pictures are animated: only their first frame is read")
         if found.transparent:
             self.remarks.append(
-                "some pictures have an alpha channel: what is transparent becomes white; alpha that is one value all "
-                "over is left out"
+                "some pictures have an alpha channel: transparent parts become white; alpha that is the same "
+                "everywhere is ignored"
             )
         return found
 
     def splits(self) -> dict[str, Split]:
-        _, images = self.chosen["train"]
-        if self.survey.deep and self.ranges is None:
+        _, images = self.split_indices["train"]
+        if self.survey.high_depth and self.ranges is None:
             train: Any = self.albums["train"]
-            self.ranges, doubt = measured_ranges(train, images, self.in_chans, self.reading.max_decoded)
+            self.ranges, doubt = measure_ranges(train, images, self.in_chans, self.settings.max_decoded)
             self.range = [list(each) for each in self.ranges]
             spans = ", ".join(f"{low:g} to {high:g}" for low, high in self.ranges[:3])
             more = f", ... ({len(self.ranges)} bands)" if len(self.ranges) > 3 else ""
-            self.remarks.append(f"values from {spans}{more} become black to white: data.range, as measured")
+            self.remarks.append(f"values from {spans}{more} become black to white: data.range as measured")
             self.remarks += [doubt] if doubt else []
-        self.reading = replace(self.reading, ranges=self.ranges)
-        splits = {name: self.split(name, given, images) for name, (given, images) in self.chosen.items()}
-        if self.survey.halved or not (self.mean and self.std):
+        self.settings = replace(self.settings, ranges=self.ranges)
+        splits = {name: self.split(name, stored, images) for name, (stored, images) in self.split_indices.items()}
+        if self.survey.truncated or not (self.mean and self.std):
             mean, std, highest = statistics(splits["train"], self.in_chans)
-            if self.survey.halved and highest < FEW_LEVELS:
+            if self.survey.truncated and highest < FEW_LEVELS:
                 raise ValueError(
-                    f"pictures in colour of 16 bits are read by their upper 8, and these reach {highest} of 255 only: "
-                    "save them with 8 bits, or as arrays (.npy, H x W x C), whose range is measured"
+                    f"of colour pictures with 16 bits only the upper 8 bits are read, and these reach {highest} of 255 "
+                    "only: save the pictures with 8 bits, or as arrays (.npy, H x W x C), whose range is measured"
                 )
             self.mean, self.std = self.mean or mean, self.std or std
         return splits
 
-    def split(self, name: str, given: str, images: Sequence[int]) -> Split:
-        """Some images of one of the set's own splits. name: of the split that they make."""
-        album, labels = self.albums[given], self.labels[given]
+    def split(self, name: str, stored: str, images: Sequence[int]) -> Split:
+        """Make the split `name` of some images of `stored`, a split that the data set itself has."""
+        album, labels = self.albums[stored], self.labels[stored]
         if isinstance(album, Tensor):
-            pixels = resize(album[images], self.reading.img_size)
+            pixels = resize(album[images], self.settings.img_size)
             if pixels.shape[1] != self.in_chans:
                 grey = self.in_chans == 1
                 pixels = v2.functional.rgb_to_grayscale(pixels) if grey else pixels.expand(-1, self.in_chans, -1, -1)
             return InMemory(pixels.contiguous(), torch.tensor(labels)[images])
-        return Pictures(album, labels, images, self.reading, split=name, classes=self.classes or ())
+        return Pictures(album, labels, images, self.settings, split=name, classes=self.classes or ())
 
 
 def check_channels(channels: Any) -> int | None:
-    """The number of channels asked for, None for that of the pictures. ValueError if it is no number."""
+    """Return the number of channels, or None for auto. ValueError for any other value."""
     if channels == "auto":
         return None
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
@@ -186,7 +194,7 @@ def check_channels(channels: Any) -> int | None:
 
 
 def check_range(given: Any) -> Ranges | None:
-    """Pairs of values, one for all bands or one for each; None where they are to be measured. ValueError if others."""
+    """Return pairs of values, one for all bands or one for each, or None to measure them. ValueError otherwise."""
     if given is None:
         return None
     try:
@@ -198,9 +206,9 @@ def check_range(given: Any) -> Ranges | None:
     raise ValueError(f"range={given} must be [low,high], or such a pair for each band, or null to measure it")
 
 
-def in_memory(images: UInt8[Tensor, "n c h w"], wanted: int | None) -> Survey:
-    """Facts of a set that is one array. ValueError: it has other channels than are asked for."""
-    there = images.shape[1]
-    if wanted not in (None, there) and {wanted, there} != {1, 3}:
-        raise ValueError(f"channels={wanted}: these images have {there}: leave it out")
-    return Survey(wanted or there, deep=False, transparent=False, halved=False, animated=False)
+def array_survey(images: UInt8[Tensor, "n c h w"], wanted: int | None) -> Survey:
+    """Return the survey of a set that is one array. ValueError if its channels cannot become `wanted` channels."""
+    channels = images.shape[1]
+    if wanted not in (None, channels) and {wanted, channels} != {1, 3}:
+        raise ValueError(f"channels={wanted}: these images have {channels} channels: leave the option out")
+    return Survey(wanted or channels, high_depth=False, transparent=False, truncated=False, animated=False)

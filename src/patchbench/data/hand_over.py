@@ -1,4 +1,4 @@
-"""The shared memory through which processes that load data hand over their batches: /dev/shm on Linux."""
+"""Shared memory (/dev/shm on Linux) through which worker processes hand over their batches."""
 
 import math
 import os
@@ -13,22 +13,25 @@ from torch import Tensor
 from torch.utils.data import dataloader
 
 SHARED = Path("/dev/shm")
-PREFETCH = 2  # batches that a process has ready: DataLoader's default
-TAKEN = 2  # batches that training has and has not freed
+PREFETCH = 2  # batches that a worker has ready, the default of DataLoader
+IN_USE = 2  # batches that training has received and not freed yet
 MIB, GIB = 2**20, 2**30
 
 
 class NoSharedMemory(ValueError):
-    """A batch that did not fit; a loader's process wraps the message into a traceback, and it is taken out again."""
+    """Error for a batch that does not fit into shared memory.
+
+    A worker process wraps the message in a traceback; the constructor extracts the message again.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text.rpartition(f"{NoSharedMemory.__name__}: ")[2].strip())
 
 
 def share(batch: Iterable[Tensor]) -> None:
-    """Move a batch to shared memory here, in the process that loads it. NoSharedMemory if it does not fit.
+    """Move a batch to shared memory in the worker process. NoSharedMemory if it does not fit.
 
-    Left to the queue between the processes, it would be dropped there, and training would wait for it forever.
+    The queue between the processes would drop a batch that does not fit, and training would wait forever.
     """
     try:
         for tensor in batch:
@@ -40,29 +43,29 @@ def share(batch: Iterable[Tensor]) -> None:
         ) from error
 
 
-def end_with_lost_batches(number: int) -> None:
-    """End this process, which loads data, where a batch is lost on its way: training notices the end, not the loss."""
+def exit_on_lost_batch(number: int) -> None:
+    """Make a worker process exit if its queue loses a batch: training notices the exit, but not a lost batch."""
 
-    def end(queue: Queue, error: Exception, batch: object) -> None:
+    def exit_process(queue: Queue, error: Exception, batch: object) -> None:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)
 
-    Queue._on_queue_feeder_error = end  # type: ignore[attr-defined]
+    Queue._on_queue_feeder_error = exit_process  # type: ignore[attr-defined]
 
 
-def refuse_small_shared_memory(workers: int, images: int, shape: tuple[int, int, int], processes: int) -> None:
-    """Raise ValueError if the batches that wait at a time do not fit into the free shared memory.
+def require_shared_memory(workers: int, images: int, shape: tuple[int, int, int], processes: int) -> None:
+    """Raise ValueError if all batches that may wait at a time do not fit into the free shared memory.
 
-    workers: of one training process. images: of a batch. shape: channels, height, width, a byte each. processes: that
-    train on this machine.
+    workers: number per training process. images: number per batch. shape: channels, height, width of an image of bytes.
+    processes: number of training processes on this machine.
     """
     if not workers or not SHARED.exists():
         return
     free, batch = shutil.disk_usage(SHARED).free, images * math.prod(shape)
-    waiting = processes * (workers * PREFETCH + TAKEN)
+    waiting = processes * (workers * PREFETCH + IN_USE)
     if waiting * batch <= free:
         return
-    fewer = (free // (batch * processes) - TAKEN) // PREFETCH
+    fewer = (free // (batch * processes) - IN_USE) // PREFETCH
     size = math.ceil(1.25 * waiting * batch / GIB)
     raise ValueError(
         f"workers={workers}: up to {waiting} batches of {images} images wait in {SHARED}, {waiting * batch / MIB:,.0f} "
@@ -71,19 +74,20 @@ def refuse_small_shared_memory(workers: int, images: int, shape: tuple[int, int,
     )
 
 
-def how_loading_failed(error: BaseException | None) -> str | None:
-    """Say in one line how the processes that load data did not start, or have died; None for other errors."""
-    what = ""  # what is raised may be another error, met by Lightning or torch while they end for this one
-    seen: set[int] = set()
-    while error is not None and not what and id(error) not in seen:  # errors may lead back to one another
-        seen.add(id(error))
+def loading_failure(error: BaseException | None) -> str | None:
+    """Describe in one line that worker processes did not start or died; None if the error has another reason."""
+    failure = ""
+    visited: set[int] = set()
+    # The failure may be the cause of another error, which Lightning or torch raised while they shut down.
+    while error is not None and not failure and id(error) not in visited:  # causes may form a circle
+        visited.add(id(error))
         text = str(error)
         if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
-            what = f"a process that loads data has ended: {text.splitlines()[0]}"
+            failure = f"a process that loads data has ended: {text.splitlines()[0]}"
         elif isinstance(error, OSError) and any(
             frame.f_code.co_filename == dataloader.__file__ for frame, _ in traceback.walk_tb(error.__traceback__)
         ):
-            what = f"the processes that load data did not start: {text}"
+            failure = f"the processes that load data did not start: {text}"
         error = error.__cause__ or error.__context__
     cures = f"if memory or {SHARED} ran out, use fewer workers, or workers=0"
-    return f"{what}; {cures}; the same command goes on from the last checkpoint" if what else None
+    return f"{failure}; {cures}; the same command goes on from the last checkpoint" if failure else None

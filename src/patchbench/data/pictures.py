@@ -1,4 +1,4 @@
-"""A split as pictures in files, rows or archives: decoded, cropped and scaled when they are read."""
+"""Splits of pictures in files, rows or archives, which are decoded, cropped and scaled when they are read."""
 
 import os
 import struct
@@ -20,22 +20,22 @@ from torchvision.transforms import v2
 from patchbench.checks import Size
 from patchbench.data.bands import (
     MIB,
-    Contradiction,
+    Mismatch,
     Picture,
     Ranges,
-    bytes_of_coefficients,
     check_bytes,
-    levels,
+    coefficient_bytes,
     open_picture,
+    to_uint8,
 )
 from patchbench.data.source import Crop
 from patchbench.machine import printable
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 ON_ERROR = ("raise", "skip")
-MAX_DECODED = 256  # MiB of the values of a picture: 89 million pixels in colour, of which Pillow warns too
+MAX_DECODED = 256  # MiB of the values of a picture: 89 million pixels in colour, Pillow's own limit for a warning
 
-# Exceptions of Pillow's readers at damaged or mislabelled files.
+# Exceptions that Pillow's readers raise for damaged or mislabelled files.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -53,9 +53,9 @@ UNREADABLE = (
 
 
 class BadImage(ValueError):
-    """An image that does not decode, or is unlike the others, by name.
+    """Error for an image that does not decode or differs from the others; the message names the image.
 
-    A loader's process wraps the message into a traceback; the message alone is taken out again.
+    A worker process of a DataLoader wraps the message in a traceback; the constructor extracts the message again.
     """
 
     def __init__(self, text: str) -> None:
@@ -64,12 +64,12 @@ class BadImage(ValueError):
 
 @runtime_checkable
 class Album(Protocol):
-    """Pictures by number."""
+    """Numbered pictures."""
 
     def __len__(self) -> int: ...
 
     def open(self, index: int) -> Picture:
-        """Open a picture; any exception of UNREADABLE says that it does not decode."""
+        """Open a picture. Any exception of UNREADABLE means that the picture does not decode."""
         ...
 
     def name(self, index: int) -> str: ...
@@ -92,12 +92,13 @@ class Paths:
 
 
 @contextmanager
-def opened(album: Album, index: int, max_decoded: int | float) -> Iterator[Picture]:
-    """A picture of an album, closed in the end; Pillow's warnings are not shown.
+def opened_picture(album: Album, index: int, max_decoded: int | float) -> Iterator[Picture]:
+    """Open a picture of an album for this block, without Pillow's warnings, and close it at the end.
 
-    max_decoded: see `Reading`. It stands in place of Pillow's own limit, which counts pixels and not their bytes.
+    max_decoded: see `ReadSettings`. It replaces Pillow's own limit, which counts pixels and not bytes.
     """
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, ceil(max_decoded * MIB / 2)  # it refuses twice as many
+    # Pillow refuses images of more than twice this number of pixels.
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, ceil(max_decoded * MIB / 2)
     with warnings.catch_warnings(action="ignore"):
         try:
             picture = album.open(index)
@@ -116,16 +117,16 @@ def opened(album: Album, index: int, max_decoded: int | float) -> Iterator[Pictu
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSettings:
     """Settings for reading pictures.
 
-    grey: the set was found to have one channel, nobody asked for it. ranges: see `bands.scaled`.
-    crop_pct: share of the shorter side that the centre crop covers, for images that are read without a crop of
-    training. on_error: `raise` stops at the first picture that does not decode and names it. `skip` counts it: in
-    training the next picture of the split that decodes takes its place, with its label; elsewhere it is left out, so
-    that a batch may be smaller. max_skipped: share of a split that may be skipped; one picture always may.
-    max_decoded: MiB that the values of a picture may take once it is decoded; a larger one counts as one that does not
-    decode. Reading it takes three times as much for a moment, six times of a WebP.
+    crop_pct: share of the shorter side that the centre crop covers; the centre crop is used without a training crop.
+    on_error: `raise` stops at the first picture that does not decode and names it. `skip` counts such pictures: in
+    training the next readable picture of the split takes the place, with its own label; in evaluation the picture is
+    left out, so a batch may be smaller. max_skipped: share of a split that may be skipped; one picture always may.
+    max_decoded: MiB that the values of a decoded picture may take; a larger picture counts as unreadable. Reading
+    briefly needs three times this memory, six times for a WebP. grey: the survey found one channel and the user did not
+    ask for grey. ranges: see `bands.scale_to_uint8`.
     """
 
     img_size: Size
@@ -139,9 +140,10 @@ class Reading:
 
 
 class Pictures:
-    """Some pictures of an album. `bad`, shared by the processes that read for a rank, marks those that do not decode.
+    """A split of some pictures of an album.
 
-    split, classes: its name, and those of the classes, for refusals.
+    album_indices: numbers of the pictures in the album. labels: of all pictures of the album. split, classes: names for
+    error messages. `bad`, in memory shared by the worker processes of a rank, marks pictures that do not decode.
     """
 
     slow = True
@@ -152,120 +154,132 @@ class Pictures:
         album: Album,
         labels: Sequence[int],
         chosen: Sequence[int],
-        reading: Reading,
+        settings: ReadSettings,
         *,
         split: str,
         classes: Sequence[Any],
     ) -> None:
-        self.album, self.reading, self.chosen = album, reading, torch.tensor(chosen)
+        self.album, self.settings, self.album_indices = album, settings, torch.tensor(chosen)
         self.split, self.classes = split, classes
-        self.labels = torch.tensor(labels)[self.chosen]
-        self.of_each_class = self.labels.bincount(minlength=len(classes))
+        self.labels = torch.tensor(labels)[self.album_indices]
+        self.class_sizes = self.labels.bincount(minlength=len(classes))
         self.bad = torch.zeros(len(chosen), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        return self.album.name(int(self.chosen[index]))
+        return self.album.name(int(self.album_indices[index]))
 
     def read(
         self, indices: Sequence[int], draws: Int[Tensor, " b"] | None = None, crop: Crop | None = None
     ) -> tuple[UInt8[Tensor, "k c H W"], Int[Tensor, " k"]]:
-        """BadImage: a picture does not decode and on_error is `raise`, or more do not than may be skipped."""
-        images, read = [torch.empty(0, self.reading.in_chans, *self.reading.img_size, dtype=torch.uint8)], []
-        for place, index in enumerate(indices):
-            draw = None if draws is None else draws[place : place + 1]
-            for i in [index] if draw is None else [*range(index, len(self)), *range(index)]:
-                if not self.bad[i] and (image := self.decoded(i, draw, crop)) is not None:
-                    images.append(image[None])
-                    read.append(i)
-                    break
-        if len(read) < len(indices) and bool(self.bad.all()):  # found by another process, whose refusal comes later
-            self.check_skipped(self.bad)
-        return torch.cat(images), self.labels[torch.tensor(read, dtype=torch.long)]
+        """Read pictures and their labels; see `Split.read`.
 
-    def decoded(self, index: int, draw: Int[Tensor, " 1"] | None, crop: Crop | None) -> UInt8[Tensor, "c H W"] | None:
+        BadImage if a picture does not decode and on_error is `raise`, or if more pictures are skipped than allowed.
+        """
+        images = [torch.empty(0, self.settings.in_chans, *self.settings.img_size, dtype=torch.uint8)]
+        read_indices: list[int] = []
+        for position, index in enumerate(indices):
+            draw = None if draws is None else draws[position : position + 1]
+            for i in [index] if draw is None else [*range(index, len(self)), *range(index)]:
+                if not self.bad[i] and (image := self.read_one(i, draw, crop)) is not None:
+                    images.append(image[None])
+                    read_indices.append(i)
+                    break
+        if len(read_indices) < len(indices) and bool(self.bad.all()):  # another process found the last bad one
+            self.check_skipped(self.bad)
+        return torch.cat(images), self.labels[torch.tensor(read_indices, dtype=torch.long)]
+
+    def read_one(self, index: int, draw: Int[Tensor, " 1"] | None, crop: Crop | None) -> UInt8[Tensor, "c H W"] | None:
         try:
-            with opened(self.album, int(self.chosen[index]), self.reading.max_decoded) as picture:
-                return seen(picture, self.reading, draw, crop)
-        except Contradiction as error:
+            with opened_picture(self.album, int(self.album_indices[index]), self.settings.max_decoded) as picture:
+                return crop_and_scale(picture, self.settings, draw, crop)
+        except Mismatch as error:
             raise BadImage(f"{self.name(index)} {error}") from None
         except UNREADABLE as error:
-            if self.reading.on_error == "skip":
+            if self.settings.on_error == "skip":
                 self.bad[index] = True
                 self.check_skipped(self.bad)
                 return None
             empty = isinstance(error, UnidentifiedImageError)
             why = "no image, or an empty file" if empty else " ".join(str(error).split()) or type(error).__name__
         raise BadImage(
-            f"{self.name(index)} does not decode ({why}): mend or remove it, or set data.on_error=skip to do without "
+            f"{self.name(index)} does not decode ({why}): mend or remove it, or set data.on_error=skip to leave out "
             "such images"
         )
 
     def check_skipped(self, bad: Bool[Tensor, " n"]) -> None:
-        """BadImage if more pictures are skipped than may be, or all of a class. bad: those that do not decode."""
+        """Raise BadImage if more pictures are skipped than allowed, or all pictures of a class.
+
+        bad: mask of the pictures that do not decode.
+        """
         skipped = int(bad.sum())
-        if skipped > 1 and skipped / len(self) > self.reading.max_skipped:
+        if skipped > 1 and skipped / len(self) > self.settings.max_skipped:
             raise BadImage(
                 f"at least {skipped} of {len(self)} images of {self.split} do not decode ({self.names(bad)}), a larger "
-                f"share than data.max_skipped={self.reading.max_skipped:g}: mend or remove them, or allow a larger one"
+                f"share than data.max_skipped={self.settings.max_skipped:g}: mend or remove them, or raise the limit"
             )
-        lost = (self.labels[bad].bincount(minlength=len(self.classes)) == self.of_each_class) & (self.of_each_class > 0)
+        lost = (self.labels[bad].bincount(minlength=len(self.classes)) == self.class_sizes) & (self.class_sizes > 0)
         for number in lost.nonzero().flatten().tolist():
             raise BadImage(
-                f"none of the {self.of_each_class[number]} images of the class {self.classes[number]} in {self.split} "
-                f"decodes ({self.names(bad & (self.labels == number))}), and data.on_error=skip does not do without a "
+                f"none of the {self.class_sizes[number]} images of the class {self.classes[number]} in {self.split} "
+                f"decodes ({self.names(bad & (self.labels == number))}), and data.on_error=skip leaves out no whole "
                 "class: mend them, or remove the class"
             )
 
-    def names(self, chosen: Bool[Tensor, " n"]) -> str:
-        """Names of the first pictures of a mask."""
-        first = [self.name(i) for i in chosen.nonzero().flatten()[:4].tolist()]
+    def names(self, mask: Bool[Tensor, " n"]) -> str:
+        """Join the names of the first three pictures of a mask."""
+        first = [self.name(i) for i in mask.nonzero().flatten()[:4].tolist()]
         return ", ".join(first[:3]) + ", ..." * (len(first) > 3)
 
 
-def seen(
-    picture: Picture, reading: Reading, draw: Int[Tensor, " 1"] | None, crop: Crop | None
+def crop_and_scale(
+    picture: Picture, settings: ReadSettings, draw: Int[Tensor, " 1"] | None, crop: Crop | None
 ) -> UInt8[Tensor, "c H W"]:
-    """Crop and scale a picture for the network: by the crop of training for this draw, or else the centre."""
+    """Decode, crop and scale a picture: with the training crop of this draw, or the centre crop without a draw."""
 
     def box(size: Size) -> Box:
         if draw is not None and crop is not None:
             return tuple(crop(draw, torch.tensor([size]))[0].tolist())
-        return centre(size, reading.img_size, reading.crop_pct)
+        return centre_box(size, settings.img_size, settings.crop_pct)
 
-    def in_levels() -> UInt8[Tensor, "c h w"]:
-        return levels(picture, reading.in_chans, reading.ranges, grey=reading.grey, max_decoded=reading.max_decoded)
+    def decoded() -> UInt8[Tensor, "c h w"]:
+        return to_uint8(
+            picture, settings.in_chans, settings.ranges, grey=settings.grey, max_decoded=settings.max_decoded
+        )
 
     if isinstance(picture, Image.Image) and picture.format in ("JPEG", "MPO"):
-        # Only these decode at a half, a quarter, an eighth of their size.
-        turned = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        width, height = picture.size[::-1] if turned else picture.size
+        # Only JPEG decodes at 1/2, 1/4 or 1/8 of its size.
+        rotated = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        width, height = picture.size[::-1] if rotated else picture.size
         top, left, box_height, box_width = box((height, width))
-        least = ceil(width * reading.img_size[1] / box_width), ceil(height * reading.img_size[0] / box_height)
-        check_bytes(bytes_of_coefficients(picture), reading.max_decoded)
-        # Whether a picture decodes must not depend on the crop: a small crop of a vast one is taken of a smaller copy.
-        values = reading.max_decoded * MIB / len(picture.getbands())
-        fits = next((n for n in (1, 2) if ceil(width / n) * ceil(height / n) <= values), 4)
-        least = max(1, min(least[0], width // fits)), max(1, min(least[1], height // fits))
-        picture.draft(None, least[::-1] if turned else least)
-        image = in_levels()
+        least = ceil(width * settings.img_size[1] / box_width), ceil(height * settings.img_size[0] / box_height)
+        check_bytes(coefficient_bytes(picture), settings.max_decoded)
+        # A picture must not fail to decode for some crops only: small crops of a huge picture use a reduced copy.
+        most_pixels = settings.max_decoded * MIB / len(picture.getbands())
+        divisor = next((n for n in (1, 2) if ceil(width / n) * ceil(height / n) <= most_pixels), 4)
+        least = max(1, min(least[0], width // divisor)), max(1, min(least[1], height // divisor))
+        picture.draft(None, least[::-1] if rotated else least)
+        image = decoded()
     else:
-        image = in_levels()
+        image = decoded()
         height, width = image.shape[1:]
         top, left, box_height, box_width = box((height, width))
     down, right = image.shape[1] / height, image.shape[2] / width
     rows = slice(y := round(top * down), max(y + 1, round((top + box_height) * down)))
     columns = slice(x := round(left * right), max(x + 1, round((left + box_width) * right)))
     scaled = v2.functional.resize(
-        image[:, rows, columns], list(reading.img_size), v2.InterpolationMode.BICUBIC, antialias=True
+        image[:, rows, columns], list(settings.img_size), v2.InterpolationMode.BICUBIC, antialias=True
     )
     return scaled.contiguous()
 
 
-def centre(image_size: Size, img_size: Size, crop_pct: float) -> Box:
-    """Box in the middle, shaped as `img_size`, that covers `crop_pct` of one side and at most that of the other."""
+def centre_box(image_size: Size, img_size: Size, crop_pct: float) -> Box:
+    """Return the centred box with the aspect ratio of `img_size`.
+
+    It covers the share `crop_pct` of one side of the image, and at most this share of the other side.
+    """
     scale = max(crop / crop_pct / side for crop, side in zip(img_size, image_size, strict=True))
     height, width = (min(side, max(1, round(crop / scale))) for crop, side in zip(img_size, image_size, strict=True))
     return (image_size[0] - height) // 2, (image_size[1] - width) // 2, height, width

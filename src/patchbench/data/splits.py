@@ -1,4 +1,4 @@
-"""Division of a data set into the images that train, choose and judge a network: the same for every seed."""
+"""Division of a data set into training, validation and test images, the same for every seed."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from patchbench.data.source import held_out
+from patchbench.data.source import split_stratified
 
-Chosen = dict[str, tuple[str, list[int]]]
-"""For `train`, `val` and `test`: the split of the data set to take it from, and the numbers of its images there."""
+SplitIndices = dict[str, tuple[str, list[int]]]
+"""For each of `train`, `val` and `test`: a split that the data set has, and the numbers of the images in that split."""
 
 
 def make_splits(
@@ -20,45 +20,46 @@ def make_splits(
     train_fraction: float | None,
     train_size: int | None,
     classes: Sequence[object] | None = None,
-) -> Chosen:
+) -> SplitIndices:
     """Choose the images of each split.
 
-    labels: of the splits that the set has, `train` and perhaps `val` and `test`. If it has `val` and `test`, these are
-    taken. If it has one of them, that one is the test split, and `val_size` images of `train` (or their share) are held
-    out for validation. If it has neither, `test_size` images of `train` are held out first. The rest of `train` may be
-    thinned: see `subsample`. classes: their names, for refusals.
+    labels: labels of each split that the set has, `train` and perhaps `val` and `test`. If the set has `val` and
+    `test`, both are used. If it has one of the two, that one is the test split, and `val_size` images of `train` (a
+    number or a share) are held out for validation. If it has neither, `test_size` images of `train` are held out first.
+    The rest of `train` may be subsampled, see `subsample`. classes: class names for error messages. ValueError if a
+    number of images cannot be held out.
     """
     train = list(range(len(labels["train"])))
 
     def hold_out(size: int | float | None, option: str) -> tuple[str, list[int]]:
         nonlocal train
         assert size is not None, f"a set without a test split needs the knob {option}"
-        stay, out = held_out([labels["train"][i] for i in train], size, option, classes)
-        chosen, train = [train[i] for i in out], [train[i] for i in stay]
-        return "train", chosen
+        remaining, out = split_stratified([labels["train"][i] for i in train], size, option, classes)
+        held_out, train = [train[i] for i in out], [train[i] for i in remaining]
+        return "train", held_out
 
     def whole(name: str) -> tuple[str, list[int]]:
         return name, list(range(len(labels[name])))
 
-    judges = next((name for name in ("test", "val") if name in labels), None)
-    test = whole(judges) if judges else hold_out(test_size, "test_size")
-    val = whole("val") if judges == "test" and "val" in labels else hold_out(val_size, "val_size")
-    rest = subsample([labels["train"][i] for i in train], train_fraction, train_size)
-    return {"train": ("train", [train[i] for i in rest]), "val": val, "test": test}
+    test_name = next((name for name in ("test", "val") if name in labels), None)
+    test = whole(test_name) if test_name else hold_out(test_size, "test_size")
+    val = whole("val") if test_name == "test" and "val" in labels else hold_out(val_size, "val_size")
+    sampled = subsample([labels["train"][i] for i in train], train_fraction, train_size)
+    return {"train": ("train", [train[i] for i in sampled]), "val": val, "test": test}
 
 
 def subsample(labels: Sequence[int], fraction: float | None, size: int | None) -> list[int]:
-    """Numbers of `size` images, or of a share of them: all classes in proportion, a smaller choice within a larger one.
+    """Choose `size` images or a fraction of all, with all classes in proportion; return their numbers, sorted.
 
-    The images of each class stand in a fixed random order. The r-th image of a class of n is taken at r / n, so that
-    each class has its share, rounded up or down, and one image at least.
-    ValueError: both are given, or that number of images cannot be taken.
+    A smaller choice is a subset of a larger one. Each class has a fixed random order; the images of all classes are
+    sorted by rank / size of their class, and the first ones are chosen. So each class has its share, rounded up or
+    down, and at least one image. ValueError if both arguments are given, or so many images cannot be chosen.
     """
     count = len(labels)
     if fraction is None and size is None:
         return list(range(count))
     if fraction is not None and size is not None:
-        raise ValueError(f"train_fraction={fraction} and train_size={size} mean the same: give one of them")
+        raise ValueError(f"train_fraction={fraction} and train_size={size} exclude each other: give one of them")
     option, value = ("train_fraction", fraction) if size is None else ("train_size", size)
     if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"{option}={value} must be above 0 and at most 1")
@@ -67,24 +68,24 @@ def subsample(labels: Sequence[int], fraction: float | None, size: int | None) -
     if not isinstance(wanted, int) or not len(sizes) <= wanted <= count:
         raise ValueError(
             f"{option}={value} cannot be taken of {count} training images in {len(sizes)} classes: "
-            f"take {len(sizes)} to {count} images, so that no class is without"
+            f"take {len(sizes)} to {count} images, so that each class has one"
         )
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-    seen, place = Counter[int](), {}
+    seen, rank = Counter[int](), {}
     for i in shuffled:
-        place[i] = seen[labels[i]] / sizes[labels[i]]
+        rank[i] = seen[labels[i]] / sizes[labels[i]]
         seen[labels[i]] += 1
-    return sorted(sorted(shuffled, key=lambda i: place[i])[:wanted])
+    return sorted(sorted(shuffled, key=lambda i: rank[i])[:wanted])
 
 
-def numbered(
-    labels: Mapping[str, Sequence[Any]], classes: Sequence[Any] | None, where: Callable[[str, int], str]
+def number_labels(
+    labels: Mapping[str, Sequence[Any]], classes: Sequence[Any] | None, image_name: Callable[[str, int], str]
 ) -> tuple[list[Any], dict[str, list[int]]]:
-    """Classes, and the labels of each split as numbers of classes.
+    """Return the classes, and the labels of each split as numbers of classes.
 
-    classes: None takes those of the training images, sorted. A split without any label, such as the test split of a
-    contest, is left out. Where some classes are words, numbers are too. where: names an image by split and number,
-    for the ValueError at any other label that is no class.
+    classes: None takes the sorted labels of the training images. If some classes are words, numeric labels become words
+    too. A split without any label, such as the test split of a competition, is left out. image_name: names an image,
+    given its split and number, in the ValueError for any other label that is not a class.
     """
     if any(isinstance(name, str) for name in (labels["train"] if classes is None else classes)):
         labels = {split: [str(n) if is_class(n) else n for n in given] for split, given in labels.items()}
@@ -94,9 +95,9 @@ def numbered(
     labelled = {split: given for split, given in labels.items() if split not in unlabelled}
     for split, given in labelled.items():
         for i, label in enumerate(given):
-            if not isinstance(label, Hashable) or label not in numbers:  # the former: of several classes, a list
+            if not isinstance(label, Hashable) or label not in numbers:  # a list, not hashable, names several classes
                 raise ValueError(
-                    f"{where(split, i)} has the label {label!r}, which is none of the {len(known)} classes"
+                    f"{image_name(split, i)} has the label {label!r}, which is none of the {len(known)} classes"
                     f"{' of the training images' if classes is None else ''}: mend or remove it"
                 )
     return known, {split: [numbers[label] for label in given] for split, given in labelled.items()}

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from patchbench.data.source import Split
 
-IMAGES = 1024  # of 224 pixels: the mean is then known to 0.01
+IMAGES = 1024  # with images of 224 pixels the mean is then known to 0.01
 
 
 def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None, in_chans: int) -> None:
-    """ValueError if values are given for more or fewer channels than there are; None will be measured."""
+    """Raise ValueError unless mean and std have one value for each channel, or are None and will be measured."""
     for name, values in (("mean", mean), ("std", std)):
         if values and (len(values) != in_chans or (name == "std" and min(values) <= 0)):
             raise ValueError(
@@ -22,9 +22,9 @@ def check_statistics(mean: Sequence[float] | None, std: Sequence[float] | None, 
 
 
 def statistics(train: Split, in_chans: int) -> tuple[list[float], list[float], int]:
-    """Mean and standard deviation per channel, of pixels in 0 ... 1, over evenly spaced training images.
+    """Return mean and standard deviation per channel, of pixels in 0 ... 1, and the highest level of 0 ... 255.
 
-    The third is the highest level, of 0 to 255.
+    They are measured on evenly spaced training images.
     """
     count = min(IMAGES, len(train))
     chosen = [i * len(train) // count for i in range(count)]
@@ -42,34 +42,34 @@ def statistics(train: Split, in_chans: int) -> tuple[list[float], list[float], i
     return first.tolist(), spread.tolist(), highest
 
 
-def alike(split: Split, kind: str) -> tuple[UInt8[Tensor, "n c H W"], str]:
-    """Some images of a split, evenly spaced; and words that say that all of them are the same, or "" if they are not.
+def check_identical(split: Split, kind: str) -> tuple[UInt8[Tensor, "n c H W"], str]:
+    """Return evenly spaced images of a split, and a sentence if all of them are identical, else "".
 
-    kind: of images, for the words.
+    kind: word for the images in the sentence, such as `training`.
     """
-    for most in (64, IMAGES):  # more only where the first are alike
-        count = min(most, len(split))
+    for at_most in (64, IMAGES):  # more images only if the first ones are identical
+        count = min(at_most, len(split))
         images, _ = split.read([i * len(split) // count for i in range(count)])
         if len(images) < 2 or not bool((images == images[:1]).all()):
             return images, ""
     low, high = int(images.min()), int(images.max())
     levels = f"every pixel is {low} of 255" if low == high else f"levels {low} to {high} of 255"
-    return images, f"all of {len(images)} {kind} images that were looked at are the same ({levels})"
+    return images, f"all of {len(images)} {kind} images that were checked are the same ({levels})"
 
 
-def variety(train: Split, said: Sequence[str] = ()) -> list[str]:
-    """Remarks on channels that are the same in all training images. ValueError if all images are alike.
+def check_variety(train: Split, known_remarks: Sequence[str] = ()) -> list[str]:
+    """List remarks on channels that are constant in the training images. ValueError if all images are identical.
 
-    said: remarks of the set, which may say why they are.
+    known_remarks: remarks of the set, which may explain the reason.
     """
-    images, same = alike(train, "training")
+    images, same = check_identical(train, "training")
     if same:
         raise ValueError(
-            f"{same}: nothing can be learnt from them; look at the files, and at one as it is read: "
-            "python scripts/explain.py with the same options" + "".join(f"; {remark}" for remark in said)
+            f"{same}: nothing can be learnt from them; look at the files, and see how one is read: "
+            "python scripts/explain.py with the same options" + "".join(f"; {remark}" for remark in known_remarks)
         )
     dead = [c for c in range(images.shape[1]) if len(images) > 1 and images[:, c].min() == images[:, c].max()]
     if not dead:
         return []
     which = f"channel{'s' * (len(dead) > 1)} {', '.join(map(str, dead))} (from 0)"
-    return [f"{which} of {images.shape[1]} had one value in all of {len(images)} training images looked at"]
+    return [f"{which} of {images.shape[1]} had one value in all of {len(images)} training images that were checked"]

@@ -13,9 +13,9 @@ from patchbench.layout import cover, padded
 class BottleneckEmbed(nn.Module):
     """Project each patch to `width` values, and these to embed_dim, by two learned linear maps.
 
-    No activation stands between the two, so the whole is one linear map of rank `width` at most; the trunk is the same
-    for every width. Values are flattened as in `linear`. ValueError for a width below 1, and if the patches do not
-    cover the image, unless `pad`.
+    There is no activation between the two maps, so together they are one linear map of rank at most `width`. The trunk
+    is the same for every width. Values are flattened in the same order as in `linear`. ValueError for a width below 1,
+    and if the patches do not cover the image, unless `pad`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class BottleneckEmbed(nn.Module):
         self.patch_size, self.pad = size("patch", patch_size), pad
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
         if width < 1:
-            raise ValueError(f"width={width} holds nothing of a patch: use width=1 or more")
+            raise ValueError(f"width={width} keeps no value of a patch: use width=1 or more")
         self.reduce = nn.Linear(in_chans * self.patch_size[0] * self.patch_size[1], width)
         self.proj = nn.Linear(width, embed_dim)
 

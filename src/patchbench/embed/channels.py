@@ -1,4 +1,4 @@
-"""Embeddings that treat colour differently: each channel apart, luminance alone, one channel alone."""
+"""Embeddings that treat colour in other ways: each channel separately, luminance only, one channel only."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,9 @@ STANDARDS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722)
 class ChannelwiseEmbed(nn.Module):
     """Embed each channel by its own patch embedding, then mix the results by one linear map.
 
-    channel_dim: values per channel and patch between the two maps; None: embed_dim. No activation stands between them:
-    the whole is a linear map of the patch, as in `conv`, learned as a product and with a rank limited by channel_dim.
+    channel_dim: values per channel and patch between the two maps; None: embed_dim. There is no activation between the
+    maps. Together they are one linear map of the patch, as in `conv`, learned as a product, with a rank limited by
+    channel_dim. ValueError for a channel_dim below 1, and if the patches do not cover the image, unless `pad`.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class ChannelwiseEmbed(nn.Module):
 
 
 class LuminanceEmbed(nn.Module):
-    """Reduce the image to grey, a weighted sum of red, green and blue; cut and project it as `conv` does.
+    """Reduce the image to grey, a weighted sum of red, green and blue; cut and project the grey image as `conv` does.
 
-    The weights apply to normalised values. Grey is the luminance of the picture up to scale and offset if all channels
-    were divided by the same standard deviation. ValueError unless there are three channels.
+    The weights apply to normalised values. If all channels were divided by the same standard deviation, grey is the
+    luminance of the image up to scale and offset. ValueError unless there are three channels, and if the patches do not
+    cover the image, unless `pad`.
     """
 
     weights: Tensor
@@ -71,13 +73,16 @@ class LuminanceEmbed(nn.Module):
         self.proj = nn.Conv2d(1, embed_dim, self.patch_size, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        # No matrix product: autocast and TF32 would round the weights, and colour would leak into the grey.
+        # Not a matrix product: autocast and TF32 would round the weights, and colour would leak into the grey values.
         grey = (images * self.weights[:, None, None]).sum(1, keepdim=True)
         return self.proj(padded(grey, self.patch_size, self.pad)).permute(0, 2, 3, 1)
 
 
 class OneChannelEmbed(nn.Module):
-    """Select one channel, cut and project it as `conv` does. ValueError unless the images have this channel."""
+    """Select one channel; cut and project it as `conv` does.
+
+    ValueError unless the images have this channel, and if the patches do not cover the image, unless `pad`.
+    """
 
     def __init__(
         self,
@@ -94,11 +99,11 @@ class OneChannelEmbed(nn.Module):
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
         if not 0 <= channel < in_chans:
             raise ValueError(
-                f"channel={channel} is not there: images of in_chans={in_chans} have channels 0 to {in_chans - 1}"
+                f"channel={channel} does not exist: images of in_chans={in_chans} have channels 0 to {in_chans - 1}"
             )
         self.channel = channel
         self.proj = nn.Conv2d(1, embed_dim, self.patch_size, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
-        alone = images[:, self.channel : self.channel + 1]
-        return self.proj(padded(alone, self.patch_size, self.pad)).permute(0, 2, 3, 1)
+        selected = images[:, self.channel : self.channel + 1]
+        return self.proj(padded(selected, self.patch_size, self.pad)).permute(0, 2, 3, 1)

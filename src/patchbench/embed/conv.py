@@ -28,7 +28,7 @@ class ConvEmbed(nn.Module):
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
         images = padded(images, self.patch_size, self.pad)
-        if images.is_cuda:  # the same map as a product of matrices: an H100 trains ViT-B/16 5 % faster by it
+        if images.is_cuda:  # the same map as a matrix product: an H100 trains ViT-B/16 5 % faster this way
             p, q = self.patch_size
             patches = rearrange(images, "b c (h p) (w q) -> b h w (c p q)", p=p, q=q)
             return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

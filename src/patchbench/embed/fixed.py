@@ -1,4 +1,4 @@
-"""Patch embedding through a given basis: coefficients of each patch, then a learned projection."""
+"""Patch embedding in a given basis: coefficients of each patch, then a learned projection."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,14 +20,16 @@ BASES = ("dct", "hadamard", "random", "orthonormal", *FITTED)
 class FixedEmbed(nn.Module):
     """Flatten each patch in the order (channel, row, column), compute its coefficients in a basis, and project these.
 
-    basis: `dct` (Ahmed et al., 1974) and `hadamard` of each channel, low frequencies first; `random`, normal of
+    basis: `dct` (Ahmed et al., 1974) and `hadamard` of each channel, low frequencies first; `random`, normal with
     variance 1 / fan-in; `orthonormal`, drawn at random; `pca` of training patches, largest variance first;
     `whitened`, as `pca` but with unit variance. The last two need `fit`. basis_dim: number of coefficients; None: all.
-    Bases of equal basis_dim are of equal rank where the values of a patch are independent. Where three channels are
-    equal, `dct` and `hadamard` compute each coefficient three times and keep basis_dim / 3 numbers, the others up to
-    P * Q: compare them on data of one channel, or of channels with noise of their own.
-    trainable: false, the basis is a buffer, saved in checkpoints; true, it is a parameter that starts as this basis.
-    ValueError if basis_dim exceeds the values of a patch, or if a side of a hadamard patch is no power of two.
+    Bases of equal basis_dim have equal rank if the values of a patch are independent. If three channels are equal,
+    `dct` and `hadamard` compute each coefficient three times and keep basis_dim / 3 numbers, the other bases up to
+    P * Q: compare them on images with one channel, or with independent noise in each channel.
+    trainable: if false, the basis is a buffer, saved in checkpoints; if true, a parameter with this basis as its start.
+    fit_images: number of training images for `fit`. eps: see `fit`.
+    ValueError if basis_dim exceeds the number of values of a patch, if a side of a hadamard patch is not a power of
+    two, and if the patches do not cover the image, unless `pad`.
     """
 
     basis: Tensor
@@ -61,7 +63,7 @@ class FixedEmbed(nn.Module):
             )
         if basis == "hadamard" and (p & (p - 1) or q & (q - 1)):
             raise ValueError(
-                f"basis=hadamard exists for sides that are powers of two, but patch={spell(self.patch_size)}: "
+                f"basis=hadamard needs sides that are powers of two, but patch={spell(self.patch_size)}: "
                 "use such a patch, or basis=dct"
             )
         if fit_images < 1 or eps < 0:
@@ -79,7 +81,7 @@ class FixedEmbed(nn.Module):
         elif basis == "orthonormal":
             start = nn.init.orthogonal_(torch.empty(dim, values))
         else:
-            start = torch.full((dim, values), torch.nan)  # NaN until `fit` or a checkpoint replaces it
+            start = torch.full((dim, values), torch.nan)  # `fit` or a checkpoint replaces the NaNs
         if trainable:
             self.basis = nn.Parameter(start)
         else:
@@ -93,8 +95,8 @@ class FixedEmbed(nn.Module):
     def coefficients(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w k"]:
         """Compute the input of the projection in full float32: whitening would amplify the rounding of other types."""
         device = images.device.type
-        autocast = torch.autocast("cpu" if device == "meta" else device, enabled=False)  # there is none for meta
-        # A compiled graph has the precision that was set when it was compiled.
+        autocast = torch.autocast("cpu" if device == "meta" else device, enabled=False)  # the meta device has none
+        # A compiled graph keeps the precision that was set when it was compiled.
         with autocast, nullcontext() if torch.compiler.is_compiling() else full_float32():
             return F.linear(self.patches(images.float()) - self.mean, self.basis)
 
@@ -105,16 +107,17 @@ class FixedEmbed(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "n c H W"]) -> None:
-        """Set the basis from normalised training images; do nothing if the basis does not depend on them.
+        """Set the basis and the mean from normalised training images; do nothing unless the basis is pca or whitened.
 
-        Equal images give an equal basis: computed in float64, with the largest weight of each component positive.
+        Equal images give an equal basis: it is computed in float64, and the largest weight of each component is
+        positive. eps, a share of the largest variance, is added to all variances before whitening.
         """
         if not self.fit_images:
             return
         values = self.basis.shape[1]
         count, total, square = 0, np.zeros(values), np.zeros((values, values))
-        for part in images.cpu().split(64):
-            patches = self.patches(part.double()).flatten(0, 2).numpy()
+        for batch in images.cpu().split(64):
+            patches = self.patches(batch.double()).flatten(0, 2).numpy()
             count += len(patches)
             total += patches.sum(0)
             square += patches.T @ patches
@@ -124,9 +127,9 @@ class FixedEmbed(nn.Module):
         variance, rows = variance[order].clip(0), columns[:, order].T
         rows *= np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(1)])[:, None]
         if self.whiten:
-            # Directions in which patches hardly differ would become noise: eps, a share of the largest variance,
-            # limits their amplification. (Coates et al., 2011, add 0.1, whatever the variances.) Where no more than
-            # rounding is left to divide by, as of constant images, the coefficient is 0.
+            # Directions in which patches hardly differ would become noise: eps limits their amplification. (Coates et
+            # al., 2011, add 0.1, not a share of the largest variance.) If a variance is no larger than rounding
+            # errors, as for constant images, the coefficient is 0.
             variance = variance + self.eps * variance[0]
             rounding = values * np.finfo(float).eps * np.trace(square) / count
             rows /= np.sqrt(np.where(variance > rounding, variance, np.inf))[:, None]
@@ -136,19 +139,20 @@ class FixedEmbed(nn.Module):
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Compute products of float32 matrices without TF32. Elsewhere the trainer allows it, which is faster."""
-    before = torch.get_float32_matmul_precision()
+    """Compute float32 matrix products without TF32 in this block. Elsewhere the trainer allows TF32, for speed."""
+    precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)
 
 
 def plane_basis(rows: Float[Tensor, "p p"], cols: Float[Tensor, "q q"]) -> Float[Tensor, "n n"]:
-    """Combine bases of the two axes, both in order of frequency, to a basis of the plane, low frequencies first.
+    """Combine the bases of two axes, each in order of frequency, into a basis of the plane, low frequencies first.
 
-    The order is by distance from frequency 0, rows before columns where it ties; it is not the zigzag of JPEG.
+    The rows of the result are sorted by their distance from frequency 0, ties by the frequency along `rows`. This is
+    not the zigzag order of JPEG.
     """
     p, q = len(rows), len(cols)
     by_frequency = sorted(((u / p) ** 2 + (v / q) ** 2, u, v) for u in range(p) for v in range(q))
@@ -157,15 +161,18 @@ def plane_basis(rows: Float[Tensor, "p p"], cols: Float[Tensor, "q q"]) -> Float
 
 
 def dct(n: int) -> Float[Tensor, "n n"]:
-    """Build the orthonormal cosine transform (type II) of n values, a row for each frequency."""
-    place = torch.arange(n, dtype=torch.float64)
-    waves = torch.cos(torch.pi / n * torch.outer(place, place + 0.5)) * (2 / n) ** 0.5
+    """Build the matrix of the orthonormal cosine transform (DCT-II) of n values, one row for each frequency."""
+    index = torch.arange(n, dtype=torch.float64)
+    waves = torch.cos(torch.pi / n * torch.outer(index, index + 0.5)) * (2 / n) ** 0.5
     waves[0] /= 2**0.5
     return waves
 
 
 def hadamard(n: int) -> Float[Tensor, "n n"]:
-    """Build the orthonormal Walsh-Hadamard transform of n values, n a power of two, by number of sign changes."""
+    """Build the matrix of the orthonormal Walsh-Hadamard transform, rows sorted by their number of sign changes.
+
+    n: number of values, a power of two.
+    """
     signs: np.ndarray = np.ones((1, 1))
     while len(signs) < n:
         signs = np.kron([[1, 1], [1, -1]], signs)

@@ -15,11 +15,11 @@ class FlexiEmbed(nn.Module):
     """Learn kernels of `base_patch` pixels, and resample them to the patch size in every forward pass.
 
     The resampled kernel maps a resized patch to nearly the same token as the learned kernel maps the original patch.
-    interpolation, antialias: of that resizing; bilinear and false are those of Beyer et al., bicubic and true timm's.
-    Kernels start with variance 1 / fan-in at `base_patch`, as published: tokens of other patches start larger or
-    smaller.
-    train_patches: each training batch draws one of these sizes; evaluation, and an empty list, use `patch_size`.
-    ValueError if patches of one of these sizes do not cover the image, unless `pad`.
+    interpolation, antialias: settings of this resizing; Beyer et al. use bilinear and false, timm bicubic and true.
+    Kernels start with variance 1 / fan-in at `base_patch`, as published, so the tokens of other patch sizes start
+    larger or smaller.
+    train_patches: each training batch draws one of these sizes. Evaluation uses `patch_size`; so does training if the
+    list is empty. ValueError if patches of one of these sizes do not cover the image, unless `pad`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FlexiEmbed(nn.Module):
 
     @property
     def varies(self) -> bool:
-        """True if one step of training does other work than the next."""
+        """True if the computation differs from one training step to the next."""
         return bool(self.train_patches)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
@@ -65,18 +65,18 @@ class FlexiEmbed(nn.Module):
         return tokens.permute(0, 2, 3, 1)
 
     def kernel(self, patch: Size) -> Float[Tensor, "d c p q"]:
-        """Resample the learned kernels to `patch_size` or one of `train_patches`."""
+        """Resample the learned kernels to `patch`, which is `patch_size` or one of `train_patches`."""
         rows, cols = getattr(self, f"h{patch[0]}"), getattr(self, f"w{patch[1]}")
         return torch.einsum("d c y x, p y, q x -> d c p q", self.proj.weight, rows, cols)
 
 
 def resampling(old: int, new: int, interpolation: str, antialias: bool) -> Float[Tensor, "new old"]:
-    """Compute (B^T)^+, where B resizes a line of `old` pixels to `new` pixels.
+    """Compute the pseudo-inverse of B^T, where B resizes a line of `old` pixels to `new` pixels.
 
-    Resizing acts on rows and columns separately, and the pseudo-inverse of a Kronecker product is the product of the
-    pseudo-inverses: two small matrices replace one of P*P by P*P.
+    Resizing acts on rows and columns separately, and the pseudo-inverse of a Kronecker product is the Kronecker product
+    of the pseudo-inverses: two small matrices replace one of P*P by P*P.
     """
-    # On the CPU even if the network is on the meta device, which has no pseudo-inverse.
+    # On the CPU even if the network is on the meta device, where pinv does not run.
     line = torch.eye(old, dtype=torch.float64, device="cpu")[None, None]
     resize = F.interpolate(line, (new, old), mode=interpolation, antialias=antialias)[0, 0]
     return torch.linalg.pinv(resize.T)

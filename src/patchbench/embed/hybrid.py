@@ -1,4 +1,4 @@
-"""Embedding by a convolutional network: the places of its feature map are the tokens (Dosovitskiy et al., 2021)."""
+"""Embedding by a convolutional network: each place of its feature map is a token (Dosovitskiy et al., 2021)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,9 @@ from patchbench.checks import Size, nearest
 class HybridEmbed(nn.Module):
     """Pass images through one of timm's backbones, up to the stage `out_index`, then through a 1x1 projection.
 
-    The stride of the stage sets the number of tokens; `patch` is not read. A backbone that is not pretrained is
-    initialised as timm does it. ValueError for a name that timm does not know, a stage that the backbone does not have,
-    and a stride that exceeds the image.
+    The stride of the stage sets the number of tokens; the option `patch` is not read. A backbone that is not pretrained
+    is initialised as timm does it, except for the last norm of each residual branch. ValueError for a name that timm
+    does not know, a stage that the backbone does not have, and a stride that exceeds the image.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class HybridEmbed(nn.Module):
         try:
             with torch.device("meta"):
                 draft = features(pretrained=False)
-        except Exception as error:  # timm has no exception of its own for a model that cannot be cut
+        except Exception as error:  # timm has no exception class for a model without feature maps
             raise ValueError(f"backbone={backbone} gives no features at out_index={out_index}: {error}") from error
         [stride] = draft.feature_info.reduction()
         if stride > min(img_size):
@@ -54,18 +54,18 @@ class HybridEmbed(nn.Module):
         rows, cols = features_on_meta.shape[1:3] if self.channels_last else features_on_meta.shape[2:4]
         self.grid_size = (int(rows), int(cols))
 
-        # timm does not remove the later stages of some families: they would cost time, and no gradient reaches them.
+        # For some families timm does not remove the later stages: they would cost time and get no gradient.
         features_on_meta.sum().backward()
-        idle = {name for name, p in draft.named_parameters() if p.grad is None}
+        unused = {name for name, p in draft.named_parameters() if p.grad is None}
         draft.zero_grad()
-        on_meta = torch.empty(0).device.type == "meta"  # to count the cost, no weights are downloaded
+        on_meta = torch.empty(0).device.type == "meta"  # the cost is counted without downloading weights
         self.backbone = draft if on_meta else features(pretrained)
-        remove_idle(self.backbone, idle)
+        remove_unused(self.backbone, unused)
         self.backbone.train()
         if not pretrained:
             for module in self.backbone.modules():
                 if isinstance(module, nn.BatchNorm2d):
-                    module.reset_parameters()  # timm starts the last norm of a branch at 0: no gradient before it
+                    module.reset_parameters()  # timm starts the last norm of a branch at 0, which blocks its gradient
         self.proj = nn.Conv2d(draft.feature_info.channels()[0], embed_dim, 1)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
@@ -75,16 +75,16 @@ class HybridEmbed(nn.Module):
         return self.proj(features).permute(0, 2, 3, 1)
 
     def apply(self, fn: Callable[[nn.Module], None]) -> "HybridEmbed":
-        """Apply `fn` to the projection alone: the backbone has its own initialisation."""
+        """Apply `fn` to the projection only: the backbone has its own initialisation."""
         self.proj.apply(fn)
         return self
 
 
-def remove_idle(net: nn.Module, idle: set[str], prefix: str = "") -> None:
-    """Replace every module of `net` whose parameters are all listed in `idle` by nn.Identity."""
+def remove_unused(net: nn.Module, unused: set[str], prefix: str = "") -> None:
+    """Replace each module of `net` by nn.Identity if all its parameters are in `unused`, a set of parameter names."""
     for name, child in net.named_children():
-        inside = [f"{prefix}{name}.{parameter}" for parameter, _ in child.named_parameters()]
-        if inside and idle.issuperset(inside):
+        parameters = [f"{prefix}{name}.{parameter}" for parameter, _ in child.named_parameters()]
+        if parameters and unused.issuperset(parameters):
             setattr(net, name, nn.Identity())
         else:
-            remove_idle(child, idle, f"{prefix}{name}.")
+            remove_unused(child, unused, f"{prefix}{name}.")

@@ -14,8 +14,8 @@ class OverlapEmbed(nn.Module):
     """Embed by a convolution such as `Conv2d(in_chans, embed_dim, kernel_size=5, stride=2)`.
 
     The grid of tokens is the output of the convolution, floor((size + 2 padding - kernel_size) / stride) + 1 per axis:
-    with the values above, 32 pixels give 14 places and 224 give 110. Pixels beyond the last whole window are not seen,
-    as in any convolution. ValueError if the kernel does not fit into the padded image.
+    with the values above, 32 pixels give 14 tokens per axis and 224 give 110. Pixels beyond the last whole window are
+    not read, as in any convolution. ValueError if the kernel does not fit into the padded image.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class OverlapEmbed(nn.Module):
 
 
 class OverlapSumEmbed(nn.Module):
-    """Compute `OverlapEmbed` channel by channel: 2-D kernels for each channel alone, then the sum over channels.
+    """Compute `OverlapEmbed` channel by channel: 2-D convolutions of each channel, then the sum over channels.
 
     The weights and the map are those of `OverlapEmbed`. The class shows how in_chans x H x W become
     embed_dim x h x w: `proj` has a 2-D kernel for each output value and channel. Sums of floats depend on their order,
-    so the results are equal up to rounding.
+    so the two classes give equal results up to rounding.
     """
 
     def __init__(
@@ -54,11 +54,14 @@ class OverlapSumEmbed(nn.Module):
 
 
 def conv_grid(img_size: Size, kernel_size: int, stride: int, padding: int) -> Size:
-    """Compute the grid of a convolution. ValueError if it is impossible or does not fit into the padded image."""
+    """Compute rows and columns of the output of a convolution.
+
+    ValueError for a kernel or stride below 1 or a negative padding, and if the kernel exceeds the padded image.
+    """
     if min(kernel_size, stride) < 1 or padding < 0:
         raise ValueError(
             f"kernel_size={kernel_size} stride={stride} padding={padding} is no convolution: "
-            "kernel_size and stride start at 1, padding at 0"
+            "kernel_size and stride must be at least 1, padding at least 0"
         )
     if kernel_size > min(img_size) + 2 * padding:
         raise ValueError(
@@ -73,8 +76,8 @@ class OverlapPatchEmbed(nn.Module):
     """Embed each patch from a window that reaches into its neighbours (after Wang et al., 2022, sec. 3.2).
 
     The number of tokens is that of `conv`. The window is centred on its patch; pixels outside the image are zero. A
-    window as wide as the patch gives `conv`. The published window is centred on the first pixel of the patch, so that
-    narrower windows would miss the last pixels; and there a LayerNorm follows the convolution, which is not here.
+    window as wide as the patch gives `conv`. The published embedding differs in two points: its window is centred on
+    the first pixel of the patch, so that narrower windows would miss the last pixels, and a LayerNorm follows.
     ValueError for a kernel smaller than the patch, and if the patches do not cover the image, unless `pad`.
     """
 
@@ -93,16 +96,16 @@ class OverlapPatchEmbed(nn.Module):
         self.grid_size, _ = cover(img_size, self.patch_size, pad)
         p, q = self.patch_size
         kernel = (2 * p - 1, 2 * q - 1) if kernel_size is None else size("kernel_size", kernel_size)
-        self.around = (kernel[0] - p, kernel[1] - q)
-        if min(self.around) < 0:
+        self.margin = (kernel[0] - p, kernel[1] - q)
+        if min(self.margin) < 0:
             raise ValueError(
                 f"kernel_size={spell(kernel)} is smaller than patch={spell(self.patch_size)}, and pixels between "
-                f"two windows would not be seen: use kernel_size={spell((2 * p - 1, 2 * q - 1))}, or null"
+                f"two windows would not be read: use kernel_size={spell((2 * p - 1, 2 * q - 1))}, or null"
             )
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel, self.patch_size)
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w d"]:
         _, (bottom, right) = cover(img_size_of(images), self.patch_size, self.pad)
-        y, x = self.around
+        y, x = self.margin
         padding = (x // 2, x - x // 2 + right, y // 2, y - y // 2 + bottom)
         return self.proj(F.pad(images, padding)).permute(0, 2, 3, 1)

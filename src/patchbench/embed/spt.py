@@ -17,7 +17,7 @@ class ShiftedPatchEmbed(nn.Module):
 
     The order of the copies is that of the paper, up-left first; the authors' code starts with down-right, and
     flattens channels last.
-    A token sees 5 * in_chans * P * P values from a window of twice the patch; pixels outside the image are zero.
+    A token reads 5 * in_chans * P * P values from a window of 2 P by 2 P pixels; pixels outside the image are zero.
     ValueError if a side of the patch is 1, or if the patches do not cover the image, unless `pad`.
     """
 
@@ -30,7 +30,7 @@ class ShiftedPatchEmbed(nn.Module):
         p, q = self.patch_size
         if min(p, q) < 2:
             raise ValueError(
-                f"patch={spell(self.patch_size)} has no half to shift by: use patch=2 or more, or embed=conv"
+                f"patch={spell(self.patch_size)} cannot be shifted by half a patch: use patch=2 or more, or embed=conv"
             )
         self.norm = nn.LayerNorm(5 * in_chans * p * q)
         self.proj = nn.Linear(5 * in_chans * p * q, embed_dim)

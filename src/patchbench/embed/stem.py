@@ -14,11 +14,13 @@ ACTS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn
 
 
 class OverlapStackEmbed(nn.Module):
-    """Repeat `Conv2d(kernel_size=5, stride=2)` down to the grid of the patch: overlapping, with the tokens of `conv`.
+    """Apply `Conv2d(kernel_size=5, stride=2)` repeatedly, down to the grid of the patch.
 
-    The width doubles up to embed_dim. Norm and activation stand between two convolutions; the last convolution is the
-    projection. Patch 2 has one convolution. As of every padded stride, the window of a token is centred half a patch
-    less half a pixel before the middle of its patch. ValueError unless the patch is a power of two from 2 on.
+    Windows overlap, and the number of tokens is that of `conv`. The width doubles up to embed_dim. Norm and activation
+    stand between two convolutions; the last convolution is the projection. Patch 2 has one convolution. Padding moves
+    the window of a token: its centre lies (patch - 1) / 2 pixels before the centre of the patch. ValueError unless the
+    sides of the patch are powers of two and one side is at least 2, and if the patches do not cover the image, unless
+    `pad`.
     """
 
     def __init__(
@@ -58,11 +60,12 @@ class OverlapStackEmbed(nn.Module):
 class StemEmbed(nn.Module):
     """Apply early convolutions (Xiao et al., 2021): 3x3 of stride 2 with norm and activation, then a 1x1 projection.
 
-    The width doubles up to embed_dim: at patch 16 the authors' stem for widths of 192 and 384 (1GF, 4GF). For 768 and
-    1024 (18GF, 36GF) theirs has seven convolutions, of widths 64, 128, 128, 256, 256, 512 and embed_dim, and takes
-    fewer parameters. The authors remove one block of the trunk to compensate the cost; `model.depth` does that.
-    The window of a token is centred half a patch less half a pixel before the middle of its patch.
-    ValueError unless the patch is a power of two from 2 on.
+    The width doubles up to embed_dim. At patch 16 this is the authors' stem for embed_dim 192 and 384 (1GF, 4GF). For
+    768 and 1024 (18GF, 36GF) the authors' stem has seven convolutions, of widths 64, 128, 128, 256, 256, 512 and
+    embed_dim, and fewer parameters. The authors remove one block of the trunk to compensate for the cost; set
+    `model.depth` to do the same. The centre of a token's window lies (patch - 1) / 2 pixels before the centre of the
+    patch. ValueError unless the sides of the patch are powers of two and one side is at least 2, and if the patches do
+    not cover the image, unless `pad`.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class StemEmbed(nn.Module):
         strides = strides_to(self.patch_size, first=2)
         layers: list[nn.Module] = []
         for width, stride in zip(doubling_widths(embed_dim, len(strides)), strides, strict=True):
-            # No bias before batch norm, which subtracts it.
+            # No bias before a batch norm, because the norm subtracts it.
             layers += [nn.Conv2d(in_chans, width, 3, stride, 1, bias=norm != "batch"), *norm_and_act(width, norm, act)]
             in_chans = width
         self.stack = nn.Sequential(*layers)
@@ -95,9 +98,10 @@ class StemEmbed(nn.Module):
 class HMlpEmbed(nn.Module):
     """Embed patches of 4 and merge them 2x2 up to `patch`, the hierarchical MLP stem (Touvron et al., 2022, sec. 5).
 
-    Kernels equal strides, so that no patch sees another, as masked training needs. A norm follows every convolution,
+    Kernels equal strides, so no patch reads another one, as masked training needs. A norm follows every convolution,
     and an activation every convolution but the last. Below patch 8, where the authors define no stem, the first
-    patches are of 2. ValueError unless the patch is a power of two from 2 on.
+    patches are of 2. ValueError unless the sides of the patch are powers of two and one side is at least 2, and if the
+    patches do not cover the image, unless `pad`.
     """
 
     def __init__(
@@ -129,15 +133,15 @@ class HMlpEmbed(nn.Module):
 
 
 def strides_to(patch_size: Size, first: int) -> list[Size]:
-    """List strides whose product is the patch: `first`, then 2 each; 1 on an axis that is complete before the other.
+    """List strides with the patch as their product: `first`, then 2 each, and 1 on an axis that is complete earlier.
 
-    ValueError names `patch` unless both sides are powers of two and one of them is 2 or more.
+    ValueError names `patch` unless both sides are powers of two and one side is at least 2.
     """
     if any(n & (n - 1) for n in patch_size) or max(patch_size) == 1:
         nearest = spell((max(2, 1 << patch_size[0].bit_length() - 1), max(2, 1 << patch_size[1].bit_length() - 1)))
         raise ValueError(
-            f"patch={spell(patch_size)} is not reached by halving the image: this embedding takes powers of two from "
-            f"2, such as patch={nearest}; or use embed=conv"
+            f"patch={spell(patch_size)} is no product of strides of 2: this embedding takes powers of two from 2 on, "
+            f"such as patch={nearest}; or use embed=conv"
         )
     starts = [min(first, n) for n in patch_size]
     rows, cols = (
@@ -147,12 +151,12 @@ def strides_to(patch_size: Size, first: int) -> list[Size]:
 
 
 def doubling_widths(embed_dim: int, count: int) -> list[int]:
-    """List `count` widths that double up to embed_dim."""
+    """List `count` widths, each twice the one before; the last is embed_dim."""
     return [max(1, embed_dim >> (count - 1 - i)) for i in range(count)]
 
 
 def norm_and_act(width: int, norm: str, act: str) -> list[nn.Module]:
-    """Build the layers after a convolution. ValueError for an unknown norm or activation."""
+    """Build norm and activation, the layers after a convolution. ValueError for an unknown norm or activation."""
     if norm not in NORMS or act not in ACTS:
         raise ValueError(f"norm={norm} act={act}: norm may be {', '.join(NORMS)}, and act may be {', '.join(ACTS)}")
     layers = (NORMS[norm](width), ACTS[act]())

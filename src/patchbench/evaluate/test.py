@@ -1,4 +1,4 @@
-"""Metrics of the test split, and the answer to each of its images."""
+"""Metrics of the test split, and the hits: which test images are classified correctly."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from patchbench.train.task import Classify
 
 
 def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, Any], Hits]:
-    """Metrics of the test split at the weights that `task` has, and the answers they are made of, of all ranks.
+    """Test the weights of `task`; return the metrics of the test split and the hits of all ranks.
 
-    test/acc is test/right / test/images to the bit, and has a 95 % Wilson interval.
+    test/acc is exactly test/right / test/images; test/acc_low and test/acc_high are its 95 % Wilson interval.
     """
     trainer.test(task, data, verbose=False)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     check_losses(metrics, "at the weights that are tested")
-    hits = answers(trainer, task, data)
+    hits = collect_hits(trainer, task, data)
     right, images = int(hits.right.sum()), int(hits.asked.sum())
     interval = binomtest(right, images).proportion_ci(method="wilson")
     return metrics | {
@@ -33,19 +33,19 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, 
     }, hits
 
 
-def answers(trainer: pl.Trainer, task: Classify, data: Batches) -> Hits:
-    """Answers of all ranks together; each image is the share of one rank."""
+def collect_hits(trainer: pl.Trainer, task: Classify, data: Batches) -> Hits:
+    """Collect the hits of all ranks; each image belongs to one rank."""
     split = data.splits["test"]
-    bad = unreadable(split)  # left out when it was read
+    bad = unreadable(split)  # reading has left these images out
     order: Any = data.test_dataloader().sampler
-    mine = [i for chosen in order for i in chosen.indices if not bad[i]]
-    counts = torch.zeros(len(split), dtype=torch.int32)  # 1 for an answer, 2 for a right one
-    counts[mine] = 1 + torch.cat(task.hits).cpu().int()
+    indices = [i for batch in order for i in batch.indices if not bad[i]]
+    counts = torch.zeros(len(split), dtype=torch.int32)  # 0: not tested, 1: wrong, 2: right
+    counts[indices] = 1 + torch.cat(task.hits).cpu().int()
     if trainer.world_size > 1:
         counts = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum").cpu()
     return Hits((counts == 2).numpy(), (counts > 0).numpy())
 
 
 def test_is_shared(source: Source, seed: int) -> bool:
-    """True if runs of other seeds are tested on the same images: the set does not draw them by the seed of the run."""
+    """True if runs with other seeds have the same test images, because the set does not draw them by this seed."""
     return getattr(source, "eval_seed", None) != seed

@@ -1,4 +1,4 @@
-"""The test images seen otherwise: on a larger canvas, shuffled, moved. Each view is a split of its own."""
+"""Changed test images: on a larger canvas, with shuffled patches, shifted. Each view is a split."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,11 +13,11 @@ from patchbench.data.source import Crop, Split, unreadable
 from patchbench.layout import cover
 
 Change = Callable[[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]], UInt8[Tensor, "b c h w"]]
-"""From images and their numbers in the split to images."""
+"""Function from images, and their numbers in the split, to changed images."""
 
 
-class Changed:
-    """A split whose images are changed after reading. Whatever is random about it follows from an image's number."""
+class ChangedSplit:
+    """Split that changes the images of another split after reading. Random changes depend on the image numbers."""
 
     def __init__(self, split: Split, change: Change) -> None:
         self.split, self.change = split, change
@@ -33,8 +33,8 @@ class Changed:
         return self.change(images, torch.tensor([i for i in indices if not self.bad[i]], dtype=torch.long)), labels
 
 
-class Some:
-    """Some images of a split, evenly spaced: a split may be sorted by class."""
+class Subset:
+    """At most `most` images of a split, evenly spaced, because a split may be sorted by class."""
 
     def __init__(self, split: Split, most: int) -> None:
         self.split, self.slow, self.crops = split, split.slow, split.crops
@@ -54,20 +54,23 @@ class Some:
         return self.split.read([self.numbers[i] for i in indices], draws, crop)
 
 
-def on_canvas(img_size: Size) -> Change:
-    """Each image at a random place of a larger one, whose ground is the median colour of the image's border."""
+def place_on_canvas(img_size: Size) -> Change:
+    """Return a change that puts each image at a random place of a larger canvas.
+
+    The background is the median colour of the border of the image. ValueError if the canvas is smaller than the image.
+    """
 
     def change(images: UInt8[Tensor, "b c H W"], numbers: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
         b, c, *old = images.shape
-        room = torch.tensor([new - n for new, n in zip(img_size, old, strict=True)])
-        if (room < 0).any():
+        free = torch.tensor([new - n for new, n in zip(img_size, old, strict=True)])
+        if (free < 0).any():
             raise ValueError(
                 f"eval.img_size={spell(img_size)} is a smaller canvas than the {old[0]}x{old[1]} pixels of the images: "
                 "use larger sizes, or eval.shift=scale"
             )
-        rim = torch.cat([images[:, :, [0, -1]].flatten(2), images[:, :, :, [0, -1]].flatten(2)], 2)
-        canvas = rim.median(2).values[..., None, None].expand(b, c, *img_size).clone()
-        place = (uniform(eval_draws(Images.CANVAS, numbers), 2, Purpose.VIEW) * (room + 1)).long()
+        border = torch.cat([images[:, :, [0, -1]].flatten(2), images[:, :, :, [0, -1]].flatten(2)], 2)
+        canvas = border.median(2).values[..., None, None].expand(b, c, *img_size).clone()
+        place = (uniform(eval_draws(Images.CANVAS, numbers), 2, Purpose.VIEW) * (free + 1)).long()
         rows, cols = (place[:, i, None] + torch.arange(old[i]) for i in (0, 1))
         canvas[torch.arange(b)[:, None, None], :, rows[:, :, None], cols[:, None]] = images.permute(0, 2, 3, 1)
         return canvas
@@ -75,8 +78,8 @@ def on_canvas(img_size: Size) -> Change:
     return change
 
 
-def shuffled(patch_size: Size) -> Change:
-    """The patches of each image in a random order, another for each image. Patches of one pixel shuffle the pixels."""
+def shuffle_patches(patch_size: Size) -> Change:
+    """Return a change that puts the patches of each image in a random order, different for each image."""
 
     def change(images: UInt8[Tensor, "b c H W"], numbers: Int[Tensor, " b"]) -> UInt8[Tensor, "b c h w"]:
         (h, w), _ = cover(images.shape[2:], patch_size, pad=False)
@@ -88,6 +91,6 @@ def shuffled(patch_size: Size) -> Change:
     return change
 
 
-def moved(pixels: int) -> Change:
-    """Down and right, what leaves coming in again at the other side."""
+def shift_images(pixels: int) -> Change:
+    """Return a change that shifts images cyclically, down and right."""
     return lambda images, _: images.roll((pixels, pixels), (2, 3))

@@ -1,4 +1,4 @@
-"""The kernels of an embedding: their principal components and their frequencies."""
+"""Kernels of an embedding, with their principal components and frequencies."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ from patchbench.checks import Size
 from patchbench.measure import response, spectrum
 from patchbench.measure.start import Change, Starts, change
 
-NUM_IMAGES = 8  # over which the derivative is averaged
-COMPONENTS = 28
+NUM_IMAGES = 8  # images over which the derivative is averaged
+COMPONENTS = 28  # principal components that are kept
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The derivative of a token with respect to the pixels of its window."""
+    """Derivative of a token with respect to the pixels of its window: the kernels of the embedding."""
 
     weights: Float[Tensor, "d c P Q"]
     components: Float[Tensor, "k c P Q"]
-    shares: Float[Tensor, " m"]  # of variance, for each principal component
-    energy: Float[Tensor, "P Q"]
-    affine: bool  # true: the same for every image; false: the mean over NUM_IMAGES images
+    shares: Float[Tensor, " m"]  # share of the variance of each principal component
+    energy: Float[Tensor, "P Q"]  # see `spectrum.dct_energy`
+    affine: bool  # true: the derivative is the same for every image; false: it is the mean over NUM_IMAGES images
     stride: Size  # pixels between neighbouring windows, down and across
-    change: Change | None  # since the start of training; None where the start is not known
+    change: Change | None  # since the start of training; None if the start is not known
 
     @property
     def overlap(self) -> bool:
@@ -35,7 +35,7 @@ class Kernels:
 def measure_kernels(
     embed: nn.Module, images: Float[Tensor, "b c H W"], grid_size: Size, starts: Starts | None = None
 ) -> Kernels:
-    """Measure the kernels at the place in the middle of the grid. starts: see `Starts`; None if they are not known."""
+    """Measure the kernels at the central place of the grid. starts: see `Starts`; None if they are not known."""
     shape = (images.shape[1], images.shape[2], images.shape[3])
     window, stride = response.window_and_stride(embed, shape, grid_size)
     place = (grid_size[0] // 2, grid_size[1] // 2)

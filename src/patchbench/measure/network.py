@@ -15,10 +15,10 @@ from patchbench.measure.position import bias_by_distance, positions, turns
 from patchbench.measure.start import Starts
 from patchbench.measure.summary import Measures
 
-WORK = 3e11  # multiply-adds for the images of one measurement: expensive networks are measured on fewer images
+MAX_MACS = 3e11  # multiply-adds per measurement: expensive networks are measured on fewer images
 ATTENTION_IMAGES, FIELD_IMAGES = 16, 8
 PROBED_TOKENS = 8192
-MOST_BYTES = 2**30  # of attention, or of a bias; what takes more is left out
+MOST_BYTES = 2**30  # of attention or of a bias; measurements that need more are left out
 
 
 def measure(
@@ -30,17 +30,16 @@ def measure(
     device: torch.device,
     starts: Starts | None = None,
 ) -> Measures:
-    """Measure all that this network has.
+    """Take all measurements that apply to this network.
 
-    raw, images: the same test images before and after normalisation. macs: of the network, for one image. starts: the
-    embedding as training started from it, None if that is not known.
-    Measurements that read all layers run on `device`, and leave the network there; those of the input stage run on a
-    CPU.
+    raw, images: the same test images before and after normalisation. macs: multiply-adds of the network for one image.
+    starts: the embedding at the start of training; None if it is not known. Measurements of all layers run on `device`,
+    and the network stays there; measurements of the input stage run on the CPU.
     """
 
     def first(most: int) -> Tensor:
-        """The first images, at most `most`, and fewer if the network is expensive."""
-        return images[: max(2, min(most, int(WORK / macs)))]
+        """Return the first `most` images, or fewer if the network is expensive."""
+        return images[: max(2, min(most, int(MAX_MACS / macs)))]
 
     net.eval().cpu()
     if net.layout is None:
@@ -67,9 +66,9 @@ def measure(
     net.to(device)
     attention = None
     if not all(hasattr(block, "attn") for block in net.blocks):
-        left_out.append("attention: this network has none")
+        left_out.append("attention: this network has no attention")
     elif (each := 4 * blocks * net.layout.num_heads * (n + net.layout.num_prefix_tokens) ** 2) > MOST_BYTES:
-        left_out.append(f"attention: for one image of {n:,} tokens it takes {each / 2**30:.2g} GiB")
+        left_out.append(f"attention: one image of {n:,} tokens needs {each / 2**30:.2g} GiB")
     else:
         attention = measure_attention(net, first(ATTENTION_IMAGES).to(device), img_size)
     fields["network"] = effective_field(lambda x: last_tokens(net, x), first(FIELD_IMAGES).to(device)).cpu()

@@ -1,4 +1,4 @@
-"""Position as the schemes of a network give it: vectors of places, angles, and bias against distance."""
+"""Measurements of the positional schemes of a network: vectors of places, angles, and bias against distance."""
 
 import math
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from patchbench.measure.attention import distances
 
 @dataclass(frozen=True)
 class Positions:
-    """One vector for each place: a vector that is added to the token, or the sines and cosines of its angles."""
+    """One vector for each place: the vector that is added to the token, or the sines and cosines of its angles."""
 
     table: places.Table
     singular: Float[Tensor, " m"]  # singular values after subtracting the mean, as shares of their sum
-    energy: Float[Tensor, "h w"]
+    energy: Float[Tensor, "h w"]  # see `spectrum.grid_energy`
 
 
 @dataclass(frozen=True)
 class Bias:
-    """Bias against distance, for each block and head."""
+    """Attention bias against distance, for each block and head."""
 
-    pixels: Float[Tensor, " k"]  # distances
-    means: Float[Tensor, "blocks heads k"]  # over all pairs of places at that distance
-    slopes: Float[Tensor, "blocks heads"]  # over all pairs of places, in logits per patch
+    pixels: Float[Tensor, " k"]  # distances in pixels
+    means: Float[Tensor, "blocks heads k"]  # mean bias of all pairs of places at this distance, in logits
+    slopes: Float[Tensor, "blocks heads"]  # regression over all pairs of places, in logits per patch
 
 
 def positions(net: Any) -> dict[str, Positions]:
-    """Measure each place whose scheme has a vector for every place, whatever the image.
+    """Measure the schemes that have one vector for every place, independent of the image; keys are `places` names.
 
-    Of several blocks with modules of their own, the first is measured.
+    If several blocks have separate modules, the first one is measured.
     """
     grid_size, by_place = net.layout.grid_size, {}
     for place in ("tokens", "rotation"):
@@ -43,7 +43,7 @@ def positions(net: Any) -> dict[str, Positions]:
         table = (
             places.table(modules[0], grid_size, net.layout.embed_dim)
             if place == "tokens"
-            else places.turned(modules[0], grid_size)
+            else places.rotation_table(modules[0], grid_size)
         )
         if table is not None:
             flat = table.vectors.flatten(0, 1)
@@ -54,16 +54,16 @@ def positions(net: Any) -> dict[str, Positions]:
 
 
 def turns(net: Any) -> Float[Tensor, "blocks heads d 2"]:
-    """Return the radians by which each pair of channels turns from one patch to the next, down and across.
+    """Return the rotation in radians of each pair of channels from one patch to the next, down and across.
 
-    Angles are known modulo a full turn.
+    Angles are in -pi ... pi, because full turns cannot be seen.
     """
     grid_size, blocks = net.layout.grid_size, []
     for rotation in places.modules(net, "rotation"):
         with torch.no_grad():
             sincos = rotation(grid_size).cpu()
         sin, cos = sincos.reshape(-1, *sincos.shape[-2:]).unflatten(1, grid_size).chunk(2, -1)
-        angle = torch.atan2(sin, cos)[..., ::2]  # neighbours form the pairs
+        angle = torch.atan2(sin, cos)[..., ::2]  # neighbouring channels form a pair
         corner, *neighbours = (
             angle[:, 0, 0],
             angle[:, min(1, grid_size[0] - 1), 0],

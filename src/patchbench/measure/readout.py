@@ -1,4 +1,4 @@
-"""Predict row and column of a token from the token by a linear probe, layer by layer (after Islam et al., 2020)."""
+"""Linear probes that predict row and column of a token from the token, layer by layer (after Islam et al., 2020)."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ BATCH = 32
 def token_depths(net: Any, images: Float[Tensor, "b c H W"]) -> dict[str, Float[Tensor, "b n d"]]:
     """Return the patch tokens at several depths, by name.
 
-    The depths are: after the embedding; after the scheme in the place `tokens`, if there is one; after each block, and
-    before a scheme in the place `between`.
+    The depths are: `embedded`, after the embedding; `placed`, after the scheme in the place `tokens`, if there is one;
+    `block 0`, `block 1`, ..., after each block and before a scheme in the place `between`.
     """
     watched = {"embedded": net.embed}
     for tokens in places.modules(net, "tokens"):
@@ -46,7 +46,8 @@ def token_depths(net: Any, images: Float[Tensor, "b c H W"]) -> dict[str, Float[
 def read_position(tokens: Float[Tensor, "b n d"], grid_size: Size) -> tuple[float, float]:
     """Return R2 of row and of column, by ridge regression fitted on half of the images and tested on the other half.
 
-    0: tokens contain nothing about their place (negative values become 0). 1: their place is a linear function of them.
+    0: nothing about the place can be read from a token (negative values become 0). 1: the place is a linear function of
+    the token.
     """
     from sklearn.linear_model import Ridge
     from sklearn.metrics import r2_score

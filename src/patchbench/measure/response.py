@@ -1,4 +1,4 @@
-"""The pixels that a token depends on, measured by differentiating the embedding, whatever its construction."""
+"""Pixels that a token depends on, measured by differentiating any embedding."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,8 @@ class Window:
 def windows(embed: nn.Module, shape: tuple[int, int, int], places: list[Size]) -> list[Window]:
     """Return the window of each place on the grid, for images of `shape` (channels, height, width).
 
-    A window holds the pixels with a derivative above zero, at a random image: flat parts of a real image hide some.
+    A window holds all pixels with a derivative above the threshold FAINT. A random image is used, because some
+    derivatives vanish in flat parts of real images.
     """
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, *shape, generator=generator).requires_grad_()
@@ -49,20 +50,20 @@ def windows(embed: nn.Module, shape: tuple[int, int, int], places: list[Size]) -
 
 
 def window_and_stride(embed: nn.Module, shape: tuple[int, int, int], grid_size: Size) -> tuple[Window, Size]:
-    """Return the window of the middle place, and the pixels between neighbouring windows, down and across."""
+    """Return the window of the central place, and the pixels between neighbouring windows, down and across."""
     row, col = grid_size[0] // 2, grid_size[1] // 2
     below, right = (min(row + 1, grid_size[0] - 1), col), (row, min(col + 1, grid_size[1] - 1))
     middle, down, aside = windows(embed, shape, [(row, col), below, right])
     steps = round(down.center[0] - middle.center[0]), round(aside.center[1] - middle.center[1])
-    # Windows that the border cuts, or that cover the image, do not show the stride; the grid does.
+    # If the border cuts a window, or a window covers the image, the stride follows from the grid.
     even = shape[1] / grid_size[0], shape[2] / grid_size[1]
     cut = middle.height != down.height, middle.width != aside.width
     stride = [round(e) if c or s <= 0 else s for s, e, c in zip(steps, even, cut, strict=True)]
     return middle, (stride[0], stride[1])
 
 
-def unread(embed: nn.Module, shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
-    """Return the rows and the columns of pixels on which no token depends, for images of `shape`."""
+def unread_pixels(embed: nn.Module, shape: tuple[int, int, int]) -> tuple[list[int], list[int]]:
+    """List the rows and the columns of pixels on which no token depends, for images of `shape`."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, *shape, generator=generator).requires_grad_()
     with torch.enable_grad():
@@ -84,21 +85,23 @@ def is_affine(embed: nn.Module, image: Float[Tensor, "1 c H W"]) -> bool:
 def kernels(
     embed: nn.Module, images: Float[Tensor, "b c H W"], place: Size, window: Window, count: int
 ) -> Float[Tensor, "k c P Q"]:
-    """The derivative of the first `count` values of the token at `place` with respect to the pixels of its window.
+    """Return the derivative of the first `count` values of the token at `place` with respect to its window.
 
-    It is the mean over images. For an affine embedding it is the same for every image: the kernels.
+    The derivative is the mean over images. For an affine embedding it is the same for every image.
     """
     images = images.clone().requires_grad_()
     rows, cols = slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
     with torch.enable_grad():
         token = embed(images)[:, place[0], place[1]].mean(0)
-        slopes = [torch.autograd.grad(v, images, retain_graph=True)[0][..., rows, cols].sum(0) for v in token[:count]]
-    return torch.stack(slopes)
+        gradients = [
+            torch.autograd.grad(v, images, retain_graph=True)[0][..., rows, cols].sum(0) for v in token[:count]
+        ]
+    return torch.stack(gradients)
 
 
 @dataclass(frozen=True)
 class Shares:
-    """One feature map, and the part of each colour channel in it: `output` = sum of `channels` + `bias`."""
+    """One feature map, split by colour channel: `output` = sum of `channels` + `bias`."""
 
     index: int
     channels: Float[Tensor, "c h w"]
@@ -108,7 +111,7 @@ class Shares:
 
     @property
     def error(self) -> float:
-        """The largest difference between the sum and the output."""
+        """The largest absolute difference between the sum and the output."""
         return float((self.channels.double().sum(0) + self.bias - self.output.double()).abs().max())
 
 
@@ -119,16 +122,16 @@ def shares(embed: nn.Module, image: Float[Tensor, "1 c H W"], index: int) -> Sha
     with torch.no_grad():
         output = embed(image)[0, :, :, index]
         if len(parts) == 1 and isinstance(conv, nn.Conv2d) and conv.groups == 1 and conv.padding_mode == "zeros":
-            inputs_seen: list[Tensor] = []
-            handle = conv.register_forward_pre_hook(lambda _, inputs: inputs_seen.append(inputs[0]))
+            conv_inputs: list[Tensor] = []
+            handle = conv.register_forward_pre_hook(lambda _, inputs: conv_inputs.append(inputs[0]))
             embed(image)
             handle.remove()
             slices = conv.weight[index, :, None, None]
             maps = [
                 F.conv2d(channel, kernel, None, conv.stride, conv.padding, conv.dilation)
-                for layer_input in inputs_seen
+                for layer_input in conv_inputs
                 for channel, kernel in zip(layer_input.split(1, dim=1), slices, strict=True)
-            ]  # empty if the layer only provides its weight
+            ]  # empty if the embedding uses the weight without calling the layer
             channels = torch.cat(maps)[:, 0] if maps else output[None]
             bias = 0.0 if conv.bias is None else float(conv.bias[index])
             if (
@@ -137,7 +140,9 @@ def shares(embed: nn.Module, image: Float[Tensor, "1 c H W"], index: int) -> Sha
                 and torch.allclose(channels.sum(0) + bias, output, atol=1e-3)
             ):
                 return Shares(index, channels, bias, output, by_convolution=True)
-        nothing = embed(torch.zeros_like(image))[0, :, :, index]
-        alone = [image * F.one_hot(torch.tensor(c), image.shape[1])[None, :, None, None] for c in range(image.shape[1])]
-        channels = torch.stack([embed(x)[0, :, :, index] - nothing for x in alone])
-    return Shares(index, channels, float(nothing.mean()), output, by_convolution=False)
+        constant = embed(torch.zeros_like(image))[0, :, :, index]
+        single = [
+            image * F.one_hot(torch.tensor(c), image.shape[1])[None, :, None, None] for c in range(image.shape[1])
+        ]
+        channels = torch.stack([embed(x)[0, :, :, index] - constant for x in single])
+    return Shares(index, channels, float(constant.mean()), output, by_convolution=False)

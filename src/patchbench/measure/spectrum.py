@@ -1,4 +1,4 @@
-"""Spectra of matrices and maps: the number of directions that they use, and their spatial frequencies."""
+"""Spectra of matrices and maps: effective rank, principal components, spatial frequencies."""
 
 import numpy as np
 import torch
@@ -8,14 +8,17 @@ from torch import Tensor
 
 
 def effective_rank(matrix: Float[Tensor, "n d"]) -> float:
-    """exp of the entropy of the singular values' shares (Roy & Vetterli, 2007): n if n are equal, 1 if there is one."""
+    """Return the exponential of the entropy of the normalised singular values (Roy & Vetterli, 2007).
+
+    It is n for n equal singular values, and 1 for a single one.
+    """
     values = torch.linalg.svdvals(matrix.double())
     shares = values / values.sum()
     return float(torch.exp(torch.special.entr(shares).sum()))
 
 
 def components(matrix: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, "k d"], Float[Tensor, " m"]]:
-    """Return the first principal components of the rows (Dosovitskiy et al., 2021, fig. 7), and the shares of variance.
+    """Return the first principal components of the rows (Dosovitskiy et al., 2021, fig. 7), and shares of variance.
 
     The sign of a component is arbitrary; here its largest value is positive.
     """
@@ -27,9 +30,10 @@ def components(matrix: Float[Tensor, "n d"], count: int) -> tuple[Float[Tensor, 
 
 
 def dct_energy(kernels: Float[Tensor, "k c P Q"]) -> Float[Tensor, "P Q"]:
-    """Share of the kernels' energy at each pair of frequencies of the orthonormal 2-D DCT-II (Ahmed et al., 1974).
+    """Return the share of energy of kernels at each pair of frequencies of the orthonormal 2-D DCT-II.
 
-    Entry (i, j) has i half-periods down and j across the window; energies are summed over kernels and channels.
+    Entry (i, j) has i half-periods down and j half-periods across the window (Ahmed et al., 1974). Energy is summed
+    over kernels and channels.
     """
     spectra = dctn(kernels.double().numpy(), axes=(2, 3), norm="ortho")
     energy = torch.from_numpy(np.square(spectra).sum((0, 1)))
@@ -39,8 +43,8 @@ def dct_energy(kernels: Float[Tensor, "k c P Q"]) -> Float[Tensor, "P Q"]:
 def grid_energy(vectors: Float[Tensor, "h w d"]) -> Float[Tensor, "h w"]:
     """Return the share of energy of the vectors of a grid at each pair of spatial frequencies.
 
-    This is the squared 2-D discrete Fourier transform, summed over the values of the vectors. Frequency zero is in the
-    middle, without energy, as the mean is subtracted.
+    Energy is the squared 2-D discrete Fourier transform, summed over the values of the vectors. Frequency zero is in
+    the centre and has no energy, because the mean is subtracted.
     """
     centred = vectors - vectors.mean((0, 1))
     energy = torch.fft.fft2(centred.double(), dim=(0, 1)).abs().square().sum(-1)
@@ -48,12 +52,12 @@ def grid_energy(vectors: Float[Tensor, "h w d"]) -> Float[Tensor, "h w"]:
 
 
 def dct_frequency(energy: Float[Tensor, "P Q"]) -> float:
-    """Mean frequency of a `dct_energy`: 0 for flat kernels, 1 where all energy is highest along both axes."""
+    """Return the mean frequency of a `dct_energy`: 0 for constant kernels, 1 for the highest frequency on both axes."""
     return mean_radius(energy, [torch.arange(n) / max(1, n - 1) for n in energy.shape])
 
 
 def grid_frequency(energy: Float[Tensor, "h w"]) -> float:
-    """Mean frequency of a `grid_energy`: 1 where signs change from place to place along both axes."""
+    """Return the mean frequency of a `grid_energy`: 1 if signs change from place to place along both axes."""
     return mean_radius(energy, [torch.fft.fftshift(torch.fft.fftfreq(n)).abs() * 2 for n in energy.shape])
 
 

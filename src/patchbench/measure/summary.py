@@ -1,4 +1,4 @@
-"""All measurements of one network, and the numbers by which networks are compared."""
+"""All measurements of one network, and their summary as numbers."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from patchbench.measure.field import extent
 from patchbench.measure.kernels import Kernels
 from patchbench.measure.position import Bias, Positions
 
-FIELD_SHARE = 0.95  # of the squared gradient, by which the size of a receptive field is given
+FIELD_SHARE = 0.95  # share of the squared gradient that defines the size of a receptive field
 
 
 @dataclass(frozen=True)
 class Measures:
-    """The measurements that this network has."""
+    """Measurements of one network; those that do not apply are None or empty."""
 
-    images: UInt8[Tensor, "b c H W"]  # the images of the measurements, before normalisation
+    images: UInt8[Tensor, "b c H W"]  # images of the measurements, before normalisation
     grid_size: Size | None = None
     kernels: Kernels | None = None
     positions: dict[str, Positions] = field(default_factory=dict)  # by place
@@ -29,7 +29,7 @@ class Measures:
     attention: Attention | None = None
     fields: dict[str, Float[Tensor, "H W"]] = field(default_factory=dict)  # shares of the squared gradient
     readout: dict[str, tuple[float, float]] = field(default_factory=dict)  # R2 of row and of column, by depth
-    left_out: list[str] = field(default_factory=list)  # sentences: a measurement that is missing, and the reason
+    left_out: list[str] = field(default_factory=list)  # sentences: missing measurements, each with the reason
 
     @property
     def img_size(self) -> Size:
@@ -41,7 +41,7 @@ class Measures:
         return bool((self.images == self.images[:, :1]).all())
 
     def numbers(self) -> dict[str, float]:
-        """Summarise as numbers for a record, by name: ranks, frequencies, pixels and shares of variance."""
+        """Return the measurements as named numbers for a record: ranks, frequencies, pixels, shares of variance."""
         numbers: dict[str, float] = {}
         if self.kernels:
             numbers["kernel_rank"] = centred_rank(self.kernels.weights.flatten(1))
@@ -73,5 +73,5 @@ class Measures:
 
 
 def centred_rank(vectors: Float[Tensor, "n d"]) -> float:
-    """Effective rank after subtracting the mean."""
+    """Return the effective rank after subtracting the mean."""
     return spectrum.effective_rank(vectors - vectors.mean(0))

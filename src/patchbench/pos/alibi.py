@@ -12,10 +12,10 @@ from patchbench.pos.grid import RESIZE, coordinates
 
 
 class Alibi2d(nn.Module):
-    """bias[head, i, j] = -slope[head] * |place(i) - place(j)|, with the slopes of `slopes`.
+    """Return the bias -slope[head] * distance(i, j) of attention between patches i and j, with the slopes of `slopes`.
 
     resize="extrapolate" measures distance in patches on every grid, the purpose of ALiBi; "interpolate" in patches of
-    the grid that the scheme was built for. The bias takes heads * n * n numbers for n patches, once for all layers, and
+    the grid that the scheme was built for. The bias has heads * n * n numbers for n patches, once for all layers, and
     excludes flash attention.
     """
 
@@ -40,10 +40,10 @@ class Alibi2d(nn.Module):
 
 
 def slopes(num_heads: int) -> list[float]:
-    """List the slope of each head, as the code of Press et al. and of Fuller et al. has them.
+    """List the slope of each head, as in the code of Press et al. and of Fuller et al.
 
-    For a power of two they fall geometrically to 1/256 in the last head, as in the paper. Otherwise those of the power
-    of two below come first, then every second of the power of two above.
+    If num_heads is a power of two, the slopes fall geometrically to 1/256 at the last head, as in the paper. Otherwise
+    the slopes of the next smaller power of two come first, then every second slope of the next larger one.
     """
     power = 2 ** int(math.log2(num_heads))
     if power == num_heads:

@@ -49,7 +49,7 @@ class Fourier(nn.Module):
         grid_size, rows, cols = (x.shape[1], x.shape[2]), self.rows, self.cols
         if grid_size != self.grid_size:
             rows, cols = (x.to(rows) for x in coordinates(grid_size, self.grid_size, self.resize, rows.device))
-        # No matrix product: autocast would round it.
+        # Not a matrix product: autocast would round the angles.
         angles = rows[:, None, None] * self.freqs[0] + cols[:, None] * self.freqs[1]
         features = torch.cat([angles.cos(), angles.sin()], dim=-1) * self.fc1.in_features**-0.5
         return x + self.fc2(F.gelu(self.fc1(features)))

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from patchbench.checks import one_of, positive
 from patchbench.layout import Layout
-from patchbench.pos.grid import stretch
+from patchbench.pos.grid import resample
 
 
 class Learned(nn.Module):
-    """Add a learned vector to the token of each place; resample the table for another grid (sec. 3.1, 3.2)."""
+    """Add a learned vector to the token at each place; resample the table for another grid (sec. 3.1, 3.2)."""
 
     def __init__(self, layout: Layout, *, std: float) -> None:
         super().__init__()
@@ -19,14 +19,14 @@ class Learned(nn.Module):
         nn.init.trunc_normal_(self.table, std=std)
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
-        return x + stretch(self.table, (x.shape[1], x.shape[2]))
+        return x + resample(self.table, (x.shape[1], x.shape[2]))
 
 
 class Factorized(nn.Module):
     """Add a learned vector for the row and one for the column: h + w vectors instead of h * w.
 
     combine="add" sums the two (Dehghani et al., 2023, NaViT); "concat" gives half of the channels to each (Dosovitskiy
-    et al., 2021, app. D.4). Another grid resamples both tables. ValueError if "concat" meets an odd embed_dim.
+    et al., 2021, app. D.4). Both tables are resampled for another grid. ValueError for "concat" with an odd embed_dim.
     """
 
     def __init__(self, layout: Layout, *, combine: str, std: float) -> None:
@@ -47,8 +47,8 @@ class Factorized(nn.Module):
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
         h, w = x.shape[1:3]
-        rows = stretch(self.rows[:, None], (h, 1))
-        cols = stretch(self.cols[None], (1, w))
+        rows = resample(self.rows[:, None], (h, 1))
+        cols = resample(self.cols[None], (1, w))
         if self.combine == "add":
             return x + rows + cols
         return x + torch.cat([rows.expand(h, w, -1), cols.expand(h, w, -1)], dim=-1)

@@ -10,11 +10,11 @@ from patchbench.layout import Layout
 
 
 class PEG(nn.Module):
-    """Add to each token a weighted sum of its neighbours, channel by channel, on any grid.
+    """Add to each token a weighted sum of its neighbourhood, channel by channel, on any grid.
 
-    padding="zeros" shows the tokens at the border their position, and later blocks pass it on; "circular" has no
-    border, so that a cyclic shift of the image by whole patches is invisible.
-    ValueError for an even kernel, and for a circular one that wraps around the grid more than once.
+    With padding="zeros" tokens at the border can tell their position, and later blocks pass it on. With "circular"
+    there is no border, so the network cannot notice a cyclic shift of the image by whole patches.
+    ValueError for an even kernel, and for a circular kernel that wraps around the grid more than once.
     """
 
     def __init__(self, layout: Layout, *, kernel_size: int, padding: str) -> None:
@@ -22,7 +22,7 @@ class PEG(nn.Module):
         one_of("padding", padding, ("zeros", "circular"))
         positive("kernel_size", kernel_size)
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} has no patch in its middle: use kernel_size={kernel_size - 1}")
+            raise ValueError(f"kernel_size={kernel_size} has no central patch: use kernel_size={kernel_size - 1}")
         if padding == "circular" and kernel_size // 2 > min(layout.grid_size):
             raise ValueError(
                 f"kernel_size={kernel_size} wraps around a grid of {spell(layout.grid_size)} patches "

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size, one_of, positive
 from patchbench.layout import Layout
-from patchbench.pos.grid import RESIZE, scale, stretch
+from patchbench.pos.grid import RESIZE, resample, scale
 
 
 def displacements(grid_size: Size) -> Size:
-    """Count the displacements between two patches, by rows and by columns."""
+    """Count the possible displacements between two patches, in rows and in columns."""
     return 2 * grid_size[0] - 1, 2 * grid_size[1] - 1
 
 
 def relative_index(grid_size: Size, table_for: Size, device: torch.device | None = None) -> Int[Tensor, "n n"]:
-    """Index the displacement from patch j to patch i in a flattened table made for the grid `table_for`.
+    """Return, for all pairs (i, j), the index of the displacement from patch j to patch i in a flattened table.
 
-    Displacements beyond the table count as its largest displacement (Shaw et al., 2018).
+    table_for: the grid of the table. Displacements beyond the table count as its largest displacement (Shaw et al.,
+    2018).
     """
     (h, w), (rows, cols) = table_for, (torch.arange(n, device=device) for n in grid_size)
     by_row = (rows[:, None] - rows).clamp(1 - h, h - 1) + h - 1
@@ -30,13 +31,12 @@ def relative_index(grid_size: Size, table_for: Size, device: torch.device | None
 
 
 class RelBias(nn.Module):
-    """Look up the bias of each displacement in a learned table, one for each head.
+    """Look up the bias of each displacement in a learned table, one table per head.
 
-    resize="interpolate" resamples the table to the displacements of a new grid, as TinyViT does (Wu et al., 2022; its
-    code without the antialiasing of ours);
-    "extrapolate" keeps the table, and displacements beyond it count as its largest (Shaw et al., 2018).
-    For n patches the bias takes heads * n * n numbers per layer and the index 8 n * n bytes. The bias excludes flash
-    attention.
+    resize="interpolate" resamples the table to the displacements of a new grid, as TinyViT does (Wu et al., 2022), but
+    with antialiasing; "extrapolate" keeps the table, and displacements beyond the table count as its largest
+    displacement (Shaw et al., 2018). For n patches the bias has heads * n * n numbers per layer, and the index takes
+    8 n * n bytes. The bias excludes flash attention.
     """
 
     index: Tensor
@@ -54,9 +54,9 @@ class RelBias(nn.Module):
         table: Tensor = self.table
         index = self.index
         if grid_size != self.grid_size:
-            reach = grid_size if self.resize == "interpolate" else self.grid_size
-            table = stretch(table, displacements(reach))
-            index = relative_index(grid_size, reach, index.device)
+            table_for = grid_size if self.resize == "interpolate" else self.grid_size
+            table = resample(table, displacements(table_for))
+            index = relative_index(grid_size, table_for, index.device)
         return table.flatten(0, 1).T[:, index]
 
 
@@ -64,8 +64,8 @@ class RelBiasMlp(nn.Module):
     """Compute the bias from the log-spaced displacement by a network with one hidden layer (Swin v2).
 
     resize="extrapolate" measures a new grid in units of the grid that the scheme was built for (Liu et al., 2022,
-    sec. 3.3); "interpolate" scales the new grid to it. For n patches the bias takes heads * n * n numbers per layer and
-    the index 8 n * n bytes. The bias excludes flash attention.
+    sec. 3.3); "interpolate" scales the new grid to the size of that grid. For n patches the bias has heads * n * n
+    numbers per layer, and the index takes 8 n * n bytes. The bias excludes flash attention.
     """
 
     index: Tensor
@@ -87,7 +87,7 @@ class RelBiasMlp(nn.Module):
         self.register_buffer("places", self.log_spaced(layout.grid_size), persistent=False)
 
     def log_spaced(self, grid_size: Size, device: torch.device | None = None) -> Float[Tensor, "dh dw 2"]:
-        """Code each displacement as sign * log2(1 + |d|) / 3, where d is 8 at the far end of the original grid."""
+        """Return sign(d) * log2(1 + |d|) / 3 for each displacement d, measured so that the original grid spans 8."""
         axes = []
         for n, built_for, step in zip(
             grid_size, self.grid_size, scale(grid_size, self.grid_size, self.resize), strict=True
@@ -101,7 +101,7 @@ class RelBiasMlp(nn.Module):
         if grid_size != self.grid_size:
             places = self.log_spaced(grid_size, index.device).to(places)
             index = relative_index(grid_size, grid_size, index.device)
-        # Swin v2 does not subtract 0.5: a softmax over patches alone ignores a constant. But the bias of prefix tokens
-        # is zero, and every patch would start with an advantage of gain / 2 over them.
+        # Swin v2 does not subtract 0.5: a softmax over patches only ignores a constant. But here the bias of prefix
+        # tokens is zero, and every patch would start with an advantage of gain / 2 over these tokens.
         table = self.gain * (self.fc2(F.relu(self.fc1(places))).sigmoid() - 0.5)
         return table.flatten(0, 1).T[:, index]

@@ -10,13 +10,13 @@ from patchbench.pos.grid import RESIZE, axial_angles, coordinates
 
 
 def rotation(angles: Float[Tensor, "*heads h w pairs"]) -> Float[Tensor, "*heads n sincos"]:
-    """List sines, then cosines, of the angle of each channel at each place; neighbouring channels form a pair."""
+    """Return sines, then cosines, of the angle of each channel at each place; two neighbouring channels share one."""
     angles = angles.flatten(-3, -2).repeat_interleave(2, dim=-1)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def check_rope(option: str, layout: Layout, temperature: float, resize: str) -> None:
-    """Check the knobs of a rotary scheme. ValueError unless 4 divides head_dim."""
+    """Check the knobs of a rotary scheme. ValueError for a bad knob, and unless 4 divides head_dim."""
     positive("temperature", temperature)
     one_of("resize", resize, RESIZE)
     if layout.head_dim % 4:
@@ -31,12 +31,12 @@ class AxialRope(nn.Module):
     """Rotate half of a head's channels by the row, half by the column: attention sees displacement, not position.
 
     Frequencies are temperature ** -(i / n), i from 0 to n - 1. The first half of the channels turns by the row, as in
-    EVA-02; in the code of Heo et al. by the column.
+    EVA-02; in the code of Heo et al. it turns by the column.
     resize="extrapolate" continues the rotation beyond the grid that the scheme was built for (Heo et al., 2024);
-    "interpolate" scales a new grid to it (Fang et al., 2023, EVA-02). span: radians by which the fastest pair turns
-    from one side of that grid to the other; without it the pair turns one radian a patch. offset: row and column of the
-    first patch, or `centre` to count from the centre of the grid. Only prefix tokens, which do not turn, see it.
-    ValueError unless 4 divides head_dim.
+    "interpolate" scales a new grid to the size of that grid (Fang et al., 2023, EVA-02). span: radians by which the
+    fastest pair of channels turns from one side of that grid to the other; None: one radian per patch. offset: row and
+    column of the first patch, or `centre` to count from the centre of the grid; only the attention of prefix tokens,
+    which do not turn, depends on the offset. ValueError unless 4 divides head_dim.
     """
 
     table: Tensor
@@ -71,11 +71,10 @@ class AxialRope(nn.Module):
 
 
 class MixedRope(nn.Module):
-    """Learn the frequencies along x and along y for each pair of channels of each head, so also along diagonals.
+    """Learn a frequency along x and one along y for each pair of channels of each head, so diagonals are possible.
 
-    Initial frequencies are temperature ** -(i / n), i from 0 to n - 1, in two orthogonal directions, which are drawn at
-    random for each head.
-    `resize` is that of `AxialRope`. ValueError unless 4 divides head_dim.
+    Initial frequencies are temperature ** -(i / n), i from 0 to n - 1, in two orthogonal directions, drawn at random
+    for each head. resize: see `AxialRope`. ValueError unless 4 divides head_dim.
     """
 
     rows: Tensor
@@ -92,7 +91,7 @@ class MixedRope(nn.Module):
         speed = temperature ** -(torch.arange(quarter) / quarter)
         direction = 2 * torch.pi * torch.rand(layout.num_heads, 1)
         angles = torch.cat([direction.expand(-1, quarter), (direction + torch.pi / 2).expand(-1, quarter)], dim=-1)
-        # x before y, the order in checkpoints of Heo et al.
+        # x before y, as in the checkpoints of Heo et al.
         self.freqs = nn.Parameter(speed.repeat(2) * torch.stack([angles.cos(), angles.sin()]))
 
     def forward(self, grid_size: Size) -> Float[Tensor, "heads n sincos"]:

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size, one_of, positive
 from patchbench.layout import Layout
-from patchbench.pos.grid import RESIZE, axial_angles, coordinates, stretch
+from patchbench.pos.grid import RESIZE, axial_angles, coordinates, resample
 
 
 def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch.device | None = None) -> Tensor:
-    """Code the number of each patch, row by row: h w d, half of the channels for sines, half for cosines."""
+    """Return the code of the number of each patch, row by row: h w d, sines in the first half of d, then cosines."""
     half = embed_dim // 2
     omega = temperature ** -(torch.arange(half, device=device) / half)
     places = torch.arange(grid_size[0] * grid_size[1], dtype=torch.float32, device=device)
@@ -19,10 +19,10 @@ def sincos_1d(grid_size: Size, embed_dim: int, temperature: float, device: torch
 
 
 def sincos_2d(rows: Float[Tensor, " h"], cols: Float[Tensor, " w"], embed_dim: int, temperature: float) -> Tensor:
-    """Code rows and columns: h w d, a quarter of the channels each for sin(row), sin(col), cos(row), cos(col).
+    """Return the code of rows and columns: h w d, a quarter of d each for sin(row), sin(col), cos(row), cos(col).
 
-    Frequencies are temperature ** -(i / n), i from 0 to n - 1, as in the code of Chen et al. (MoCo v3). Theirs has the
-    quarters in another order, sin(row), cos(row), sin(col), cos(col).
+    Frequencies are temperature ** -(i / n), i from 0 to n - 1, as in the code of Chen et al. (MoCo v3). Their code has
+    the quarters in another order: sin(row), cos(row), sin(col), cos(col).
     """
     quarter = embed_dim // 4
     omega = temperature ** -(torch.arange(quarter, device=rows.device) / quarter)
@@ -56,15 +56,15 @@ class SinCos1d(nn.Module):
         if table.shape[:2] == grid_size:
             return x + table
         if self.resize == "interpolate":
-            return x + stretch(table, grid_size)
+            return x + resample(table, grid_size)
         return x + sincos_1d(grid_size, self.embed_dim, self.temperature, table.device).to(table)
 
 
 class SinCos2d(nn.Module):
     """Add the sine-cosine code of row and column. ValueError unless 4 divides embed_dim.
 
-    resize="extrapolate" continues the coordinates on a larger grid (Beyer et al., 2022); "interpolate" scales them to
-    the grid that the scheme was built for.
+    resize="extrapolate" continues the coordinates on a larger grid (Beyer et al., 2022); "interpolate" scales the
+    coordinates to the grid that the scheme was built for.
     """
 
     table: Tensor

@@ -1,4 +1,4 @@
-"""Rates of error of the rules, by simulation: python scripts/simulate_rule.py prints them."""
+"""Error rates of the statistical rules, by simulation: python scripts/simulate_rule.py prints them."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from patchbench.statistics.amounts import masks, over_images, total
+from patchbench.statistics.amounts import over_images, permutations, sum_of_means
 from patchbench.statistics.groups import two_groups
 from patchbench.statistics.inference import ALPHA
-from patchbench.statistics.power import EXCHANGES
+from patchbench.statistics.power import PERMUTATIONS
 
 Seeds = Float[np.ndarray, "samples n"]
 Hits = Bool[np.ndarray, "n images"]
@@ -23,17 +23,17 @@ def normal(mean: float, sd: float) -> Draw:
 
 
 def exponential(mean: float, sd: float) -> Draw:
-    """A long tail above the mean; below it if sd is negative."""
+    """Draw results with a long tail above the mean, or below the mean if sd is negative."""
     return lambda rng, size: mean + sd * (rng.exponential(1.0, size) - 1)
 
 
 def failing(rate: float) -> Draw:
-    """Seeds at 99 %, but for a rate of them that stay at 50 %; sd 0.3 points."""
+    """Draw results of 99 %, of which a share `rate` fails and stays at 50 %; sd 0.3 points."""
     return lambda rng, size: np.where(rng.random(size) < rate, 0.5, 0.99) + rng.normal(0.0, 0.003, size)
 
 
-def right(images: int, accuracy: float, sd: float) -> Draw:
-    """Right answers on so many images, as a fraction."""
+def accuracies(images: int, accuracy: float, sd: float) -> Draw:
+    """Draw accuracies on so many images; sd: between seeds."""
     return lambda rng, size: rng.binomial(images, np.clip(rng.normal(accuracy, sd, size), 0, 1), size) / images
 
 
@@ -47,9 +47,9 @@ ARMS: Mapping[str, tuple[Draw, Draw]] = {  # two arms of equal means
     "half of the seeds fail": (failing(0.5), failing(0.5)),
     "1 of 5 seeds fails": (failing(0.2), failing(0.2)),
     "1 of 20 seeds fails": (failing(0.05), failing(0.05)),
-    "360 images at 96.5 %": (right(360, 0.965, 0.006), right(360, 0.965, 0.006)),
-    "360 images at 99.5 %": (right(360, 0.995, 0.0), right(360, 0.995, 0.0)),
-    "4,000 images at 99.85 %": (right(4000, 0.9985, 0.0003), right(4000, 0.9985, 0.0003)),
+    "360 images at 96.5 %": (accuracies(360, 0.965, 0.006), accuracies(360, 0.965, 0.006)),
+    "360 images at 99.5 %": (accuracies(360, 0.995, 0.0), accuracies(360, 0.995, 0.0)),
+    "4,000 images at 99.85 %": (accuracies(4000, 0.9985, 0.0003), accuracies(4000, 0.9985, 0.0003)),
     "exponential, normal": (exponential(1.0, 1.0), normal(1.0, 1.0)),
     "exponential, normal sd 0.1": (exponential(1.0, 1.0), normal(1.0, 0.1)),
     "exponential, mirrored": (exponential(1.0, 1.0), exponential(1.0, -1.0)),
@@ -59,40 +59,41 @@ ARMS: Mapping[str, tuple[Draw, Draw]] = {  # two arms of equal means
 }
 
 
-def exchange_ps(a: Seeds, b: Float[np.ndarray, "samples m"]) -> Float[np.ndarray, " samples"]:
-    """The p values of no shift, by exchanges of seeds, of many samples at once."""
+def permutation_p_values(a: Seeds, b: Float[np.ndarray, "samples m"]) -> Float[np.ndarray, " samples"]:
+    """Return the p values of no shift by the permutation test, for many samples at once."""
     n, m = a.shape[1], b.shape[1]
     pooled = np.concatenate([a, b], axis=1)
-    taken = masks(n, m, 2 * EXCHANGES, EXCHANGES).T.astype(float)
+    in_a = permutations(n, m, 2 * PERMUTATIONS, PERMUTATIONS).T.astype(float)
     p = []
-    for some in np.array_split(pooled, math.ceil(len(pooled) / 500)):
-        sums = (some - some.mean(1, keepdims=True)) @ taken
-        slack = 1e-9 * np.abs(some).max(1, keepdims=True)  # equal sums tie, however they were rounded
+    for batch in np.array_split(pooled, math.ceil(len(pooled) / 500)):
+        sums = (batch - batch.mean(1, keepdims=True)) @ in_a
+        slack = 1e-9 * np.abs(batch).max(1, keepdims=True)  # equal sums tie in spite of rounding
         most, least = (sums >= sums[:, :1] - slack).mean(1), (sums <= sums[:, :1] + slack).mean(1)
         p.append(np.minimum(1.0, 2 * np.minimum(most, least)))
     return np.concatenate(p)
 
 
-def welch_ps(a: Seeds, b: Float[np.ndarray, "samples m"]) -> Float[np.ndarray, " samples"]:
-    """The p values of no difference, by Welch's t, of many samples at once; 1 or 0 where no arm varies."""
-    apart = a.mean(1) - b.mean(1)
+def welch_p_values(a: Seeds, b: Float[np.ndarray, "samples m"]) -> Float[np.ndarray, " samples"]:
+    """Return the p values of no difference by Welch's t, for many samples at once; 1 or 0 if no arm varies."""
+    difference = a.mean(1) - b.mean(1)
     parts = [arm.var(axis=1, ddof=1) / arm.shape[1] for arm in (a, b)]
     varies = (np.ptp(a, axis=1) > 0) | (np.ptp(b, axis=1) > 0)
     variance = np.where(varies, sum(parts), 1.0)
     of_parts = sum(part**2 / (arm.shape[1] - 1) for part, arm in zip(parts, (a, b), strict=True))
     df = variance**2 / np.where(varies, of_parts, 1.0)
-    return np.where(varies, 2 * stats.t.sf(np.abs(apart) / np.sqrt(variance), df), apart == 0)
+    return np.where(varies, 2 * stats.t.sf(np.abs(difference) / np.sqrt(variance), df), difference == 0)
 
 
-def ps_of_equal_means(arms: str, n: int, m: int, samples: int) -> dict[str, Float[np.ndarray, " samples"]]:
-    """The p values of no difference between arms of equal means: by exchanges, by Welch's t, and by both, the rule.
+def p_values_of_equal_means(arms: str, n: int, m: int, samples: int) -> dict[str, Float[np.ndarray, " samples"]]:
+    """Return p values of no difference between arms of equal means: by permutation, by Welch's t, and by the rule.
 
-    The share of small ones is that of false findings, and of intervals that miss, since these invert the test.
+    The rule takes the larger p value. The share of small p values is the rate of false findings, and of intervals that
+    miss the true value, because intervals invert the test.
     """
     rng = np.random.default_rng(0)
     a, b = (draw(rng, (samples, seeds)) for draw, seeds in zip(ARMS[arms], (n, m), strict=True))
-    exchanged, welch = exchange_ps(a, b), welch_ps(a, b)
-    return {"exchanges": exchanged, "Welch": welch, "rule": np.maximum(exchanged, welch)}
+    permutation, welch = permutation_p_values(a, b), welch_p_values(a, b)
+    return {"permutation": permutation, "Welch": welch, "rule": np.maximum(permutation, welch)}
 
 
 TOTALS: Mapping[str, tuple[tuple[int, Draw], ...]] = {  # sums of arms whose true value is 0
@@ -108,32 +109,33 @@ TOTALS: Mapping[str, tuple[tuple[int, Draw], ...]] = {  # sums of arms whose tru
 }
 
 
-def wrong_total(terms: str, n: int, samples: int) -> float:
-    """The share of samples in which a sum of arms, each of n seeds, misses its true value, by Student's t."""
+def error_rate_of_sum(terms: str, n: int, samples: int) -> float:
+    """Return the share of samples in which Student's t rejects the true value of a sum of arms, each of n seeds."""
     rng = np.random.default_rng(0)
-    arms = [draw(rng, (samples, n)) for _, draw in TOTALS[terms]]
+    results = [draw(rng, (samples, n)) for _, draw in TOTALS[terms]]
     signs = [sign for sign, _ in TOTALS[terms]]
-    some = ([arm[sample] for arm in arms] for sample in range(samples))
-    return float(np.mean([total(signs, arms).p(0.0) <= ALPHA for arms in some]))
+    all_arms = ([arm[sample] for arm in results] for sample in range(samples))
+    return float(np.mean([sum_of_means(signs, arms).p(0.0) <= ALPHA for arms in all_arms]))
 
 
 @dataclass(frozen=True)
 class Nets:
-    """Networks on images: the logit of a right answer, and the sd of its parts."""
+    """A model of hits: the mean logit of a hit, and the sd of its random parts."""
 
     mean: float
-    of_image: float  # the same in both arms
+    of_image: float  # equal in both arms
     of_image_and_arm: float
     of_seed: float
-    of_answer: float
+    of_answer: float  # of each seed and image
 
     def hits(self, rng: np.random.Generator, seeds: int, images: int) -> tuple[Hits, Hits]:
-        """Hits of two arms on the same images; over all images and seeds that there could be, the arms are equal."""
-        hard = self.mean + rng.normal(0.0, self.of_image, images)
+        """Draw the hits of two arms on the same images. Over all possible images and seeds both arms are equal."""
+        of_images = self.mean + rng.normal(0.0, self.of_image, images)
 
         def arm() -> Hits:
-            here = hard + rng.normal(0.0, self.of_image_and_arm, images) + rng.normal(0.0, self.of_seed, (seeds, 1))
-            return here + rng.normal(0.0, self.of_answer, (seeds, images)) > 0
+            logits = of_images + rng.normal(0.0, self.of_image_and_arm, images)
+            logits = logits + rng.normal(0.0, self.of_seed, (seeds, 1))
+            return logits + rng.normal(0.0, self.of_answer, (seeds, images)) > 0
 
         return arm(), arm()
 
@@ -147,31 +149,33 @@ NETS = {
 }
 
 
-def wrong_over_images(nets: str, seeds: int, images: int, samples: int, *, resamples: int = 1000) -> dict[str, float]:
-    """The shares of samples in which equal arms differ, by seeds alone, by the two-way bootstrap, and by the rule.
+def error_rates_over_images(
+    nets: str, seeds: int, images: int, samples: int, *, resamples: int = 1000
+) -> dict[str, float]:
+    """Return the rates of false findings between equal arms: by seeds only, by the two-way bootstrap, by the rule.
 
-    The bootstrap draws seeds and images anew and takes percentiles (Owen and Eckles, 2012). tau: the sd that the choice
-    of images brings, in points of accuracy. share: of the variance, as the rule divides it, that which images bring.
+    The bootstrap resamples seeds and images and takes percentiles (Owen and Eckles, 2012). tau: sd from the choice of
+    images, in points of accuracy. share: share of the variance that the rule attributes to images.
     """
     rng = np.random.default_rng(0)
     of_images = rng.multinomial(images, np.full(images, 1 / images), resamples).T / images
     of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), (2, resamples)).swapaxes(1, 2) / seeds
-    found = []
+    rows = []
     for _ in range(samples):
         a, b = NETS[nets].hits(rng, seeds, images)
         amount = over_images((1, -1), (a, b))
         resampled = ((a @ of_images) * of_seeds[0]).sum(0) - ((b @ of_images) * of_seeds[1]).sum(0)
         low, high = np.quantile(resampled, [ALPHA / 2, 1 - ALPHA / 2])
-        by_seed = total((1, -1), (a.mean(1), b.mean(1)))
+        by_seed = sum_of_means((1, -1), (a.mean(1), b.mean(1)))
         tau = amount.se**2 * amount.of_images
-        found.append((by_seed.p(0.0) <= ALPHA, not low <= 0 <= high, amount.p(0.0) <= ALPHA, tau, amount.of_images))
-    shares = np.mean(found, axis=0)
+        rows.append((by_seed.p(0.0) <= ALPHA, not low <= 0 <= high, amount.p(0.0) <= ALPHA, tau, amount.of_images))
+    shares = np.mean(rows, axis=0)
     names = ("seeds only", "bootstrap", "rule", "tau", "share")
     return dict(zip(names, (*shares[:3], 100 * math.sqrt(shares[3]), shares[4]), strict=True))
 
 
-def alarms(draw: Draw, n: int, samples: int) -> float:
-    """The share of samples in which n seeds seem to fall into two groups, however near."""
+def false_alarm_rate(draw: Draw, n: int, samples: int) -> float:
+    """Return the share of samples in which n seeds of one distribution seem to form two groups, at any distance."""
     return float(
         np.mean([two_groups(seeds, 0.0) is not None for seeds in draw(np.random.default_rng(0), (samples, n))])
     )

@@ -1,7 +1,4 @@
-"""The form of every amount with its error, and the correction over several claims.
-
-Several claims: Holm (1979).
-"""
+"""The interface of an amount with its error, and the correction for several claims (Holm, 1979)."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +10,14 @@ from jaxtyping import Float, Real
 from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05
-Values = Real[np.ndarray, " _"]  # of the seeds of an arm, in any order
+Values = Real[np.ndarray, " _"]  # results of the seeds of an arm, in any order
 
 
-@runtime_checkable  # the shape checks of the tests ask
+@runtime_checkable  # the shape checks of the tests call isinstance
 class Amount(Protocol):
     """An estimate with its error. A bound lies outside `interval(level)` if and only if p(bound) is at most 1 - level.
 
-    seeds: of each arm. p: two-sided, the smaller tail doubled.
+    seeds: number of seeds of each arm. p: two-sided p value, twice the smaller tail.
     """
 
     @property
@@ -35,7 +32,7 @@ class Amount(Protocol):
 
 
 def two_sided(tails: tuple[float, float]) -> float:
-    """The smaller tail, doubled."""
+    """Return twice the smaller tail, at most 1."""
     return min(1.0, 2 * min(tails))
 
 
@@ -48,10 +45,11 @@ class Corrected:
 
 
 def correct(p: Sequence[float]) -> list[Corrected]:
-    """Adjust p values so that ALPHA bounds the chance of one false finding among all of them.
+    """Adjust p values by Holm's method: ALPHA bounds the probability of a false finding among all of them.
 
-    An amount decides at ALPHA / (adjusted / unadjusted), so its bound lies outside of the interval of that level if and
-    only if the adjusted p is at most ALPHA. Such intervals agree with the decisions; they do not hold all at once.
+    Each amount is decided at the level 1 - ALPHA / (adjusted p / unadjusted p), so its bound lies outside the interval
+    of this level if and only if the adjusted p is at most ALPHA. These intervals agree with the decisions, but they are
+    not simultaneous confidence intervals.
     """
     if not p:
         return []
@@ -63,28 +61,31 @@ def correct(p: Sequence[float]) -> list[Corrected]:
 
 
 def spread(values: Values) -> float:
-    """Standard deviation between seeds; 0 where all values are the same but for rounding, nan below two."""
+    """Return the standard deviation between seeds; 0 if all values are equal up to rounding, nan below two seeds."""
     if len(values) < 2:
         return math.nan
     return float(np.std(values, ddof=1)) if np.ptp(np.round(values, decimals(values))) else 0.0
 
 
 def decimals(values: Values) -> int:
-    """Decimals to which sums of such values are rounded, so that equal sums tie: twelve digits of the largest."""
+    """Return the number of decimals to which sums of these values are rounded, so that equal sums tie.
+
+    This keeps twelve digits of the largest value.
+    """
     largest = float(np.abs(values).max(initial=0.0))
     return 11 - math.floor(math.log10(largest)) if largest else 12
 
 
 def exact_accuracy(accuracies: Values, images: int) -> Float[np.ndarray, " _"]:
-    """Accuracies as the fractions of right answers that they were before float32 rounded them."""
+    """Return accuracies as exact fractions of so many images, without the rounding of float32."""
     return np.round(accuracies * images) / images
 
 
 def noise_of_test_set(accuracy: float, images: float) -> float:
-    """Standard deviation of an accuracy that comes from the choice of test images alone."""
+    """Return the standard deviation of an accuracy due to the choice of test images alone; nan for no images."""
     return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / images) if images else math.nan
 
 
 def least_seeds(claims: int = 1) -> int:
-    """The fewest seeds of each of two arms that can decide the strictest of several claims."""
+    """Return the smallest number of seeds per arm with which two arms can decide the strictest of several claims."""
     return next(n for n in range(1, 100) if 2 / math.comb(2 * n, n) <= ALPHA / claims)

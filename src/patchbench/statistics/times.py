@@ -1,6 +1,6 @@
-"""Steps until a task is solved, where some seeds never solve it within the budget.
+"""Steps until a task is solved, if some seeds do not solve it within the budget.
 
-A seed that did not get there counts as inf: later than every seed that did. The budget is one for all seeds compared.
+A seed that does not solve the task counts as inf, later than every seed that does. All compared seeds have one budget.
 """
 
 import math
@@ -11,22 +11,22 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import binom, rankdata
 
-from patchbench.statistics.amounts import exchange
+from patchbench.statistics.amounts import permutation_test
 from patchbench.statistics.inference import Values, two_sided
 
 Steps = Float[np.ndarray, " _"]
 
 
-def within(steps: Values, budget: float) -> Steps:
-    """The steps of each seed, inf where there were more than the budget, or none that sufficed (nan)."""
+def censored(steps: Values, budget: float) -> Steps:
+    """Return the steps of each seed; inf if they exceed the budget, or are nan because the seed did not solve."""
     return np.where(steps <= budget, steps, math.inf).astype(float)
 
 
 @dataclass(frozen=True)
 class Median:
-    """The median of the steps of an arm: the sign test, and its interval between two of the seeds.
+    """The median of the steps of an arm, with the sign test; the ends of its interval are steps of two seeds.
 
-    The interval is -inf to inf below six seeds, which cannot bound a median at 95 %.
+    The interval is -inf to inf if there are too few seeds for its level: below six seeds at 95 %.
     """
 
     steps: Steps
@@ -51,26 +51,27 @@ class Median:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         tails = binom.cdf(np.arange(len(self.steps)), len(self.steps), 0.5)
-        rejected = int((tails <= (1 - level) / 2 * (1 + 1e-12)).sum())  # counts of seeds that are too few
+        rejected = int((tails <= (1 - level) / 2 * (1 + 1e-12)).sum())  # number of seed counts with a too small tail
         if not rejected:
             return -math.inf, math.inf
         return float(self.sorted[rejected - 1]), float(self.sorted[-rejected])
 
 
-def p_of_ranks(a: Steps, b: Steps) -> float:
-    """Two-sided p of "two arms take equally many steps", by every exchange of ranks; all that are inf share the last.
+def rank_test_p(a: Steps, b: Steps) -> float:
+    """Return the two-sided p of "both arms need equally many steps", by a permutation test of ranks.
 
-    The test says which arm is earlier, not by how much: the steps of a seed that never got there are unknown.
+    All steps of inf share the last rank. The test tells which arm is earlier, but not by how much, because the steps of
+    seeds that did not solve the task are unknown.
     """
     ranks = rankdata(np.concatenate([a, b]))
-    return two_sided(exchange(ranks[: len(a)], ranks[len(a) :]).tails(0.0))
+    return two_sided(permutation_test(ranks[: len(a)], ranks[len(a) :]).tails(0.0))
 
 
 @dataclass(frozen=True)
-class Sooner:
-    """Median steps of one arm less those of another, with the test of ranks, which has no interval.
+class MedianDifference:
+    """Median steps of one arm minus those of another, with the rank test, which has no interval.
 
-    estimate: nan where neither median seed gets there.
+    estimate: nan if both medians are inf.
     """
 
     a: Steps
@@ -86,12 +87,12 @@ class Sooner:
         return len(self.a), len(self.b)
 
     def p(self, bound: float) -> float:
-        """The p value of a bound of 0, the only one that ranks tell; 1 where medians and ranks disagree on the sign."""
+        """Return the p value of a bound of 0; 1 if medians and ranks disagree on the sign. ValueError for others."""
         if bound != 0:
-            raise ValueError(f"bound={bound}: ranks tell only which arm is sooner, so the bound must be 0")
+            raise ValueError(f"bound={bound}: ranks tell only which arm is earlier, so the bound must be 0")
         ranks = rankdata(np.concatenate([self.a, self.b]))
         later = float(ranks[: len(self.a)].mean() - ranks[len(self.a) :].mean())
-        return p_of_ranks(self.a, self.b) if later * self.estimate > 0 else 1.0
+        return rank_test_p(self.a, self.b) if later * self.estimate > 0 else 1.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         return math.nan, math.nan

@@ -1,6 +1,6 @@
-"""A study as data, written before it is run: the question, the arms compared, and the statements that are decided.
+"""The design of a study, written before it is run: the question, the arms, and the statements to decide.
 
-Every statement is of one form: a sum of arms lies in a region. So one rule decides all of them (verdict.py).
+All statements have one form: a signed sum of arms lies in a region. So one rule decides all of them (verdict.py).
 """
 
 from collections.abc import Mapping
@@ -12,30 +12,30 @@ ROLES = {
     "control": "must hold, or nothing is concluded",
     "aside": "reported beside the claims, and not corrected for their number",
 }
-GRID = {"optim.lr": (1e-3, 3e-3, 1e-2), "optim.weight_decay": (0.0, 0.05)}  # of tuning, for every arm
-SOLVED = "solved"  # the metric of found-or-not: share of seeds that reach the threshold of the part
-STEPS = "steps_to_solve"  # optimizer steps up to the first validation at which the threshold is reached
-PILOTS = 900  # seeds from here on serve pilots and tuning, and no run that counts
+GRID = {"optim.lr": (1e-3, 3e-3, 1e-2), "optim.weight_decay": (0.0, 0.05)}  # default tuning grid of every arm
+SOLVED = "solved"  # metric: share of seeds that reach the threshold of the part
+STEPS = "steps_to_solve"  # metric: optimizer steps up to the first validation that reaches the threshold
+PILOTS = 900  # seeds from 900 on are for pilots and tuning only
 TUNING_SEED = 999
-PLATEAU = 0.005  # two budgets whose results differ by less stand on a plateau, in the unit of the metric
+PLATEAU = 0.005  # in the unit of the metric: results of two budgets that differ by less form a plateau
 Terms = tuple[tuple[int, str], ...]  # (+1, "learned"), (-1, "none")
 
 
 @dataclass(frozen=True)
 class Statement:
-    """The value of every sum in `sums`, in the unit of the metric, is above `low` and below `high`.
+    """The claim that every sum in `sums` is above `low` and below `high`, in the unit of the metric.
 
-    at: the budget of the ladder at which the statement is decided; empty: the last one, which must stand on a plateau.
-    among_solved: only seeds that solve the task count. withdrawn: the reason why the statement is not decided.
+    at: budget of the ladder at which the statement is decided; empty: the last budget, which must be on a plateau.
+    among_solved: only seeds that solve the task count. withdrawn: reason why the statement is not decided, or empty.
     """
 
     name: str
     says: str
-    sums: tuple[Terms, ...]  # of arms; several for an order, each of which must hold
+    sums: tuple[Terms, ...]  # signed sums of arms; an order has several, and each must hold
     low: float
     high: float
     role: str
-    predicted: str  # yes, no, or empty where nothing was predicted
+    predicted: str  # yes, no, or empty without a prediction
     metric: str
     at: str = ""
     among_solved: bool = False
@@ -48,7 +48,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Effect:
-    """One level of a factor against another: an amount with an interval, of which nothing is claimed."""
+    """One level of a factor compared with another: an amount with an interval, without a claim."""
 
     factor: str
     terms: Terms
@@ -56,7 +56,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Budgets at which every arm is trained, each with its own schedule: the values of one knob."""
+    """Training budgets for every arm, each with its own schedule: values of one knob."""
 
     knob: str
     rungs: tuple[str, ...]
@@ -64,32 +64,30 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Part:
-    """One data set, or one setting, in which arms are compared. arms: the overrides of each, by name."""
+    """One data set, or one setting, in which arms are compared. arms: the overrides of each arm, by name."""
 
     name: str
     arms: Mapping[str, tuple[str, ...]]
     overrides: tuple[str, ...]
     scales: Mapping[str, tuple[str, ...]]  # overrides of this part at a scale
-    only: tuple[str, ...]  # scales at which it is run
+    only: tuple[str, ...]  # scales at which the part is run
     metric: str
-    chance: float | None  # value of the metric that guessing gives; what a diverged run counts as
+    chance: float | None  # value of the metric for guessing; diverged runs count as this value
     statements: tuple[Statement, ...]
     effects: tuple[Effect, ...] = ()
     ladder: Ladder | None = None
     plateau: float = PLATEAU
-    solved: float | None = None  # value of the metric from which on a seed has solved the task; none: no seed can fail
-    seeds: Mapping[str, tuple[int, ...]] = field(
-        default_factory=dict
-    )  # at a scale, where they are not those of the scale
-    seconds: float | None = None  # of training on an idle machine, where all arms have the same time
+    solved: float | None = None  # threshold of the metric for seeds that solve the task; None: no seed can fail
+    seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by scale, instead of the seeds of the scale
+    seconds: float | None = None  # training time on an idle machine, if all arms get equal time
 
 
 @dataclass(frozen=True)
 class Scale:
-    """rungs: number of budgets of each ladder that are run, from the first; 0: all.
+    """A size of a study: seeds and overrides for all parts.
 
-    like: another scale, of which this one has the overrides, the parts, and for every arm the setting that was chosen
-    there; so it differs in its seeds alone.
+    rungs: number of budgets of each ladder to run, from the first; 0: all. like: another scale with the same overrides,
+    parts, and tuned settings of all arms; only the seeds differ.
     """
 
     seeds: tuple[int, ...]
@@ -100,7 +98,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a study after it was first written. seen: results were known when it was made."""
+    """A change of a study after it was first written. seen: results were known at the time of the change."""
 
     date: str
     what: str
@@ -110,7 +108,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Published:
-    """Figures from elsewhere, as printed there, by the name of our arm or else by the name that they have there."""
+    """Published figures of another source, as printed, by the name of our arm, or the name in the source."""
 
     source: str
     figures: Mapping[str, Any]
@@ -119,17 +117,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Study:
-    """question: for people. decides: names of the statements that answer it, in the order of the page's head; none
-    where its effects do.
+    """The content of a study.yaml.
 
-    of_costs: its arms are compared in speed and memory, measured by scripts/costs.py in rounds, and none is trained.
+    question: one sentence for people. decides: names of the statements that answer the question, in the order of the
+    head of the page; empty if effects answer it. of_costs: arms are compared in speed and memory, measured by
+    scripts/costs.py in rounds, and no arm is trained.
 
-    as_recorded: where the runs of runs.csv differ from what study.yaml would run today, in words; such runs are taken
-    by part, arm and seed, and not by their identity. Empty: today's runs only.
+    as_recorded: text that says how the runs of runs.csv differ from the runs that study.yaml would make today; these
+    runs are then matched by part, arm and seed instead of their identity. Empty: only runs with today's identity.
 
-    doubts: what could fool a reader of the results, in words.
-    grid: values of knobs of which every arm tries all combinations before it is trained with all seeds; empty: untuned.
-    grids: of arms that have a grid of their own, with as many combinations.
+    doubts: text on possible misinterpretations of the results. grid: values of knobs; every arm tries all combinations
+    before it is trained with all seeds; empty: no tuning. grids: grids of single arms, with as many combinations.
     """
 
     name: str

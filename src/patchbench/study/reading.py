@@ -1,4 +1,4 @@
-"""The content of a study.yaml, read into the design of a study."""
+"""Parser of study.yaml: from its content to the design of a study."""
 
 import datetime
 import math
@@ -28,10 +28,10 @@ from patchbench.study.design import (
 
 
 def parse(name: str, tree: Mapping[str, Any]) -> Study:
-    """Read the content of a study.yaml. ValueError names the place and the cure."""
+    """Parse the content of a study.yaml. ValueError names the place in the file and the cure."""
     where = f"study {name}"
     keys = "question decides doubts metric factors arms overrides scales parts published tune tune_arms"
-    known(tree, where, f"{keys} changes as_recorded evidence")
+    check_keys(tree, where, f"{keys} changes as_recorded evidence")
     one_of(tree.get("evidence", "runs"), ("runs", "costs"), f"{where}: evidence")
     for key in ("question", "scales", "parts"):
         if not tree.get(key):
@@ -41,13 +41,13 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
     study = Study(
         name=name,
         question=str(tree["question"]).strip(),
-        decides=words(tree, where, "decides"),
+        decides=strings(tree, where, "decides"),
         scales=scales,
         parts=tuple(
             parse_part(f"{where}: parts.{part}", part, body, tree, scales)
             for part, body in mapping(tree["parts"], f"{where}: parts").items()
         ),
-        overrides=words(tree, where, "overrides"),
+        overrides=strings(tree, where, "overrides"),
         published=tuple(
             parse_published(f"{where}: published[{i}]", row)
             for i, row in enumerate(sequence(tree.get("published", ()), f"{where}: published"))
@@ -67,7 +67,7 @@ def parse(name: str, tree: Mapping[str, Any]) -> Study:
 
 
 def check_names(where: str, study: Study) -> None:
-    """ValueError where a name of a statement is given twice, or a name stands for nothing."""
+    """Raise ValueError if two statements have one name, or a name refers to nothing."""
     names = Counter(statement.name for _, statement in study.statements)
     if twice := [name for name, times in names.items() if times > 1]:
         raise ValueError(f"{where}: two statements are called {twice[0]}: pages refer to them by name; rename one")
@@ -77,14 +77,14 @@ def check_names(where: str, study: Study) -> None:
     if "claim" in roles.values() and (others := [name for name in study.decides if roles[name] == "aside"]):
         raise ValueError(f"{where}: decides: {others[0]} is an aside, which is not corrected for the number of claims")
     if not study.decides and not any(part.effects for part in study.parts):
-        raise ValueError(f"{where}: nothing answers it: give decides, names of statements, or effects in a part")
+        raise ValueError(f"{where}: nothing answers the question: give decides: [statements], or effects in a part")
     arms = {arm for part in study.parts for arm in part.arms}
     for arm in study.grids:
         one_of(arm, tuple(sorted(arms)), f"{where}: tune_arms")
 
 
 def parse_tuning(where: str, tree: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The grid of every arm, and the grids of those that have their own. Each arm has as many trials as any other."""
+    """Return the tuning grid of all arms, and the grids of single arms. Each arm must have equally many trials."""
     given = tree.get("tune", GRID)
     if given is False:
         return {}, {}
@@ -111,7 +111,7 @@ def parse_tuning(where: str, tree: Mapping[str, Any]) -> tuple[Mapping[str, Any]
 
 
 def parse_change(where: str, body: Any) -> Change:
-    known(body, where, "date what why seen")
+    check_keys(body, where, "date what why seen")
     for key in ("date", "what", "why", "seen"):
         if key not in body:
             raise ValueError(f"{where}: {key} is missing: a change has a date, what was changed, why, and seen: true "
@@ -129,14 +129,14 @@ def parse_date(where: str, given: Any) -> str:
 
 
 def parse_published(where: str, body: Any) -> Published:
-    known(body, where, "source figures note")
+    check_keys(body, where, "source figures note")
     if "source" not in body:
         raise ValueError(f"{where}: source is missing: a figure from elsewhere is printed with its source")
     return Published(str(body["source"]), mapping(body.get("figures", {}), f"{where}: figures"), body.get("note", ""))
 
 
 def parse_scales(where: str, given: Mapping[str, Any]) -> dict[str, Scale]:
-    """The scales of a study; one that is like another takes over what it does not say itself."""
+    """Parse the scales of a study; a scale with `like` takes overrides and rungs from the other scale."""
     scales = {scale: parse_scale(f"{where}: scales.{scale}", body) for scale, body in given.items()}
     models = tuple(name for name, scale in scales.items() if not scale.like)
     for name, scale in scales.items():
@@ -148,12 +148,12 @@ def parse_scales(where: str, given: Mapping[str, Any]) -> dict[str, Scale]:
 
 
 def parse_scale(where: str, body: Any) -> Scale:
-    known(body, where, "seeds overrides rungs like")
+    check_keys(body, where, "seeds overrides rungs like")
     rungs = body.get("rungs", 0)
     if not isinstance(rungs, int) or rungs < 0:
         raise ValueError(f"{where}: rungs={rungs} must be a number of budgets, or 0 for all of them")
     like = str(body.get("like", ""))
-    return Scale(parse_seeds(where, body.get("seeds")), words(body, where, "overrides"), rungs, like)
+    return Scale(parse_seeds(where, body.get("seeds")), strings(body, where, "overrides"), rungs, like)
 
 
 def parse_seeds(where: str, given: Any) -> tuple[int, ...]:
@@ -165,12 +165,12 @@ def parse_seeds(where: str, given: Any) -> tuple[int, ...]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where}: seeds={given} must be a range, as in 0-9, or a list, as in [0, 1, 2], each once")
     if late := [seed for seed in seeds if seed >= PILOTS]:
-        raise ValueError(f"{where}: seed {late[0]} is kept for pilots and tuning, as all from {PILOTS} on: use another")
+        raise ValueError(f"{where}: seed {late[0]} is reserved: seeds from {PILOTS} on are for pilots and tuning")
     return seeds
 
 
 def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any], all_scales: Mapping[str, Scale]) -> Part:
-    known(
+    check_keys(
         body,
         where,
         "overrides factors arms metric chance scales only seeds statements effects ladder plateau solved seconds",
@@ -179,7 +179,7 @@ def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any], all_s
     arms = parse_arms(where, body if own else study)
     metric = str(body.get("metric", study.get("metric", "test/acc")))
     scales, seeds = (dict(mapping(body.get(key, {}), f"{where}: {key}")) for key in ("scales", "seeds"))
-    only = words(body, where, "only") or tuple(all_scales)
+    only = strings(body, where, "only") or tuple(all_scales)
     for scale in (*scales, *seeds, *only):
         one_of(scale, tuple(all_scales), f"{where}: scale")
     for scale, like in ((name, given.like) for name, given in all_scales.items() if given.like):
@@ -198,8 +198,8 @@ def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any], all_s
     return Part(
         name=name,
         arms=arms,
-        overrides=words(body, where, "overrides"),
-        scales={scale: words(scales, f"{where}: scales", scale) for scale in scales},
+        overrides=strings(body, where, "overrides"),
+        scales={scale: strings(scales, f"{where}: scales", scale) for scale in scales},
         only=only,
         metric=metric,
         chance=optional(body, where, "chance"),
@@ -214,7 +214,7 @@ def parse_part(where: str, name: str, body: Any, study: Mapping[str, Any], all_s
 
 
 def parse_arms(where: str, body: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Name every combination of the factors by its levels, as in none/4; then add the arms that have names."""
+    """Return the overrides of each arm: all combinations of the factors, named as in none/4, then the named arms."""
     factors = mapping(body.get("factors", {}), f"{where}: factors")
     factors = {factor: sequence(levels, f"{where}: factors.{factor}") for factor, levels in factors.items()}
     named = mapping(body.get("arms", {}), f"{where}: arms")
@@ -222,14 +222,14 @@ def parse_arms(where: str, body: Mapping[str, Any]) -> dict[str, tuple[str, ...]
     for levels in product(*factors.values()) if factors else ():
         name = "/".join(spell(level).strip("[]").replace(",", "+") for level in levels)
         arms[name] = tuple(f"{factor}={spell(level)}" for factor, level in zip(factors, levels, strict=True))
-    arms |= {str(name): words(named, f"{where}: arms", name) for name in named}
+    arms |= {str(name): strings(named, f"{where}: arms", name) for name in named}
     if not arms:
         raise ValueError(f"{where}: no arms: give factors, as in {{pos: [none, learned]}}, or arms by name")
     return arms
 
 
 def spell(level: Any) -> str:
-    """A level as on the command line."""
+    """Return a level as it is written on the command line."""
     return str(level).replace(" ", "").replace("'", "")
 
 
@@ -253,9 +253,9 @@ def parse_effects(where: str, given: Any, arms: Mapping[str, Any], solved: float
         for text in sequence(sums, f"{where}.{factor}"):
             terms = parse_terms(str(text))
             if solved is not None and len(terms) != 2:
-                raise ValueError(f"{where}.{factor}: {text} is no a - b: where a seed may fail, two rates are compared")
+                raise ValueError(f"{where}.{factor}: {text} must be a - b: if seeds may fail, two rates are compared")
             if sum(sign for sign, _ in terms) != 0:
-                raise ValueError(f"{where}.{factor}: {text} is no difference: give one, as in learned - none")
+                raise ValueError(f"{where}.{factor}: {text} is not a difference: give one, as in learned - none")
             for _, arm in terms:
                 one_of(arm, tuple(arms), f"{where}.{factor}: arm")
             effects.append(Effect(str(factor), terms))
@@ -271,7 +271,7 @@ def parse_statement(
     ladder: Ladder | None,
     solved: float | None,
 ) -> Statement:
-    known(body, where, "says that order above below equals within role predicted metric at among withdrawn")
+    check_keys(body, where, "says that order above below equals within role predicted metric at among withdrawn")
     if "says" not in body:
         raise ValueError(f"{where}: says is missing: a statement is a sentence")
     predicted = {True: "yes", False: "no"}.get(body.get("predicted", ""), body.get("predicted", ""))
@@ -284,7 +284,7 @@ def parse_statement(
     if "that" in body:
         sums = (parse_terms(str(body["that"])),)
     else:
-        steps = words(body, where, "order")
+        steps = strings(body, where, "order")
         if len(steps) < 2:
             raise ValueError(f"{where}: order must name at least two arms, as in [least, ..., most]")
         sums = tuple(((1, more), (-1, less)) for less, more in pairwise(steps))
@@ -298,10 +298,10 @@ def parse_statement(
         one_of(among, (SOLVED,), f"{where}: among")
     check_outcome(where, own, sums, (low, high), solved, among_solved=among is not None)
     if own == STEPS and metric != "test/acc":
-        raise ValueError(f"{where}: metric {STEPS} is read off validation accuracies, and its part judges {metric}")
+        raise ValueError(f"{where}: metric {STEPS} needs validation accuracies, but the metric of the part is {metric}")
     if solved is not None and own == metric and among is None and any(len(terms) > 1 for terms in sums):
         raise ValueError(
-            f"{where}: a seed of this part may fail, so a mean says little: give metric: {SOLVED}, or among: {SOLVED}"
+            f"{where}: seeds of this part may fail, so a mean says little: give metric: {SOLVED}, or among: {SOLVED}"
         )
     withdrawn = body.get("withdrawn", "")
     if not isinstance(withdrawn, str):
@@ -333,9 +333,9 @@ def check_outcome(
     *,
     among_solved: bool,
 ) -> None:
-    """ValueError where the outcome that a statement is about does not fit its part."""
+    """Raise ValueError if the metric of a statement does not fit its part or its sums."""
     if (metric in (SOLVED, STEPS) or among_solved) and solved is None:
-        raise ValueError(f"{where}: the part does not say from which value on a seed has solved it: solved: 0.9")
+        raise ValueError(f"{where}: the part needs a threshold for solving the task, as in solved: 0.9")
     if metric == SOLVED and any(len(terms) > 2 or [sign for sign, _ in terms] not in ([1], [1, -1]) for terms in sums):
         raise ValueError(f"{where}: metric {SOLVED} takes one arm, or a - b")
     one_sided = bounds in ((0.0, math.inf), (-math.inf, 0.0))
@@ -356,13 +356,14 @@ def region(where: str, body: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def parse_terms(text: str) -> Terms:
-    """Read `a - b + c`. There are spaces around the signs, since names may contain the signs."""
+    """Parse `a - b + c`. Signs need spaces around them, because names may contain signs."""
     parts = re.split(r" ([+-]) ", text)
     signs = [1, *(1 if sign == "+" else -1 for sign in parts[1::2])]
     return tuple(zip(signs, (part.strip() for part in parts[::2]), strict=True))
 
 
-def known(tree: Any, where: str, keys: str) -> None:
+def check_keys(tree: Any, where: str, keys: str) -> None:
+    """Raise ValueError for a key that is not among `keys`, which are separated by spaces."""
     for key in mapping(tree, where):
         one_of(key, tuple(keys.split()), f"{where}: key")
 
@@ -379,8 +380,8 @@ def sequence(given: Any, where: str) -> Sequence[Any]:
     return given
 
 
-def words(tree: Mapping[str, Any], where: str, key: str) -> tuple[str, ...]:
-    """The words of a list, as names and overrides are."""
+def strings(tree: Mapping[str, Any], where: str, key: str) -> tuple[str, ...]:
+    """Return the list at `key`, of names or overrides, as strings; empty if there is none."""
     return tuple(map(str, sequence(tree.get(key, ()), f"{where}: {key}")))
 
 
@@ -392,7 +393,7 @@ def number(given: Any, where: str) -> float:
 
 
 def optional(tree: Mapping[str, Any], where: str, key: str) -> float | None:
-    """A number that need not be given."""
+    """Return the number at `key`, or None."""
     return None if tree.get(key) is None else number(tree[key], f"{where}: {key}")
 
 

@@ -1,9 +1,9 @@
-"""The answers to the statements of a study, decided by intervals and exact p values, never by a mean.
+"""The answers to the statements of a study, decided by intervals and p values, never by a mean alone.
 
-A statement is answered yes when the whole interval lies in its region, and no when the whole interval lies outside. The
-interval is the inversion of the test, at 95 % or, for one of several claims, at the level that Holm's correction (1979)
-leaves it; so interval and p value cannot disagree. Everything else is open: too few seeds, a run without a result, an
-interval that reaches over the bound. Where the arms of a ladder still gain at the last budget, the answer is an amount.
+A statement is answered yes if the whole interval lies inside its region, and no if the whole interval lies outside. The
+interval inverts the test, at 95 % or, for one of several claims, at the level after Holm's correction (1979), so the
+interval and the p value cannot disagree. All other cases are open: too few seeds, a run without a result, an interval
+that contains the bound. If the arms of a ladder are not on a plateau at the last budget, the answer is an amount.
 """
 
 import math
@@ -22,7 +22,10 @@ YES, NO, OPEN, HOW_MUCH, NOT_RUN, WITHDRAWN = "yes", "no", "open", "by how much"
 
 @dataclass(frozen=True)
 class Step:
-    """One sum of arms, measured. inside: its value lies where the statement is true. p: that it lies on that side."""
+    """One measured sum of arms. inside: the estimate lies inside the region of the statement.
+
+    p: p value of the nearest bound of the region; of both bounds the larger p value if the estimate lies inside.
+    """
 
     terms: Terms
     amount: Amount | None
@@ -34,8 +37,8 @@ class Step:
 class Finding:
     """A statement with its answer.
 
-    p: of all its steps together. p_holm: corrected over the claims of the study. level: of the intervals that decide.
-    rung: the budget at which it was decided. without_result: by arm, as in "seed 3 failed".
+    p: of all steps together. p_holm: corrected over the claims of the study. level: level of the deciding intervals.
+    rung: budget at which the statement was decided. without_result: missing runs by arm, such as "seed 3 failed".
     """
 
     part: Part
@@ -53,15 +56,15 @@ class Finding:
 
     @property
     def as_predicted(self) -> bool | None:
-        """True or False where something was predicted and an answer was found."""
+        """True if the answer is the predicted one; None without a prediction or an answer yes or no."""
         if not self.statement.predicted or self.answer not in (YES, NO):
             return None
         return self.answer == self.statement.predicted
 
 
 @dataclass(frozen=True)
-class Found:
-    """An effect, measured at a budget."""
+class MeasuredEffect:
+    """An effect, measured at a budget; amount is None if a run has no result."""
 
     part: Part
     effect: Effect
@@ -72,10 +75,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Judgement:
-    """failed: the control that does not hold, so that no claim of the study is answered."""
+    """All findings and effects of a study. failed: a control that does not hold, so that no claim is answered."""
 
     findings: tuple[Finding, ...]
-    effects: tuple[Found, ...]
+    effects: tuple[MeasuredEffect, ...]
     failed: Finding | None = None
 
     def finding(self, name: str) -> Finding | None:
@@ -83,7 +86,7 @@ class Judgement:
 
 
 def judge(study: Study, evidence: Evidence) -> Judgement:
-    """Answer every statement, and measure every effect, of the parts that have cells."""
+    """Answer every statement and measure every effect of the parts that have cells."""
     parts = [part for part in study.parts if part.name in set(evidence.cells["part"])]
     measured = [measure(part, statement, evidence) for part in parts for statement in part.statements]
     claims = [i for i, finding in enumerate(measured) if finding.statement.role == "claim" and not finding.answer]
@@ -94,13 +97,13 @@ def judge(study: Study, evidence: Evidence) -> Judgement:
     controls = [f for f in findings if f.statement.role == "control" and f.answer != WITHDRAWN]
     failed = next((finding for finding in controls if finding.answer != YES), None)
     if failed:
-        findings = [unless_controlled(finding, failed) for finding in findings]
-    effects = [found(part, effect, evidence) for part in parts for effect in part.effects]
+        findings = [open_without_control(finding, failed) for finding in findings]
+    effects = [measure_effect(part, effect, evidence) for part in parts for effect in part.effects]
     return Judgement(tuple(findings), tuple(effects), failed)
 
 
-def unless_controlled(finding: Finding, failed: Finding) -> Finding:
-    """A claim is open where a control does not hold, or is not shown to hold."""
+def open_without_control(finding: Finding, failed: Finding) -> Finding:
+    """Return the finding, with an open answer if it is a claim, because a control does not hold or is open."""
     if finding.statement.role != "claim" or finding.answer not in (YES, NO, HOW_MUCH):
         return finding
     holds = "does not hold" if failed.answer == NO else "is not shown to hold"
@@ -108,21 +111,21 @@ def unless_controlled(finding: Finding, failed: Finding) -> Finding:
     return replace(finding, answer=OPEN, because=because, uncontrolled=True)
 
 
-def rungs_there(part: Part, cells: pd.DataFrame) -> list[str]:
-    """Budgets of a part that have cells, in the order of its ladder; one without a name where it has no ladder."""
-    there = set(cells.loc[cells["part"] == part.name, "rung"])
-    return [rung for rung in part.ladder.rungs if rung in there] if part.ladder else [""]
+def available_rungs(part: Part, cells: pd.DataFrame) -> list[str]:
+    """List the budgets of a part that have cells, in the order of its ladder; [""] without a ladder."""
+    available = set(cells.loc[cells["part"] == part.name, "rung"])
+    return [rung for rung in part.ladder.rungs if rung in available] if part.ladder else [""]
 
 
 def measure(part: Part, statement: Statement, evidence: Evidence) -> Finding:
-    """Measure the sums of a statement at its budget; those that cannot be decided by p have their answer already."""
-    rungs = rungs_there(part, evidence.cells)
+    """Measure the sums of a statement at its budget. The answer is empty if the test has to decide it."""
+    rungs = available_rungs(part, evidence.cells)
     rung = statement.at or rungs[-1]
-    here = evidence.of(part, rung)
-    mine = replace(here, cells=here.cells[here.cells["arm"].isin(statement.arms)])
-    steps = tuple(step(part, statement, terms, mine) for terms in statement.sums)
-    without = without_result(part, statement, mine)
-    answer, because = beforehand(part, statement, evidence, mine, rungs, without)
+    at_rung = evidence.of(part, rung)
+    of_arms = replace(at_rung, cells=at_rung.cells[at_rung.cells["arm"].isin(statement.arms)])
+    steps = tuple(step(part, statement, terms, of_arms) for terms in statement.sums)
+    without = without_result(part, statement, of_arms)
+    answer, because = answer_without_test(part, statement, evidence, of_arms, rungs, without)
     line = metric(statement.metric)
     return Finding(part, statement, line, rung, steps, joint_p(steps), 1.0, 1 - ALPHA, answer, because, without)
 
@@ -134,7 +137,7 @@ def step(part: Part, statement: Statement, terms: Terms, evidence: Evidence) -> 
     low, high = statement.low, statement.high
     bounds = [bound for bound in (low, high) if math.isfinite(bound)]
     above, below = low == -math.inf or low < value.estimate, high == math.inf or value.estimate < high
-    inside = above and below  # an estimate of inf, of seeds that never solve, is above every bound
+    inside = above and below  # an infinite estimate, of seeds that never solve, is above every bound
     if inside:
         return Step(terms, value, True, max(value.p(bound) for bound in bounds))
     nearest = min(bounds, key=lambda bound: abs(value.estimate - bound))
@@ -142,14 +145,18 @@ def step(part: Part, statement: Statement, terms: Terms, evidence: Evidence) -> 
 
 
 def joint_p(steps: tuple[Step, ...]) -> float:
-    """All steps hold: the largest p. Some step fails: the smallest p of those, times their number (Bonferroni)."""
+    """Return the p value of all steps together.
+
+    If all steps lie inside, this is the largest p; otherwise the smallest p of the steps outside, times the number of
+    steps (Bonferroni).
+    """
     if all(s.inside for s in steps):
         return max(s.p for s in steps)
     return min(1.0, len(steps) * min(s.p for s in steps if not s.inside))
 
 
 def without_result(part: Part, statement: Statement, evidence: Evidence) -> dict[str, list[str]]:
-    """Cells of a statement that have no figure, by arm."""
+    """List the cells of a statement that have no result, by arm."""
     values = outcome(part, statement.metric, evidence)
     without: dict[str, list[str]] = {}
     for row in evidence.cells[values.isna()].itertuples():
@@ -158,30 +165,33 @@ def without_result(part: Part, statement: Statement, evidence: Evidence) -> dict
     return without
 
 
-def beforehand(
+def answer_without_test(
     part: Part,
     statement: Statement,
     evidence: Evidence,
-    mine: Evidence,
+    of_arms: Evidence,
     rungs: list[str],
     without: dict[str, list[str]],
 ) -> tuple[str, str]:
-    """The answer and its reason where no p value can decide; empty otherwise. mine: of the arms at the budget."""
+    """Return the answer and its reason if no test can decide; two empty strings otherwise.
+
+    of_arms: evidence of the arms of the statement at its budget. without: see `without_result`.
+    """
     if statement.withdrawn:
         return WITHDRAWN, statement.withdrawn
-    if mine.cells.empty or (mine.cells["status"] == "not run").all():
+    if of_arms.cells.empty or (of_arms.cells["status"] == "not run").all():
         return NOT_RUN, "no run of these arms has been made"
-    if absent := set(statement.arms) - set(mine.cells["arm"]):
+    if absent := set(statement.arms) - set(of_arms.cells["arm"]):
         return OPEN, f"there is no run of {', '.join(sorted(absent))}"
     if without:
         arm, seeds = next(iter(without.items()))
         missing = sum(map(len, without.values()))
         some = "1 run without a result" if missing == 1 else f"{missing} runs without a result, the first"
         return OPEN, f"{some} of {arm}: {seeds[0]}"
-    if statement.among_solved and (rest := unsolved(part, statement, mine)):
+    if statement.among_solved and (rest := unsolved(part, statement, of_arms)):
         return OPEN, f"fewer than two seeds of {rest} solve the task"
     of_means = statement.metric == part.metric and not statement.among_solved
-    if of_means and (split := in_two_groups(part, statement, mine)):
+    if of_means and (split := in_two_groups(part, statement, of_arms)):
         return OPEN, f"the seeds of {split} fall into two groups far apart, so a mean does not describe them"
     if not statement.at and part.ladder and (reason := no_plateau(part, part.ladder, statement, evidence, rungs)):
         return HOW_MUCH, reason
@@ -189,18 +199,20 @@ def beforehand(
 
 
 def unsolved(part: Part, statement: Statement, evidence: Evidence) -> str:
+    """Join the names of the arms with fewer than two seeds that solve the task."""
     counts = solved(part, evidence.cells).groupby(evidence.cells["arm"]).sum()
     return ", ".join(arm for arm in statement.arms if counts[arm] < 2)
 
 
 def in_two_groups(part: Part, statement: Statement, evidence: Evidence) -> str:
+    """Join the names of the arms with two groups of seeds; see `two_groups`."""
     values = outcome(part, statement.metric, evidence)
     groups = {arm: values[evidence.cells["arm"] == arm].to_numpy(dtype=float) for arm in statement.arms}
     return ", ".join(arm for arm, some in groups.items() if two_groups(some))
 
 
 def no_plateau(part: Part, ladder: Ladder, statement: Statement, evidence: Evidence, rungs: list[str]) -> str:
-    """The reason why the arms are not known to stand on a plateau at the last budget; empty if they do."""
+    """Return the reason why the arms are not known to be on a plateau at the last budget; empty if they are."""
     last = f"{ladder.knob}={rungs[-1]}"
     if len(rungs) < 2:
         return f"only one budget was run, {last}, so no plateau can be seen"
@@ -216,14 +228,14 @@ def no_plateau(part: Part, ladder: Ladder, statement: Statement, evidence: Evide
 
 
 def last_change(part: Part, arm: str, evidence: Evidence, rungs: list[str]) -> float:
-    """The mean result of an arm at the last budget less that at the budget before; nan where it has none there."""
-    before, last = (evidence.of(part, rung) for rung in rungs[-2:])
-    means = [outcome(part, part.metric, here)[here.cells["arm"] == arm].mean() for here in (before, last)]
+    """Return the mean result of an arm at the last budget minus that at the budget before; nan if one is missing."""
+    budgets = (evidence.of(part, rung) for rung in rungs[-2:])
+    means = [outcome(part, part.metric, each)[each.cells["arm"] == arm].mean() for each in budgets]
     return float(means[1] - means[0])
 
 
 def decide(finding: Finding, corrected: Corrected) -> Finding:
-    """The one rule; see the head of this file."""
+    """Apply the rule of this module: set the answer, the corrected p, and the level of the intervals."""
     holds = all(s.inside for s in finding.steps)
     level = corrected.level if holds else 1 - (1 - corrected.level) / len(finding.steps)
     finding = replace(finding, p_holm=corrected.p, level=level)
@@ -238,12 +250,13 @@ def decide(finding: Finding, corrected: Corrected) -> Finding:
     return replace(finding, answer=NO, because="the whole interval lies outside of where the statement is true")
 
 
-def found(part: Part, effect: Effect, evidence: Evidence) -> Found:
-    """Measure an effect at the last budget: of seeds that solve, where seeds may fail; else of the part's metric."""
-    rung = rungs_there(part, evidence.cells)[-1]
+def measure_effect(part: Part, effect: Effect, evidence: Evidence) -> MeasuredEffect:
+    """Measure an effect at the last budget: in rates of solved seeds if seeds may fail, else in the part's metric."""
+    rung = available_rungs(part, evidence.cells)[-1]
     name = SOLVED if part.solved is not None else part.metric
-    here = evidence.of(part, rung)
+    at_rung = evidence.of(part, rung)
     arms = {arm for _, arm in effect.terms}
-    mine = replace(here, cells=here.cells[here.cells["arm"].isin(arms)])
-    whole = outcome(part, name, mine).notna().all() and len(mine.cells)
-    return Found(part, effect, metric(name), rung, amount(part, name, effect.terms, mine) if whole else None)
+    of_arms = replace(at_rung, cells=at_rung.cells[at_rung.cells["arm"].isin(arms)])
+    complete = outcome(part, name, of_arms).notna().all() and len(of_arms.cells)
+    measured = amount(part, name, effect.terms, of_arms) if complete else None
+    return MeasuredEffect(part, effect, metric(name), rung, measured)

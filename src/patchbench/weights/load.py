@@ -11,7 +11,7 @@ from patchbench.embed.conv import ConvEmbed
 from patchbench.embed.flexi import resampling
 from patchbench.embed.linear import LinearEmbed
 from patchbench.nets.vit import ViT
-from patchbench.pos.grid import stretch
+from patchbench.pos.grid import resample
 from patchbench.pos.learned import Learned
 from patchbench.pos.rope import AxialRope, MixedRope
 from patchbench.weights.knobs import (
@@ -159,7 +159,7 @@ def fit_table(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]
         del state["tokens.table"]
         return ["its positions are left out, as pos=learned is not asked for"]
     rows, cols = net.layout.grid_size
-    state["tokens.table"] = stretch(table, (rows, cols))
+    state["tokens.table"] = resample(table, (rows, cols))
     shown = f"{table.shape[0]}x{table.shape[1]} patches"
     assumed = (
         f", as which its {table.shape[0] * table.shape[1]} places are read," if "grid_size" in weights.unknown else ""

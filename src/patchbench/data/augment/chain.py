@@ -1,4 +1,4 @@
-"""Augmentation of training images: on the device, each image by its own draw."""
+"""Augmentation of training images on the device, each image with the random numbers of its own draw."""
 
 from functools import partial
 from typing import Literal
@@ -19,12 +19,12 @@ from patchbench.data.source import Crop, Source
 
 
 class Augment:
-    """Crop, flip, RandAugment, three-augment, colours, then, after the normalisation, erasing and mixing.
+    """Crop, flip, RandAugment, 3-Augment and colour jitter; after the normalisation random erasing, MixUp and CutMix.
 
-    hflip: probability to mirror an image; "auto": 0.5 if the source says that labels stay the same, else 0.
-    repeats: times that an image is shown in a row (repeated augmentation).
-    The host decides from the draws, and the device that holds the images computes, so that nothing waits for the
-    device. ValueError if a part cannot work on the channels of the source.
+    hflip: probability to mirror an image; "auto": 0.5 if mirror images have the same label (`source.mirrors`), else 0.
+    repeats: how often an image is shown in a row (repeated augmentation).
+    Random numbers are computed on the host and images are changed on their device, so the host never waits for the
+    device. ValueError if an operation cannot work on the channels of the source.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Augment:
         self.jitter, self.erase, self.mix, self.repeats = jitter, erase, mix, repeats
         self.hflip = 0.5 * source.mirrors if hflip == "auto" else share("hflip", hflip)
         if repeats < 1:
-            raise ValueError(f"repeats={repeats} must be at least 1, which shows each image once an epoch")
+            raise ValueError(f"repeats={repeats} must be at least 1, which shows each image once per epoch")
         coloured = {
             f"augment.randaugment.prob={randaugment.prob}": randaugment.prob,
             f"augment.three.prob={three.prob}": three.prob,
@@ -59,19 +59,19 @@ class Augment:
 
     @property
     def crop(self) -> Crop | None:
-        """Crop for a split that reads images larger than the network's."""
-        return None if self.cropping is None else partial(self.cropping.of_file, img_size=self.source.img_size)
+        """The crop function for a split that stores images larger than `img_size`; None without a crop."""
+        return None if self.cropping is None else partial(self.cropping.boxes, img_size=self.source.img_size)
 
     @property
-    def on(self) -> bool:
-        """True unless the network is shown the images themselves."""
+    def active(self) -> bool:
+        """True if any operation may change an image."""
         parts = (self.hflip, self.randaugment.prob, self.three.prob, self.jitter.strength, self.erase.prob)
-        return self.cropping is not None or any(parts) or self.mix.on
+        return self.cropping is not None or any(parts) or self.mix.active
 
     def images(
         self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"], *, cropped: bool
     ) -> UInt8[Tensor, "b c H W"]:
-        """Augment pixels. cropped: the images were cropped when they were read."""
+        """Augment pixels. cropped: the images were already cropped when they were read."""
         draws = draws.cpu()
         if self.cropping and not cropped:
             images = self.cropping(images, draws, self.flips(draws))
@@ -82,12 +82,12 @@ class Augment:
         return self.jitter(self.three(images, draws), draws)
 
     def flips(self, draws: Int[Tensor, " b"]) -> Bool[Tensor, " b"]:
-        """The images that are mirrored."""
+        """Return the mask of the images to mirror."""
         return uniform(draws, 1, Purpose.FLIP)[:, 0] < self.hflip
 
     def mixed(
         self, images: Float[Tensor, "b c H W"], labels: Int[Tensor, " b"], draws: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b c H W"], Int[Tensor, " b"] | Float[Tensor, "b classes"]]:
-        """Erase and mix normalised images; labels are classes, or the share of each class in each image."""
+        """Erase and mix normalised images; return images and labels, which are soft labels if mixing is on."""
         draws = draws.cpu()
         return self.mix(self.erase(images, draws), labels, draws, self.source.num_classes)

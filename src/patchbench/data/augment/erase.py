@@ -1,4 +1,4 @@
-"""A rectangle of each image replaced by noise (Zhong et al., 2020), as timm does in its mode "pixel"."""
+"""Random erasing: a rectangle of each image becomes noise (Zhong et al., 2020), as in mode "pixel" of timm."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchbench.checks import Size, interval, share
-from patchbench.data.augment.crop import TRIALS, first_of, rectangles
+from patchbench.data.augment.crop import TRIALS, first_fitting, rectangles
 from patchbench.data.draws import Purpose, normal, uniform
 
 
 class Erase:
-    """prob: probability that an image loses a rectangle. area: its share of the image. ratio: its height to its width.
+    """Replace a rectangle of an image by normal noise of mean 0 and standard deviation 1, like normalised images.
 
-    The noise is normal, of mean 0 and standard deviation 1, as normalised images have.
+    prob: probability that an image is changed. area: smallest and largest area of the rectangle, as a share of the
+    image. ratio: smallest and largest ratio of height to width.
     """
 
     def __init__(self, *, prob: float, area: Sequence[float], ratio: Sequence[float]) -> None:
@@ -29,28 +30,28 @@ class Erase:
         [chosen] = torch.nonzero((boxes[:, 2] > 0) & (boxes[:, 3] > 0), as_tuple=True)
         if not len(chosen):
             return images
-        there, draws, boxes = (t.to(images.device, non_blocking=True) for t in (chosen, draws[chosen], boxes[chosen]))
+        indices, draws, boxes = (t.to(images.device, non_blocking=True) for t in (chosen, draws[chosen], boxes[chosen]))
         shape = images.shape[1:]
         noise = normal(draws, shape.numel(), Purpose.ERASE_NOISE).unflatten(1, shape).to(images.dtype)
-        inside = within(boxes, (shape[1], shape[2]))
-        return images.index_copy(0, there, torch.where(inside, noise, images[there]))
+        inside = box_mask(boxes, (shape[1], shape[2]))
+        return images.index_copy(0, indices, torch.where(inside, noise, images[indices]))
 
     def boxes(self, draws: Int[Tensor, " b"], img_size: Size) -> Int[Tensor, "b 4"]:
-        """(top, left, height, width); of height and width 0 if nothing is erased."""
+        """Return boxes (top, left, height, width); height and width are 0 if nothing is erased."""
         u = uniform(draws, 2 * TRIALS + 3, Purpose.ERASE)
         size = torch.tensor(img_size).expand(len(draws), 2)
-        wide_to_tall = (1 / self.ratio[1], 1 / self.ratio[0])
-        trials = rectangles(u[:, :TRIALS], u[:, TRIALS:-3], size, self.area, wide_to_tall)
+        aspect = (1 / self.ratio[1], 1 / self.ratio[0])  # width / height
+        trials = rectangles(u[:, :TRIALS], u[:, TRIALS:-3], size, self.area, aspect)
         fits = (trials < size[:, None]).all(2)
         erased = fits.any(1) & (u[:, -3] < self.prob)
-        box = first_of(trials, fits) * erased[:, None]
+        box = first_fitting(trials, fits) * erased[:, None]
         corner = (u[:, -2:] * (size - box + 1)).long()
         return torch.cat([corner, box], 1)
 
 
-def within(boxes: Int[Tensor, "b 4"], img_size: Size) -> Bool[Tensor, "b 1 H W"]:
-    """Mask of the pixels in each image's box."""
+def box_mask(boxes: Int[Tensor, "b 4"], img_size: Size) -> Bool[Tensor, "b 1 H W"]:
+    """Return the mask of the pixels inside the box of each image."""
     top, left, height, width = boxes.T[..., None]
     rows, cols = (torch.arange(n, device=boxes.device) for n in img_size)
-    tall, wide = (rows >= top) & (rows < top + height), (cols >= left) & (cols < left + width)
-    return (tall[:, :, None] & wide[:, None, :])[:, None]
+    in_rows, in_cols = (rows >= top) & (rows < top + height), (cols >= left) & (cols < left + width)
+    return (in_rows[:, :, None] & in_cols[:, None, :])[:, None]

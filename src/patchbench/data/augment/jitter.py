@@ -1,4 +1,4 @@
-"""Brightness, contrast and saturation, changed a little in an order drawn for each image (Howard, 2013)."""
+"""Colour jitter: small changes of brightness, contrast and saturation, in random order (Howard, 2013)."""
 
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -8,7 +8,7 @@ from patchbench.data.draws import Purpose, uniform
 
 
 class Jitter:
-    """Changes each of the three by a factor drawn evenly from 1 - strength ... 1 + strength."""
+    """Multiply brightness, contrast and saturation by factors drawn uniformly from 1 - strength ... 1 + strength."""
 
     def __init__(self, *, strength: float) -> None:
         if not 0 <= strength <= 1:
@@ -23,5 +23,5 @@ class Jitter:
         factors = 1 + self.strength * (2 * numbers[:, 3:] - 1)
         for kinds, strengths in zip(orders.T, factors.T, strict=True):
             operations = (groups.brightness, groups.contrast, groups.saturation)
-            images = groups.grouped(images, kinds, strengths, operations)
+            images = groups.apply_grouped(images, kinds, strengths, operations)
         return images

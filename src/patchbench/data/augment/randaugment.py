@@ -1,7 +1,7 @@
-"""A few operations chosen at random, all about equally strong (Cubuk et al., 2020), as timm trains with them.
+"""RandAugment: a few random operations of about equal strength (Cubuk et al., 2020), in the version of timm.
 
-The operations, their strength at a magnitude, and the colour of pixels from outside the image are those of timm's
-"rand-m9-mstd0.5-inc1"; interpolation is bilinear, while timm draws between bilinear and bicubic.
+The operations, their strengths, and the colour of pixels from outside the image are those of timm's
+"rand-m9-mstd0.5-inc1"; interpolation is bilinear, while timm chooses bilinear or bicubic at random.
 """
 
 import math
@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from patchbench.checks import share
 from patchbench.data.augment import groups
-from patchbench.data.augment.crop import warped
+from patchbench.data.augment.crop import warp
 from patchbench.data.draws import Purpose, uniform
 
 GEOMETRY = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
@@ -26,9 +26,10 @@ OPERATIONS = (*GEOMETRY, *VALUES, *COLOURS)
 
 
 class RandAugment:
-    """prob: probability of each of `num_ops` operations, which are drawn with replacement.
+    """Apply `num_ops` operations to each image, drawn with replacement, each with probability `prob`.
 
-    magnitude: 0 to 10, the mean of a normal distribution of standard deviation `std`, bounded to 0 ... 10.
+    The strength of an operation is drawn from a normal distribution with mean `magnitude`, 0 to 10, and standard
+    deviation `std`, and clipped to 0 ... 10.
     """
 
     def __init__(self, *, prob: float, num_ops: int, magnitude: float, std: float) -> None:
@@ -44,38 +45,38 @@ class RandAugment:
     def __call__(
         self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"], mean: Sequence[float]
     ) -> UInt8[Tensor, "b c H W"]:
-        """Apply the operations. mean: per channel in 0 ... 1, the colour of pixels from outside the image."""
+        """Apply the operations. mean: colour of pixels from outside the image, per channel in 0 ... 1."""
         if self.prob == 0:
             return images
         numbers = uniform(draws, 4 * self.num_ops, Purpose.RANDAUGMENT).unflatten(1, (self.num_ops, 4))
-        for which, whether, how_much, sign in numbers.permute(1, 2, 0):
-            names = (which * len(OPERATIONS)).long()
-            normal = torch.from_numpy(ndtri(how_much.double().clamp_(min=2.0**-25).numpy())).float()
+        for u_name, u_apply, u_level, u_sign in numbers.permute(1, 2, 0):
+            names = (u_name * len(OPERATIONS)).long()
+            normal = torch.from_numpy(ndtri(u_level.double().clamp_(min=2.0**-25).numpy())).float()
             levels = (self.magnitude + self.std * normal).clamp_(0, 10) / 10
-            signs = torch.where(sign < 0.5, -1.0, 1.0)
-            images = applied(images, torch.where(whether < self.prob, names, -1), levels * signs, mean)
+            signs = torch.where(u_sign < 0.5, -1.0, 1.0)
+            images = apply_operations(images, torch.where(u_apply < self.prob, names, -1), levels * signs, mean)
         return images
 
 
-def applied(
+def apply_operations(
     images: UInt8[Tensor, "b c H W"], names: Int[Tensor, " b"], levels: Float[Tensor, " b"], mean: Sequence[float]
 ) -> UInt8[Tensor, "b c H W"]:
-    """Operation OPERATIONS[names[i]] on image i, none for -1. levels: -1 ... 1; some operations use the sign."""
-    kinds = torch.where(names < 0, -1, (names - len(GEOMETRY) + 1).clamp(min=0))  # one map does all of the geometry
-    maps = matrices(names, levels, images.shape[2] / images.shape[3])
+    """Apply OPERATIONS[names[i]] to image i, nothing for -1. levels: strengths in -1 ... 1; some use the sign."""
+    kinds = torch.where(names < 0, -1, (names - len(GEOMETRY) + 1).clamp(min=0))  # all of GEOMETRY is one affine map
+    maps = affine_matrices(names, levels, images.shape[2] / images.shape[3])
     strengths = torch.zeros_like(levels)
     size = levels.abs()
     strength = {
-        "PosterizeIncreasing": (4 - (4 * size).floor()).clamp(min=1),  # bits that stay; Pillow refuses timm's 0
-        "SolarizeIncreasing": 256 - (256 * size).floor(),  # from which value on
+        "PosterizeIncreasing": (4 - (4 * size).floor()).clamp(min=1),  # bits kept; timm allows 0, Pillow refuses it
+        "SolarizeIncreasing": 256 - (256 * size).floor(),  # threshold
         "SolarizeAdd": (110 * size).floor(),
         **dict.fromkeys(COLOURS, (1 + 0.9 * levels).clamp(min=0.1)),
     }
     for name, value in strength.items():
         strengths = torch.where(names == OPERATIONS.index(name), value, strengths)
-    moved = maps[kinds == 0]  # in the order of the images, as in their group
+    group_maps = maps[kinds == 0]  # in the order of the images of the group
     operations: list[groups.Operation] = [
-        partial(geometry, maps=moved, mean=mean),
+        partial(geometry, maps=group_maps, mean=mean),
         lambda images, _: v2.autocontrast(images),
         lambda images, _: v2.equalize(images),
         lambda images, _: v2.invert(images),
@@ -87,17 +88,22 @@ def applied(
         groups.brightness,
         groups.sharpness,
     ]
-    return groups.grouped(images, kinds, strengths, operations)
+    return groups.apply_grouped(images, kinds, strengths, operations)
 
 
-def matrices(names: Int[Tensor, " b"], levels: Float[Tensor, " b"], tall_to_wide: float) -> Float[Tensor, "b 2 3"]:
-    """Maps from the result to the image, in coordinates of -1 ... 1, with the angles and shears of Pillow."""
+def affine_matrices(
+    names: Int[Tensor, " b"], levels: Float[Tensor, " b"], tall_to_wide: float
+) -> Float[Tensor, "b 2 3"]:
+    """Return affine maps from the result to the image, in coordinates of -1 ... 1, with Pillow's angles and shears.
+
+    tall_to_wide: height / width of the images.
+    """
     angle, shear, shift = (levels * most for most in (math.radians(30), 0.3, 0.45))
     one, zero = torch.ones_like(levels), torch.zeros_like(levels)
     each = {
         "Rotate": (angle.cos(), -angle.sin() * tall_to_wide, zero, angle.sin() / tall_to_wide, angle.cos(), zero),
-        "ShearX": (one, shear * tall_to_wide, shear * tall_to_wide, zero, one, zero),  # the first row stays
-        "ShearY": (one, zero, zero, shear / tall_to_wide, one, shear / tall_to_wide),  # the first column stays
+        "ShearX": (one, shear * tall_to_wide, shear * tall_to_wide, zero, one, zero),  # the first row does not move
+        "ShearY": (one, zero, zero, shear / tall_to_wide, one, shear / tall_to_wide),  # the first column does not move
         "TranslateXRel": (one, zero, 2 * shift, zero, one, zero),
         "TranslateYRel": (one, zero, zero, zero, one, 2 * shift),
     }
@@ -109,7 +115,7 @@ def geometry(
     images: UInt8[Tensor, "k c H W"], _: Float[Tensor, " k"], *, maps: Float[Tensor, "k 2 3"], mean: Sequence[float]
 ) -> UInt8[Tensor, "k c H W"]:
     outside = torch.tensor(mean).mul_(255).round_().to(images.device, non_blocking=True)[:, None, None]
-    return (warped(images - outside, maps, "zeros") + outside).round_().clamp_(0, 255).to(torch.uint8)
+    return (warp(images - outside, maps, "zeros") + outside).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def posterize(images: UInt8[Tensor, "k c H W"], bits: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
@@ -118,6 +124,6 @@ def posterize(images: UInt8[Tensor, "k c H W"], bits: Float[Tensor, " k"]) -> UI
 
 
 def solarize_add(images: UInt8[Tensor, "k c H W"], added: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
-    """Brighter by a constant, in the dark half of the values."""
+    """Add a constant to values below 128."""
     brighter = (images + added.to(torch.int16)[:, None, None, None]).clamp_(max=255).to(torch.uint8)
     return torch.where(images < 128, brighter, images)

@@ -1,4 +1,4 @@
-"""One of three: grey, solarised or blurred (Touvron et al., 2022, "DeiT III")."""
+"""3-Augment: an image becomes grey, solarised or blurred (Touvron et al., 2022, "DeiT III")."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from patchbench.data.draws import Purpose, uniform
 
 
 class ThreeAugment:
-    """prob: probability that an image undergoes one of the three. blur: range of the standard deviation, in pixels."""
+    """Make an image grey, solarise or blur it. prob: probability of a change. blur: range of sigma, in pixels."""
 
     def __init__(self, *, prob: float, blur: Sequence[float]) -> None:
         self.prob, self.blur = share("augment.three.prob", prob), interval("augment.three.blur", blur)
@@ -21,24 +21,24 @@ class ThreeAugment:
     def __call__(self, images: UInt8[Tensor, "b c H W"], draws: Int[Tensor, " b"]) -> UInt8[Tensor, "b c H W"]:
         if self.prob == 0:
             return images
-        whether, which, how_much = uniform(draws, 3, Purpose.THREE_AUGMENT).T
-        kinds = torch.where(whether < self.prob, (3 * which).long(), -1)
+        u_apply, u_kind, u_blur = uniform(draws, 3, Purpose.THREE_AUGMENT).T
+        kinds = torch.where(u_apply < self.prob, (3 * u_kind).long(), -1)
         low, high = self.blur
-        strengths = torch.where(kinds == 0, 0.0, torch.where(kinds == 1, 128.0, low + (high - low) * how_much))
-        return groups.grouped(images, kinds, strengths, (groups.saturation, groups.solarize, blurred))
+        strengths = torch.where(kinds == 0, 0.0, torch.where(kinds == 1, 128.0, low + (high - low) * u_blur))
+        return groups.apply_grouped(images, kinds, strengths, (groups.saturation, groups.solarize, gaussian_blur))
 
 
-def blurred(images: UInt8[Tensor, "k c H W"], sigmas: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
-    """Blur each image by a Gaussian of its own standard deviation, in pixels; edges are repeated."""
-    radius = 6  # three times the largest that is usual
+def gaussian_blur(images: UInt8[Tensor, "k c H W"], sigmas: Float[Tensor, " k"]) -> UInt8[Tensor, "k c H W"]:
+    """Blur each image by a Gaussian with its own standard deviation, in pixels; borders are replicated."""
+    radius = 6  # three times the largest usual standard deviation
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     weights = torch.softmax(-((offsets / sigmas[:, None]) ** 2) / 2, 1)[:, :, None, None, None]
     values = images.float()
     for axis in (2, 3):
         size = values.shape[axis]
         edges = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-        wide = F.pad(values, edges, mode="replicate")
+        padded = F.pad(values, edges, mode="replicate")
         values = torch.zeros_like(values)
         for i in range(len(offsets)):
-            values.addcmul_(wide.narrow(axis, i, size), weights[:, i])
+            values.addcmul_(padded.narrow(axis, i, size), weights[:, i])
     return values.round_().to(torch.uint8)

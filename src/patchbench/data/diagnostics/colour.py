@@ -1,4 +1,4 @@
-"""Scenes of colour: red and green that go together or against each other; two hues, equally bright."""
+"""Scenes of colour: red and green with positive or negative correlation; two hues of equal luminance."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,20 +6,20 @@ from scipy.stats import binom, f
 from torch import Tensor
 
 from patchbench.checks import Size
-from patchbench.data.diagnostics.canvas import grid, visible
+from patchbench.data.diagnostics.canvas import check_contrast, grid
 from patchbench.data.draws import Purpose, normal, uniform
 
-HUE = (15.0, -9.0, 7.0)  # the shortest whole colour of no luminance: 0.299 R + 0.587 G + 0.114 B = 0 (ITU-R BT.601)
+HUE = (15.0, -9.0, 7.0)  # smallest whole numbers with 0.299 R + 0.587 G + 0.114 B = 0, no luminance (ITU-R BT.601)
 
 
 class CorrelatedChannels:
-    """Cell by cell, does green follow red (1) or oppose it (0)? Blue follows nothing.
+    """Is green equal to red in each cell (1), or its opposite (0)? Blue is independent of both.
 
-    Each channel alone is the same in both classes. ceiling: exact, Bayes' rule takes the sign of the sum, over cells,
-    of red times green.
+    Each single channel has the same distribution in both classes. ceiling: exact; Bayes' rule takes the sign of the sum
+    over cells of red times green.
 
-    tests/test_shortcuts.py: one channel tells nothing, nor does the mean image. The sum of each patch tells a part, as
-    it mixes red and green, which is the question. The noise of the channels is independent: a patch has rank 3 P^2.
+    tests/test_shortcuts.py: a single channel or the mean image gives chance accuracy. The sum of each patch gives more,
+    because it mixes red and green. The noise of the channels is independent, so a patch has rank 3 P^2.
     """
 
     num_classes = 2
@@ -28,10 +28,10 @@ class CorrelatedChannels:
     noise_chans = 3
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
-        visible(2 * contrast, noise)
+        check_contrast(2 * contrast, noise)
         self.cell, self.contrast, self.noise = cell, float(contrast), noise
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         grid(img_size, self.cell)
 
     def ceiling(self, img_size: Size) -> float:
@@ -49,12 +49,12 @@ class CorrelatedChannels:
 
 
 class Isoluminant:
-    """Which of two hues have most pixels? Both are of one luminance, to the last bit, and only luminance has noise.
+    """Which of two hues do most pixels have? Both hues have exactly the same luminance, and only luminance has noise.
 
-    majority: share of the pixels that have the hue of the label. ceiling: exact, Bayes' rule counts pixels.
+    majority: share of the pixels that have the hue of the label. ceiling: exact; Bayes' rule counts pixels.
 
-    tests/test_shortcuts.py: luminance tells nothing. The mean colour of the image tells all: neither place nor order
-    matters. The channels are sums of hue and noise: a patch has rank 2 P^2.
+    tests/test_shortcuts.py: luminance gives chance accuracy. The mean colour of the image is enough: places and order
+    of pixels do not matter. Each channel is a sum of hue and noise, so a patch has rank 2 P^2.
     """
 
     num_classes = 2
@@ -63,12 +63,12 @@ class Isoluminant:
     noise_chans = 1
 
     def __init__(self, *, majority: float, noise: float) -> None:
-        visible(max(HUE), noise)
+        check_contrast(max(HUE), noise)
         if not 0.5 < majority <= 1:
             raise ValueError(f"data.scene.majority={majority} must be a share above 0.5, such as 0.55")
         self.majority, self.noise = majority, noise
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         pass
 
     def ceiling(self, img_size: Size) -> float:

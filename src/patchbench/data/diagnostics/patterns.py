@@ -1,4 +1,4 @@
-"""Scenes of relation: four tiles and their order; two glyphs far apart, same or different."""
+"""Scenes of relations: the order of four tiles; two distant glyphs, same or different."""
 
 from itertools import permutations
 
@@ -8,20 +8,20 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size, one_of
-from patchbench.data.diagnostics.canvas import blank, grid, merged, pick, tiles, visible
+from patchbench.data.diagnostics.canvas import check_contrast, empty_cells, grid, merge_cells, pick, tiles
 from patchbench.data.draws import Purpose, uniform
 
 
 class Arrangement:
-    """How are four distinct tiles, in a 2x2 block anywhere on the grid, arranged?
+    """How are four distinct tiles arranged in a 2x2 block anywhere on the grid?
 
-    Position relative to each other: each tile is at each corner as often in both classes. orders: "ring", the tiles
-    follow each other clockwise (0) or the other way round (1), which two neighbours reveal; "all", all permutations,
-    even (0) or odd (1): two tiles do not reveal the label, and a network must relate all four at once.
-    ceiling: of an observer who knows all but which two tiles, if any, changed places.
+    The set isolates relative position: each tile is equally often at each corner in both classes. orders: "ring", the
+    tiles follow each other clockwise (0) or counter-clockwise (1), and two neighbours reveal the label; "all", an even
+    (0) or odd (1) permutation: no two tiles reveal the label, and a network must relate all four at once.
+    ceiling: accuracy of an observer who only has to find out whether two given tiles are exchanged.
 
-    tests/test_shortcuts.py: a bag of patches tells nothing, nor does one number of each patch in its place, be it the
-    sum, the least, the largest, the energy or a random projection. The channels are equal: a patch has rank P^2.
+    tests/test_shortcuts.py: a bag of patches gives chance accuracy; so does one number of each patch in its place: the
+    sum, minimum, maximum, energy or a random projection. The channels are equal, so a patch has rank P^2.
     """
 
     num_classes = 2
@@ -30,19 +30,19 @@ class Arrangement:
     noise_chans = 1
 
     def __init__(self, *, orders: str, cell: int, contrast: float, noise: float) -> None:
-        visible(contrast, noise)
+        check_contrast(contrast, noise)
         one_of("data.scene.orders", orders, ("ring", "all"))
         self.cell, self.contrast, self.noise = cell, float(contrast), noise
         if orders == "ring":
             ring = torch.tensor([[(start + i) % 4 for i in range(4)] for start in range(4)])
-            clockwise = ring[:, [0, 1, 3, 2]]  # rows of the block: the second is run through from right to left
+            clockwise = ring[:, [0, 1, 3, 2]]  # in row order: the ring passes the second row from right to left
             self.orders = torch.stack([clockwise, clockwise[:, [0, 2, 1, 3]]])
         else:
             every = torch.tensor(list(permutations(range(4))))
             inversions = sum((every[:, i] > every[:, j]).long() for i in range(4) for j in range(i + 1, 4))
             self.orders = torch.stack([every[inversions % 2 == parity] for parity in range(2)])
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         grid(img_size, self.cell, at_least=(2, 2))
 
     def ceiling(self, img_size: Size) -> float:
@@ -58,22 +58,23 @@ class Arrangement:
             pick(u[:, 1], width - 1),
             self.orders[labels, pick(u[:, 2], self.orders.shape[1])],
         )
-        cells, images = blank(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))
+        cells, images = empty_cells(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))
         for i in range(4):
             cells[images, 0, top + i // 2, :, left + i % 2] = tiles(self.cell)[order[:, i]] * self.contrast
-        return merged(cells)
+        return merge_cells(cells)
 
 
 class SameDifferent:
-    """Are two glyphs of four, at a horizontal distance, the same (0) or different (1)?
+    """Are two glyphs, out of four kinds, with a horizontal distance between them the same (0) or different (1)?
 
-    Two tokens must meet, wherever they are: no position is needed. Each glyph by itself is as frequent in both classes.
-    distance: pixels from glyph to glyph; None: they lie at the left and the right edge, and move apart on a larger
-    canvas. ceiling: of an observer who knows the places, the left glyph, and the other glyph if it is different.
+    A network must compare two tokens anywhere in the image; no position is needed. Each kind of glyph is equally
+    frequent in both classes. distance: pixels from glyph to glyph; None puts them at the left and the right edge, so
+    they are further apart on a larger canvas. ceiling: accuracy of an observer who knows the places, the left glyph,
+    and the right glyph if it is different.
 
-    tests/test_shortcuts.py: a bag of patches tells nothing, if its average is read by a linear layer. The sums of the
-    patches tell at most 75 %: one glyph is plain, and the sums show if both, one or none of the two is. The channels
-    are equal: a patch has rank P^2.
+    tests/test_shortcuts.py: a linear layer on the average of the patches gives chance accuracy. The sums of the patches
+    give at most 75 %: one kind of glyph is plain, and the sums tell how many of the two are plain. The channels are
+    equal, so a patch has rank P^2.
     """
 
     num_classes = 2
@@ -82,14 +83,14 @@ class SameDifferent:
     noise_chans = 1
 
     def __init__(self, *, cell: int, distance: int | None, contrast: float, noise: float) -> None:
-        visible(contrast, noise)
+        check_contrast(contrast, noise)
         if distance is not None and (distance < 1 or distance % cell):
             raise ValueError(
                 f"data.scene.distance={distance} must be a multiple of data.scene.cell={cell}, or null for edge to edge"
             )
         self.cell, self.distance, self.contrast, self.noise = cell, distance, float(contrast), noise
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         grid(img_size, self.cell, at_least=(1, 2 if self.distance is None else self.distance // self.cell + 1))
 
     def ceiling(self, img_size: Size) -> float:
@@ -104,8 +105,8 @@ class SameDifferent:
         u = uniform(draws, 4, Purpose.SCENE)
         one = pick(u[:, 0], 4)
         other = (one + labels * (1 + pick(u[:, 1], 3))) % 4
-        cells, images = blank(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))
+        cells, images = empty_cells(len(draws), 1, (height, width), self.cell), torch.arange(len(draws))
         glyphs = tiles(self.cell) * self.contrast
         cells[images, 0, pick(u[:, 2], height), :, left] = glyphs[one]
         cells[images, 0, pick(u[:, 3], height), :, left + apart] = glyphs[other]
-        return merged(cells)
+        return merge_cells(cells)

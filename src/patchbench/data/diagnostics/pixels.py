@@ -1,4 +1,4 @@
-"""Scenes of detail below the patch: a diagonal of three pixels; the sign of any value of a patch."""
+"""Scenes of details smaller than a patch: a diagonal of three pixels; the sign of one value of a patch."""
 
 import math
 
@@ -11,20 +11,21 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size, spell
-from patchbench.data.diagnostics.canvas import grid, noise_of_mean, pick, visible
+from patchbench.data.diagnostics.canvas import check_contrast, grid, noise_of_mean, pick
 from patchbench.data.draws import Purpose, uniform
 
 
 class Motif:
-    """Does a diagonal of 3x3 pixels, at any pixel of the image, fall (0, as a backslash) or rise (1, as a slash)?
+    """Does a diagonal of 3x3 pixels, anywhere in the image, fall (0, like a backslash) or rise (1, like a slash)?
 
-    Detail below the patch, wherever the borders of patches lie. ceiling: of an observer who knows the place.
+    The detail is smaller than a patch and may cross the borders of patches. ceiling: accuracy of an observer who knows
+    the place.
 
-    tests/test_shortcuts.py: the sum, the least, the largest pixel or the energy of each patch tells at most 60 %, from
-    motifs that a corner of patches cuts. A bag of patches tells most, since inside a patch the motif is whole. Of h x w
-    pixels, a network that misses the last row and column misses a part of 1 - (h - 3)(w - 3) / ((h - 2)(w - 2)) of the
-    motifs: 14 % at 16 pixels. noise_chans: 1, the channels are equal, and a patch has rank P^2; 3, each has noise of
-    its own, and a patch has rank 3 P^2.
+    tests/test_shortcuts.py: the sum, minimum, maximum or energy of each patch gives at most 60 %, from motifs that are
+    cut at a corner of patches. A bag of patches gives at most 86 %, from motifs inside a patch. In an image of h x w
+    pixels a network that does not read the last row and column misses a part of some motifs, a share of
+    1 - (h - 3)(w - 3) / ((h - 2)(w - 2)): 14 % at 16 pixels. noise_chans: with 1 the channels are equal and a patch has
+    rank P^2; with 3 each channel has independent noise and a patch has rank 3 P^2.
     """
 
     num_classes = 2
@@ -32,11 +33,11 @@ class Motif:
     chance = 0.5
 
     def __init__(self, *, contrast: float, noise: float, noise_chans: int) -> None:
-        visible(contrast, noise)
+        check_contrast(contrast, noise)
         self.contrast, self.noise, self.noise_chans = float(contrast), noise, noise_chans
         self.noise_of_mean = noise_of_mean(noise, noise_chans)
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         if min(img_size) < 3:
             raise ValueError(f"img_size={spell(img_size)} does not hold a motif of 3x3: use img_size=3 or more")
 
@@ -53,14 +54,14 @@ class Motif:
         return drawn
 
     def place(self, draws: Int[Tensor, " b"], img_size: Size) -> tuple[Int[Tensor, " b"], Int[Tensor, " b"]]:
-        """Row and column of the motif's upper left pixel."""
+        """Return row and column of the upper left pixel of the motif."""
         u = uniform(draws, 2, Purpose.SCENE)
         return pick(u[:, 0], img_size[0] - 2), pick(u[:, 1], img_size[1] - 2)
 
     def groups(
         self, draws: Int[Tensor, " b"], img_size: Size, scale: int, patch_size: Size
     ) -> dict[str, Bool[Tensor, " b"]]:
-        """inside: the motif lies inside a patch of the grid that starts in the corner; cut: it does not."""
+        """Return the mask of images with the motif inside one patch (`inside`), and of the other images (`cut`)."""
         within = [
             first * scale // patch == (first * scale + 3 * scale - 1) // patch
             for first, patch in zip(self.place(draws, img_size), patch_size, strict=True)
@@ -70,16 +71,17 @@ class Motif:
 
 
 class Pointer:
-    """Which sign has the value that the pointer names? One cell has a random sign in each of its values, of pixels and
-    channels; another cell, the pointer, is bright in one pixel and channel: the label is the sign in that place.
+    """Which sign has the value that the pointer selects?
 
-    Each value is the label as often as any other, and none tells of another, so an embedding loses in accuracy what it
-    does not keep of a patch: see `ceiling_of`. Two tokens must meet, wherever they are: no position is needed. The rank
-    of a patch that is a cell is 3 P^2, as the channels are independent. ceiling: of an observer who knows the place.
+    One cell has a random sign in each of its values (pixels and channels). Another cell, the pointer, is bright in one
+    pixel and channel; the label is the sign of the same pixel and channel in the first cell. All values are selected
+    equally often and are independent, so an embedding loses accuracy with each value that it does not keep, see
+    `ceiling_of`. A network must relate two tokens anywhere in the image; no position is needed. Channels are
+    independent, so a patch of the size of a cell has rank 3 P^2. ceiling: accuracy of an observer who knows the place.
 
-    tests/test_shortcuts.py: one number of each patch (its sum, a random projection) tells at most 63 %, its largest or
-    least pixel at most 56 %, and its energy nothing. tests/test_diagnostics.py: Bayes' rule stays below `ceiling_of` on
-    any projection, and reaches `ceiling` where all values are kept.
+    tests/test_shortcuts.py: one number of each patch (its sum, a random projection) gives at most 63 %, its maximum or
+    minimum at most 56 %, and its energy chance accuracy. tests/test_diagnostics.py: Bayes' rule stays below
+    `ceiling_of` for any projection, and reaches `ceiling` if all values are kept.
     """
 
     num_classes = 2
@@ -88,12 +90,12 @@ class Pointer:
     noise_chans = 3
 
     def __init__(self, *, cell: int, contrast: float, pointer: float, noise: float) -> None:
-        visible(contrast, noise)
-        visible(pointer, noise, "pointer")
+        check_contrast(contrast, noise)
+        check_contrast(pointer, noise, "pointer")
         self.cell, self.contrast, self.pointer, self.noise = cell, float(contrast), float(pointer), noise
         self.values = 3 * cell**2
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         height, width = grid(img_size, self.cell)
         if height * width == 1:
             grid(img_size, self.cell, at_least=(1, 2))
@@ -102,12 +104,12 @@ class Pointer:
         return float(norm.cdf(self.contrast / self.noise))
 
     def ceiling_of(self, rank: int) -> float:
-        """Accuracy that no linear embedding of a cell exceeds, if it keeps `rank` numbers of the k values.
+        """Return an upper bound on the accuracy of a linear embedding that keeps r = `rank` numbers of a cell.
 
-        Its numbers are r channels of Gaussian noise, as orthonormal rows give the same information, and carry no more
-        than r * C bits, C = log2(1 + (contrast / noise)^2) / 2 (Shannon, 1948). The k signs are independent, so on
-        average one of them is known to r * C / k bits, and its error e has a binary entropy of at least 1 - r * C / k
-        (Fano, 1961; entropy is concave). Pixels count as continuous, although they are whole numbers.
+        Orthonormal rows keep the same information, so the numbers are r channels with Gaussian noise. They carry at
+        most r * C bits, C = log2(1 + (contrast / noise)^2) / 2 (Shannon, 1948). The k signs of a cell are independent,
+        so on average r * C / k bits are known about a sign, and the error e of a sign has a binary entropy of at least
+        1 - r * C / k (Fano, 1961; entropy is concave). Pixels count as continuous although they are whole numbers.
         """
         known = rank * math.log2(1 + (self.contrast / self.noise) ** 2) / 2 / self.values
         if known >= 1:
@@ -121,11 +123,11 @@ class Pointer:
         height, width = grid(img_size, self.cell)
         cells, images = height * width, torch.arange(len(draws))
         u = uniform(draws, 3 + self.values, Purpose.SCENE)
-        place, named = pick(u[:, 0], cells), pick(u[:, 1], self.values)
+        place, selected = pick(u[:, 0], cells), pick(u[:, 1], self.values)
         pointer = (place + 1 + pick(u[:, 2], cells - 1)) % cells
         signs = pick(u[:, 3:], 2) * 2 - 1
-        signs[images, named] = labels * 2 - 1
+        signs[images, selected] = labels * 2 - 1
         drawn = torch.zeros(len(draws), cells, self.values)
         drawn[images, place] = signs * self.contrast
-        drawn[images, pointer, named] = self.pointer
+        drawn[images, pointer, selected] = self.pointer
         return rearrange(drawn, "b (h w) (c y x) -> b c (h y) (w x)", h=height, c=3, y=self.cell)

@@ -1,4 +1,4 @@
-"""Scenes of place: a bright square in a quadrant of the image; a red and a green square beside each other."""
+"""Scenes of position: a bright square in a quadrant of the image; a red square left or right of a green one."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,18 +6,18 @@ from scipy.stats import norm
 from torch import Tensor
 
 from patchbench.checks import Size
-from patchbench.data.diagnostics.canvas import blank, grid, merged, pick, visible
+from patchbench.data.diagnostics.canvas import check_contrast, empty_cells, grid, merge_cells, pick
 from patchbench.data.draws import Purpose, uniform
 
 
 class Quadrant:
-    """Which quadrant of the canvas holds the square? Absolute position: the label is relative to the canvas.
+    """Which quadrant of the canvas holds the square? The set isolates absolute position.
 
-    ceiling: of an observer who knows one cell in each quadrant, the right one among them.
+    ceiling: accuracy of an observer who knows one cell in each quadrant, one of which holds the square.
 
-    tests/test_shortcuts.py: a bag of patches and the colour of the image tell nothing. The sum of each patch tells all,
-    if the place of the patch is known: the set is about place, and not about the content of patches. The channels are
-    equal: a patch has rank P^2.
+    tests/test_shortcuts.py: a bag of patches or the mean colour of the image gives chance accuracy. The sum of each
+    patch is enough if the place of the patch is known: places matter, not details of patches. The channels are equal,
+    so a patch has rank P^2.
     """
 
     num_classes = 4
@@ -26,10 +26,10 @@ class Quadrant:
     noise_chans = 1
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
-        visible(contrast, noise)
+        check_contrast(contrast, noise)
         self.cell, self.contrast, self.noise = cell, float(contrast), noise
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         grid(img_size, self.cell, multiple=(2, 2))
 
     def ceiling(self, img_size: Size) -> float:
@@ -43,23 +43,23 @@ class Quadrant:
         u = uniform(draws, 2, Purpose.SCENE)
         row = labels // 2 * (height // 2) + pick(u[:, 0], height // 2)
         col = labels % 2 * (width // 2) + pick(u[:, 1], width // 2)
-        cells = blank(len(draws), 1, (height, width), self.cell)
+        cells = empty_cells(len(draws), 1, (height, width), self.cell)
         cells[torch.arange(len(draws)), 0, row, :, col] = self.contrast
-        return merged(cells)
+        return merge_cells(cells)
 
 
 class LeftOf:
-    """Is the red square (1) left of the green one, or right of it (0)? They lie in distinct columns, in any rows.
+    """Is the red square left of the green square (1) or right of it (0)? They lie in different columns, in any rows.
 
-    Places decide, for both classes have the same patches. They may be absolute or relative: the column of the red
-    square less that of the green one has the sign of the label, a sum over patches, so no patch need be related to
-    another; in `arrangement` they must be. ceiling: of an observer who knows where the two squares are, but not which
-    is which.
+    Only places tell the classes apart, because both classes have the same patches. Absolute or relative places are
+    enough: the label follows from the column of the red square minus the column of the green one, a sum over patches,
+    so no patch needs to be related to another; `arrangement` needs such relations. ceiling: accuracy of an observer who
+    knows the places of the two squares, but not their colours.
 
-    tests/test_shortcuts.py: a bag of patches, their sums and the colour of the image tell nothing. The place of one
-    square tells a part, 5/6 where there are four columns: in each class one colour lies further left on average,
-    whatever the layout. One number that is linear in the pixels, red less green weighted by column, tells 94 % at
-    contrast 40 with noise 20. The noise of the channels is independent: a patch has rank 3 P^2.
+    tests/test_shortcuts.py: a bag of patches, the sums of patches or the mean colour of the image gives chance
+    accuracy. The place of one square gives 5/6 with four columns: in each class one colour lies further left on
+    average, in any layout. One number that is linear in the pixels, red minus green weighted by column, gives 94 % at
+    contrast 40 and noise 20. The noise of the channels is independent, so a patch has rank 3 P^2.
     """
 
     num_classes = 2
@@ -68,10 +68,10 @@ class LeftOf:
     noise_chans = 3
 
     def __init__(self, *, cell: int, contrast: float, noise: float) -> None:
-        visible(contrast, noise)
+        check_contrast(contrast, noise)
         self.cell, self.contrast, self.noise = cell, float(contrast), noise
 
-    def fits(self, img_size: Size) -> None:
+    def check_size(self, img_size: Size) -> None:
         grid(img_size, self.cell, at_least=(1, 2))
 
     def ceiling(self, img_size: Size) -> float:
@@ -84,7 +84,7 @@ class LeftOf:
         u = uniform(draws, 3, Purpose.SCENE)
         pairs = torch.combinations(torch.arange(width))[pick(u[:, 0], width * (width - 1) // 2)]
         red, green = torch.where(labels[:, None] == 1, pairs, pairs.flip(1)).unbind(1)
-        cells, images = blank(len(draws), 3, (height, width), self.cell), torch.arange(len(draws))
+        cells, images = empty_cells(len(draws), 3, (height, width), self.cell), torch.arange(len(draws))
         cells[images, 0, pick(u[:, 1], height), :, red] = self.contrast
         cells[images, 1, pick(u[:, 2], height), :, green] = self.contrast
-        return merged(cells)
+        return merge_cells(cells)

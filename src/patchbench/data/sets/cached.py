@@ -1,4 +1,4 @@
-"""A cache of raw pixels: one memory-mapped array of uint8 per split, so that reading an image is copying it."""
+"""A cache of raw pixels: one memory-mapped array of uint8 per split, so that reading an image is a copy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from patchbench.checks import Size, one_of, size, spell
 from patchbench.data.cache_format import META, PREPARE, images_file, labels_file, read_meta
-from patchbench.data.cache_parts import Part, altered, checksum, parts
+from patchbench.data.cache_parts import Part, altered_images, checksum, parts
 from patchbench.data.pictures import BadImage
 from patchbench.data.source import Crop
 from patchbench.data.splits import subsample
@@ -20,11 +20,12 @@ from patchbench.data.statistics import check_statistics
 
 
 class Cached:
-    """Splits of the cache in `root`. Of images larger than `img_size`, evaluation sees the centre.
+    """The splits of the cache in `root`. If its images are larger than `img_size`, evaluation reads their centre.
 
-    range: values that became black and white when the images were cached; None takes any cache. classes: names of the
-    classes in the order of their numbers, which may be more than the cache has; None takes those of the cache.
-    FileNotFoundError, ValueError: there is no cache, or it is unfinished, of another format, or cut short.
+    normalise: `source` takes mean and standard deviation of the cached set, `measured` those of its training images.
+    range: values that became black and white when the images were cached; None accepts any. classes: names of the
+    classes in the order of their numbers; the cache may lack some. None takes the classes of the cache.
+    FileNotFoundError, ValueError: there is no cache, or it is unfinished, damaged or of another format.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Cached:
         if self.img_size[0] > largest[0] or self.img_size[1] > largest[1]:
             raise ValueError(
                 f"img_size={spell(self.img_size)} is larger than the images of root={root}: use "
-                f"img_size={spell(largest)} or less, or prepare the set anew with a larger size"
+                f"img_size={spell(largest)} or less, or prepare the set again with a larger size"
             )
         self.in_chans, self.mirrors = meta["in_chans"], meta["mirrors"]
         check_statistics(mean, std, self.in_chans)
@@ -56,10 +57,10 @@ class Cached:
         self.range = meta.get("range")
         if range is not None and range != self.range:
             raise ValueError(
-                f"range={range} is asked for, and root={root} was prepared with range={self.range}: prepare it anew "
+                f"range={range} differs from range={self.range}, with which root={root} was prepared: prepare it again "
                 f"with the former, {PREPARE} ... data.range=..."
             )
-        self.classes, numbers = in_order(meta["classes"], classes)
+        self.classes, numbers = reorder_classes(meta["classes"], classes)
         self.num_classes = meta["num_classes"] if classes is None else len(classes)
         self.mapped = {
             name: Mapped(
@@ -68,8 +69,8 @@ class Cached:
             for name, split in meta["splits"].items()
         }
         for name, split in self.mapped.items():
-            if len(odd := ((split.labels < 0) | (split.labels >= meta["num_classes"])).nonzero()):
-                label = int(split.labels[odd[0]])
+            if len(invalid := ((split.labels < 0) | (split.labels >= meta["num_classes"])).nonzero()):
+                label = int(split.labels[invalid[0]])
                 raise ValueError(
                     f"{labels_file(self.root, name)} is damaged, it holds the label {label} of {meta['num_classes']} "
                     f"classes: remove {self.root} and run {PREPARE} again"
@@ -84,27 +85,27 @@ class Cached:
         return self.mapped
 
 
-def in_order(
-    there: Sequence[Any] | None, wanted: Sequence[Any] | None
+def reorder_classes(
+    stored: Sequence[Any] | None, wanted: Sequence[Any] | None
 ) -> tuple[Sequence[Any] | None, Int[Tensor, " n"] | None]:
-    """Classes of a cache in the order that is wanted, and the new number of each, None where it stays.
+    """Return the classes in the wanted order, and the new number of each stored class, or None if nothing changes.
 
-    ValueError if the cache has others.
+    ValueError if the cache has classes that are not among the wanted ones.
     """
-    if wanted is None or there == wanted:
-        return there, None
-    if there is None or not set(there) <= set(wanted):
-        alone = ", ".join(str(name) for name in (there or ()) if name not in wanted) or "classes without names"
-        raise ValueError(f"the cache holds {alone}, none of the {len(wanted)} known classes: labels would not match")
+    if wanted is None or stored == wanted:
+        return stored, None
+    if stored is None or not set(stored) <= set(wanted):
+        unknown = ", ".join(str(name) for name in (stored or ()) if name not in wanted) or "classes without names"
+        raise ValueError(f"the cache holds {unknown}, none of the {len(wanted)} known classes: labels would not match")
     numbers = {name: number for number, name in enumerate(wanted)}
-    return wanted, torch.tensor([numbers[name] for name in there])
+    return wanted, torch.tensor([numbers[name] for name in stored])
 
 
 class Mapped:
-    """A split as a file that each process maps into its memory. ValueError unless its array has `shape`, n c H W.
+    """A split in a file that each process maps into its memory. ValueError unless the array has `shape`, n c H W.
 
-    Each part of the file is compared with its checksum when it is first read, once by all processes of a rank, which
-    share `checked`. parts: all that hold images, in order.
+    Each part of the file is compared with its checksum at the first reading, once for all processes of a rank, which
+    share `checked`. parts: the parts that hold images, in order.
     """
 
     slow = True
@@ -114,7 +115,7 @@ class Mapped:
         self.mapped: np.ndarray | None = None
         self.parts, self.starts = parts, np.array([part.start for part in parts])
         self.checked = torch.zeros(len(parts), dtype=torch.bool).share_memory_()
-        self.stored = labels = np.asarray(load(labels_file(folder, name)))
+        self.stored = labels = np.asarray(map_array(labels_file(folder, name)))
         if self.pixels.shape != shape or self.pixels.dtype != np.uint8 or labels.shape != shape[:1]:
             raise ValueError(
                 f"{self.path} holds {self.pixels.dtype} {list(self.pixels.shape)} and {len(labels)} labels, but {META} "
@@ -125,7 +126,7 @@ class Mapped:
         self.crops = shape[2:] != img_size or len(self.rows) < len(labels)
 
     def restrict(self, indices: Sequence[int]) -> None:
-        """Leave out all other images."""
+        """Keep only the images with these indices."""
         if len(indices) < len(self):
             self.rows, self.labels, self.crops = self.rows[list(indices)], self.labels[list(indices)], True
 
@@ -133,31 +134,31 @@ class Mapped:
         return len(self.labels)
 
     def check(self, rows: np.ndarray) -> None:
-        """BadImage if a part that holds one of these rows is not as it was written."""
+        """Raise BadImage if a part that holds one of these rows has changed since it was written."""
         touched = np.searchsorted(self.starts, rows, side="right") - 1
         for number in np.unique(touched[~self.checked.numpy()[touched]]).tolist():
             start, stop, crc = self.parts[number]
             if checksum(self.pixels[start:stop], self.stored[start:stop]) != crc:
-                raise BadImage(altered(self.folder, self.name, start, stop))
+                raise BadImage(altered_images(self.folder, self.name, start, stop))
             self.checked[number] = True
 
     def check_all(self) -> None:
-        """BadImage if any part is not as it was written."""
+        """Raise BadImage if any part has changed since it was written."""
         self.check(self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"mapped": None}  # else all pixels would travel to a process that is not forked
+        return self.__dict__ | {"mapped": None}  # otherwise pickling would send all pixels to a spawned process
 
     @property
     def pixels(self) -> np.ndarray:
-        """All images as they lie on the disk, n c H W."""
+        """All images of the file, n c H W."""
         if self.mapped is None:
-            self.mapped = np.asarray(load(self.path))  # a plain array: slices of a memmap are slow to make
+            self.mapped = np.asarray(map_array(self.path))  # a plain array, because slicing a memmap is slow
         return self.mapped
 
     @property
     def images(self) -> UInt8[Tensor, "n c H W"]:
-        """All images as a tensor, not read before they are used, and not checked; not to be written to."""
+        """All images as a read-only tensor: not checked, and read from the disk only when they are used."""
         return torch.from_numpy(self.pixels)
 
     def read(
@@ -173,23 +174,23 @@ class Mapped:
         images = np.empty((len(indices), pixels.shape[1], height, width), np.uint8)
         for image, row, (top, left, h, w) in zip(images, rows, boxes, strict=True):
             part = pixels[row, :, top : top + h, left : left + w]
-            image[:] = part if (h, w) == self.img_size else scaled(part, self.img_size)
+            image[:] = part if (h, w) == self.img_size else scale_part(part, self.img_size)
         return torch.from_numpy(images), self.labels[torch.as_tensor(indices)]
 
 
-def scaled(part: np.ndarray, img_size: Size) -> np.ndarray:
-    """Part of an image, scaled as pictures in files are."""
+def scale_part(part: np.ndarray, img_size: Size) -> np.ndarray:
+    """Scale a part of an image in the same way as pictures in files."""
     resized = v2.functional.resize(torch.from_numpy(part), list(img_size), v2.InterpolationMode.BICUBIC, antialias=True)
     return resized.numpy()
 
 
-def load(path: Path) -> np.memmap:
-    """Map an array into memory, privately, since PyTorch takes no read-only array. ValueError if it is not whole."""
+def map_array(path: Path) -> np.memmap:
+    """Map an array into memory, copy-on-write because PyTorch takes no read-only arrays. ValueError if damaged."""
     try:
         array = np.load(path, mmap_mode="c")
         if path.stat().st_size == array.offset + array.nbytes:
             return array
-        why = "it is longer than it was written"
+        why = "it is longer than when it was written"
     except (OSError, ValueError, EOFError) as error:
         why = " ".join(str(error).split())
     raise ValueError(f"{path} is damaged or missing ({why}): remove {path.parent} and run {PREPARE} again")

@@ -14,10 +14,10 @@ from patchbench.data.splits import make_splits
 
 
 class Digits:
-    """1,797 images of 8x8 pixels, 17 levels of grey, scaled to `img_size` and repeated over the channels.
+    """1,797 images of 8x8 pixels with 17 levels of grey, scaled to `img_size` and repeated over the channels.
 
-    channels: 3, equal ones, of which a patch has 3 P^2 values and rank P^2; 1, as the images are, where any basis of k
-    numbers keeps k.
+    channels: 1 or 3. With three equal channels a patch has 3 P^2 values but rank P^2; with one channel any basis of k
+    coefficients keeps k independent numbers.
     """
 
     mirrors = False
@@ -34,10 +34,10 @@ class Digits:
         train_size: int | None,
     ) -> None:
         if channels not in (1, 3):
-            raise ValueError(f"channels={channels} must be 1, or 3 for the same in red, green and blue")
+            raise ValueError(f"channels={channels} must be 1, or 3 for equal red, green and blue")
         self.img_size, self.in_chans, self.channels = size("img_size", img_size), channels, channels
         self.mean, self.std = [0.309] * channels, [0.350] * channels  # of the training images at 64 pixels
-        self.chosen = make_splits(
+        self.split_indices = make_splits(
             {"train": digits()[1].tolist()},
             val_size=val_size,
             test_size=test_size,
@@ -48,12 +48,12 @@ class Digits:
     def splits(self) -> dict[str, InMemory]:
         grey, labels = digits()
         images = resize(grey, self.img_size).repeat(1, self.in_chans, 1, 1)
-        return {name: InMemory(images[indices], labels[indices]) for name, (_, indices) in self.chosen.items()}
+        return {name: InMemory(images[indices], labels[indices]) for name, (_, indices) in self.split_indices.items()}
 
 
 @cache
 def digits() -> tuple[UInt8[Tensor, "n 1 8 8"], Int[Tensor, " n"]]:
-    """Images and labels, read once by each process."""
+    """Return images and labels; each process reads them once."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

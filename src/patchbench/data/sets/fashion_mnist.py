@@ -14,21 +14,21 @@ from torch import Tensor
 from torchvision import datasets
 
 from patchbench.checks import size
-from patchbench.data.sets.torchvision import opened
+from patchbench.data.sets.torchvision import open_splits
 from patchbench.data.source import InMemory, resize
 from patchbench.data.splits import make_splits
 
-PACKAGE = Path("/usr/share/datasets/fashion-mnist")  # of Debian's dataset-fashion-mnist
-PREFIXES = {"train": ("train", 60_000), "test": ("t10k", 10_000)}  # of the names of the files; their images
+PACKAGE = Path("/usr/share/datasets/fashion-mnist")  # folder of Debian's package dataset-fashion-mnist
+PREFIXES = {"train": ("train", 60_000), "test": ("t10k", 10_000)}  # prefixes of the file names, numbers of images
 SIDE = 28  # pixels
 
 
 class FashionMNIST:
     """Photographs of 70,000 pieces of clothing, 28x28 grey, scaled to `img_size` and repeated over three channels.
 
-    root: folder that holds the files, or FashionMNIST/raw with the files. If it does not, those of Debian's package are
-    read; if there are none, torchvision downloads them into `root`.
-    OSError: no files, or files that are damaged.
+    root: folder that holds the files or a folder FashionMNIST/raw with the files. Otherwise the files of Debian's
+    package are read, and without the package torchvision downloads the files into `root`.
+    OSError if the files cannot be found or downloaded, or are damaged.
     """
 
     in_chans = 3
@@ -48,8 +48,8 @@ class FashionMNIST:
         train_size: int | None,
     ) -> None:
         self.img_size = size("img_size", img_size)
-        self.files = found(Path(root).expanduser())
-        self.chosen = make_splits(
+        self.files = find_files(Path(root).expanduser())
+        self.split_indices = make_splits(
             {name: labels(self.files[name][1], PREFIXES[name][1]).tolist() for name in PREFIXES},
             val_size=val_size,
             test_size=None,
@@ -59,32 +59,32 @@ class FashionMNIST:
 
     def splits(self) -> dict[str, InMemory]:
         splits = {}
-        for name, (part, indices) in self.chosen.items():
-            (path, labels_path), (_, count) = self.files[part], PREFIXES[part]
+        for name, (stored, indices) in self.split_indices.items():
+            (path, labels_path), (_, count) = self.files[stored], PREFIXES[stored]
             grey = resize(read_idx(path, (count, SIDE, SIDE))[indices, None], self.img_size)
             splits[name] = InMemory(grey.repeat(1, self.in_chans, 1, 1), labels(labels_path, count)[indices])
         return splits
 
 
-def found(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Files of images and of labels, by split, downloaded into `root` if there are none."""
+def find_files(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Find the files of images and labels of each split; download them into `root` if there are none."""
     folders = (root, root / "FashionMNIST" / "raw", PACKAGE)
     for folder in folders:
-        if files := in_folder(folder):
+        if files := files_in(folder):
             return files
     try:
-        opened(datasets.FashionMNIST, root, {})
+        open_splits(datasets.FashionMNIST, root, {})
     except OSError as error:
         raise OSError(
             f"root={root} does not hold the files of Fashion-MNIST, nor does {PACKAGE}, and torchvision could not "
             "download them: install Debian's package (apt-get install dataset-fashion-mnist), or connect to the "
             "network once, or give root=<folder with train-images-idx3-ubyte.gz and the other three>"
         ) from error
-    return in_folder(folders[1])
+    return files_in(folders[1])
 
 
-def in_folder(folder: Path) -> dict[str, tuple[Path, Path]]:
-    """Files of images and of labels in a folder, by split, plain or .gz; none unless all four are there."""
+def files_in(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the files of images and labels of each split, plain or .gz; empty unless all four are in the folder."""
     files = {}
     for split, (prefix, _) in PREFIXES.items():
         names = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
@@ -97,14 +97,14 @@ def in_folder(folder: Path) -> dict[str, tuple[Path, Path]]:
 
 @cache
 def labels(path: Path, count: int) -> Int[Tensor, " n"]:
-    """Labels of a file, read once by each process."""
+    """Read the labels of a file; each process reads them once."""
     return read_idx(path, (count,)).long()
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
     """Read unsigned bytes of this shape from a file in the IDX format (LeCun et al., 1998), plain or .gz.
 
-    OSError in one line if the file is damaged, or does not hold such an array.
+    OSError with a message of one line if the file is damaged or holds another array.
     """
     header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)  # 8: unsigned bytes
     try:

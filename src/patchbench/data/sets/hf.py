@@ -12,7 +12,7 @@ from urllib.request import getproxies
 
 from patchbench.data.bands import Picture, open_picture
 from patchbench.data.files import Contents, FileSet
-from patchbench.data.splits import numbered
+from patchbench.data.splits import number_labels
 
 SPLITS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 LABELS = (
@@ -21,16 +21,17 @@ LABELS = (
     "class",
     "category",
     "target",
-)  # names, if no column has the type
+)  # names of a label column, if no column has the type ClassLabel
 
 
 @dataclass(kw_only=True, eq=False)
 class HuggingFace(FileSet):
-    """`name` on the hub or a local path: parquet files, a folder of images, or the output of `save_to_disk`.
+    """A data set by its name on the hub, or in the local folder `root`.
 
-    config: configuration of the set, if it has several. image_column, label_column: None if their types tell them.
-    Validation and test split are the set's own, or held out of its training images.
-    OSError, ValueError: no such set, no network, or columns that cannot be told.
+    root: parquet files, a folder of images, or the output of `save_to_disk`. config: configuration of the set, if it
+    has several. image_column, label_column: names of the columns; None finds them by their types and names. Validation
+    and test splits are those of the set, or are held out of its training images. OSError, ValueError: there is no such
+    set, no network, or the columns are ambiguous.
     """
 
     name: str | None
@@ -40,40 +41,40 @@ class HuggingFace(FileSet):
     root: str | None
 
     def open(self) -> Contents:
-        if not (where := self.root or self.name):
+        if not (path := self.root or self.name):
             raise ValueError("data=hf needs name=<owner/set on the hub> or root=<folder of a set>")
-        what = f"name={self.name}" if self.root is None else f"root={self.root}"
-        tables = loaded(what, where, self.config)
+        option = f"name={self.name}" if self.root is None else f"root={self.root}"
+        tables = load_tables(option, path, self.config)
         from datasets import ClassLabel
         from datasets import Image as Pixels
 
         sets = {ours: tables[theirs] for ours, names in SPLITS.items() for theirs in names[::-1] if theirs in tables}
         if "train" not in sets:
-            raise ValueError(f"{what} has no split named train, but {', '.join(tables)}: name another set")
+            raise ValueError(f"{option} has no split named train, but {', '.join(tables)}: use another set")
         features = sets["train"].features
-        likely = [c for c in features if isinstance(features[c], Pixels)]
-        image = column("image", self.image_column, what, features, likely)
-        classed = [c for c in features if isinstance(features[c], ClassLabel)]
-        named = [c for c in features if c.lower() in LABELS and c != image]
-        label = column("label", self.label_column, what, features, classed or named)
-        albums = {name: Rows(rows, image, f"{where}, {name}") for name, rows in sets.items()}
-        known = features[label]
+        candidates = [c for c in features if isinstance(features[c], Pixels)]
+        image = choose_column("image", self.image_column, option, features, candidates)
+        by_type = [c for c in features if isinstance(features[c], ClassLabel)]
+        by_name = [c for c in features if c.lower() in LABELS and c != image]
+        label = choose_column("label", self.label_column, option, features, by_type or by_name)
+        albums = {name: Rows(rows, image, f"{path}, {name}") for name, rows in sets.items()}
+        feature = features[label]
         given = {name: list(rows[label]) for name, rows in sets.items()}
         names = self.classes
-        if isinstance(known, ClassLabel):  # numbers of names
-            names, words = known.names if names is None else names, dict(enumerate(known.names))
+        if isinstance(feature, ClassLabel):  # labels are numbers of names
+            names, words = feature.names if names is None else names, dict(enumerate(feature.names))
             given = {name: [words.get(label, label) for label in labels] for name, labels in given.items()}
-        classes, labels = numbered(given, names, lambda split, i: albums[split].name(i))
+        classes, labels = number_labels(given, names, lambda split, i: albums[split].name(i))
         return Contents(albums, labels, classes)
 
 
 class Rows:
-    """Pictures in a column of a table, as bytes or as a path."""
+    """Album of the pictures in a column of a table, stored as bytes or as paths. prefix: of the picture names."""
 
-    def __init__(self, rows: Any, column: str, what: str) -> None:
+    def __init__(self, rows: Any, column: str, prefix: str) -> None:
         from datasets import Image as Pixels
 
-        self.rows, self.column, self.what = rows.select_columns([column]), column, what
+        self.rows, self.column, self.prefix = rows.select_columns([column]), column, prefix
         self.rows = self.rows.cast_column(column, Pixels(decode=False))
 
     def __len__(self) -> int:
@@ -87,19 +88,22 @@ class Rows:
 
     def name(self, index: int) -> str:
         path = (self.rows[index][self.column] or {}).get("path")
-        return f"{self.what}, row {index}{f' ({path})' if path else ''}"
+        return f"{self.prefix}, row {index}{f' ({path})' if path else ''}"
 
 
-def loaded(what: str, where: str, config: str | None) -> Any:
-    """Tables by the name of their split. ValueError, OSError in one line."""
+def load_tables(option: str, path: str, config: str | None) -> Any:
+    """Load the tables of a set, by the names of its splits. option: for messages.
+
+    ValueError or OSError, with a message of one line, if the package `datasets` is missing or the set cannot be read.
+    """
     try:
         import datasets
         from huggingface_hub import constants
     except ImportError as error:
         raise ValueError("data=hf needs the package datasets: pip install 'patchbench[hf]'") from error
-    folder = Path(where).expanduser()
+    folder = Path(path).expanduser()
     if not folder.exists() and not reachable(constants.ENDPOINT):
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # else: minutes
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # otherwise retries take minutes
     saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
     if not saved:
         refuse_linked_folders(folder)
@@ -107,28 +111,28 @@ def loaded(what: str, where: str, config: str | None) -> Any:
         if saved:
             tables = datasets.load_from_disk(str(folder))
         else:
-            tables = datasets.load_dataset(str(folder) if folder.exists() else where, config)
-    except Exception as error:  # of the library, of the libraries below it, and of the hub: each in one line
+            tables = datasets.load_dataset(str(folder) if folder.exists() else path, config)
+    except Exception as error:  # of `datasets`, its dependencies, or the hub: put into one line
         raise OSError(
-            f"{what} cannot be read ({type(error).__name__}: {' '.join(str(error).split())}): see its page on the hub; "
-            "if there is no network, give a local copy as root=<folder>"
+            f"{option} cannot be read ({type(error).__name__}: {' '.join(str(error).split())}): see its page on the "
+            "hub; if there is no network, give a local copy as root=<folder>"
         ) from error
     return {"train": tables} if isinstance(tables, datasets.Dataset) else dict(tables)
 
 
 def refuse_linked_folders(root: Path) -> None:
-    """ValueError if folders in `root` are links: the library would read what is beside them, without a word."""
+    """Raise ValueError if folders in `root` are links: `datasets` would skip them without a warning."""
     for above, folders, _ in os.walk(root):
         for name in folders:
             if (link := Path(above, name)).is_symlink():
                 raise ValueError(
                     f"root={root}: the package datasets does not follow {link.relative_to(root)}, a linked folder: use "
-                    f"data=imagefolder data.root={root}, which does, or put the files in its place"
+                    f"data=imagefolder data.root={root}, which follows links, or replace the link by the files"
                 )
 
 
 def reachable(url: str) -> bool:
-    """True if the host of a URL answers; not tried behind a proxy."""
+    """True if the host of a URL answers, or if there is a proxy, where this cannot be tested."""
     if getproxies():
         return True
     try:
@@ -138,11 +142,13 @@ def reachable(url: str) -> bool:
     return True
 
 
-def column(kind: str, given: str | None, what: str, features: Any, likely: Sequence[str]) -> str:
-    """Name of the column of images or labels: as given, or the only likely one. ValueError lists the columns."""
+def choose_column(kind: str, given: str | None, option: str, features: Any, candidates: Sequence[str]) -> str:
+    """Return the given column, or the only candidate. kind: image or label. ValueError lists the columns."""
     if given is not None and given in features:
         return given
-    if given is None and len(likely) == 1:
-        return likely[0]
+    if given is None and len(candidates) == 1:
+        return candidates[0]
     why = f"there is no {given}" if given is not None else "types and names do not tell which"
-    raise ValueError(f"{what} has the columns {', '.join(features)}: set {kind}_column=<column of the {kind}s> ({why})")
+    raise ValueError(
+        f"{option} has the columns {', '.join(features)}: set {kind}_column=<column of the {kind}s> ({why})"
+    )

@@ -1,4 +1,4 @@
-"""Random pixels and labels: the trunk and the input path without a data set."""
+"""Random pixels and labels, to run a network and its input pipeline without a data set."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from patchbench.data.source import InMemory
 
 
 class Random:
-    """Uniform pixels, uniform labels; the same for every seed. Nothing can be learnt from them."""
+    """Uniform pixels and labels, the same for every seed. Nothing can be learnt from them."""
 
     mirrors = True
 

@@ -50,7 +50,7 @@ def rollout(shares: Float[Tensor, "k h w"], images: UInt8[Tensor, "b c H W"]) ->
         image = axes[1, i].imshow(times.numpy(), cmap=DIVERGING, vmin=-2, vmax=2, interpolation="nearest")
         bare(axes[1, i])
     axes[1, 0].set_ylabel("rollout")
-    bar = fig.colorbar(image, ax=axes[1].tolist(), shrink=0.9, label="times an even share", pad=0.01, extend="both")
+    bar = fig.colorbar(image, ax=axes[1].tolist(), shrink=0.9, label="times an equal share", pad=0.01, extend="both")
     bar.set_ticks([-2, -1, 0, 1, 2], labels=["¼", "½", "1", "2", "4"])
     return fig
 

@@ -121,9 +121,9 @@ def hint(explanation: Explanation) -> str:
     if explanation.trained:
         frequency = spectrum.dct_frequency(spectrum.dct_energy(kernels_shown))
         named = "these kernels" if explanation.walk.affine else "these responses"
-        return escape(readings.changed(change, frequency, named))
+        return escape(readings.since_start(change, frequency, named))
     see = "<code>ckpt=&lt;run&gt;/best.ckpt</code> shows what a run has learned."
-    return f"{escape(readings.start(change))} {see}"
+    return f"{escape(readings.before_training(change))} {see}"
 
 
 def strongest(walk: Walk) -> int:

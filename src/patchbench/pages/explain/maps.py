@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from patchbench.checks import Size
-from patchbench.measure.places import Mixing, Shift, Table, Turn
+from patchbench.measure.places import BiasMaps, Mixing, RotationMaps, Table
 from patchbench.pages.plots import DIVERGING, SEQUENTIAL, WIDTH, bare, figure, largest, map_of_maps, whole_numbers
 from patchbench.words import count
 
@@ -30,7 +30,7 @@ def similarity(table: Table) -> Figure:
     return fig
 
 
-def angles(turn: Turn) -> Figure:
+def angles(turn: RotationMaps) -> Figure:
     """Draw a map of the angles for each channel of `turn`."""
     number = len(turn.channels)
     h, w = turn.angles.shape[1:]
@@ -45,13 +45,13 @@ def angles(turn: Turn) -> Figure:
     return fig
 
 
-def score(turn: Turn) -> Figure:
+def score(turn: RotationMaps) -> Figure:
     """Draw the score of a query with equal keys."""
     heads = [f"head {i}" for i in range(len(turn.score))] if turn.num_heads > 1 else ["every head"]
     return over_grid(turn.score, turn.queries, "mean cosine", SEQUENTIAL, heads)
 
 
-def biases(shift: Shift) -> Figure:
+def biases(shift: BiasMaps) -> Figure:
     """Draw the bias of some queries for all keys."""
     heads = [f"head {i}" for i in shift.heads] if shift.num_heads > 1 else ["every head"]
     return over_grid(shift.logits, shift.queries, "added to the logit", DIVERGING, heads)

@@ -108,7 +108,7 @@ def added(explanation: Explanation, scheme: str) -> str:
 def turned(explanation: Explanation, scheme: str) -> str:
     """Show the angles by which a scheme turns queries and keys."""
     parts = places.modules(explanation.net, "rotation")
-    turn = places.turn(parts[0], explanation.walk.layout.grid_size)
+    turn = places.rotation_maps(parts[0], explanation.walk.layout.grid_size)
     heads = (
         f" Each of the {turn.num_heads} heads has its own angles; the figures show the first."
         if turn.num_heads > 1
@@ -137,7 +137,7 @@ def turned(explanation: Explanation, scheme: str) -> str:
 def shifted(explanation: Explanation, scheme: str) -> str:
     """Show the numbers that a scheme adds to the logits of attention."""
     parts = places.modules(explanation.net, "bias")
-    shift = places.shift(parts[0], explanation.walk.layout.grid_size)
+    shift = places.bias_maps(parts[0], explanation.walk.layout.grid_size)
     h, w = explanation.walk.layout.grid_size
     n, heads = h * w, explanation.walk.layout.num_heads
     smaller = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from patchbench.checks import Size
 from patchbench.data.photographs import is_grey
 from patchbench.layout import Layout
-from patchbench.measure.response import Window, is_affine, kernels, unread, window_and_stride, windows
+from patchbench.measure.response import Window, is_affine, kernels, unread_pixels, window_and_stride, windows
 from patchbench.measure.start import Change, Starts, change
 from patchbench.words import count
 
@@ -129,7 +129,7 @@ def walk(
         shown,
         single_matrix(embed, shown) if affine else None,
         inside,
-        unread(embed, shape),
+        unread_pixels(embed, shape),
         change(embed, starts, image, place, window, shown) if starts else None,
     )
 

@@ -9,7 +9,7 @@ from patchbench.pages.study import figures
 from patchbench.pages.study.markdown import picture, table
 from patchbench.pages.study.numbers import Report, formatted, interval_in_words, mean, train_gflops
 from patchbench.study.outcomes import population
-from patchbench.study.verdict import Found
+from patchbench.study.verdict import MeasuredEffect
 
 Reports = Sequence[tuple[Report, Mapping[str, str]]]  # each with links to its pages, by label
 
@@ -35,16 +35,16 @@ HEADER = [
 LARGE = 0.1  # effects of ten points and more have an axis of their own, on which small effects would be invisible
 
 
-def by_unit(effects: Sequence[Found], prefix: str = "") -> dict[str, list[tuple[str, Found]]]:
+def by_unit(effects: Sequence[MeasuredEffect], prefix: str = "") -> dict[str, list[tuple[str, MeasuredEffect]]]:
     """Group effects, each with its label, by the axis on which they are drawn."""
-    groups: dict[str, list[tuple[str, Found]]] = {}
+    groups: dict[str, list[tuple[str, MeasuredEffect]]] = {}
     for effect in effects:
         label = f"{prefix}{effect.part.name}, {effect.effect.factor}: {from_to(effect)}"
         groups.setdefault(axis_of(effect), []).append((label, effect))
     return groups
 
 
-def axis_of(effect: Found) -> str:
+def axis_of(effect: MeasuredEffect) -> str:
     """Label the axis of an effect: the unit, and whether the effect is large."""
     if effect.metric.factor != 100:
         return effect.metric.label
@@ -54,7 +54,7 @@ def axis_of(effect: Found) -> str:
     return "points of accuracy" + (", ten and more" if abs(effect.amount.estimate) >= LARGE else "")
 
 
-def from_to(effect: Found) -> str:
+def from_to(effect: MeasuredEffect) -> str:
     """Spell the arms of an effect: none → learned; a sum of more arms with its signs."""
     terms = effect.effect.terms
     if [sign for sign, _ in terms] == [1, -1]:
@@ -62,7 +62,7 @@ def from_to(effect: Found) -> str:
     return " ".join(f"{'+' if sign > 0 else '−'} {arm}" for sign, arm in terms).removeprefix("+ ")
 
 
-def row(report: Report, effect: Found) -> list[str]:
+def row(report: Report, effect: MeasuredEffect) -> list[str]:
     """Return the row of an effect, with its budget and the costs of both arms."""
     assert effect.amount is not None
     scores = report.scores(effect.part, effect.rung)
@@ -82,7 +82,7 @@ def row(report: Report, effect: Found) -> list[str]:
     ]  # fmt: skip
 
 
-def budget(effect: Found, cells: pd.DataFrame) -> str:
+def budget(effect: MeasuredEffect, cells: pd.DataFrame) -> str:
     """Spell the length of training, the rung of a ladder or the epochs, and the number of seeds."""
     if effect.part.ladder:
         length = f"{effect.part.ladder.knob}={effect.rung}"
@@ -103,7 +103,7 @@ def before_and_after(values: Sequence[float], form: str, unit: str = "") -> str:
 
 def page(reports: Reports) -> tuple[str, dict[str, str]]:
     """Return the page of the effects of all studies as Markdown, and its pictures by file name."""
-    groups: dict[str, list[tuple[str, Found]]] = {}
+    groups: dict[str, list[tuple[str, MeasuredEffect]]] = {}
     sections = []
     for report, links in reports:
         measured = [effect for effect in report.judgement.effects if effect.amount is not None]

@@ -17,7 +17,7 @@ from patchbench.pages.study.numbers import differing, pareto, sum_of_arms, t_est
 from patchbench.runs.metrics import Metric, metric
 from patchbench.statistics.scaling import Scaling
 from patchbench.study.design import Part
-from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, Found, Step
+from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, Finding, MeasuredEffect, Step
 
 WIDTH = 10.0
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00"]
@@ -140,7 +140,7 @@ def unit(line: Metric) -> str:
     return "points" if line.factor == 100 else line.label
 
 
-def ends(step: Step | Found, level: float) -> tuple[float, float]:
+def ends(step: Step | MeasuredEffect, level: float) -> tuple[float, float]:
     """Return the ends of the interval of an amount; nan if they are not finite, as with fewer than two seeds."""
     low, high = step.amount.interval(level) if step.amount is not None else (math.nan, math.nan)
     return (low, high) if math.isfinite(low) and math.isfinite(high) else (math.nan, math.nan)
@@ -178,7 +178,7 @@ def draw_forest(ax: Axes, group: Sequence[tuple[Finding, Step]], equality: bool,
 
 
 def draw_bar(
-    ax: Axes, row: int, step: Step | Found, level: float, factor: int, at: float, colour: str, mark: str
+    ax: Axes, row: int, step: Step | MeasuredEffect, level: float, factor: int, at: float, colour: str, mark: str
 ) -> None:
     """Draw an amount with its interval in a row of a forest plot."""
     if step.amount is None:
@@ -196,7 +196,7 @@ def label_rows(ax: Axes, labels: Sequence[str]) -> None:
     ax.tick_params(axis="y", length=0)
 
 
-def effects(groups: Mapping[str, Sequence[tuple[str, Found]]]) -> Figure:
+def effects(groups: Mapping[str, Sequence[tuple[str, MeasuredEffect]]]) -> Figure:
     """Draw effects with their 95 % intervals, in a panel for each unit.
 
     groups: label and effect of each row, by unit.

@@ -7,7 +7,7 @@ from patchbench.pages.study.effects import from_to
 from patchbench.pages.study.markdown import table
 from patchbench.pages.study.numbers import amount_in_words, measured, sign_of
 from patchbench.study.design import Study
-from patchbench.study.verdict import HOW_MUCH, NO, YES, Finding, Found, Judgement
+from patchbench.study.verdict import HOW_MUCH, NO, YES, Finding, Judgement, MeasuredEffect
 from patchbench.words import count
 
 SAME, NONE, OTHER = "the same", "**not replicated**", "**the opposite**"
@@ -86,14 +86,14 @@ def score(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def pairs(each: Replication) -> list[tuple[Found, Found]]:
+def pairs(each: Replication) -> list[tuple[MeasuredEffect, MeasuredEffect]]:
     """List the effects that were measured both times, as pairs."""
     second = {(found.part.name, found.effect): found for found in each.second.effects}
     both = ((found, second.get((found.part.name, found.effect))) for found in each.first.effects)
     return [(one, two) for one, two in both if two and one.amount is not None and two.amount is not None]
 
 
-def effect_row(one: Found, two: Found) -> list[str]:
+def effect_row(one: MeasuredEffect, two: MeasuredEffect) -> list[str]:
     """Return the row of an effect that was measured twice, with a comparison of the signs."""
     amounts = [found.amount for found in (one, two) if found.amount is not None]
     signs = [sign_of(amount) for amount in amounts]

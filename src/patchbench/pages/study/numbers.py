@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from patchbench.runs.metrics import Metric, metric
-from patchbench.statistics.amounts import total
+from patchbench.statistics.amounts import sum_of_means
 from patchbench.statistics.inference import ALPHA, Amount, Values, spread
 from patchbench.study.design import Part, Study, Terms
 from patchbench.study.outcomes import Evidence, score
-from patchbench.study.verdict import Finding, Judgement, rungs_there
+from patchbench.study.verdict import Finding, Judgement, available_rungs
 
 COSTS = ("final/images_per_s", "memory", "model/tokens", "model/gflops_train")
 BUDGETS = {"epoch": "same epochs", "gflops": "same FLOPs", "s": "same time"}  # by columns of the learning curves
@@ -62,7 +62,7 @@ class Report:
 
     def rungs(self, part: Part) -> list[str]:
         """List the budgets of a part that have cells."""
-        return rungs_there(part, self.cells)
+        return available_rungs(part, self.cells)
 
     def scores(self, part: Part, rung: str | None = None) -> pd.DataFrame:
         """Return the cells of a part at a budget, with its metric as the column `score`. rung: None is the last."""
@@ -174,7 +174,7 @@ def t_estimate(values: Values) -> Estimate:
     n = len(values)
     if n < 2:
         return Estimate(n, float(values[0]) if n else math.nan, math.nan, math.nan, math.nan)
-    low, high = total((1,), (values,)).interval()
+    low, high = sum_of_means((1,), (values,)).interval()
     ends = (low, high) if math.isfinite(low) else (math.nan, math.nan)
     return Estimate(n, float(values.mean()), spread(values), *ends)
 

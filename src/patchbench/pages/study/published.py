@@ -7,7 +7,7 @@ from patchbench.pages.study.markdown import table
 from patchbench.pages.study.numbers import Report, amount_in_words, sign_of, sum_of_arms
 from patchbench.runs.metrics import metric
 from patchbench.study.design import Published
-from patchbench.study.verdict import Found
+from patchbench.study.verdict import MeasuredEffect
 from patchbench.words import count
 
 
@@ -53,11 +53,11 @@ def directions(report: Report) -> str:
     return "\n\n" + table(header, rows)
 
 
-def place(effect: Found) -> str:
+def place(effect: MeasuredEffect) -> str:
     return f"{effect.part.name}, {effect.part.ladder.knob}={effect.rung}" if effect.part.ladder else effect.part.name
 
 
-def differences(effect: Found, published: tuple[Published, ...]) -> Mapping[str, float]:
+def differences(effect: MeasuredEffect, published: tuple[Published, ...]) -> Mapping[str, float]:
     """Return the difference of an effect by source, in points, for the sources that have both of its arms."""
     if [sign for sign, _ in effect.effect.terms] != [1, -1]:
         return {}
