@@ -62,6 +62,7 @@ class Meter(pl.Callback):
 
     def __init__(self, every: int, cost: Cost) -> None:
         self.every, self.cost = every, cost
+        self.warm_up = min(WARM_UP, every)  # steps
         self.latest: dict[str, float] = {}
         self.step_s = array("d")
         self.images = self.seconds = self.waited = self.flops = 0.0  # over the whole run, steady steps only
@@ -143,7 +144,7 @@ class Meter(pl.Callback):
         if self.window_batches % trainer.accumulate_grad_batches == 0:
             self.laps.mark()
             self.window_steps += 1
-            if self.window_steps == (self.every if self.warm else min(WARM_UP, self.every)):
+            if self.window_steps == (self.every if self.warm else self.warm_up):
                 self.close(trainer, task)
                 self.open()
                 self.start_clock()
