@@ -33,7 +33,7 @@ class FiniteSteps:
 
     def watch(self, optimizer: Optimizer, norm: Tensor) -> None:
         """Look at the gradient that `optimizer` is about to use. norm: of all its gradients together."""
-        found = (~norm.isfinite()).float()
+        found = (norm - norm).ne_(0).float()  # 1 where it is NaN or infinite, in fewer operations than isfinite
         if self.nonfinite == "stop" and self.found is not None:
             found = torch.maximum(self.found, found)
         self.found = found

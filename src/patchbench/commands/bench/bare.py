@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from patchbench.commands.bench.training import Figures, ms, per_step, synchronize, training
+from patchbench.commands.bench.rounds import Figures
+from patchbench.commands.bench.training import ms, per_step, synchronize, training
 from patchbench.commands.build import build_net, build_source, build_trainer, compile_blocks, compiles
 from patchbench.data.batches import Reader
 from patchbench.data.order import Chosen
@@ -86,6 +87,7 @@ def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | 
     figures |= {"step_ms_median": ms(times), "step_ms_p95": 1000 * sorted(times)[int(0.95 * len(times))]}
     if device.type == "cuda":
         figures["gpu_peak_allocated_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    figures["image_ms"] = figures["step_ms_median"] / cfg.batch_size
     return figures | per_step(wall, cpu, steps, cfg.batch_size)
 
 

@@ -11,15 +11,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import ModelCheckpoint
 
+from patchbench.commands.bench.rounds import Figures
 from patchbench.commands.loggers import start_loggers
 from patchbench.commands.train import prepare
 from patchbench.config.compose import composed
 from patchbench.config.origin import origin_of
 from patchbench.track.progress import ProgressBar
 
-Figures = dict[str, Any]
 OF_METER = (  # what track/meter.py measures over the steps after the warm-up
     "images_per_s",
     "tokens_per_s",
@@ -113,18 +112,19 @@ def trained(
         out_dir, choices = Path(folder), cfg.hydra.runtime.choices
         ready = prepare(cfg, origin_of(cfg, choices), out_dir, anew=False, in_sweep=False)
         trainer: Any = ready.trainer
-        unwanted = (ModelCheckpoint,) if bar else (ModelCheckpoint, ProgressBar)
-        kept = [callback for callback in trainer.callbacks if not isinstance(callback, unwanted)]
+        kept = [callback for callback in trainer.callbacks if bar or not isinstance(callback, ProgressBar)]
         trainer.callbacks = [*kept, host, *callbacks, clock]
+        trainer.save_checkpoint = lambda *_, **__: None  # a large network takes seconds to write
         trainer.limit_val_batches = 1
         ready.meter.warm_up = warmup
         trainer.loggers = start_loggers(cfg, ready.origin, ready.draft.cost, out_dir, stack, resume=False)
         trainer.fit(ready.task, ready.data)
     result, cost = ready.meter.summary(), ready.draft.cost
     figures: Figures = {"batch_size": cfg.batch_size, "steps": steps, "tokens": cost.num_tokens}
-    figures |= {"gmacs": cost.macs / 1e9}
+    figures |= {"gmacs": cost.macs / 1e9, "micro_batches": trainer.accumulate_grad_batches}
     figures |= {name: result[f"final/{name}"] for name in OF_METER if f"final/{name}" in result}
     figures |= per_step(clock.wall_s, clock.cpu_s, steps, cfg.batch_size)
+    figures["image_ms"] = figures["step_ms_median"] / cfg.batch_size
     figures |= {"seconds_to_first_step": host.first, "host_ms_median": ms(host.seconds[warmup:])}
     times = list(ready.meter.step_s)
     if len(times) >= 100:
@@ -133,11 +133,13 @@ def trained(
 
 
 def per_step(wall_s: float, cpu_s: float, steps: int, batch_size: int) -> Figures:
-    """Means over steps: wall time, CPU time of this process, images per second of wall time."""
+    """Means over steps and images: wall time, CPU time of this process, images per second of wall time."""
     return {
         "step_ms_wall": 1000 * wall_s / steps,
         "step_cpu_ms": 1000 * cpu_s / steps,
         "images_per_s_wall": steps * batch_size / wall_s,
+        "image_ms_wall": 1000 * wall_s / steps / batch_size,
+        "image_cpu_ms": 1000 * cpu_s / steps / batch_size,
     }
 
 
