@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,12 @@ def benchmark(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[
     options: those of scripts/benchmark.py. given: options of train.py. typed: options of both, as they were typed.
     Refused before anything is measured where it cannot be.
     """
+    with tempfile.TemporaryDirectory() as scratch:
+        return written(options, given, typed, Path(scratch))
+
+
+def written(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[str], scratch: Path) -> Path:
+    """Do as `benchmark` says. scratch: an empty folder."""
     register()
     torch._dynamo.config.recompile_limit = GRAPHS
     overrides = checked(given)
@@ -40,7 +47,7 @@ def benchmark(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[
     for each in pair:
         composed(each.overrides)
     with refusing():
-        sides = sides_of(options, pair)
+        sides = sides_of(options, pair, scratch)
         device = build_trainer(cfg, Path(), [], epochs=1).strategy.root_device
     settings = {name: options[name] for name in SETTINGS}
     if options["peer"] == "timm":

@@ -1,4 +1,4 @@
-"""What is measured on a GPU, in its order, and the file that keeps it."""
+"""Evidence from a GPU: a list of what is measured, in its order, and the file that keeps it."""
 
 import contextlib
 import io

@@ -20,7 +20,7 @@ class Item:
     """Something to measure: its name, about how many seconds it takes, and the function that measures it."""
 
     name: str
-    seconds: float
+    seconds: float | int
     measure: Callable[[], Any]
 
 

@@ -97,7 +97,7 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def overhead(record: Mapping[str, Any]) -> str:
-    """What the framework adds to a training image, on a GPU by the clock, on a CPU by the time that it computes."""
+    """Share that the framework adds to a training image: of wall time on a GPU, of CPU time on a CPU."""
     on_gpu = record["sides"][0]["conditions"]["device"] == "cuda"
     found = record["ratios"]["image_ms_wall" if on_gpu else "image_cpu_ms"]
     of = "wall time" if on_gpu else "CPU time"

@@ -1,4 +1,4 @@
-"""What a benchmark measures: a configuration, another one, a trained network, a peer."""
+"""Sides of a benchmark: a configuration, another one, a trained network, a peer."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -35,21 +35,22 @@ EPOCHS = 2  # measured with peer=timm, unless epochs= says otherwise
 
 @dataclass(frozen=True)
 class Side:
-    """What is measured: a name for people, what it is in plain values, and the measurement of a round."""
+    """A name for people, a description in plain values, and the measurement of a round."""
 
     name: str
     facts: dict[str, Any]
     measure: Callable[[], Figures]
 
 
-def sides_of(options: Mapping[str, Any], pair: Sequence["Asked"]) -> list[Side]:
+def sides_of(options: Mapping[str, Any], pair: Sequence["Asked"], scratch: Path) -> list[Side]:
     """The sides that the options ask for, built and checked, nothing measured yet. ValueError, OSError and Refused.
 
-    options: those of scripts/benchmark.py. pair: one side, or two that are compared.
+    options: those of scripts/benchmark.py. pair: one side, or two that are compared. scratch: an empty
+    folder that stays until all is measured.
     """
     overrides = pair[0].overrides
     if options["peer"] == "timm":
-        return beside_timm(options["timm"], overrides)
+        return beside_timm(options["timm"], overrides, scratch)
     for asked in pair:
         refuse_unread(asked.overrides)
     steps, warmup, several = options["steps"], options["warmup"], len(pair) > 1
@@ -118,7 +119,7 @@ def one_device(cfg: DictConfig) -> Any:
 
 
 def facts_of(cfg: DictConfig, plan: Draft, trainer: Any, overrides: Sequence[str]) -> dict[str, Any]:
-    """What is measured, in plain values."""
+    """Describe a side in plain values."""
     cost = plan.cost
     return {
         "overrides": list(overrides),
@@ -196,14 +197,14 @@ def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any] | None]:
     return (folder / f"{done['config']['tested']}.ckpt" if run.is_dir() and done else run), done
 
 
-def beside_timm(folder: str | None, overrides: Sequence[str]) -> list[Side]:
+def beside_timm(folder: str | None, overrides: Sequence[str], scratch: Path) -> list[Side]:
     """Training as train.py does it and as timm's train.py does it, an epoch at a time."""
     peer = timm_train.checkout(folder)
     rest = [override for override in overrides if not override.startswith("epochs=")]
     refuse_unread(rest)
     cfg, plan = checked_draft(rest)
     trainer, name = one_device(cfg), title(factors_of(cfg, cfg.hydra.runtime.choices))
-    ours, theirs = timm_train.both(rest, peer, epochs_of(overrides))
+    ours, theirs = timm_train.both(rest, peer, epochs_of(overrides), scratch)
     facts = facts_of(cfg, plan, trainer, rest)
     sides = []
     for called, epochs in ((name, ours), (f"timm {peer.version}, train.py", theirs)):

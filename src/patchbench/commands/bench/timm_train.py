@@ -105,8 +105,11 @@ class Epochs:
         return usage.ru_utime + usage.ru_stime, wall_s
 
 
-def both(overrides: Sequence[str], peer: Checkout, epochs: int) -> tuple[Epochs, Epochs]:
-    """Trainings of ours and of timm's on the same folder. ValueError where timm's train.py has no such thing."""
+def both(overrides: Sequence[str], peer: Checkout, epochs: int, scratch: Path) -> tuple[Epochs, Epochs]:
+    """Trainings of ours and of timm's on the same folder. ValueError where timm's train.py has no such thing.
+
+    scratch: an empty folder, for links to the data, which must be there as long as they are trained on.
+    """
     cfg = composed(["logger=csv", *overrides])
     if cfg.hydra.runtime.choices.data != "imagefolder":
         raise ValueError(
@@ -115,31 +118,30 @@ def both(overrides: Sequence[str], peer: Checkout, epochs: int) -> tuple[Epochs,
         )
     if cfg.limit_batches is not None:
         raise ValueError(f"limit_batches={cfg.limit_batches}: timm's train.py has no limit: leave it out")
+    root = Path(cfg.data.root).expanduser().resolve()
+    there = [name for name in EVALUATED if (root / name).is_dir()]
+    given = list(overrides)
+    if len(there) == 1:  # ours would hold images for validation out of train/, and judge by this one
+        for name, target in {"train": "train", "val": there[0], "test": there[0]}.items():
+            (scratch / name).symlink_to(root / target)
+        given.append(f"data.root={scratch}")
+        cfg = composed(["logger=csv", *given])
     source = build_source(cfg)
     splits = source.splits()
     workers = cfg.workers if isinstance(cfg.workers, int) else min(8, cores())
-    flags, root = flags_of(cfg, source, workers), Path(cfg.data.root).expanduser().resolve()
-    evaluated = next(name for name in EVALUATED if (root / name).is_dir())
-    own_val = sum((root / name).is_dir() for name in EVALUATED) > 1
+    flags = flags_of(cfg, source, workers)
 
     def ours(epochs: int, folder: Path) -> list[str]:
-        given = ["logger=csv", *overrides, "budget=epochs", f"epochs={epochs}", f"workers={workers}"]
-        return [sys.executable, str(CONF.parent / "train.py"), *given, f"runs_dir={folder}"]
+        options = ["logger=csv", *given, "budget=epochs", f"epochs={epochs}", f"workers={workers}"]
+        return [sys.executable, str(CONF.parent / "train.py"), *options, f"runs_dir={folder}"]
 
     def theirs(epochs: int, folder: Path) -> list[str]:
-        given = ["--data-dir", str(root), "--train-split", "train", "--val-split", evaluated, *flags]
-        return [sys.executable, "train.py", *given, "--epochs", str(epochs), "--output", str(folder)]
+        options = ["--data-dir", str(root), "--train-split", "train", "--val-split", there[0], *flags]
+        return [sys.executable, "train.py", *options, "--epochs", str(epochs), "--output", str(folder)]
 
-    def per_epoch(split: str) -> int:
-        return len(splits[split])
-
-    timms = sum(map(per_epoch, ("train", "val"))) if not own_val else per_epoch("train")  # all of train/
-    counts = per_epoch("train") // cfg.batch_size, timms // cfg.batch_size
-    seen = [cfg.batch_size * count for count in counts]
-    return (
-        Epochs(ours, Path.cwd(), seen[0], per_epoch("val"), epochs),
-        Epochs(theirs, peer.folder, seen[1], per_epoch("val" if own_val else "test"), epochs),
-    )
+    images = len(splits["train"]) // cfg.batch_size * cfg.batch_size
+    alike: Any = {"images": images, "val_images": len(splits["val"]), "epochs": epochs}
+    return Epochs(ours, Path.cwd(), **alike), Epochs(theirs, peer.folder, **alike)
 
 
 def flags_of(cfg: DictConfig, source: Source, workers: int) -> list[str]:
