@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help train digits dashboard test test-all faults audit check format readme study confirm evidence clean
+.PHONY: help train digits dashboard test test-all faults audit check format readme study confirm benchmark evidence clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ study: $(READY) ## run a study and write its report: make study name=position sc
 
 confirm: $(READY) ## repeat the studies on fresh seeds, after python scripts/confirm.py --freeze
 	$(RUN) scripts/confirm.py $(ARGS)
+
+benchmark: $(READY) ## what the framework adds to a step of a small network, beside a bare loop, into benchmarks/
+	OMP_NUM_THREADS=1 $(RUN) scripts/benchmark.py model=micro trainer=cpu peer=bare out=benchmarks/micro-bare-loop.json $(ARGS)
 
 evidence: $(READY) ## on a machine with a CUDA GPU: tests, speed and memory there, into benchmarks/ (8 minutes)
 	$(RUN) scripts/gpu_evidence.py

@@ -83,6 +83,36 @@ def reading(bench: dict) -> str:
     return "\n".join([*lines, "", made_by(bench), ""])
 
 
+def speeds(records: Iterable[dict]) -> str:
+    """Return a table of the files of scripts/benchmark.py, a row each, by device and date."""
+    rows = sorted(records, key=lambda record: (record["device"]["name"], record["date"]))
+    if not rows:
+        return (
+            "There is no file of `scripts/benchmark.py` yet: no figure of speed is claimed here. "
+            "`python scripts/benchmark.py embed=conv out=benchmarks/conv.json` makes one.\n"
+        )
+    titles = ["measured", "beside", "images/s", "ms a step", "ms for one image", "GiB", "takes times as long", "where"]
+    return "\n".join([f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *map(speed, rows), ""])
+
+
+def speed(record: dict) -> str:
+    """Return the row of a benchmark; the ratio is of wall time, on a CPU of the time that it computes."""
+    from patchbench.commands.bench.record import place, spell_ratio  # seconds of imports, not needed for --help
+
+    first, *others = record["sides"]
+    figures = {name: found["median"] for name, found in first["summary"].items()}
+    kind = "inference" if record["mode"] == "infer" else "training"
+    cells = [f"{kind}, {first['name']}, {first['batch_size']} images a step", "".join(o["name"] for o in others)]
+    shown = {"images_per_s": ",.0f", "step_ms_median": ",.2f", "latency_ms_median": ",.2f"}
+    cells += [format(figures[name], how) if name in figures else "" for name, how in shown.items()]
+    memory = figures.get(PEAK, figures.get("cpu_rss_gib"))
+    cells += ["" if memory is None else f"{memory:.2f}"]
+    on_gpu = first["conditions"]["device"] == "cuda"
+    ratio = record.get("ratios", {}).get("image_ms_wall" if on_gpu else "image_cpu_ms")
+    cells += [spell_ratio(ratio) if ratio else "", f"{place(record)}, {record['date'][:10]}"]
+    return f"| {' | '.join(cells)} |"
+
+
 def gpus(evidence: Iterable[dict]) -> str:
     """Return the table of the newest file of scripts/gpu_evidence.py; how many older ones there are."""
     newest = sorted((e for e in evidence if not e["rehearsal"]), key=lambda e: e["date"], reverse=True)
@@ -104,7 +134,7 @@ def gpu(evidence: dict) -> Iterator[str]:
     yield f"| {' | '.join(titles)} |"
     yield "|" + "---|" * len(titles)
     for name, item in items.items():
-        if "images_per_s" in item:
+        if "images_per_s" in item and "latency_ms_median" not in item:
             cells = [name, str(item.get("batch_size", "")), f"{item['images_per_s']:,.0f}"]
             cells += [f"{item[k]:,.{d}f}" if k in item else "" for k, d in SPEEDS.items()]
             cells += [f"{item['mfu']:.1%}" if "mfu" in item else ""]
@@ -112,12 +142,18 @@ def gpu(evidence: dict) -> Iterator[str]:
             cells += [f"{product:.1%}" if product else ""]
             cells += [f"{item[PEAK]:.1f}" if PEAK in item else ""]
             yield f"| {' | '.join(cells)} |"
+    answers = [item for item in items.values() if "latency_ms_median" in item]
     left_out = [name for name, item in items.items() if {"left_out", "error"} & set(map(str, item))]
     device, tests = evidence["device"], items.get("tests", {})
     counts = ", ".join(f"{number} {outcome}" for outcome, number in tests.get("counts", {}).items() if number)
     yield ""
     limit = f"; a product of matrices reached {ceiling:,.0f} TFLOP/s here" if ceiling else ""
     missing = f" Not measured: {', '.join(left_out)}." if left_out else ""
+    yield from (
+        f"Inference of `{item['arguments']}`: {item['images_per_s']:,.0f} images/s in batches of {item['batch_size']}, "
+        f"one image in {item['latency_ms_median']:.2f} ms (95th percentile {item['latency_ms_p95']:.2f} ms).\n"
+        for item in answers
+    )
     yield (
         f"{device['name']}, driver {device.get('driver', 'unknown')}, CUDA {device.get('cuda', 'unknown')}, torch "
         f"{evidence['versions']['torch']}, commit {str(evidence['commit'])[:10]}, {evidence['date'][:10]}. "
@@ -169,7 +205,8 @@ def write(paths: Iterable[Path]) -> None:
     files = {path.name: json.loads(path.read_text()) for path in (ROOT / "benchmarks").glob("*.json")}
     if "data.json" in files:
         write_between("data bench", reading(files.pop("data.json")))
-    write_between("gpu", gpus(files.values()))
+    write_between("speed", speeds(file for file in files.values() if "sides" in file))
+    write_between("gpu", gpus(file for file in files.values() if "rehearsal" in file))
     write_between("found", found())
 
 

@@ -369,6 +369,6 @@ def test_a_hit_in_training_is_what_an_image_is_most(precision):
 
     images = torch.tensor([[5.0, 0, 1], [0, 3, 2], [1, 2, 4]])[:, :, None, None]
     hard, mixed = step(torch.tensor([0, 2, 2])), step(torch.tensor([[0.8, 0.2, 0], [0, 0.6, 0.4], [0.9, 0, 0.1]]))
-    assert hard["sums"][1] == 2
-    assert mixed["sums"][1] == 2
+    assert hard["hits"] == 2
+    assert mixed["hits"] == 2
     torch.testing.assert_close(hard["loss"], step(torch.eye(3)[[0, 2, 2]])["loss"], atol=1e-2, rtol=0)

@@ -13,6 +13,7 @@ from support import STUDY, Cut, configure
 from patchbench.config.equal_time import COLUMNS, FILE, IDLE, at_equal_time, computation, read_costs
 from patchbench.runs.sums import SUMS
 from patchbench.sweep import costs
+from patchbench.track.busy import count_busy_cores, own_seconds
 
 STEPS = 20
 ARMS = {"none": ["pos=none"], "learned": ["pos=learned"], "fast": ["pos=learned", "optim.lr=0.1", "epochs=9"]}
@@ -70,19 +71,19 @@ def test_the_work_of_others_is_told_from_ones_own():
     burn = "import time; end = time.time() + 30\nwhile time.time() < end: pass"
     with subprocess.Popen([sys.executable, "-c", burn]) as own:
         time.sleep(0.5)
-        before = costs.own_seconds()
-        with costs.count_busy_cores() as used:
+        before = own_seconds()
+        with count_busy_cores() as used:
             time.sleep(1)
-        gained = costs.own_seconds() - before
+        gained = own_seconds() - before
         own.kill()
     assert gained > 0.05
     assert used[0] >= 0
-    assert costs.own_seconds() >= before + gained - 0.05, "also when it has ended"
+    assert own_seconds() >= before + gained - 0.05, "also when it has ended"
     orphan = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {burn!r}], stdout=2).pid)"
     said = subprocess.run([sys.executable, "-c", orphan], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
-        with costs.count_busy_cores() as used:
+        with count_busy_cores() as used:
             time.sleep(1)
         assert used[0] > IDLE, "it is not ours"
     finally:

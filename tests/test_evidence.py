@@ -52,6 +52,8 @@ def test_it_is_rehearsed_on_a_cpu_and_leaves_a_file_that_makes_a_table(command, 
     assert "no file from a GPU yet" in table([evidence]), "a rehearsal is no evidence"
     items["attention"] = {"left_out": "no time was left"}
     said = table([evidence | {"rehearsal": False}] * 2)
+    assert "Inference of `model=micro" in said
+    assert "| B/16 inference |" not in said
     assert f"| B/16 | 16 | {goal['images_per_s']:,.0f} |" in said
     assert "Not measured: attention." in said
     assert "Tests on the GPU: 2 passed." in said

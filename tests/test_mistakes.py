@@ -155,6 +155,13 @@ MISTAKES = {
     "scripts/wandb_sweep.py embed=conv,cnv": ["embed=cnv", "did you mean embed=conv?"],
     "scripts/runs.py scale=cpu": ["scale=cpu", "study=<name>"],
     "scripts/report.py nowhere": ["nowhere", "studies are"],
+    "scripts/benchmark.py embed=convv": ["embed=convv is no option", "did you mean embed=conv?"],
+    "scripts/benchmark.py compare=embed=convv": ["embed=convv is no option", "did you mean embed=conv?"],
+    "scripts/benchmark.py lr=1e-3": ["lr=1e-3", "did you mean optim.lr?"],
+    "scripts/benchmark.py embed": ["embed needs a value", "conv"],
+    "scripts/benchmark.py patch=7 trainer=cpu": ["patch=7", "data.img_size=63"],
+    "scripts/benchmark.py peer=timm": ["peer=timm needs timm=<folder>", "git clone"],
+    "scripts/benchmark.py peer=timm timm=/nowhere": ["timm=/nowhere holds no train.py", "git clone"],
     "scripts/bench_data.py images=0": ["images=0 must be at least 1"],
     "scripts/dashboard.py runs_dir=/nowhere": ["runs_dir=/nowhere", "no folder"],
 }

@@ -52,6 +52,11 @@ class IndexReader(Dataset):
         return ResidentBatch(self.split, torch.tensor(chosen.indices), [] if chosen.draws is None else [chosen.draws])
 
 
+def as_it_is(batch: Batch | ResidentBatch) -> Batch | ResidentBatch:
+    """Return the batch of a reader: it consists of tensors, so the loader need not look for values to convert."""
+    return batch
+
+
 class Batches(pl.LightningDataModule):
     """Data module of batches (images, labels), uint8 until they are on the device, then normalised floats.
 
@@ -179,6 +184,7 @@ class Batches(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH if workers else None,
+            collate_fn=as_it_is,
             worker_init_fn=exit_on_lost_batch,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
@@ -204,7 +210,7 @@ class Batches(pl.LightningDataModule):
         if self.scale is None or self.scale.device != images.device:  # copied once, as each copy waits for the device
             self.scale = torch.tensor([self.source.mean, self.source.std], device=images.device)[..., None, None] * 255
         mean, std = self.scale
-        return (images - mean) / std
+        return images.to(torch.float32, copy=True).sub_(mean).div_(std)  # in place: fresh memory costs more than sums
 
     def sample(self, count: int) -> Tensor:
         """Return at most `count` training images, evenly spaced over the split, normalised."""

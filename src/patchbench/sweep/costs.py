@@ -9,14 +9,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 
 from patchbench.config.compose import composed
 from patchbench.config.equal_time import COLUMNS, FILE, IDLE, computation, read_costs
@@ -29,6 +27,7 @@ from patchbench.runs.provenance import commit, environment
 from patchbench.runs.records import device
 from patchbench.runs.sums import write_sums
 from patchbench.sweep.pool import RANK_VARIABLES, cause, kill, warm, warm_context
+from patchbench.track.busy import count_busy_cores
 
 PARTIAL = "costs.partial.csv"  # in the folder of FILE, until all measurements are done
 ATTEMPTS, PATIENCE_S, LOOK_S = 3, 60.0, 0.5
@@ -186,35 +185,6 @@ def run(arm: Arm, number: int, steps: int) -> tuple[dict[str, float], float]:
     if "final/images_per_s" not in result:
         raise ValueError(f"part {arm.part}, arm {arm.name} has no steady step within steps={steps}: use more")
     return result, used[0]
-
-
-@contextmanager
-def count_busy_cores() -> Iterator[list[float]]:
-    """Yield a list to which the end of the block appends the mean number of cores that other processes have used."""
-    used: list[float] = []
-    own, everyone, start = own_seconds(), busy_seconds(), time.monotonic()
-    yield used
-    seconds = time.monotonic() - start
-    used.append(max(0.0, (busy_seconds() - everyone - (own_seconds() - own)) / seconds))
-
-
-def busy_seconds() -> float:
-    """Seconds in which the cores of this process were busy since the start, also for other virtual machines."""
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    times = [each for n, each in enumerate(psutil.cpu_times(percpu=True)) if n in own]
-    kinds = ("user", "nice", "system", "irq", "softirq", "steal")
-    return sum(getattr(each, kind, 0.0) for each in times for kind in kinds)
-
-
-def own_seconds() -> float:
-    """CPU seconds of this process and its child processes; those of ended children are included in their parents."""
-    total = 0.0
-    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-        try:
-            total += sum(process.cpu_times()[:4])  # user, system, and both of ended children
-        except psutil.NoSuchProcess:
-            continue
-    return total
 
 
 def wait_for_idle_machine() -> None:

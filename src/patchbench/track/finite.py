@@ -33,7 +33,7 @@ class FiniteSteps:
 
     def watch(self, optimizer: Optimizer, norm: Tensor) -> None:
         """Check the gradient before a step of `optimizer`. norm: of all gradients together."""
-        found_inf = (~norm.isfinite()).float()
+        found_inf = (norm - norm).ne_(0).float()  # 1 for NaN and infinity, in fewer operations than isfinite
         if self.nonfinite == "stop" and self.found_inf is not None:
             found_inf = torch.maximum(self.found_inf, found_inf)
         self.found_inf = found_inf

@@ -24,11 +24,13 @@ import math
 import statistics
 import time
 from array import array
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import PassThroughProfiler
+from torch import Tensor
 
 from patchbench.data.source import Batch
 from patchbench.nets.cost import Cost
@@ -44,9 +46,15 @@ class DataWait(PassThroughProfiler):
     counting: true during the time that counts as training; the first batch of an epoch is read before.
     """
 
+    nothing = nullcontext()
+
     def __init__(self) -> None:
         super().__init__()
         self.seconds, self.counting = 0.0, False
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Return a context that does nothing: Lightning's own enters a generator for each hook of each callback."""
+        return self.nothing
 
     def start(self, action_name: str) -> None:
         if action_name.endswith("train_dataloader_next"):
@@ -62,6 +70,7 @@ class Meter(pl.Callback):
 
     def __init__(self, every: int, cost: Cost) -> None:
         self.every, self.cost = every, cost
+        self.warm_up = min(WARM_UP, every)  # steps
         self.latest: dict[str, float] = {}
         self.step_s = array("d")
         self.images = self.seconds = self.waited = self.flops = 0.0  # over the whole run, steady steps only
@@ -108,7 +117,9 @@ class Meter(pl.Callback):
         self.window_images = self.window_steps = self.window_batches = 0
         self.waiting.seconds = 0.0
         self.step_laps: list[float] = []
-        self.sums = torch.zeros(3, device=self.device)  # of loss, hits and images
+        self.losses: list[Tensor] = []  # of each batch; added up when the window ends, as are hits and images
+        self.hits: list[Tensor] = []
+        self.counts: list[int] = []
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -139,11 +150,13 @@ class Meter(pl.Callback):
         if self.wall_since is not None:
             self.wall_images += images * trainer.world_size
         self.window_batches += 1
-        self.sums = self.sums + outputs["sums"]
+        self.losses.append(outputs["batch_loss"])
+        self.hits.append(outputs["hits"])
+        self.counts.append(images)
         if self.window_batches % trainer.accumulate_grad_batches == 0:
             self.laps.mark()
             self.window_steps += 1
-            if self.window_steps == (self.every if self.warm else min(WARM_UP, self.every)):
+            if self.window_steps == (self.every if self.warm else self.warm_up):
                 self.end_window(trainer, task)
                 self.start_window()
                 self.start_clock()
@@ -183,8 +196,15 @@ class Meter(pl.Callback):
         """
         norms_of_window = self.finite.check(trainer)
         norms = [norm for norm in norms_of_window if math.isfinite(norm)]
-        sums = trainer.strategy.reduce(self.sums, reduce_op="sum") if trainer.world_size > 1 else self.sums
-        loss, correct, images = sums.tolist()
+        losses, hits = torch.stack(self.losses), torch.stack(self.hits)
+        counts = torch.tensor(self.counts, device=self.device)
+        if self.finite.nonfinite == "skip":
+            taken = losses.isfinite()
+            losses, hits, counts = losses.where(taken, 0.0), hits.where(taken, 0), counts.where(taken, 0)
+        sums = torch.stack([(losses * counts).sum(), hits.sum(), counts.sum()])
+        loss, correct, images = (
+            trainer.strategy.reduce(sums, reduce_op="sum") if trainer.world_size > 1 else sums
+        ).tolist()
         row = {"train/grad_norm": norms[-1]}
         if images:
             row |= {"train/loss": loss / images, "train/acc": correct / images}

@@ -27,8 +27,8 @@ class Classify(pl.LightningModule):
     number of steps. nonfinite: see `FiniteSteps`. total_steps: returns the number of steps, once the data are read.
     origin: the configuration as plain values, enough to build the network and its data again; every checkpoint contains
     it.
-    A training step returns its `loss`, and for callbacks `sums`: the loss and the hits, summed over its images, and
-    their number.
+    A training step returns its `loss`, and for callbacks `batch_loss`, without its gradient and whatever the number of
+    micro-batches, and `hits`, the number of images that were classified rightly.
     """
 
     def __init__(
@@ -73,10 +73,7 @@ class Classify(pl.LightningModule):
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         hard_labels = labels.argmax(1) if labels.ndim == 2 else labels  # for mixed images, the class of largest share
         hits = (logits.detach().argmax(1) == hard_labels).sum()
-        sums = torch.stack([loss.detach() * len(labels), hits, torch.full_like(loss, len(labels))])
-        if self.finite.nonfinite == "skip":
-            sums = sums.where(sums.isfinite().all(), 0.0)
-        return {"loss": loss, "sums": sums.detach()}
+        return {"loss": loss, "batch_loss": loss.detach(), "hits": hits}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         params = [p for group in optimizer.param_groups for p in group["params"]]  # sooner than a walk over the modules

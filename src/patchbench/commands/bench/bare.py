@@ -1,0 +1,141 @@
+"""A training loop as one writes it by hand: the measure of what the framework adds to a step."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from patchbench.commands.bench.rounds import Figures
+from patchbench.commands.bench.training import ms, per_step, synchronize, training
+from patchbench.commands.build import build_net, build_source, build_trainer, compile_blocks, compiles
+from patchbench.data.batches import Reader
+from patchbench.data.order import BatchIndices
+from patchbench.data.source import InMemory, Source, Split, TensorSplit
+from patchbench.machine import cores
+from patchbench.track.device import Laps
+
+
+class Shuffled(Sampler[BatchIndices]):
+    """Batches of an epoch in random order; the last images, fewer than a batch, are left out."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        self.count, self.batch_size = count, batch_size
+
+    def __iter__(self) -> Iterator[BatchIndices]:
+        for part in torch.randperm(self.count).split(self.batch_size):
+            if len(part) == self.batch_size:
+                yield BatchIndices(part.tolist())
+
+
+def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | None = None) -> Figures:
+    """Train for `warmup` + `steps` steps; the figures of the latter.
+
+    A step reads a batch, normalises it, computes loss and gradient, clips the gradient and calls the optimizer.
+    Precision, compilation and processes that read are those of train.py. There is no augmentation, no schedule, no
+    accuracy, no log, no check.
+    overrides: options of train.py. net: trained in place of theirs, as it is, on the same data. ValueError where the
+    configuration asks for more than such a loop does.
+    """
+    cfg = training(overrides, warmup + steps)
+    check_plain(cfg)
+    trainer = build_trainer(cfg, Path(), [], epochs=1)
+    device, bf16 = trainer.strategy.root_device, "bf16" in str(trainer.precision)
+    source = build_source(cfg)
+    split = source.splits()["train"]
+    torch.manual_seed(cfg.seed)
+    if net is None:
+        net = build_net(cfg, source)
+        fit_embedding(net, source, split)
+        if compiles(cfg, trainer):
+            compile_blocks(net)
+    net = net.to(device).train()
+    optimizer = instantiate(cfg.optim.optimizer)(net.parameters())
+    parameters = list(net.parameters())
+    batches = endless(split, cfg.batch_size, cfg.workers, device)
+    mean, std = (torch.tensor(v, device=device).mul(255).view(1, -1, 1, 1) for v in (source.mean, source.std))
+    laps = Laps(device)
+
+    def step() -> None:
+        images, labels = next(batches)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(net((images - mean) / std), labels, label_smoothing=cfg.optim.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        if cfg.optim.clip_grad is not None:
+            nn.utils.clip_grad_norm_(parameters, cfg.optim.clip_grad)
+        optimizer.step()
+
+    for _ in range(warmup):
+        step()
+    synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    laps.mark()
+    for _ in range(steps):
+        step()
+        laps.mark()
+    times = laps.read()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    figures = {"batch_size": cfg.batch_size, "steps": steps, "images_per_s": steps * cfg.batch_size / sum(times)}
+    figures |= {"step_ms_median": ms(times), "step_ms_p95": 1000 * sorted(times)[int(0.95 * len(times))]}
+    if device.type == "cuda":
+        figures["gpu_peak_allocated_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    figures["image_ms"] = figures["step_ms_median"] / cfg.batch_size
+    return figures | per_step(wall, cpu, steps, cfg.batch_size)
+
+
+def check_plain(cfg: DictConfig) -> None:
+    """ValueError where a configuration asks for more than a loop that is written by hand does."""
+    if cfg.hydra.runtime.choices.augment != "none":
+        raise ValueError(
+            f"augment={cfg.hydra.runtime.choices.augment}: the bare loop augments nothing, so it is measured with "
+            "augment=none"
+        )
+    if cfg.trainer.accumulate != 1 or cfg.trainer.micro_batch is not None:
+        raise ValueError(
+            f"trainer.accumulate={cfg.trainer.accumulate} trainer.micro_batch={cfg.trainer.micro_batch}: the bare "
+            "loop takes whole batches: use a smaller batch_size"
+        )
+
+
+def fit_embedding(net: nn.Module, source: Source, split: Split) -> None:
+    """Let an embedding that asks for `fit_images` see some before training."""
+    embed = getattr(net, "embed", None)
+    if count := min(getattr(embed, "fit_images", 0), len(split)):
+        images, _ = split.read(range(count))
+        mean, std = (torch.tensor(v).mul(255).view(1, -1, 1, 1) for v in (source.mean, source.std))
+        embed.fit((images - mean) / std)  # type: ignore[union-attr]
+
+
+def endless(split: Split, batch_size: int, workers: int | str, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches on the device, epoch after epoch. A set in memory lives there as a whole.
+
+    workers: processes that read; auto: none for a set in memory, else one per core, 8 at most.
+    """
+    sampler, on_gpu = Shuffled(len(split), batch_size), device.type == "cuda"
+    if isinstance(split, TensorSplit) and not split.crops:
+        images, labels = split.images.to(device), split.labels.to(device)
+        whole = InMemory(images, labels)
+        while True:
+            for part in torch.randperm(len(split), device=device).split(batch_size):
+                if len(part) == batch_size:
+                    yield whole.read(part)
+    count = workers if isinstance(workers, int) else min(8, cores()) * split.slow
+    loader: DataLoader = DataLoader(
+        Reader(split, None),
+        batch_size=None,
+        sampler=sampler,
+        num_workers=count,
+        pin_memory=on_gpu,
+        persistent_workers=count > 0,
+    )
+    while True:
+        for images, labels in loader:
+            yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)

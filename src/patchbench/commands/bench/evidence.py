@@ -1,0 +1,57 @@
+"""A file of measurements that grows by an item at a time."""
+
+import gc
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patchbench.commands.bench.rounds import Figures
+from patchbench.machine import write_whole
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to measure: its name, about how many seconds it takes, and the function that measures it."""
+
+    name: str
+    seconds: float | int
+    measure: Callable[[], Any]
+
+
+class Evidence:
+    """A file that grows by an item at a time, so that whatever ends the process leaves what was measured."""
+
+    def __init__(self, path: Path, facts: Figures, deadline: float) -> None:
+        self.path, self.facts, self.deadline = path, facts, deadline
+        self.write()
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.perf_counter()
+
+    def add(self, item: Item) -> None:
+        """Measure an item, unless its seconds are not left; an error is its result."""
+        began, done = time.perf_counter(), self.facts.setdefault("items", {})
+        if self.left() < item.seconds:
+            done[item.name] = {"left_out": "no time was left"}
+        else:
+            torch.compiler.reset()
+            try:
+                done[item.name] = item.measure()
+            except Exception as error:
+                traceback.print_exc()
+                done[item.name] = {"error": f"{type(error).__name__}: {error}"[:400]}
+            gc.collect()
+            torch.cuda.empty_cache()
+        self.facts.setdefault("seconds", {})[item.name] = round(time.perf_counter() - began, 1)
+        print(f"{item.name}: {json.dumps(done[item.name], default=str)[:400]}", flush=True)
+        self.write()
+
+    def write(self) -> None:
+        write_whole(self.path, json.dumps(self.facts, indent=1) + "\n")

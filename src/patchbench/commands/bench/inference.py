@@ -1,0 +1,98 @@
+"""Speed and memory of a network that answers: throughput of batches, latency of one image."""
+
+import time
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchbench.checks import Size
+from patchbench.commands.bench.rounds import Figures
+from patchbench.commands.bench.training import ms, per_step, synchronize
+from patchbench.commands.build import compile_blocks
+from patchbench.nets.cost import Cost
+from patchbench.track.device import GIB, Laps, bf16_peak
+
+
+class Inference:
+    """A network in evaluation and inference mode, on random images that lie on the device.
+
+    net: is moved there; compiled as train.py compiles it, if `compiled`. bf16: computes in bfloat16 by autocast.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        cost: Cost,
+        *,
+        in_chans: int,
+        img_size: Size,
+        batch_size: int,
+        device: torch.device,
+        bf16: bool,
+        compiled: bool,
+    ) -> None:
+        self.net, self.cost, self.device, self.bf16 = net.to(device).eval(), cost, device, bf16
+        self.batch_size, self.shape = batch_size, (in_chans, *img_size)
+        if compiled:
+            compile_blocks(self.net)
+
+    def images(self, count: int) -> Float[Tensor, "b c H W"]:
+        return torch.randn(count, *self.shape, device=self.device)
+
+    def measure(self, steps: int, warmup: int) -> Figures:
+        """Time `steps` batches and as many single images, after `warmup` of each that do not count."""
+        held = self.reset_peak()
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            figures = self.throughput(steps, warmup)
+            if self.device.type == "cuda":
+                own = sum(weight.nbytes for weight in (*self.net.parameters(), *self.net.buffers()))
+                figures["gpu_peak_allocated_gib"] = (torch.cuda.max_memory_allocated(self.device) - held + own) / GIB
+            return figures | self.latency(steps, warmup)
+
+    def reset_peak(self) -> int:
+        """Start to measure the peak of the GPU's memory from here; bytes that tensors take now."""
+        if self.device.type != "cuda":
+            return 0
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return torch.cuda.memory_allocated(self.device)
+
+    def throughput(self, steps: int, warmup: int) -> Figures:
+        """Time batches, one after the other, without a wait between them."""
+        images, laps = self.images(self.batch_size), Laps(self.device)
+        for _ in range(warmup):
+            self.net(images)
+        synchronize(self.device)
+        wall, cpu = time.perf_counter(), time.process_time()
+        laps.mark()
+        for _ in range(steps):
+            self.net(images)
+            laps.mark()
+        times = laps.read()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        rate = steps * self.batch_size / sum(times)
+        flops = self.cost.train_flops(self.batch_size) / 3 * steps / sum(times)  # forward alone
+        figures: Figures = {"batch_size": self.batch_size, "steps": steps, "images_per_s": rate}
+        figures |= {"step_ms_median": ms(times), "step_ms_p95": p95(times), "tflops_per_gpu": flops / 1e12}
+        figures["image_ms"] = figures["step_ms_median"] / self.batch_size
+        if self.cost.num_tokens:
+            figures["tokens_per_s"] = rate * self.cost.num_tokens
+        if self.bf16 and (peak := bf16_peak(self.device)):
+            figures["mfu"] = flops / peak
+        return figures | per_step(wall, cpu, steps, self.batch_size)
+
+    def latency(self, steps: int, warmup: int) -> Figures:
+        """Time single images, each until its answer is there."""
+        image, times = self.images(1), []
+        for number in range(warmup + steps):
+            began = time.perf_counter()
+            self.net(image)
+            synchronize(self.device)
+            if number >= warmup:
+                times.append(time.perf_counter() - began)
+        return {"latency_ms_median": ms(times), "latency_ms_p95": p95(times)}
+
+
+def p95(seconds: list[float]) -> float:
+    """The 95th percentile in milliseconds."""
+    return 1000 * sorted(seconds)[int(0.95 * len(seconds))]

@@ -1,0 +1,90 @@
+"""Trainings and tests as processes: how each ended, and what it said at the end."""
+
+import contextlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from patchbench.commands.bench.rounds import Figures
+
+
+def ended(commands: dict[str, list[str]], root: Path, seconds: float) -> Figures:
+    """Run commands side by side; how each ended, and the last lines that it printed."""
+    results: Figures = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        running = {}
+        for name, line in commands.items():
+            out = stack.enter_context(Path(folder, name).open("w+"))
+            running[name] = (subprocess.Popen(line, cwd=root, stdout=out, stderr=out), out)
+        until = time.perf_counter() + seconds
+        for name, (process, out) in running.items():
+            try:
+                code: int | str = process.wait(max(1.0, until - time.perf_counter()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                code = f"stopped after {seconds:.0f} s"
+            out.seek(0)
+            results[name] = {"command": " ".join(["python", *commands[name][1:]]), "exit_code": code}
+            results[name]["output"] = list(ends(out.read().splitlines()))
+    return results
+
+
+def ends(lines: Sequence[str]) -> Iterator[str]:
+    """The last lines of an output, and warnings before them."""
+    yield from (line[:300] for line in lines[:-12] if "warn" in line.lower())
+    yield from (line[:300] for line in lines[-12:])
+
+
+def runs_in_processes(root: Path, folder: str, device: str, seconds: float) -> Figures:
+    """DDP and FSDP with one device each, and a sweep whose two cells share a GPU."""
+    small = ["model=micro", "data=random", "data.train_size=512", "data.eval_size=64", "patch=16", "epochs=2"]
+    accelerator = f"trainer.accelerator={'gpu' if device == 'cuda' else device}"
+    line = [sys.executable, "train.py"]
+    more = ["batch_size=64", "logger=none", accelerator]
+    commands = {
+        name: [*line, *small, f"trainer={name}", "trainer.devices=1", *more, f"runs_dir={folder}/{name}"]
+        for name in ("ddp", "fsdp")
+    }
+    share = ["hydra.launcher.gpus_per_job=0.5"] if device == "cuda" else []
+    commands["sweep"] = [*line, "-m", *small, "embed=conv,linear", *share, *more, f"runs_dir={folder}/sweep"]
+    return ended(commands, root, seconds)
+
+
+def run_tests(root: Path, device: str, seconds: float) -> dict[str, Any]:
+    """Run tests marked `gpu`: each scheme with one embedding, each embedding with one scheme; on a CPU two of them."""
+    chosen = ["-m", "gpu", "-k", "conv or learned or memory"]
+    if device == "cpu":
+        chosen = ["-k", "step_in_bf16 and conv and rope", "-m", "not gpu"]
+    quiet = ["-p", "no:cacheprovider", "-p", "no:benchmark", "--color=no", "--show-capture=no"]
+    line = [sys.executable, "-m", "pytest", "-v", *quiet, "tests/test_gpu.py", *chosen]
+    workers = min(8, (os.cpu_count() or 1) // 2)
+    if device == "cuda" and workers > 1 and importlib.util.find_spec("xdist"):
+        line += ["-n", str(workers)]
+    with tempfile.TemporaryFile("w+") as out:
+        try:
+            code = subprocess.run(line, cwd=root, stdout=out, stderr=out, timeout=seconds, check=False).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        out.seek(0)
+        output = out.read()
+    outcomes = {}
+    for test, outcome in re.findall(r"(tests/\S+::[^\s\[]+(?:\[[^\]]*\])?) (PASSED|FAILED|ERROR|SKIPPED)", output):
+        outcomes[test] = outcome
+    for outcome, test in re.findall(r"(PASSED|FAILED|ERROR|SKIPPED) (tests/\S+::[^\s\[]+(?:\[[^\]]*\])?)", output):
+        outcomes[test] = outcome  # the order of xdist
+    counts = {o.lower(): sum(v == o for v in outcomes.values()) for o in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
+    return {
+        "command": " ".join(["python", *line[1:]]),
+        "exit_code": code,
+        "ended": "all were run" if code is not None else "stopped when the time was over",
+        "counts": counts,
+        "not_passed": {test: outcome for test, outcome in outcomes.items() if outcome != "PASSED"},
+        "output": [] if code == 0 else output.splitlines()[-60:],
+    }

@@ -1,0 +1,82 @@
+"""Measurements that take turns, so that a machine whose speed changes is as fast for all of them."""
+
+import gc
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy.stats import quantile_test
+
+from patchbench.track.busy import count_busy_cores
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The ratio of a figure of two sides in each round, the first over the second.
+
+    low, high: interval of the median, of 95 % or more, whatever the distribution; with fewer than six rounds the least
+    and the largest. fastest: the ratio of the least values of all rounds, since other processes only ever slow down.
+    """
+
+    rounds: list[float]
+    median: float
+    low: float
+    high: float
+    fastest: float
+
+
+def interleaved(
+    sides: Sequence[Callable[[], Figures]], rounds: int, say: Callable[[int, list[Figures]], None]
+) -> list[list[Figures]]:
+    """Measure each side once in every round; the figures of each side, a row a round.
+
+    `others_cores` is added to each: cores that other processes used meanwhile. say: told the number of a round, from 1,
+    and its figures.
+    """
+    found: list[list[Figures]] = [[] for _ in sides]
+    for number in range(1, rounds + 1):
+        for side, rows in zip(sides, found, strict=True):
+            with count_busy_cores() as used:
+                figures = side()
+            rows.append(figures | {"others_cores": round(used[0], 2)})
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+        say(number, [rows[-1] for rows in found])
+    return found
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
+    """Compare two sides by a figure of every round, of which the same round of the other is the fair measure."""
+    values = [a / b for a, b in zip(first, second, strict=True)]
+    low, high = spread(values)
+    return Ratio(values, statistics.median(values), low, high, min(first) / min(second))
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """An interval of the median of 95 % or more, by order statistics; of fewer than six values, their range."""
+    if len(values) < 6:
+        return min(values), max(values)
+    interval = quantile_test(values, p=0.5).confidence_interval(0.95)
+    return float(interval.low), float(interval.high)
+
+
+def ratios(first: Sequence[Figures], second: Sequence[Figures], names: Sequence[str]) -> dict[str, Any]:
+    """The ratios of all figures that both sides have in every round, by name, as plain values."""
+    rows = (*first, *second)
+    shared = [name for name in names if all(row.get(name) for row in rows)]
+    return {name: asdict(ratio([r[name] for r in first], [r[name] for r in second])) for name in shared}
+
+
+def summary(rows: Sequence[Figures], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Median, least and largest value of the figures over the rounds."""
+    found = {name: [row[name] for row in rows if isinstance(row.get(name), int | float)] for name in names}
+    return {
+        name: {"median": statistics.median(values), "low": min(values), "high": max(values)}
+        for name, values in found.items()
+        if values
+    }

@@ -1,0 +1,222 @@
+"""Sides of a benchmark: a configuration, another one, a trained network, a peer."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from patchbench.commands.bench import timm_train
+from patchbench.commands.bench.bare import bare, check_plain
+from patchbench.commands.bench.inference import Inference
+from patchbench.commands.bench.rounds import Figures
+from patchbench.commands.bench.training import trained
+from patchbench.commands.build import build_net, build_trainer, check_options, compiles
+from patchbench.commands.conditions import conditions
+from patchbench.commands.draft import Draft, draft
+from patchbench.commands.reopen import Machine, reopen
+from patchbench.commands.values import check_values
+from patchbench.config.compose import composed
+from patchbench.config.identity import factors_of
+from patchbench.config.names import title
+from patchbench.config.typed import flags_last, refuse_added_options, refuse_options_of_the_other_mode
+from patchbench.config.unread import remarks_on_unread
+from patchbench.runs.record import read_record
+from patchbench.track.terminal import say
+
+ENDS = ("epochs", "budget", "ckpt", "rerun", "analyze", "eval")  # options of a run, which a benchmark does not make
+OF_THE_MACHINE = ("trainer", "workers", "resident", "batch_size", "compile")  # a trained run may be given them anew
+EPOCHS = 2  # measured with peer=timm, unless epochs= says otherwise
+
+
+@dataclass(frozen=True)
+class Side:
+    """A name for people, a description in plain values, and the measurement of a round."""
+
+    name: str
+    facts: dict[str, Any]
+    measure: Callable[[], Figures]
+
+
+def sides_of(options: Mapping[str, Any], pair: Sequence["Asked"], scratch: Path) -> list[Side]:
+    """The sides that the options ask for, built and checked, nothing measured yet. ValueError, OSError and Refused.
+
+    options: those of scripts/benchmark.py. pair: one side, or two that are compared. scratch: an empty
+    folder that stays until all is measured.
+    """
+    overrides = pair[0].overrides
+    if options["peer"] == "timm":
+        return beside_timm(options["timm"], overrides, scratch)
+    for asked in pair:
+        refuse_unread(asked.overrides)
+    steps, warmup, several = options["steps"], options["warmup"], len(pair) > 1
+    if options["mode"] == "infer":
+        sides = [inference(asked, options["data_root"], steps, warmup, several=several) for asked in pair]
+    else:
+        sides = [training(asked.overrides, steps, warmup, several=several) for asked in pair]
+    if options["peer"] == "bare":
+        check_plain(composed(overrides))
+        measure = partial(bare, overrides, steps=steps, warmup=warmup)
+        sides.append(Side("a bare loop with the same network", sides[0].facts, measure))
+    if len(sides) == 2 and sides[0].name == sides[1].name:
+        sides[1] = Side(f"{sides[1].name}, {options['compare']}", sides[1].facts, sides[1].measure)
+    return sides
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trained run or a configuration. run: a folder or a checkpoint, or None."""
+
+    run: str | None
+    overrides: list[str]
+
+    def changed(self, compare: str) -> "Asked":
+        """The same with other options, as they would be typed after its own: of one option the last counts."""
+        words = shlex.split(compare)
+        runs = [word.partition("=")[2] for word in words if word.startswith("run=")]
+        others = checked([word for word in words if not word.startswith("run=")])
+        return Asked(runs[-1] if runs else self.run, [*self.overrides, *others])
+
+
+def checked(words: Sequence[str]) -> list[str]:
+    """Options of train.py as they are typed, in Hydra's order. Refused where Hydra would read them otherwise."""
+    overrides = flags_last(words, "train")
+    refuse_options_of_the_other_mode(overrides)
+    refuse_added_options(overrides)
+    return overrides
+
+
+def refuse_unread(overrides: Sequence[str]) -> None:
+    """ValueError for an option that says how long a run is, or what is asked of it at its end."""
+    for override in overrides:
+        if override.lstrip("+").partition("=")[0].partition(".")[0] in ENDS:
+            raise ValueError(f"{override} is not read by a benchmark, whose length is steps= and rounds=: leave it out")
+
+
+def checked_draft(overrides: Sequence[str], *, several: bool = False) -> tuple[DictConfig, Draft]:
+    """The configuration of a run, and its network on the meta device. ValueError and the like where it cannot be.
+
+    several: it is one of two, so that an option may be for the other.
+    """
+    cfg = composed(["logger=csv", *overrides])
+    for remark in remarks_on_unread(cfg, cfg.hydra.runtime.choices, overrides, in_sweep=several):
+        say(remark)
+    check_values(cfg)
+    check_options(cfg)
+    return cfg, draft(cfg)
+
+
+def one_device(cfg: DictConfig) -> Any:
+    """The trainer of a configuration. ValueError for several devices."""
+    trainer = build_trainer(cfg, Path(), [], epochs=1)
+    if trainer.world_size > 1:
+        raise ValueError(f"trainer.devices={cfg.trainer.devices}: a benchmark measures one device: leave it out")
+    return trainer
+
+
+def facts_of(cfg: DictConfig, plan: Draft, trainer: Any, overrides: Sequence[str]) -> dict[str, Any]:
+    """Describe a side in plain values."""
+    cost = plan.cost
+    return {
+        "overrides": list(overrides),
+        "conditions": conditions(cfg, trainer),
+        "batch_size": cfg.batch_size,
+        "img_size": list(plan.source.img_size),
+        "tokens": cost.num_tokens,
+        "gmacs": cost.macs / 1e9,
+        "params_m": cost.params / 1e6,
+    }
+
+
+def training(overrides: Sequence[str], steps: int, warmup: int, *, several: bool) -> Side:
+    """Training of a configuration as train.py does it."""
+    cfg, plan = checked_draft(overrides, several=several)
+    name = title(factors_of(cfg, cfg.hydra.runtime.choices))
+    facts = facts_of(cfg, plan, one_device(cfg), overrides)
+    return Side(name, facts, partial(trained, overrides, steps=steps, warmup=warmup))
+
+
+def inference(asked: Asked, data_root: str | None, steps: int, warmup: int, *, several: bool) -> Side:
+    """Inference by the network of a configuration, untrained, or by that of a run."""
+    if asked.run is None:
+        cfg, plan = checked_draft(asked.overrides, several=several)
+        trainer, name = one_device(cfg), title(factors_of(cfg, cfg.hydra.runtime.choices))
+        torch.manual_seed(cfg.seed)
+        net = build_net(cfg, plan.source)
+        facts = facts_of(cfg, plan, trainer, asked.overrides)
+    else:
+        refuse_another_network(asked.overrides)
+        cfg = composed(asked.overrides)
+        one_device(cfg)
+        ckpt, done = checkpoint_of(Path(asked.run))
+        run = reopen(ckpt, Machine(cfg.trainer, cfg.workers, cfg.resident, data_root), of=done)
+        plan, trainer, net, name = run.draft, run.trainer, run.task.net, title(run.origin["factors"])
+        if not any(override.startswith("batch_size=") for override in asked.overrides):
+            cfg.batch_size = run.origin["config"]["batch_size"]
+        cfg.residual = plan.cfg.residual
+        facts = facts_of(cfg, plan, trainer, asked.overrides)
+        facts |= {"run": asked.run, "identity": run.origin["identity"]}
+    measured = Inference(
+        net,
+        plan.cost,
+        in_chans=plan.source.in_chans,
+        img_size=plan.source.img_size,
+        batch_size=cfg.batch_size,
+        device=trainer.strategy.root_device,
+        bf16="bf16" in str(trainer.precision),
+        compiled=compiles(cfg, trainer),
+    )
+    return Side(name, facts, partial(measured.measure, steps, warmup))
+
+
+def refuse_another_network(overrides: Sequence[str]) -> None:
+    """ValueError for an option that a trained network has already."""
+    for override in overrides:
+        if override.lstrip("+").partition("=")[0].partition(".")[0] not in OF_THE_MACHINE:
+            raise ValueError(
+                f"{override} is of the network, and run= brings its own: leave it out; beside run= there are "
+                f"{', '.join(f'{name}=' for name in OF_THE_MACHINE)}"
+            )
+
+
+def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The checkpoint of a run, given by its folder or by itself, and the record that lies beside it."""
+    if not run.exists():
+        raise ValueError(f"run={run}: there is no such folder or file; python scripts/runs.py lists the runs")
+    folder = run if run.is_dir() else run.parent
+    record = folder / "run.json"
+    if run.is_dir() and not record.exists():
+        raise ValueError(
+            f"run={run} holds no run.json: it is no finished run; give its checkpoint, run={run}/last.ckpt"
+        )
+    done = read_record(record) if record.exists() else None
+    return (folder / f"{done['config']['tested']}.ckpt" if run.is_dir() and done else run), done
+
+
+def beside_timm(folder: str | None, overrides: Sequence[str], scratch: Path) -> list[Side]:
+    """Training as train.py does it and as timm's train.py does it, an epoch at a time."""
+    peer = timm_train.checkout(folder)
+    rest = [override for override in overrides if not override.startswith("epochs=")]
+    refuse_unread(rest)
+    cfg, plan = checked_draft(rest)
+    trainer, name = one_device(cfg), title(factors_of(cfg, cfg.hydra.runtime.choices))
+    ours, theirs = timm_train.both(rest, peer, epochs_of(overrides), scratch)
+    facts = facts_of(cfg, plan, trainer, rest)
+    sides = []
+    for called, epochs in ((name, ours), (f"timm {peer.version}, train.py", theirs)):
+        line = [*epochs.line(1, Path("<folder>"))]
+        more = {"images": epochs.images, "val_images": epochs.val_images, "command": shlex.join(["python", *line[1:]])}
+        sides.append(Side(called, facts | more, epochs.measure))
+    return sides
+
+
+def epochs_of(overrides: Sequence[str]) -> int:
+    """The epochs that are measured beside timm. ValueError for no number of them."""
+    values = [override.partition("=")[2] for override in overrides if override.startswith("epochs=")]
+    if values and not (values[-1].isdecimal() and int(values[-1])):
+        raise ValueError(f"epochs={values[-1]} must be a whole number, 1 or more")
+    return int(values[-1]) if values else EPOCHS

@@ -1,0 +1,226 @@
+"""timm's own train.py with the same network, folder and recipe, each run as a process, and the cost of an epoch.
+
+The flags are those of timm 1.0.8 to 1.0.28 (Wightman, 2019).
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from omegaconf import DictConfig, OmegaConf
+
+from patchbench.commands.bench.rounds import Figures
+from patchbench.commands.build import build_net, build_source, build_trainer, compiles
+from patchbench.config.compose import composed
+from patchbench.config.options import CONF
+from patchbench.data.source import Source
+from patchbench.machine import cores
+from patchbench.nets.timm import TimmNet
+from patchbench.nets.vit import ViT
+from patchbench.weights.export import to_timm
+
+CLONE = "git clone --branch v1.0.26 https://github.com/huggingface/pytorch-image-models"
+OWN_FLAGS = {"in_chans": "--in-chans", "num_classes": "--num-classes", "global_pool": "--gp"}  # no --model-kwargs
+OWN_FLAGS |= {"drop_path_rate": "--drop-path", "drop_rate": "--drop"}
+EVALUATED = ("val", "valid", "validation", "test")  # folders, the first that is there
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A checkout of pytorch-image-models."""
+
+    folder: Path
+    version: str
+
+
+def checkout(folder: str | None) -> Checkout:
+    """Find timm's train.py. ValueError says what is missing, and how to get it."""
+    if folder is None:
+        raise ValueError(f"peer=timm needs timm=<folder>, a checkout of pytorch-image-models: {CLONE}")
+    root = Path(folder).expanduser().resolve()
+    for name in ("train.py", "timm/version.py"):
+        if not (root / name).is_file():
+            raise ValueError(f"timm={folder} holds no {name}, so it is no checkout of pytorch-image-models: {CLONE}")
+    found = re.search(r"__version__\s*=\s*['\"](.+?)['\"]", (root / "timm/version.py").read_text(encoding="utf-8"))
+    if found is None or not found[1].startswith("1."):
+        version = found[1] if found else "unknown"
+        raise ValueError(f"timm={folder} is version {version}, and the flags of 1.0 are known here: {CLONE}")
+    return Checkout(root, found[1])
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Trainings whose difference is the cost of `epochs` epochs, start and end left out.
+
+    line: the command of a training of so many epochs that leaves its files in a folder. cwd: where it runs. images,
+    val_images: of the training and of the validation of an epoch.
+    """
+
+    line: Callable[[int, Path], list[str]]
+    cwd: Path
+    images: int
+    val_images: int
+    epochs: int
+
+    def measure(self) -> Figures:
+        """Train for one epoch, then for `epochs` more. ValueError where a training fails, or is too short to tell."""
+        (cpu, wall), (cpu_more, wall_more) = (self.run(count) for count in (1, 1 + self.epochs))
+        cpu_s, wall_s = (cpu_more - cpu) / self.epochs, (wall_more - wall) / self.epochs
+        if min(cpu_s, wall_s) <= 0:
+            raise ValueError(
+                f"epochs={self.epochs} take no longer than the start of a training varies: use more epochs"
+            )
+        figures: Figures = {"epoch_cpu_s": cpu_s, "epoch_wall_s": wall_s, "images_per_s": self.images / wall_s}
+        return figures | {
+            "image_cpu_ms": 1000 * cpu_s / self.images,
+            "image_ms_wall": 1000 * wall_s / self.images,
+            "start_cpu_s": cpu - cpu_s,
+        }
+
+    def run(self, epochs: int) -> tuple[float, float]:
+        """CPU seconds, of the processes that it starts as well, and wall seconds of a training."""
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
+            line, began = self.line(epochs, Path(folder)), time.perf_counter()
+            process = subprocess.Popen(line, cwd=self.cwd, stdout=output, stderr=output)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+                process.returncode = os.waitstatus_to_exitcode(status)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+            wall_s = time.perf_counter() - began
+            if process.returncode:
+                output.seek(0)
+                last = [text for text in output.read().splitlines() if text.strip()][-1:]
+                said = f"ends with code {process.returncode}: {''.join(last)[:300]}"
+                raise ValueError(f"{line[1]} {said}")
+        return usage.ru_utime + usage.ru_stime, wall_s
+
+
+def both(overrides: Sequence[str], peer: Checkout, epochs: int, scratch: Path) -> tuple[Epochs, Epochs]:
+    """Trainings of ours and of timm's on the same folder. ValueError where timm's train.py has no such thing.
+
+    scratch: an empty folder, for links to the data, which must be there as long as they are trained on.
+    """
+    cfg = composed(["logger=csv", *overrides])
+    if cfg.hydra.runtime.choices.data != "imagefolder":
+        raise ValueError(
+            f"peer=timm: data={cfg.hydra.runtime.choices.data} is no folder that timm's train.py reads: use "
+            "data=imagefolder data.root=<folder>"
+        )
+    if cfg.limit_batches is not None:
+        raise ValueError(f"limit_batches={cfg.limit_batches}: timm's train.py has no limit: leave it out")
+    root = Path(cfg.data.root).expanduser().resolve()
+    there = [name for name in EVALUATED if (root / name).is_dir()]
+    given = list(overrides)
+    if len(there) == 1:  # ours would hold images for validation out of train/, and judge by this one
+        for name, target in {"train": "train", "val": there[0], "test": there[0]}.items():
+            (scratch / name).symlink_to(root / target)
+        given.append(f"data.root={scratch}")
+        cfg = composed(["logger=csv", *given])
+    source = build_source(cfg)
+    splits = source.splits()
+    workers = cfg.workers if isinstance(cfg.workers, int) else min(8, cores())
+    flags = flags_of(cfg, source, workers)
+
+    def ours(epochs: int, folder: Path) -> list[str]:
+        options = ["logger=csv", *given, "budget=epochs", f"epochs={epochs}", f"workers={workers}"]
+        return [sys.executable, str(CONF.parent / "train.py"), *options, f"runs_dir={folder}"]
+
+    def theirs(epochs: int, folder: Path) -> list[str]:
+        options = ["--data-dir", str(root), "--train-split", "train", "--val-split", there[0], *flags]
+        return [sys.executable, "train.py", *options, "--epochs", str(epochs), "--output", str(folder)]
+
+    images = len(splits["train"]) // cfg.batch_size * cfg.batch_size
+    alike: Any = {"images": images, "val_images": len(splits["val"]), "epochs": epochs}
+    return Epochs(ours, Path.cwd(), **alike), Epochs(theirs, peer.folder, **alike)
+
+
+def flags_of(cfg: DictConfig, source: Source, workers: int) -> list[str]:
+    """The flags of timm's train.py for the network and the recipe of a configuration, whose data were read.
+
+    ValueError where timm's train.py has no such network, optimizer or augmentation.
+    """
+    trainer = build_trainer(cfg, Path(), [], epochs=1)
+    flags = [*network(cfg, source), *optimizer(cfg), *augmentation(cfg)]
+    flags += ["--input-size", *map(str, (source.in_chans, *source.img_size)), "--crop-pct", str(cfg.data.crop_pct)]
+    flags += ["--interpolation", "bicubic", "--mean", *map(str, source.mean), "--std", *map(str, source.std)]
+    flags += ["--batch-size", str(cfg.batch_size), "--workers", str(workers), "--seed", str(cfg.seed % 2**32)]
+    flags += ["--device", trainer.strategy.root_device.type, "--log-interval", str(cfg.log_every)]
+    flags += ["--checkpoint-hist", "1", "--smoothing", str(cfg.optim.label_smoothing)]
+    if "bf16" in str(trainer.precision):
+        flags += ["--amp", "--amp-dtype", "bfloat16"]
+    if compiles(cfg, trainer):
+        flags += ["--torchcompile"]
+    if trainer.strategy.root_device.type == "cuda":
+        flags += ["--pin-mem"]
+    return flags
+
+
+def network(cfg: DictConfig, source: Source) -> list[str]:
+    """The flags of the network: by its name in timm, or as `export` describes it. ValueError where timm has none."""
+    net = build_net(cfg, source)
+    arguments: dict[str, Any]
+    if isinstance(net, TimmNet):
+        if cfg.model.small:
+            raise ValueError("peer=timm: timm's train.py cannot change a stem as model.small=true does")
+        options = OmegaConf.to_container(cfg.model.options, resolve=True) if cfg.model.options else {}
+        fixed = getattr(timm.models.get_pretrained_cfg(cfg.model.name), "fixed_input_size", False)
+        arguments = {"img_size": source.img_size} if fixed else {}
+        arguments |= {"model_name": cfg.model.name, **options}  # type: ignore[dict-item]
+    elif isinstance(net, ViT):
+        try:
+            arguments, _ = to_timm(net, img_size=source.img_size, num_classes=source.num_classes)
+        except ValueError as error:
+            raise ValueError(f"peer=timm trains what scripts/export.py can write for timm: {error}") from error
+        if cfg.model.drop_path:
+            arguments["drop_path_rate"] = cfg.model.drop_path
+    else:
+        raise ValueError(
+            f"peer=timm: timm's train.py has no model={cfg.hydra.runtime.choices.model}: use model=tiny or another "
+            "Vision Transformer, or model=timm"
+        )
+    arguments |= {"in_chans": source.in_chans, "num_classes": source.num_classes}
+    flags = ["--model", arguments.pop("model_name")]
+    for name, flag in OWN_FLAGS.items():
+        if name in arguments:
+            flags += [flag, str(arguments.pop(name))]
+    written = [f"{name}={str(value).replace(' ', '')}" for name, value in arguments.items()]
+    return [*flags, *(["--model-kwargs", *written] if written else [])]
+
+
+def optimizer(cfg: DictConfig) -> list[str]:
+    """The flags of optimizer and schedule. A learning rate that rises first costs no time, and is left out."""
+    optim = cfg.optim
+    target = optim.optimizer._target_
+    if target == "torch.optim.AdamW":
+        flags = ["--opt", "adamw", "--opt-betas", *map(str, optim.betas)]
+    elif target == "torch.optim.SGD":
+        flags = ["--opt", "sgd" if optim.nesterov else "momentum", "--momentum", str(optim.momentum)]
+    else:
+        raise ValueError(f"peer=timm: optim.optimizer._target_={target} is not known in timm: use optim=adamw or sgd")
+    flags += ["--opt-kwargs", "fused=True"] if optim.optimizer.get("fused") else []
+    flags += ["--lr", str(optim.lr), "--weight-decay", str(optim.weight_decay)]
+    flags += [] if optim.clip_grad is None else ["--clip-grad", str(optim.clip_grad)]
+    return [*flags, "--sched", "cosine", "--sched-on-updates", "--warmup-epochs", "0"]
+
+
+def augmentation(cfg: DictConfig) -> list[str]:
+    """The flags of the augmentation: none, or DeiT's, whose repeats timm has for several devices alone."""
+    augment, name = cfg.augment, cfg.hydra.runtime.choices.augment
+    if name == "none":
+        return ["--no-aug"]
+    if name != "deit":
+        raise ValueError(f"peer=timm: timm's train.py has no augment={name}: use augment=none or augment=deit")
+    scale, ratio = augment.crop.scale, augment.crop.ratio
+    flags = ["--scale", *map(str, scale), "--ratio", *map(str, ratio), "--hflip", "0.5" if augment.hflip else "0"]
+    flags += ["--aa", "rand-m9-mstd0.5-inc1", "--reprob", str(augment.erase.prob), "--train-interpolation", "bicubic"]
+    return [*flags, "--mixup", str(augment.mix.mixup), "--cutmix", str(augment.mix.cutmix)]

@@ -1,0 +1,154 @@
+"""Speed and memory of training as train.py does it, for some steps."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+
+from patchbench.commands.bench.rounds import Figures
+from patchbench.commands.loggers import start_loggers
+from patchbench.commands.train import prepare
+from patchbench.config.compose import composed
+from patchbench.config.origin import origin_of
+from patchbench.track.progress import ProgressBar
+
+OF_METER = (  # what track/meter.py measures over the steps after the warm-up
+    "images_per_s",
+    "tokens_per_s",
+    "step_ms_median",
+    "step_ms_p95",
+    "data_wait_frac",
+    "tflops_per_gpu",
+    "mfu",
+    "gpu_peak_allocated_gib",
+    "gpu_peak_reserved_gib",
+    "gpu_alloc_retries",
+    "cpu_rss_gib",
+)
+
+
+class Clock(pl.Callback):
+    """Wall and CPU time of all steps after the first `warmup`, with what lies between them but validation."""
+
+    def __init__(self, warmup: int) -> None:
+        self.warmup, self.warm = warmup, False
+        self.wall_s = self.cpu_s = 0.0
+        self.since: tuple[float, float] | None = None
+
+    def start(self, trainer: pl.Trainer) -> None:
+        synchronize(trainer.strategy.root_device)
+        self.warm, self.since = True, (time.perf_counter(), time.process_time())
+
+    def stop(self, trainer: pl.Trainer) -> None:
+        if self.since is not None:
+            synchronize(trainer.strategy.root_device)
+            self.wall_s += time.perf_counter() - self.since[0]
+            self.cpu_s += time.process_time() - self.since[1]
+            self.since = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        if self.warm:
+            self.start(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if not self.warm and trainer.global_step == self.warmup:
+            self.start(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.stop(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.stop(trainer)
+
+
+class HostTime(pl.Callback):
+    """Host time of a step, without waiting for the device: where it is the longer one, the device idles."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.first: float | None = None
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, *_: object) -> None:
+        self.step_began = time.perf_counter()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        now = time.perf_counter()
+        self.first = self.first or now - self.began
+        self.seconds.append(now - self.step_began)
+
+
+def training(overrides: Sequence[str], steps: int) -> DictConfig:
+    """Compose a training of so many steps; its rows of metrics go to a file, unless the overrides say otherwise.
+
+    overrides: options of train.py, without a budget.
+    """
+    return composed(["logger=csv", *overrides, "budget=steps", f"budget.value={steps}"])
+
+
+def trained(
+    overrides: Sequence[str],
+    *,
+    steps: int,
+    warmup: int,
+    callbacks: Sequence[pl.Callback] = (),
+    bar: bool = False,
+) -> Figures:
+    """Train for `warmup` + `steps` steps as train.py would, without checkpoints and test; the figures of the latter.
+
+    Validation is one batch an epoch. callbacks: called after all others. bar: with the bar of a terminal.
+    `images_per_s` and `step_ms_*` are of steps alone; `step_ms_wall` and `step_cpu_ms` count all but validation.
+    """
+    cfg = training(overrides, warmup + steps)
+    host, clock = HostTime(), Clock(warmup)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        out_dir, choices = Path(folder), cfg.hydra.runtime.choices
+        ready = prepare(cfg, origin_of(cfg, choices), out_dir, anew=False, in_sweep=False)
+        trainer: Any = ready.trainer
+        kept = [callback for callback in trainer.callbacks if bar or not isinstance(callback, ProgressBar)]
+        trainer.callbacks = [*kept, host, *callbacks, clock]
+        trainer.save_checkpoint = lambda *_, **__: None  # a large network takes seconds to write
+        trainer.limit_val_batches = 1
+        ready.meter.warm_up = warmup
+        trainer.loggers = start_loggers(cfg, ready.origin, ready.draft.cost, out_dir, stack, resume=False)
+        trainer.fit(ready.task, ready.data)
+    result, cost = ready.meter.summary(), ready.draft.cost
+    figures: Figures = {"batch_size": cfg.batch_size, "steps": steps, "tokens": cost.num_tokens}
+    figures |= {"gmacs": cost.macs / 1e9, "micro_batches": trainer.accumulate_grad_batches}
+    figures |= {name: result[f"final/{name}"] for name in OF_METER if f"final/{name}" in result}
+    figures |= per_step(clock.wall_s, clock.cpu_s, steps, cfg.batch_size)
+    figures["image_ms"] = figures["step_ms_median"] / cfg.batch_size
+    figures |= {"seconds_to_first_step": host.first, "host_ms_median": ms(host.seconds[warmup:])}
+    times = list(ready.meter.step_s)
+    if len(times) >= 100:
+        figures |= {"first_50_step_ms": ms(times[:50]), "last_50_step_ms": ms(times[-50:])}
+    return figures
+
+
+def per_step(wall_s: float, cpu_s: float, steps: int, batch_size: int) -> Figures:
+    """Means over steps and images: wall time, CPU time of this process, images per second of wall time."""
+    return {
+        "step_ms_wall": 1000 * wall_s / steps,
+        "step_cpu_ms": 1000 * cpu_s / steps,
+        "images_per_s_wall": steps * batch_size / wall_s,
+        "image_ms_wall": 1000 * wall_s / steps / batch_size,
+        "image_cpu_ms": 1000 * cpu_s / steps / batch_size,
+    }
+
+
+def ms(seconds: Sequence[float]) -> float:
+    """The median in milliseconds."""
+    return 1000 * statistics.median(seconds)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
