@@ -1,8 +1,8 @@
 """A Vision Transformer of timm's under the names of ours (Wightman, 2019).
 
-timm has several ways to write one function. A scale of a branch (LayerScale) folds into the projection before it, q, k
-and v become one projection, a bias that is not there is zero. A position that is added to the class token folds into
-the token. Where other channels of a head turn together, those of q and k change places.
+timm has several ways to write one function. q, k and v become one projection, a bias that is not there is zero. A
+position that is added to the class token folds into the token. Where other channels of a head turn together, those of q
+and k change places.
 """
 
 import math
@@ -233,12 +233,9 @@ def from_timm(state: dict[str, Tensor], told: Told, asked: Size) -> Weights:
 
 def fold(state: dict[str, Tensor], block: str, told: Told) -> None:
     """Write one block as ours are, in place."""
-    for scale, branch in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
-        for name in (scale, scale.replace("ls", "gamma_").partition(".")[0]):
-            if (gamma := state.pop(f"{block}.{name}", None)) is not None:
-                for part in ("weight", "bias"):
-                    if (w := state.get(path := f"{block}.{branch}.{part}")) is not None:
-                        state[path] = gamma.view(-1, *[1] * (w.ndim - 1)) * w
+    for number in (1, 2):
+        if (gamma := state.pop(f"{block}.ls{number}.gamma", None)) is not None:
+            state[f"{block}.gamma_{number}"] = gamma
     qkv = f"{block}.attn.qkv"
     if f"{block}.attn.q_proj.weight" in state:
         weights = [state.pop(f"{block}.attn.{part}_proj.weight") for part in "qkv"]
