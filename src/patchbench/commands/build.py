@@ -63,6 +63,12 @@ def check_optim(optim: DictConfig) -> None:
         share(f"optim.{name}", optim[name])
     if optim.clip_grad is not None:
         positive("optim.clip_grad", optim.clip_grad, otherwise="null for no limit")
+    if (threshold := optim.get("target_threshold")) is not None:
+        share("optim.target_threshold", threshold)
+        if optim.loss != "bce":
+            raise ValueError(
+                f"optim.target_threshold={threshold} is read with optim.loss=bce alone: use it, or leave this one out"
+            )
     one_of("optim.nonfinite", optim.get("nonfinite", "stop"), get_args(NonFinite))
     parameter = torch.zeros(1, requires_grad=True)
     try:
@@ -177,7 +183,9 @@ def build_task(
         instantiate(cfg.optim.optimizer),
         instantiate(cfg.optim.schedule),
         num_classes=data.source.num_classes,
+        loss=cfg.optim.get("loss", "cross_entropy"),
         label_smoothing=cfg.optim.label_smoothing,
+        target_threshold=cfg.optim.get("target_threshold"),
         clip_grad=cfg.optim.clip_grad,
         nonfinite=cfg.optim.get("nonfinite", "stop"),
         seed=cfg.seed,
