@@ -26,7 +26,8 @@ FREE = (
     *("seed", "epochs", "limit_batches", "tested", "budget", "data.unit", "data.eval_seed", "data.content"),
     *("data.train_size", "data.train_fraction", "data.val_size", "data.test_size"),
 )
-FREE_BELOW = ("budget.", "optim.", "data.scene.")
+FREE_BELOW = ("budget.", "optim.", "data.scene.", "trainer.")
+LATER = ("freeze", "model.layer_scale")  # knobs that speeds were measured without: at null they count for nothing
 
 
 def read_costs(folder: Path, name: str = FILE) -> pd.DataFrame:
@@ -51,6 +52,7 @@ def computation(cfg: DictConfig, choices: Mapping[str, str]) -> str:
         path: value
         for path, value in found.items()
         if path not in FREE and not path.startswith(FREE_BELOW) and not path.endswith(".std")
+        if path not in LATER or value is not None
     }
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
 
