@@ -31,6 +31,7 @@ READERS = {  # by option
 }
 PLACES = ("data.root", "data.index_dir")  # knobs that say where data lie
 LIMITS = ("data.max_skipped",)  # knobs that may end a run, and change no figure of one that is not ended
+TRAINER = ("trainer.max_time", "trainer.limit_val_batches")  # how it is run, but of these the result depends; null: off
 SIZES = ("patch", "data.img_size")  # S and [S,S] are one size
 OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -72,6 +73,7 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
                     continue
                 value = plain(OmegaConf.select(cfg, path))
             found[path] = square(value) if path in SIZES else value
+    found |= {path: value for path in TRAINER if (value := OmegaConf.select(cfg, path)) is not None}
     if root := root_of_data(cfg, choices):
         if found.get("data.name") == root:
             del found["data.name"]

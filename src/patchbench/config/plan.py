@@ -118,9 +118,9 @@ def timed(
     study: Study, scale: str, part: Part, arm: str, given: tuple[str, ...], costs: pd.DataFrame
 ) -> tuple[str, ...]:
     """Overrides with as many steps as the part has seconds for; as they are, where it has none."""
-    if any(override == "budget=seconds" for override in given):
+    if timed := [override for override in given if override.startswith(("budget=seconds", "trainer.max_time="))]:
         raise ValueError(
-            f"study {study.name}: part {part.name}: budget=seconds depends on what else runs: give the part "
+            f"study {study.name}: part {part.name}: {timed[0]} depends on what else runs: give the part "
             "seconds: 4.0, which become steps by the speeds in costs.csv"
         )
     if part.seconds is None:

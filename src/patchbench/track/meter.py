@@ -28,7 +28,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 
 from patchbench.data.source import Batch
 from patchbench.nets.cost import Cost
@@ -41,18 +41,30 @@ WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start
 class Waiting(PassThroughProfiler):
     """Seconds in which training waited for the loader; Lightning tells a profiler when it asks for a batch.
 
-    counting: false outside of the time that counts as training; the first batch of an epoch is read before it.
+    profiler: the one that was asked for, which is told everything as well. counting: false outside of the time that
+    counts as training; the first batch of an epoch is read before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, profiler: Profiler) -> None:
         super().__init__()
-        self.seconds, self.counting = 0.0, False
+        self.profiler, self.seconds, self.counting = profiler, 0.0, False
+
+    def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
+        self.profiler.setup(stage, local_rank, log_dir)
+
+    def describe(self) -> None:
+        self.profiler.describe()
+
+    def teardown(self, stage: str | None) -> None:
+        self.profiler.teardown(stage)
 
     def start(self, action_name: str) -> None:
+        self.profiler.start(action_name)
         if action_name.endswith("train_dataloader_next"):
             self.asked = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
+        self.profiler.stop(action_name)
         if action_name.endswith("train_dataloader_next") and self.counting:
             self.seconds += time.perf_counter() - self.asked
 
@@ -98,7 +110,7 @@ class Meter(pl.Callback):
         self.finite = task.finite
         self.laps = Laps(self.device)
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
-        self.waiting = Waiting()
+        self.waiting = Waiting(trainer.profiler)  # type: ignore[attr-defined]
         trainer.profiler = self.waiting  # type: ignore[attr-defined]
         reset_peak_resident()
         self.open()
