@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 from support import STUDY, Cut, configure
 
 from patchbench.config.equal_time import COLUMNS, FILE, IDLE, at_equal_time, computation, read_costs
+from patchbench.config.options import EXPERIMENTS
+from patchbench.config.plan import overrides, parts_at, read_study
 from patchbench.runs.sums import SUMS
 from patchbench.sweep import costs
 from patchbench.track.busy import count_busy_cores, own_seconds
@@ -25,14 +27,26 @@ def key(*overrides: str) -> str:
     return computation(cfg, cfg.hydra.runtime.choices)
 
 
-@pytest.mark.parametrize("same", ["seed=3", "epochs=9", "optim.lr=1", "tested=last", "budget=steps", "data.val_size=9"])
+@pytest.mark.parametrize(
+    "same", ["seed=3", "epochs=9", "optim.lr=1", "tested=last", "budget=steps", "data.val_size=9", "freeze=null"]
+)
 def test_what_a_step_does_not_compute_does_not_count(same):
     assert key("model=micro", same) == key("model=micro")
 
 
-@pytest.mark.parametrize("other", ["patch=8", "data.img_size=32", "batch_size=16", "embed=linear", "optim=sgd"])
+@pytest.mark.parametrize(
+    "other", ["patch=8", "data.img_size=32", "batch_size=16", "embed=linear", "optim=sgd", "freeze=trunk"]
+)
 def test_what_a_step_computes_counts(other):
     assert key("model=micro", other) != key("model=micro")
+
+
+def test_the_speeds_that_were_measured_are_those_of_the_arms_of_today():
+    study, measured = read_study("cost"), read_costs(EXPERIMENTS / "cost")
+    for part in parts_at(study, "cpu"):
+        found = {arm: key(*overrides(study, "cpu", part, arm, "")) for arm in part.arms}
+        rows = measured[measured["part"] == part.name].groupby("arm")["computation"].unique()
+        assert {arm: [digest] for arm, digest in found.items()} == {arm: list(rows[arm]) for arm in found}
 
 
 def table(**speeds: list[float]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import signal
 import pytest
 import pytorch_lightning as pl
 import torch
-from support import command_in, configure, metrics, poison, run, weights
+from support import command_in, configure, metrics, options, poison, run, weights
 from torch import nn
 
 from patchbench.commands.build import check_options
@@ -71,9 +71,8 @@ def test_weights_that_overflow_at_a_finite_gradient_leave_no_checkpoint(tmp_path
     assert not {"run.json", "best.ckpt", "last.ckpt"} & {path.name for path in tmp_path.rglob("*")}
 
 
-@pytest.mark.parametrize("fused", ["true", "false"])
-@pytest.mark.parametrize("optim", ["adamw", "sgd"])
-def test_skip_leaves_out_the_bad_steps_alone_and_counts_them(tmp_path, micro, monkeypatch, optim, fused):
+@pytest.mark.parametrize("optim", [*options("optim"), f"adamw {FUSED}=false", f"sgd {FUSED}=false"])
+def test_skip_leaves_out_the_bad_steps_alone_and_counts_them(tmp_path, micro, monkeypatch, optim):
     seen = []
     original = pl.LightningModule.on_train_batch_end
 
@@ -83,7 +82,7 @@ def test_skip_leaves_out_the_bad_steps_alone_and_counts_them(tmp_path, micro, mo
 
     monkeypatch.setattr(pl.LightningModule, "on_train_batch_end", on_train_batch_end)
     poison(monkeypatch, 2, 6)
-    done = run(tmp_path, *micro, f"optim={optim}", "optim.nonfinite=skip", f"{FUSED}={fused}", "log_every=4")
+    done = run(tmp_path, *micro, *f"optim={optim}".split(), "optim.nonfinite=skip", "log_every=4")
     moved = [any((a != b).any() for a, b in zip(*pair, strict=True)) for pair in itertools.pairwise(seen)]
     assert [step + 1 for step, moves in enumerate(moved) if not moves] == [2, 6]
     assert done["result"]["final/skipped_steps"] == 2

@@ -65,9 +65,9 @@ def forget() -> None:
     known_knobs.cache_clear()
 
 
-def test_identities_of_twenty_three_command_lines_stay_as_they_are():
+def test_identities_of_twenty_six_command_lines_stay_as_they_are():
     lines = [line.split("  ", 1) for line in GOLDEN.read_text().splitlines() if not line.startswith("#")]
-    assert len(lines) == 23
+    assert len(lines) == 26
     assert {line: identified(*line.split()) for _, line in lines} == {line: known for known, line in lines}
 
 
@@ -248,6 +248,21 @@ def test_a_file_of_weights_counts_by_its_content(tmp_path):
     one.write_bytes(b"1"), other.write_bytes(b"2"), copy.write_bytes(b"1")
     assert identified(f"model.init_from={one}") == identified(f"model.init_from={copy}")
     assert identified(f"model.init_from={one}") != identified(f"model.init_from={other}")
+
+
+@pytest.mark.parametrize(
+    ("off", "on"),
+    [
+        ("freeze=null", "freeze=trunk"),
+        ("model.layer_scale=null", "model.layer_scale=1e-5"),
+        ("optim.loss=cross_entropy", "optim.loss=bce"),
+        ("optim.target_threshold=null", "optim.target_threshold=0.2"),
+        ("trainer.max_time=null", "trainer.max_time=00:12:00:00"),
+        ("trainer.limit_val_batches=null", "trainer.limit_val_batches=8"),
+    ],
+)
+def test_a_knob_that_is_off_changes_nothing_and_one_that_is_on_makes_another_run(off, on):
+    assert identified(off) == identified() != identified(on)
 
 
 def test_an_own_option_is_another_run_when_its_values_change_and_the_same_with_a_knob_that_is_off(house):

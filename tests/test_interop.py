@@ -14,9 +14,11 @@ from support import configure, train_in
 from timm.models.eva import Eva
 from torch import nn
 
+from patchbench.train.checkpoint import read_checkpoint
 from patchbench.weights.export import export, to_timm
 from patchbench.weights.knobs import spell_ratio
 from patchbench.weights.load import fit, load
+from patchbench.weights.read import net_state
 from patchbench.weights.timm import from_timm, grid_of, metadata_of
 
 ONE = ["model.num_prefix_tokens=1", "model.pool=cls"]
@@ -31,6 +33,7 @@ ARMS = {
     "placed registers": (["model.num_prefix_tokens=5", "model.pool=cls"], {"reg_tokens": 4}),
     "unplaced class token": (ONE, {"no_embed_class": True}),
     "layer scale": (ONE, {"init_values": 0.1}),
+    "layer scale as it is": ([*ONE, "model.layer_scale=1e-5"], {"init_values": 0.1}),
     "no position": ([*ONE, "pos=none"], {"pos_embed": "none"}),
     "no bias": (ONE, {"qkv_bias": False}),
     "norm before the blocks": ([*ONE, "model.pre_norm=true"], {"pre_norm": True}),
@@ -156,7 +159,10 @@ def test_the_default_networks_have_a_name_in_timm(build, model):
     assert arguments == {"model_name": f"vit_{model}_patch16_224", "pos_embed": "none"}
 
 
-@pytest.mark.parametrize("options", [["model.act=gelu_tanh"], ["model.act=quick_gelu", "model.scale_attn_norm=true"]])
+@pytest.mark.parametrize(
+    "options",
+    [["model.act=gelu_tanh"], ["model.act=quick_gelu", "model.scale_attn_norm=true"], ["model.layer_scale=0.3"]],
+)
 @pytest.mark.parametrize("final", ["model.final_norm=tokens", "model.final_norm=none", "model.pool=map"])
 def test_ours_of_other_kinds_exported_are_timms(build, tmp_path, options, final):
     net = build("model=micro", "data.img_size=16", "patch=4", *options, final).eval()
@@ -385,6 +391,18 @@ def test_a_trained_network_is_the_start_of_another_at_other_sizes(build, tmp_pat
     load(same, str(tmp_path / "one" / "best.ckpt"))
     trained = torch.load(tmp_path / "one" / "best.ckpt", weights_only=True)["state_dict"]
     torch.testing.assert_close(same.state_dict(), {n.removeprefix("net."): w for n, w in trained.items()})
+
+
+@pytest.mark.parametrize(("there", "here"), [("0.5", "0.5"), ("0.5", "null"), ("null", "0.5")])
+def test_a_network_with_scaled_branches_starts_one_without_and_the_other_way_round(build, tmp_path, micro, there, here):
+    sizes = [*micro, "model.num_prefix_tokens=1"]
+    train_in(configure(*sizes, "trainer=cpu", "logger=none", "epochs=1", f"model.layer_scale={there}"), tmp_path)
+    theirs, ours = (build(*sizes, f"model.layer_scale={scale}").eval() for scale in (there, here))
+    said = load(ours, str(tmp_path / "best.ckpt"))
+    assert said.endswith("those of model.layer_scale start at 1") == ((there, here) == ("null", "0.5"))
+    theirs.load_state_dict(net_state(read_checkpoint(tmp_path / "best.ckpt")))
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
 
 
 def test_an_exported_file_is_as_open_to_others_as_the_umask_says(build, micro, tmp_path):

@@ -99,6 +99,36 @@ def test_pooling_by_attention_costs_its_projections_and_its_mlp(build):
     assert all(weight.requires_grad for weight in attending.parameters())
 
 
+def test_scales_of_branches_are_counted_and_at_one_they_change_nothing(build):
+    small = ["model=micro", "patch=4", "data.img_size=16"]
+    plain, scaled = (build(*small, f"model.layer_scale={scale}").eval() for scale in ("null", "1e-5"))
+    counted = [cost(net, net.layout, 3, (16, 16)) for net in (plain, scaled)]
+    assert counted[1].params - counted[0].params == 2 * 2 * 48, "two branches of two blocks, a number for each channel"
+    assert counted[1].macs == counted[0].macs, "as of norms, of which no product is a matrix's"
+    names = [name for name in scaled.state_dict() if name not in plain.state_dict()]
+    assert names == [f"blocks.{i}.gamma_{n}" for i in (0, 1) for n in (1, 2)]
+    assert all((scaled.get_parameter(name) == 1e-5).all() for name in names)
+    images = torch.randn(2, 3, 16, 16)
+    state = plain.state_dict() | {name: torch.ones(48) for name in names}
+    scaled.load_state_dict(state)
+    assert torch.equal(scaled(images), plain(images))
+    for name in names:  # branches that count for nothing
+        state[name] = torch.zeros(48)
+    scaled.load_state_dict(state)
+    tokens = plain.tokens(plain.embed(images)).flatten(1, 2)
+    torch.testing.assert_close(scaled(images), plain.head(plain.norm(tokens.mean(1))))
+
+
+@pytest.mark.parametrize("residual", ["float32", "bfloat16"])
+def test_scales_of_branches_leave_the_type_of_the_residual_stream(build, residual):
+    net = build("model=micro", "patch=4", "data.img_size=16", "model.layer_scale=0.1", f"residual={residual}")
+    seen = []
+    net.blocks[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(2, 3, 16, 16))
+    assert seen == [getattr(torch, residual)]
+
+
 def test_weights_decay_and_nothing_else(build):
     net = build("model=micro", "pos=[learned,rope]", "model.num_prefix_tokens=2")
     spared = net.no_weight_decay()

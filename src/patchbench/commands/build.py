@@ -19,6 +19,7 @@ from patchbench.config.identity import reads, to_plain
 from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
 from patchbench.data.source import Source
+from patchbench.nets.freeze import PARTS, freeze
 from patchbench.track.device import free_memory
 from patchbench.track.finite import NonFinite
 from patchbench.track.wandb_check import check_wandb
@@ -44,6 +45,8 @@ def check_options(cfg: DictConfig) -> None:
         asked = ("project", "entity", "mode", "tags", "notes", "finish_s", "table_rows")
         check_wandb(**{knob: to_plain(cfg.logger.wandb[knob]) for knob in asked})
     one_of("tested", cfg.tested, TESTED)
+    if cfg.freeze is not None:
+        one_of("freeze", cfg.freeze, (*PARTS, "null"))
     one_of("keep_checkpoints", cfg.keep_checkpoints, KEEP)
     check_workers(cfg.workers)
     if not 0 <= cfg.resident <= 1:
@@ -63,6 +66,12 @@ def check_optim(optim: DictConfig) -> None:
         share(f"optim.{name}", optim[name])
     if optim.clip_grad is not None:
         positive("optim.clip_grad", optim.clip_grad, otherwise="null for no limit")
+    if (threshold := optim.get("target_threshold")) is not None:
+        share("optim.target_threshold", threshold)
+        if optim.loss != "bce":
+            raise ValueError(
+                f"optim.target_threshold={threshold} is read with optim.loss=bce alone: use it, or leave this one out"
+            )
     one_of("optim.nonfinite", optim.get("nonfinite", "stop"), get_args(NonFinite))
     parameter = torch.zeros(1, requires_grad=True)
     try:
@@ -122,7 +131,10 @@ def build_net(cfg: DictConfig, source: Source) -> Any:
         cfg.model.pop("init_from", None)  # for whoever trains it, see weights/load.py
     build = instantiate(cfg.model)
     with qualified("model", cfg.model.keys() - cfg.keys()):  # an option beside `model`, such as embed, is no knob
-        return build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+        net = build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
+    if cfg.freeze is not None:
+        freeze(net, cfg.freeze)
+    return net
 
 
 def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], *, epochs: int) -> pl.Trainer:
@@ -177,7 +189,9 @@ def build_task(
         instantiate(cfg.optim.optimizer),
         instantiate(cfg.optim.schedule),
         num_classes=data.source.num_classes,
+        loss=cfg.optim.get("loss", "cross_entropy"),
         label_smoothing=cfg.optim.label_smoothing,
+        target_threshold=cfg.optim.get("target_threshold"),
         clip_grad=cfg.optim.clip_grad,
         nonfinite=cfg.optim.get("nonfinite", "stop"),
         seed=cfg.seed,
@@ -187,8 +201,8 @@ def build_task(
 
 
 def has_batch_norms(net: nn.Module) -> bool:
-    """True if some module normalises by statistics of the batch."""
-    return any(isinstance(module, _BatchNorm) for module in net.modules())
+    """True if some module normalises by statistics of the batch, as no frozen one does."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in net.modules())
 
 
 def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[str]:

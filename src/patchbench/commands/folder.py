@@ -114,6 +114,7 @@ def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[
     asked = {
         "logger.tables=true": cfg.logger.tables and not (out_dir / "confusion.csv").exists(),
         "logger.checkpoints=true": cfg.logger.checkpoints and not logger.get("checkpoints"),
+        f"trainer.profiler={cfg.trainer.profiler}": cfg.trainer.profiler is not None,
         "logger=wandb": cfg.logger.wandb and not logger.get("wandb"),
         f"keep_checkpoints={cfg.keep_checkpoints}": kept_checkpoints(cfg.keep_checkpoints, cfg.tested) != kept,
     }

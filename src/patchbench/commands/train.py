@@ -186,6 +186,8 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     net = build_net(cfg, plan.source)
     if cfg.model.get("init_from") and not ckpt:
         remarks = [load(net, cfg.model.init_from), *remarks]
+    if still := sum(p.numel() for p in net.parameters() if not p.requires_grad):
+        remarks = [f"freeze={cfg.freeze}: {still:,} of {plan.cost.params:,} parameters are not trained", *remarks]
     remarks = [*share_batch_norms(cfg, net, trainer), *remarks]
     data = prepare_data(cfg, plan.source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints

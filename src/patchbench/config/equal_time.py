@@ -26,7 +26,8 @@ IRRELEVANT = (
     *("seed", "epochs", "limit_batches", "tested", "budget", "data.unit", "data.eval_seed", "data.content"),
     *("data.train_size", "data.train_fraction", "data.val_size", "data.test_size"),
 )
-IRRELEVANT_PREFIXES = ("budget.", "optim.", "data.scene.")
+IRRELEVANT_PREFIXES = ("budget.", "optim.", "data.scene.", "trainer.")
+LATER = ("freeze", "model.layer_scale")  # options that came after speeds were measured: null does not count
 
 
 def read_costs(folder: Path, name: str = FILE) -> pd.DataFrame:
@@ -51,6 +52,7 @@ def computation(cfg: DictConfig, choices: Mapping[str, str]) -> str:
         path: value
         for path, value in knobs.items()
         if path not in IRRELEVANT and not path.startswith(IRRELEVANT_PREFIXES) and not path.endswith(".std")
+        if path not in LATER or value is not None
     }
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:8]
 

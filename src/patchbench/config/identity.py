@@ -32,6 +32,10 @@ READERS = {  # groups that may read an option
 }
 PLACES = ("data.root", "data.index_dir")  # knobs with the location of the data
 LIMITS = ("data.max_skipped",)  # knobs that may end a run with an error, but change no result
+TRAINER = (
+    "trainer.max_time",
+    "trainer.limit_val_batches",
+)  # they change the result; null: off
 SIZES = ("patch", "data.img_size")  # S and [S,S] are equal
 OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -77,6 +81,7 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
                     continue
                 value = to_plain(OmegaConf.select(cfg, path))
             knobs[path] = short_size(value) if path in SIZES else value
+    knobs |= {path: value for path in TRAINER if (value := OmegaConf.select(cfg, path)) is not None}
     if root := root_of_data(cfg, choices):
         if knobs.get("data.name") == root:
             del knobs["data.name"]

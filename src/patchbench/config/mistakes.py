@@ -41,15 +41,21 @@ KNOB_ALIASES = {  # last part of the name in timm, Lightning and others: the nam
     "bs": "batch_size=",
     "checkpoint": "ckpt=",
     "ckpt_path": "ckpt=",
+    "default_root_dir": "runs_dir=",
     "data_path": "data.root=",
     "dataset": "data=",
     "drop_path_rate": "model.drop_path=",
-    "experiment": "--config-name=<a file of your own in conf/>",
+    "enable_checkpointing": "keep_checkpoints=",
     "fast_dev_run": "trainer=fast",
     "gpus": "trainer.devices=",
+    "gradient_clip_algorithm": "optim.clip_grad=",
     "gradient_clip_val": "optim.clip_grad=",
+    "init_values": "model.layer_scale=",
     "learning_rate": "optim.lr=",
+    "limit_predict_batches": "limit_batches=",
+    "limit_test_batches": "limit_batches=",
     "limit_train_batches": "limit_batches=",
+    "log_every_n_steps": "log_every=",
     "max_epochs": "epochs=",
     "max_steps": "budget=steps budget.value=",
     "num_epochs": "epochs=",
@@ -58,6 +64,7 @@ KNOB_ALIASES = {  # last part of the name in timm, Lightning and others: the nam
     "opt": "optim=",
     "output": "runs_dir=",
     "output_dir": "runs_dir=",
+    "overfit_batches": "data.train_size=",
     "patch_size": "patch=",
     "pos_embed": "pos=",
     "pretrained": "model.init_from=",
@@ -66,6 +73,27 @@ KNOB_ALIASES = {  # last part of the name in timm, Lightning and others: the nam
     "smoothing": "optim.label_smoothing=",
     "steps": "budget=steps budget.value=",
     "wd": "optim.weight_decay=",
+}
+
+ENDS = "each epoch ends with a validation and a checkpoint: trainer.limit_val_batches= makes the validation shorter"
+LENGTH = "a training is as long as its budget: epochs=, or budget=steps budget.value="
+LIGHTNING = {  # arguments of Lightning's Trainer that no option of ours is like: why, or where to find the same
+    "barebones": "for a run that keeps little, logger=none keep_checkpoints=none",
+    "callbacks": "callbacks are code: commands/train.py lists them",
+    "check_val_every_n_epoch": ENDS,
+    "enable_autolog_hparams": "records and loggers have the whole configuration already",
+    "enable_model_summary": "the first line of a run has it; scripts/explain.py shows the network",
+    "enable_progress_bar": "the bar is drawn in a terminal alone",
+    "inference_mode": "trainer.strategy decides on it",
+    "min_epochs": LENGTH,
+    "min_steps": LENGTH,
+    "model_registry": "logger.checkpoints=true keeps checkpoints in W&B",
+    "num_sanity_val_steps": "network and data are checked before every training",
+    "plugins": "checkpoints and clusters depend on those that train/trainer.py sets",
+    "reload_dataloaders_every_n_epochs": "the order of the images follows from seed and step",
+    "sync_batchnorm": "batch norms see the images of all GPUs already",
+    "use_distributed_sampler": "data/batches.py shares the images out among devices, without padding",
+    "val_check_interval": ENDS,
 }
 
 
@@ -93,7 +121,11 @@ def explained(error: BaseException, given: Sequence[str], command: str) -> str:
     if match := re.search(r"Could not append to config. An item is already at '(.+?)'", text):
         override = as_typed(match[1], given).lstrip("+")
         return f"+{override} adds an option that is there: change it by {override}"
-    if match := re.search(r"(?:Value '(.*)'|field '(\w+)' is not Optional|Non optional).*full_key: (\S+)", text):
+    if match := re.search(r"Multiple values for (\S+)\. To override", text):
+        override = as_typed(match[1], given).lstrip("+")
+        return f"+{override} adds a choice to a group that has one: change it by {override}"
+    refused = r"(?:Value '(.*)'|field '(\w+)' is not Optional|Non optional|Cannot convert '\w+' to)"
+    if match := re.search(rf"{refused}.*full_key: (\S+)", text):
         shown = as_typed(match[3], given, f"{match[3]}={match[1]}")
         return f"{shown} must be {type_of(match[3], command)}{example(match[3])}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
@@ -188,6 +220,8 @@ def did_you_mean(key: str, given: Sequence[str], command: str) -> str:
     if command in ("train", "explain"):
         if name in KNOB_ALIASES:
             return f"did you mean {KNOB_ALIASES[name]}?"
+        if key.startswith("trainer.") and name in LIGHTNING:
+            return LIGHTNING[name]
         if same := sorted((k for k in knobs() if k.rpartition(".")[2] == name and not k.startswith("hydra")), key=len):
             return f"did you mean {same[0]}, of {first_four(knobs()[same[0]])}?"
     parent = key.rpartition(".")[0]

@@ -30,6 +30,7 @@ class Compared:
     batch_size: int = MISSING
     limit_batches: int | None = MISSING
     tested: str = MISSING
+    freeze: str | None = MISSING
     seed: int = MISSING
 
 

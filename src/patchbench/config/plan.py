@@ -126,10 +126,10 @@ def cells(study: Study, scale: str, experiments: Path = EXPERIMENTS) -> list[Cel
 def with_steps(
     study: Study, scale: str, part: Part, arm: str, given: tuple[str, ...], costs: pd.DataFrame
 ) -> tuple[str, ...]:
-    """Add the number of steps to the overrides if the part has `seconds`. ValueError for budget=seconds."""
-    if any(override == "budget=seconds" for override in given):
+    """Add the number of steps to the overrides if the part has `seconds`. ValueError for limits of time."""
+    if timed := [override for override in given if override.startswith(("budget=seconds", "trainer.max_time="))]:
         raise ValueError(
-            f"study {study.name}: part {part.name}: budget=seconds depends on what else runs: give the part "
+            f"study {study.name}: part {part.name}: {timed[0]} depends on what else runs: give the part "
             "seconds: 4.0, which become steps by the speeds in costs.csv"
         )
     if part.seconds is None:

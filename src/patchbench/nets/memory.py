@@ -23,9 +23,10 @@ BATCHES = 32, 64  # images; of so many the peak lies where most images' tensors 
 class Memory:
     """Estimated bytes at the peak of a training step.
 
-    weights: parameters and buffers, gradients, and the two averages of AdamW. per_image: tensors that live at the peak
-    for each image. per_step: other tensors that live then, whatever the number of images, such as the bf16 copies of
-    the weights. bias: attention bias of one layer and one image, or 0; the other fields include it.
+    weights: parameters and buffers; of the parameters that are trained, gradients and the two averages of AdamW.
+    per_image: tensors that live at the peak for each image. per_step: other tensors that live then, whatever the number
+    of images, such as the bf16 copies of the weights. bias: attention bias of one layer and one image, or 0; the other
+    fields include it.
     """
 
     weights: int
@@ -47,12 +48,13 @@ def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size,
     few, many = (peak(net, images, in_chans, img_size, bf16=bf16) for images in BATCHES)
     per_image = (many - few) // (BATCHES[1] - BATCHES[0])
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
+    trained = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     buffers = sum(b.numel() * b.element_size() for b in net.buffers())
     bias = 0
     if layout and len(getattr(net, "bias", ())):
         bias = layout.num_heads * num_tokens(layout) ** 2 * (2 if bf16 else 4)
     return Memory(
-        weights=4 * parameters + buffers,
+        weights=parameters + 3 * trained + buffers,
         per_image=per_image,
         per_step=many - BATCHES[1] * per_image,
         bias=bias,

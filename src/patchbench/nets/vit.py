@@ -82,6 +82,8 @@ class ViT(nn.Module):
     `tokens` before that, or nowhere (`none`). pre_norm: norm the tokens before the first block (Radford et al., 2021).
     act: of the MLPs, `gelu`, `gelu_tanh`, `quick_gelu`, or `swiglu`, which gates the hidden layer (Shazeer, 2020).
     scale_attn_norm, scale_mlp_norm: norm what attention gathered, and the hidden layer, before each is projected.
+    layer_scale: each branch is multiplied, channel by channel, by weights that start at this number, `blocks.*.gamma_1`
+    and `gamma_2` (Touvron et al., 2021, "Going deeper with Image Transformers"); None: branches as they are.
     residual: dtype of the residual stream under autocast, `float32` or `bfloat16`.
     With a class token and without position, the network is timm's `VisionTransformer`, parameter by parameter; only
     prefix tokens start elsewhere, with a standard deviation of 0.02, and there with 1e-6.
@@ -107,6 +109,7 @@ class ViT(nn.Module):
         scale_attn_norm: bool,
         scale_mlp_norm: bool,
         norm_eps: float,
+        layer_scale: float | None,
         drop_path: float,
         residual: str,
     ) -> None:
@@ -124,6 +127,8 @@ class ViT(nn.Module):
         one_of("final_norm", final_norm, FINAL_NORMS)
         one_of("act", act, ACTS)
         positive("norm_eps", norm_eps)
+        if layer_scale is not None:
+            positive("layer_scale", layer_scale, otherwise="null")
         switches = {"pre_norm": pre_norm, "scale_attn_norm": scale_attn_norm, "scale_mlp_norm": scale_mlp_norm}
         for name, value in switches.items():
             if not isinstance(value, bool):
@@ -135,6 +140,7 @@ class ViT(nn.Module):
                 "use pool=mean, or num_prefix_tokens=1"
             )
         self.pool, self.final_norm, self.act, self.norm_eps = pool, final_norm, act, norm_eps
+        self.layer_scale = layer_scale
         self.residual = getattr(torch, residual)
 
         # Parts that no option varies are built first, so that equal seeds start every arm from equal weights.
@@ -151,6 +157,7 @@ class ViT(nn.Module):
                 act_layer=act_layer,
                 scale_attn_inner=scale_attn_norm,
                 scale_mlp=scale_mlp_norm,
+                init_values=layer_scale,
                 norm_layer=norm_layer,
                 num_prefix_tokens=num_prefix_tokens,
             )
@@ -214,7 +221,7 @@ class ViT(nn.Module):
                 rope = self.rotation[i](grid_size)
             if i < len(self.bias):
                 bias = self.pad_for_prefix(self.bias[i](grid_size))
-            x = block(x, rope=rope, attn_mask=bias)
+            x = block(x, rope=rope, attn_mask=bias).to(x.dtype)  # layer_scale, in float32, would widen a bfloat16 one
             if i in self.after:
                 x = self.on_grid(self.between[self.after[i]], x, grid_size)
         if self.final_norm == "tokens":

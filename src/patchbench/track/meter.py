@@ -29,7 +29,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from torch import Tensor
 
 from patchbench.data.source import Batch
@@ -43,24 +43,36 @@ WARM_UP = 3  # steps that do not count for speed: compilation, autotuning, start
 class DataWait(PassThroughProfiler):
     """Profiler that measures the seconds in which training waits for the next batch.
 
-    counting: true during the time that counts as training; the first batch of an epoch is read before.
+    profiler: the profiler that was asked for, which receives all calls as well. counting: true during the time that
+    counts as training; the first batch of an epoch is read before.
     """
 
     nothing = nullcontext()
 
-    def __init__(self) -> None:
+    def __init__(self, profiler: Profiler) -> None:
         super().__init__()
-        self.seconds, self.counting = 0.0, False
+        self.profiler, self.seconds, self.counting = profiler, 0.0, False
+
+    def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
+        self.profiler.setup(stage, local_rank, log_dir)
+
+    def describe(self) -> None:
+        self.profiler.describe()
+
+    def teardown(self, stage: str | None) -> None:
+        self.profiler.teardown(stage)
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Return a context that does nothing: Lightning's own enters a generator for each hook of each callback."""
-        return self.nothing
+        """Return the context of the profiler; if none was asked for, one that costs nothing, which Lightning's does."""
+        return self.nothing if type(self.profiler) is PassThroughProfiler else self.profiler.profile(action_name)
 
     def start(self, action_name: str) -> None:
+        self.profiler.start(action_name)
         if action_name.endswith("train_dataloader_next"):
             self.started = time.perf_counter()
 
     def stop(self, action_name: str) -> None:
+        self.profiler.stop(action_name)
         if action_name.endswith("train_dataloader_next") and self.counting:
             self.seconds += time.perf_counter() - self.started
 
@@ -107,7 +119,7 @@ class Meter(pl.Callback):
         self.finite = task.finite
         self.laps = Laps(self.device)
         self.peak = bf16_peak(self.device) if "bf16" in str(trainer.precision) else None
-        self.waiting = DataWait()
+        self.waiting = DataWait(trainer.profiler)  # type: ignore[attr-defined]
         trainer.profiler = self.waiting  # type: ignore[attr-defined]
         reset_peak_resident()
         self.start_window()

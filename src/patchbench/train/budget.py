@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from patchbench.data.batches import Batches
-from patchbench.train.memory import MicroBatches
+from patchbench.train.memory import MicroBatches, announce
 from patchbench.train.task import Classify
 
 TIMED, WARM_UP = 20, 5  # optimizer steps
@@ -56,6 +56,7 @@ class Duration(pl.Callback):
     """End training when its budget is spent, also within an epoch, and then validate as at the end of an epoch.
 
     A checkpoint stores the number of steps, so that a resumed training has the same end and the same learning rates.
+    Where trainer.max_time ends training before that, the number becomes that of the steps taken.
     """
 
     def __init__(self, budget: Budget, data: Batches, flops_per_step: int) -> None:
@@ -95,6 +96,12 @@ class Duration(pl.Callback):
         """
         if trainer.global_step == self.total and not trainer.is_last_batch:
             trainer.should_stop = True
+
+    def on_validation_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Keep the number of steps where training ends before its budget is spent: no later start may add to them."""
+        if trainer.should_stop and self.total and trainer.global_step < self.total:
+            announce(f"trainer.max_time is over: training ends after {trainer.global_step:,} of {self.total:,} steps")
+            self.total = trainer.global_step
 
 
 def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:

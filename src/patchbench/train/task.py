@@ -1,13 +1,14 @@
 """Supervised image classification."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from timm.optim import Muon
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -17,14 +18,18 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from patchbench.data.source import Batch
 from patchbench.track.finite import FiniteSteps, NonFinite
+from patchbench.train.groups import parameter_groups
 from patchbench.train.shard import shard
+
+Loss = Literal["cross_entropy", "bce"]
 
 
 class Classify(pl.LightningModule):
     """Train `net` to classify images, and measure its accuracy.
 
     optimizer: builds the optimizer from parameter groups. schedule: builds the schedule from the optimizer and the
-    number of steps. nonfinite: see `FiniteSteps`. total_steps: returns the number of steps, once the data are read.
+    number of steps. loss, label_smoothing, target_threshold: see `loss_of`. nonfinite: see `FiniteSteps`. total_steps:
+    returns the number of steps, once the data are read.
     origin: the configuration as plain values, enough to build the network and its data again; every checkpoint contains
     it.
     A training step returns its `loss`, and for callbacks `batch_loss`, without its gradient and whatever the number of
@@ -38,7 +43,9 @@ class Classify(pl.LightningModule):
         schedule: Callable[[Optimizer, int], LRScheduler],
         *,
         num_classes: int,
+        loss: Loss,
         label_smoothing: float,
+        target_threshold: float | None,
         clip_grad: float | None,
         nonfinite: NonFinite,
         seed: int,
@@ -48,7 +55,8 @@ class Classify(pl.LightningModule):
         super().__init__()
         self.net: Any = net  # a Module with no_weight_decay()
         self.optimizer, self.schedule = optimizer, schedule
-        self.label_smoothing, self.clip_grad, self.seed = label_smoothing, clip_grad, seed
+        self.loss, self.label_smoothing, self.target_threshold = loss, label_smoothing, target_threshold
+        self.clip_grad, self.seed = clip_grad, seed
         self.total_steps, self.origin = total_steps, origin
         self.finite = FiniteSteps(nonfinite)
         self.hits: list[Tensor] = []  # of each batch of the latest test, per image; those of this rank
@@ -70,7 +78,7 @@ class Classify(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         images, labels = batch
         logits = self.net(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = loss_of(logits, labels, self.loss, smoothing=self.label_smoothing, threshold=self.target_threshold)
         hard_labels = labels.argmax(1) if labels.ndim == 2 else labels  # for mixed images, the class of largest share
         hits = (logits.detach().argmax(1) == hard_labels).sum()
         return {"loss": loss, "batch_loss": loss.detach(), "hits": hits}
@@ -125,15 +133,33 @@ class Classify(pl.LightningModule):
         checkpoint["patchbench"] = self.origin
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Decay matrices and kernels, but no biases, no norms, and no parameter that `net.no_weight_decay()` names."""
-        exempt = self.net.no_weight_decay()
-        parameters = dict(self.net.named_parameters())
-        decayed = [p for name, p in parameters.items() if p.ndim > 1 and name not in exempt]
-        rest = [p for name, p in parameters.items() if p.ndim <= 1 or name in exempt]
-        optimizer = self.optimizer([{"params": decayed}, {"params": rest, "weight_decay": 0.0}])
+        optimizer = self.optimizer(parameter_groups(self.net, muon=getattr(self.optimizer, "func", None) is Muon))
         # The trainer's own estimate would start the loaders before a checkpoint restores their position.
         schedule = self.schedule(optimizer, self.total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def loss_of(
+    logits: Float[Tensor, "b classes"],
+    labels: Int[Tensor, " b"] | Float[Tensor, "b classes"],
+    loss: Loss,
+    *,
+    smoothing: float,
+    threshold: float | None,
+) -> Float[Tensor, ""]:
+    """Return the loss of training, averaged over images, and for `bce` over classes as well (Wightman et al., 2021).
+
+    labels: the class of each image, or, of mixed images, the share of each class. smoothing: share of a label that is
+    spread evenly over all classes. threshold: with `bce`, a class whose share is above it counts whole, before labels
+    are smoothed; 0 makes both classes of a mixed image whole (Touvron et al., 2022). None: each class by its share.
+    """
+    if loss == "cross_entropy":
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    targets = labels if labels.ndim == 2 else F.one_hot(labels, logits.shape[1]).float()
+    if threshold is not None:
+        targets = (targets > threshold).float()
+    smoothed = (1 - smoothing) * targets + smoothing / logits.shape[1]
+    return F.binary_cross_entropy_with_logits(logits.float(), smoothed)
 
 
 def eval_metrics(num_classes: int) -> nn.ModuleDict:

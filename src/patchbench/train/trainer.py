@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -15,12 +16,14 @@ from pytorch_lightning.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from patchbench.train.checkpoint import AtomicCheckpoint
 from patchbench.train.shard import Averaged, Sharded
 
 # float16 needs scaled gradients, and a fused optimizer unscales them only after they are clipped
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
 def make_trainer(
@@ -33,6 +36,12 @@ def make_trainer(
     accumulate: int,
     micro_batch: int | Literal["auto"] | None,
     timeout_s: float | int | None,
+    max_time: str | None,
+    limit_val_batches: int | None,
+    profiler: Literal["simple", "advanced", "pytorch"] | None,
+    detect_anomaly: bool,
+    deterministic: bool | Literal["warn"] | None,
+    benchmark: bool | None,
     max_epochs: int,
     out_dir: Path,
     callbacks: list[Callback],
@@ -40,7 +49,8 @@ def make_trainer(
     """Build the trainer. ValueError for devices that do not exist.
 
     precision: auto is bf16-mixed on a GPU that computes in it, else 32-true. micro_batch: only checked here;
-    train/memory.py uses it, with the batch size. timeout_s: likewise; train/watchdog.py uses it.
+    train/memory.py uses it, with the batch size. timeout_s: likewise; train/watchdog.py uses it. max_time and all until
+    benchmark: see Lightning. Its further arguments are set here, or other options of ours take their place.
     """
     gpus = torch.cuda.device_count()
     if accelerator == "gpu" and not gpus:
@@ -60,6 +70,15 @@ def make_trainer(
         )
     if timeout_s is not None and not timeout_s > 0:
         raise ValueError(f"trainer.timeout_s={timeout_s} must be above 0, or null for no limit")
+    if max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time):
+        raise ValueError(
+            f"trainer.max_time={max_time} must be days:hours:minutes:seconds, as in trainer.max_time=00:12:00:00"
+        )
+    if limit_val_batches is not None and limit_val_batches < 1:
+        raise ValueError(
+            f"trainer.limit_val_batches={limit_val_batches} must be at least 1, or null for all: validation chooses "
+            "the epoch that is tested"
+        )
     sharded = strategy == "fsdp"
     if sharded and micro_batch == "auto":
         raise ValueError(
@@ -82,6 +101,12 @@ def make_trainer(
         precision=chosen(on_gpu) if precision == "auto" else precision,  # type: ignore[arg-type]
         accumulate_grad_batches=accumulate,
         max_epochs=max_epochs,
+        max_time=max_time,
+        limit_val_batches=limit_val_batches,
+        profiler=PROFILERS[profiler](dirpath=out_dir, filename="profile") if profiler else None,
+        detect_anomaly=detect_anomaly,
+        deterministic=deterministic,
+        benchmark=benchmark,
         default_root_dir=out_dir,
         logger=False,  # loggers are set when training starts
         callbacks=callbacks,
@@ -146,6 +171,7 @@ def quiet() -> None:
         "GPU available but not used",
         "The `srun` command is available",  # on a login node; the environment shows whether this is a SLURM job
         ".*isinstance.treespec, LeafSpec.",  # Lightning 2.6 on a newer torch
+        "Found .* module.s. in eval mode",  # batch norms of a part that is frozen
         ".broadcast_buffers. is deprecated",  # its successor sends buffers round at the start
     ):
         warnings.filterwarnings("ignore", remark)

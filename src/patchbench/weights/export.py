@@ -73,6 +73,7 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
     state = {".".join([names.get(n.split(".")[0], n.split(".")[0]), *n.split(".")[1:]]): w for n, w in own.items()}
     state = {n: w for n, w in state.items() if n.split(".")[0] not in ("prefix", "tokens")}
     state["patch_embed.proj.weight"] = own["embed.proj.weight"].flatten(1).unflatten(1, (-1, *embed.patch_size))
+    state = {n.replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma"): w for n, w in state.items()}
     prefix = own["prefix"]
     if len(prefix):
         state["cls_token"] = prefix[None, :1]
@@ -104,6 +105,7 @@ def to_timm(net: ViT, *, img_size: Size, num_classes: int) -> tuple[dict[str, An
         "act_layer": (net.act, "gelu"),
         "scale_attn_norm": (knobs.get("model.scale_attn_norm", False), False),
         "scale_mlp_norm": (knobs.get("model.scale_mlp_norm", False), False),
+        "init_values": (net.layer_scale, None),
         "class_token": (len(prefix) > 0, True),
         "reg_tokens": (max(0, len(prefix) - 1), 0),
         "no_embed_class": (len(prefix) > 1, False),

@@ -53,6 +53,7 @@ def fit(net: ViT, weights: Weights) -> list[str]:
     remarks += fit_kernel(net, weights, state)
     remarks += fit_table(net, weights, state)
     remarks += fit_head(net, weights, state)
+    remarks += fit_scale(net, state)
     differing = [name for name in sorted({*state, *own}) if name not in state or name not in own]
     if differing:
         raise ValueError(
@@ -191,4 +192,19 @@ def fit_head(net: ViT, weights: Weights, state: dict[str, Tensor]) -> list[str]:
         net.pool == "cls" == (weights.pool or "cls") and "none" not in (net.final_norm, weights.final_norm)
     ):
         remarks.append(f"the last norm acts by model.final_norm={net.final_norm}, in training by {weights.final_norm}")
+    return remarks
+
+
+def fit_scale(net: ViT, state: dict[str, Tensor]) -> list[str]:
+    """Fold the scales of branches into the projections before them; those that only the network has start at 1."""
+    remarks = []
+    for i in range(len(net.blocks)):
+        for name, branch in ((f"blocks.{i}.gamma_1", "attn.proj"), (f"blocks.{i}.gamma_2", "mlp.fc2")):
+            if net.layer_scale is not None:
+                if name not in state:
+                    remarks = ["its branches have no scale: those of model.layer_scale start at 1"]
+                state.setdefault(name, torch.ones(net.layout.embed_dim))
+            elif (scale := state.pop(name, None)) is not None:
+                for path in (f"blocks.{i}.{branch}.weight", f"blocks.{i}.{branch}.bias"):
+                    state[path] = scale.view(-1, *[1] * (state[path].ndim - 1)) * state[path]
     return remarks

@@ -1,8 +1,8 @@
 """Conversion of the weights of a Vision Transformer of timm to our `ViT` (Wightman, 2019).
 
-timm has several forms of one function. A scale of a branch (LayerScale) is multiplied into the projection before it;
-separate q, k and v become one projection; a missing bias is zero; the position of the class token is added to the
-token. If timm rotates other pairs of channels of a head, the channels of q and k are reordered.
+timm has several forms of one function. Separate q, k and v become one projection; a missing bias is zero; the position
+of the class token is added to the token. If timm rotates other pairs of channels of a head, the channels of q and k are
+reordered.
 """
 
 import math
@@ -238,12 +238,9 @@ def from_timm(state: dict[str, Tensor], metadata: Metadata, target_grid: Size) -
 
 def fold(state: dict[str, Tensor], block: str, metadata: Metadata) -> None:
     """Convert one block of a state dict to the form of `ViT`, in place."""
-    for scale, branch in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
-        for name in (scale, scale.replace("ls", "gamma_").partition(".")[0]):
-            if (gamma := state.pop(f"{block}.{name}", None)) is not None:
-                for part in ("weight", "bias"):
-                    if (w := state.get(path := f"{block}.{branch}.{part}")) is not None:
-                        state[path] = gamma.view(-1, *[1] * (w.ndim - 1)) * w
+    for number in (1, 2):
+        if (gamma := state.pop(f"{block}.ls{number}.gamma", None)) is not None:
+            state[f"{block}.gamma_{number}"] = gamma
     qkv = f"{block}.attn.qkv"
     if f"{block}.attn.q_proj.weight" in state:
         weights = [state.pop(f"{block}.attn.{part}_proj.weight") for part in "qkv"]

@@ -1,0 +1,32 @@
+"""Parts of a network that are not trained: they stay as they start, at random or from trained weights."""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from patchbench.layout import PLACES
+
+PARTS = ("trunk", "embed")
+BESIDE = ("embed.", "head.", "attn_pool.", *(f"{place}." for place in PLACES))  # the trunk: they are trained
+
+
+def freeze(net: nn.Module, part: str) -> None:
+    """Let no gradient reach a part of the network, one of PARTS.
+
+    trunk: all but the embedding, the positions and the head, with the attention that pools. embed: the embedding. Batch
+    norms in the part normalise by their running averages, as in evaluation, and leave these as they are.
+    ValueError where the network has no such part, or nothing is left to train.
+    """
+
+    def frozen(name: str) -> bool:
+        return name.startswith("embed.") if part == "embed" else not name.startswith(BESIDE)
+
+    inside = [parameter for name, parameter in net.named_parameters() if parameter.numel() and frozen(name)]
+    if not inside:
+        raise ValueError(f"freeze={part}: this network learns nothing in its {part}: use freeze=null")
+    for parameter in inside:
+        parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in net.parameters() if parameter.numel()):
+        raise ValueError(f"freeze={part}: this network has nothing beside its {part} to train: use freeze=null")
+    for name, module in net.named_modules():
+        if isinstance(module, _BatchNorm) and frozen(name):
+            module.eval()
