@@ -353,7 +353,7 @@ def test_every_flag_is_one_that_timm_documents(folder, tmp_path, options):
     ("options", "said"),
     [
         (["embed=overlap"], "only embed=conv and embed=linear"),
-        (["pos=rope"], "position in its tokens only"),
+        (["pos=rope"], "position to its tokens only"),
         (["model=cnn"], "no model=cnn"),
         (["model=resnet"], r"model\.small=true"),
         (["augment=light"], "augment=none or augment=deit"),

@@ -11,7 +11,7 @@ from support import Cut, configure, metrics, run, train_in, weights
 from patchbench.config.equal_time import computation
 from patchbench.config.errors import Refused
 from patchbench.config.identity import TRAINER, identity_of
-from patchbench.config.mistakes import ELSEWHERE, LIGHTNING, no_option
+from patchbench.config.mistakes import KNOB_ALIASES, LIGHTNING, unknown_key
 from patchbench.config.options import Options
 
 ARGUMENTS = set(inspect.signature(pl.Trainer).parameters)
@@ -26,19 +26,19 @@ def identified(*overrides: str) -> str:
 
 
 def test_every_argument_is_an_option_or_its_refusal_says_what_takes_its_place():
-    told = {*LIGHTNING, *ELSEWHERE, *Options.__dataclass_fields__}
+    told = {*LIGHTNING, *KNOB_ALIASES, *Options.__dataclass_fields__}
     assert told >= ARGUMENTS - OURS
     assert not set(LIGHTNING) & OURS
     assert set(LIGHTNING) <= ARGUMENTS, "an argument of an earlier version"
     for name in sorted(ARGUMENTS - OURS):
-        line = no_option(f"trainer.{name}", [f"trainer.{name}=1"], "train")
+        line = unknown_key(f"trainer.{name}", [f"trainer.{name}=1"], "train")
         assert re.fullmatch(rf"trainer\.{name}=1 is no option: .+", line)
         assert "trainer has" not in line, "no list of all there are"
 
 
 def test_an_unknown_argument_is_answered_by_the_known_ones():
-    assert no_option("trainer.profile", [], "train").endswith("did you mean trainer.profiler?")
-    assert "profiler, detect_anomaly" in no_option("trainer.xyz", [], "train")
+    assert unknown_key("trainer.profile", [], "train").endswith("did you mean trainer.profiler?")
+    assert "profiler, detect_anomaly" in unknown_key("trainer.xyz", [], "train")
 
 
 def test_what_changes_the_result_is_part_of_a_run_and_the_rest_is_not():
