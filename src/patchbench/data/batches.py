@@ -52,6 +52,11 @@ class Picker(Dataset):
         return Picked(self.split, torch.tensor(chosen.indices), [] if chosen.draws is None else [chosen.draws])
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to a device; the host waits for the copy only where Lightning lets it wait too."""
+    return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
+
+
 def as_it_is(batch: Batch | Picked) -> Batch | Picked:
     """The batch of a reader: it consists of tensors, so that a loader need not look for something to convert."""
     return batch
@@ -187,10 +192,9 @@ class Batches(pl.LightningDataModule):
     def transfer_batch_to_device(self, batch: Batch | Picked, device: torch.device, dataloader_idx: int) -> Batch:
         """Move images and labels. Draws stay on the host: it decides all randomness, without a wait for the device."""
         if isinstance(batch, Picked):
-            indices = super().transfer_batch_to_device(batch.indices, device, dataloader_idx)
-            return *self.on_device()[batch.split].read(indices), *batch.draws
+            return *self.on_device()[batch.split].read(sent(batch.indices, device)), *batch.draws
         images, labels, *draws = batch
-        return *super().transfer_batch_to_device((images, labels), device, dataloader_idx), *draws
+        return sent(images, device), sent(labels, device), *draws
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels, *draws = batch

@@ -1,5 +1,6 @@
 """Checkpoints that are written as a whole, with a digest, and read without running code from the file."""
 
+import functools
 import os
 import pickle
 import zipfile
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning import callbacks
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from patchbench.machine import unfinished
@@ -125,6 +126,20 @@ def drop_states(path: Path) -> None:
     checkpoint = read_checkpoint(path)
     if "optimizer_states" in checkpoint:
         AtomicCheckpoint().save_checkpoint({name: checkpoint[name] for name in WITHOUT_STATES}, path)
+
+
+class ModelCheckpoint(callbacks.ModelCheckpoint):
+    """Lightning's, for the end of an epoch alone: it does nothing after a batch, and makes its key once.
+
+    Lightning asks for the key in every hook. The key contains the name of the class, and checkpoints contain the key.
+    """
+
+    @functools.cached_property
+    def state_key(self) -> str:  # type: ignore[override]
+        return super().state_key
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Do nothing: `every_n_train_steps` is not used."""
 
 
 def write_checkpoints(out_dir: Path, keep: str) -> list[pl.Callback]:
