@@ -52,6 +52,11 @@ class IndexReader(Dataset):
         return ResidentBatch(self.split, torch.tensor(chosen.indices), [] if chosen.draws is None else [chosen.draws])
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to a device; the host waits for the copy only on devices for which Lightning lets it wait."""
+    return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
+
+
 def as_it_is(batch: Batch | ResidentBatch) -> Batch | ResidentBatch:
     """Return the batch of a reader: it consists of tensors, so the loader need not look for values to convert."""
     return batch
@@ -194,10 +199,9 @@ class Batches(pl.LightningDataModule):
     ) -> Batch:
         """Move images and labels. Draws stay on the host, which computes all random numbers without a device sync."""
         if isinstance(batch, ResidentBatch):
-            indices = super().transfer_batch_to_device(batch.indices, device, dataloader_idx)
-            return *self.resident_splits()[batch.split].read(indices), *batch.draws
+            return *self.resident_splits()[batch.split].read(moved(batch.indices, device)), *batch.draws
         images, labels, *draws = batch
-        return *super().transfer_batch_to_device((images, labels), device, dataloader_idx), *draws
+        return moved(images, device), moved(labels, device), *draws
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels, *draws = batch

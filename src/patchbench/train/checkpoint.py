@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, with a digest, and read without running code from the file."""
 
+import functools
 import os
 import pickle
 import zipfile
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning import callbacks
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from patchbench.machine import partial_path
@@ -126,6 +127,20 @@ def drop_optimizer_states(path: Path) -> None:
     checkpoint = read_checkpoint(path)
     if "optimizer_states" in checkpoint:
         AtomicCheckpoint().save_checkpoint({name: checkpoint[name] for name in ESSENTIAL}, path)
+
+
+class ModelCheckpoint(callbacks.ModelCheckpoint):
+    """Lightning's, for the end of an epoch alone: it does nothing after a batch, and makes its key once.
+
+    Lightning asks for the key in every hook. The key contains the name of the class, and checkpoints contain the key.
+    """
+
+    @functools.cached_property
+    def state_key(self) -> str:  # type: ignore[override]
+        return super().state_key
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Do nothing: `every_n_train_steps` is not used."""
 
 
 def write_checkpoints(out_dir: Path, keep: str) -> list[pl.Callback]:

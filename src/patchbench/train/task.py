@@ -1,5 +1,6 @@
 """Supervised image classification."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -61,6 +62,13 @@ class Classify(pl.LightningModule):
         self.finite = FiniteSteps(nonfinite)
         self.hits: list[Tensor] = []  # of each batch of the latest test, per image; those of this rank
         self.metrics: Any = nn.ModuleDict({split: eval_metrics(num_classes) for split in ("val", "test")})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the one that Lightning sets before and after every hook without a look for parameters."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def configure_model(self) -> None:
         """Shard the network. Lightning calls this when the devices are known, and again for each evaluation."""
@@ -137,6 +145,10 @@ class Classify(pl.LightningModule):
         # The trainer's own estimate would start the loaders before a checkpoint restores their position.
         schedule = self.schedule(optimizer, self.total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+# Lightning asks for it in every step, and to work it out takes longer than to step the schedule.
+Classify.training_step.__signature__ = inspect.signature(Classify.training_step)  # type: ignore[attr-defined]
 
 
 def loss_of(
