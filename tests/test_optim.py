@@ -64,16 +64,22 @@ def test_it_moves_every_parameter_and_goes_on_to_the_bit(tmp_path, micro, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("optim", OPTIMS)
 @pytest.mark.parametrize("trainer", ["ddp", "fsdp"])
-def test_two_devices_learn_what_one_does(tmp_path, micro, optim, trainer):
-    arguments = [*micro, f"optim={optim}", "model.num_prefix_tokens=1", "keep_checkpoints=all", "logger=csv"]
+def test_two_devices_learn_what_one_does_and_go_on_from_its_checkpoint(tmp_path, micro, monkeypatch, optim, trainer):
+    arguments = [*micro, f"optim={optim}", "model.num_prefix_tokens=1", "limit_batches=6", "epochs=1", "log_every=1"]
     run(tmp_path / "alone", *arguments)
-    two = [f"trainer={trainer}", "trainer.devices=2", "trainer.accelerator=cpu", "runs_dir=two"]
-    done = command_in(tmp_path, "train.py", *arguments, *two)
-    assert done.returncode == 0, done.stderr
-    [folder] = (tmp_path / "two").iterdir()
-    for name in ("train/loss", "train/grad_norm"):
-        one, other = (metrics(where)[name].dropna().tolist() for where in (tmp_path / "alone", folder))
-        assert other == pytest.approx(one, rel=1e-3), name
+    with monkeypatch.context() as patch:
+        cut_at(patch, 3, "signal")
+        with pytest.raises(SystemExit):
+            run(tmp_path / "cut", *arguments)
+    expected = metrics(tmp_path / "alone")["train/loss"]
+    two = [f"trainer={trainer}", "trainer.devices=2", "trainer.accelerator=cpu", "logger=csv", "keep_checkpoints=all"]
+    for start, ckpt in {"anew": "null", "resumed": tmp_path / "cut" / "last.ckpt"}.items():
+        done = command_in(tmp_path, "train.py", *arguments, *two, f"runs_dir={start}", f"ckpt={ckpt}")
+        assert done.returncode == 0, done.stderr
+        [folder] = (tmp_path / start).iterdir()
+        losses = metrics(folder)["train/loss"].dropna()
+        assert losses.index.tolist() == ([4, 5, 6] if start == "resumed" else [1, 2, 3, 4, 5, 6])
+        assert losses.tolist() == pytest.approx(expected[losses.index].tolist(), rel=1e-4)
 
 
 LOGITS = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, open_dict
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import SGD
 
 from patchbench.checks import one_of, positive, qualified, share
 from patchbench.config.identity import reads, to_plain
@@ -68,7 +70,7 @@ def check_optim(optim: DictConfig) -> None:
         positive("optim.clip_grad", optim.clip_grad, otherwise="null for no limit")
     if (threshold := optim.get("target_threshold")) is not None:
         share("optim.target_threshold", threshold)
-        if optim.loss != "bce":
+        if optim.get("loss") != "bce":
             raise ValueError(
                 f"optim.target_threshold={threshold} is read with optim.loss=bce alone: use it, or leave this one out"
             )
@@ -184,9 +186,12 @@ def build_task(
     cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration, origin: Mapping[str, Any] | None = None
 ) -> Classify:
     """Lightning's module that trains and judges `net`. origin: what its checkpoints keep, see config/origin.py."""
+    optimizer = instantiate(cfg.optim.optimizer)
+    if cfg.trainer.strategy == "fsdp" and optimizer.func is SGD:
+        optimizer = partial(optimizer, fused=False)  # torch's fused SGD takes no shards
     return Classify(
         net,
-        instantiate(cfg.optim.optimizer),
+        optimizer,
         instantiate(cfg.optim.schedule),
         num_classes=data.source.num_classes,
         loss=cfg.optim.get("loss", "cross_entropy"),

@@ -32,10 +32,7 @@ READERS = {  # groups that may read an option
 }
 PLACES = ("data.root", "data.index_dir")  # knobs with the location of the data
 LIMITS = ("data.max_skipped",)  # knobs that may end a run with an error, but change no result
-TRAINER = (
-    "trainer.max_time",
-    "trainer.limit_val_batches",
-)  # they change the result; null: off
+TRAINER = ("trainer.max_time", "trainer.limit_val_batches")  # knobs of the trainer that change the result
 SIZES = ("patch", "data.img_size")  # S and [S,S] are equal
 OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -62,6 +59,7 @@ def compared(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
     - Options that are not read are left out, such as `epochs` with another budget, or the input stage of a network
       without one. Two cells of a sweep that differ only in such options are the same run.
     - `data.content` is the fingerprint of the folder of data, at any location. A file of weights counts by its content.
+    - Knobs of the trainer that change the result count unless they are null.
     - Passwords and tokens are removed.
     """
     tree: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [f.name for f in fields(Compared)]), resolve=False)

@@ -24,6 +24,7 @@ TRUNK = (  # code of every run, in addition to the targets of its options
     "patchbench.data.batches.Batches",
     "patchbench.evaluate.test.test",
     "patchbench.weights.load.load",
+    "patchbench.nets.freeze.freeze",
 )
 
 

@@ -91,9 +91,12 @@ class Sharded(ModelParallelStrategy):
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             number = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-            named: Any = {
-                "state": {number[i]: value for i, value in state["state"].items()},
-                "param_groups": [g | {"params": [number[i] for i in g["params"]]} for g in state["param_groups"]],
-            }
+            # Whether a step is fused depends on the strategy, see `build_task`.
+            fused = [{"fused": group["fused"]} if "fused" in group else {} for group in optimizer.param_groups]
+            groups = [
+                group | {"params": [number[i] for i in group["params"]]} | own
+                for group, own in zip(state["param_groups"], fused, strict=True)
+            ]
+            named: Any = {"state": {number[i]: value for i, value in state["state"].items()}, "param_groups": groups}
             set_optimizer_state_dict(self.model, optimizer, named, options=StateDictOptions(full_state_dict=True))
         return checkpoint
