@@ -65,7 +65,7 @@ def test_a_scale_like_another_takes_its_settings_and_has_no_trials_of_its_own(tm
     study = read_study("positions", experiments)
     folder = settings_folder(study, "confirm", tmp_path / "runs", experiments)
     assert folder == experiments / "positions"
-    with pytest.raises(ValueError, match=r"scale=confirm is run at the settings that scale=cpu chose.*scale=cpu$"):
+    with pytest.raises(ValueError, match=r"scale=confirm uses the settings of scale=cpu.*scale=cpu$"):
         tune("positions", "confirm", tmp_path / "runs", experiments=experiments)
     refuse_borrowed_settings(study, "cpu")
     rows = [("digits", arm, "optim.lr=0.01", 0.5, True) for arm in ("none", "learned")]
