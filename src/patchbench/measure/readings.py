@@ -16,7 +16,7 @@ from patchbench.measure.start import Change
 from patchbench.measure.summary import FIELD_SHARE, Measures
 from patchbench.words import count
 
-# Thresholds. The comment says what holds at or above (below) the value.
+# Thresholds. Each comment tells which statement holds at or above the value, or below it.
 KEPT_COSINE = 0.9  # cosine of a kernel with its start: the kernel counts as unchanged, 0.9^2 = 81 % of it is the start
 MADE_SHARE = 0.5  # squared cosine of a kernel with its start: below, most of the kernel was made by training
 RANDOM_COSINE = 0.5  # cosine between the starts of two seeds: below, the start counts as random
@@ -141,7 +141,7 @@ def channels(k: Kernels, *, grey: bool) -> str:
 
 
 def shows_nearness(near: float, far: float) -> bool:
-    """True if vectors of neighbours are more alike than those of two places at random. near, far: mean cosines."""
+    """True if `near`, the mean cosine of neighbours, clearly exceeds `far`, the mean cosine of random places."""
     return near - far > NEIGHBOUR_MARGIN
 
 
@@ -212,7 +212,7 @@ def distance(a: Attention) -> str:
 
 
 def rollout(shares: Float[Tensor, "k h w"]) -> str:
-    """Say whether all patches count alike for the head."""
+    """Say whether all patches have about equal shares in the input of the head."""
     times = shares * shares[0].numel()
     low, high = float(times.min()), float(times.max())
     if shares[0].numel() == 1:

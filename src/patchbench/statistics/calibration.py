@@ -96,7 +96,7 @@ def p_values_of_equal_means(arms: str, n: int, m: int, samples: int) -> dict[str
     return {"permutation": permutation, "Welch": welch, "rule": np.maximum(permutation, welch)}
 
 
-TOTALS: Mapping[str, tuple[tuple[int, Draw], ...]] = {  # sums of arms whose true value is 0
+TOTALS: Mapping[str, tuple[tuple[int, Draw], ...]] = {  # sums of arms with a true value of 0
     "normal": ((1, normal(0.0, 1.0)),),
     "uniform": ((1, lambda rng, size: rng.random(size) - 0.5),),
     "exponential": ((1, exponential(0.0, 1.0)),),
