@@ -68,8 +68,8 @@ def permutation_p_values(a: Seeds, b: Float[np.ndarray, "samples m"]) -> Float[n
     for batch in np.array_split(pooled, math.ceil(len(pooled) / 500)):
         sums = (batch - batch.mean(1, keepdims=True)) @ in_a
         slack = 1e-9 * np.abs(batch).max(1, keepdims=True)  # equal sums tie in spite of rounding
-        most, least = (sums >= sums[:, :1] - slack).mean(1), (sums <= sums[:, :1] + slack).mean(1)
-        p.append(np.minimum(1.0, 2 * np.minimum(most, least)))
+        at_most, at_least = (sums >= sums[:, :1] - slack).mean(1), (sums <= sums[:, :1] + slack).mean(1)
+        p.append(np.minimum(1.0, 2 * np.minimum(at_most, at_least)))
     return np.concatenate(p)
 
 
