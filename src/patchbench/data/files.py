@@ -129,26 +129,28 @@ class FileSet(ABC):
         max_decoded: MiB that a picture may take once it is decoded. ValueError if the splits do not fit together.
         """
         has_range = self.ranges is not None
-        found = survey(train, wanted, has_range=has_range, max_decoded=max_decoded)
+        train_survey = survey(train, wanted, has_range=has_range, max_decoded=max_decoded)
         for name in self.labels.keys() - {"train"}:
             album: Any = self.albums[name]
-            other = survey(album, found.channels, has_range=has_range, max_decoded=max_decoded, headers=OTHER_HEADERS)
-            if {other.high_depth, found.high_depth} == {True, False} and not has_range:
+            other_survey = survey(
+                album, train_survey.channels, has_range=has_range, max_decoded=max_decoded, headers=OTHER_HEADERS
+            )
+            if {other_survey.high_depth, train_survey.high_depth} == {True, False} and not has_range:
                 raise ValueError(
-                    f"pictures of {'train' if found.high_depth else name} have more than 8 bits, those of "
-                    f"{name if found.high_depth else 'train'} have 8: save all alike, or set data.range=[low,high], "
-                    "the values of the former that become black and white"
+                    f"pictures of {'train' if train_survey.high_depth else name} have more than 8 bits, those of "
+                    f"{name if train_survey.high_depth else 'train'} have 8: save all alike, or set "
+                    "data.range=[low,high], the values of the former that become black and white"
                 )
-        if self.ranges and not found.high_depth:
+        if self.ranges and not train_survey.high_depth:
             self.remarks.append("data.range is not used: these pictures have 8 bits, where 0 is black and 255 is white")
-        if found.animated:
+        if train_survey.animated:
             self.remarks.append("some pictures are animated: only their first frame is read")
-        if found.transparent:
+        if train_survey.transparent:
             self.remarks.append(
                 "some pictures have an alpha channel: transparent parts become white; alpha that is the same "
                 "everywhere is ignored"
             )
-        return found
+        return train_survey
 
     def splits(self) -> dict[str, Split]:
         _, images = self.split_indices["train"]

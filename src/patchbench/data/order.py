@@ -81,10 +81,10 @@ class EvalOrder(Sampler[BatchIndices]):
     """
 
     def __init__(self, num_images: int, *, batch_size: int, rank: int, world_size: int, limit: int | None) -> None:
-        mine = list(range(rank, num_images, world_size))
+        indices = list(range(rank, num_images, world_size))
         if world_size > 1:
             batch_size = max(2, batch_size)  # one image cannot be halved
-        batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+        batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
         if len(batches) < math.ceil(math.ceil(num_images / world_size) / batch_size):
             batches[-1:] = [batches[-1][: batch_size // 2], batches[-1][batch_size // 2 :]]
         self.batches = [BatchIndices(batch) for batch in batches[:limit]]

@@ -58,8 +58,8 @@ def photograph_file(name: str) -> Path:
     package, path, _ = PHOTOGRAPHS[name]
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations if spec else None) or ():
-        if (found := Path(folder) / path).is_file():
-            return found
+        if (candidate := Path(folder) / path).is_file():
+            return candidate
     raise OSError(
         f"the photograph {name} comes with {DISTRIBUTIONS[package]}, which is not installed or does not contain it: "
         f"pip install -c constraints.txt {DISTRIBUTIONS[package]}"

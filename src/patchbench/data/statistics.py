@@ -36,9 +36,8 @@ def statistics(train: Split, in_chans: int) -> tuple[list[float], list[float], i
         moments += torch.stack([images.sum((0, 2, 3)), images.square().sum((0, 2, 3))])
         pixels += images[:, 0].numel()
     first, second = moments / max(pixels, 1)
-    spread = (
-        (second - first.square()).clamp(min=0).sqrt().clamp(min=1 / 255)
-    )  # it is divided by; images of one colour have none, see `variety`
+    # At least one grey level, because images are divided by it; for images of one colour see `check_variety`.
+    spread = (second - first.square()).clamp(min=0).sqrt().clamp(min=1 / 255)
     return first.tolist(), spread.tolist(), highest
 
 

@@ -88,8 +88,8 @@ def measure_ranges(album: Album, chosen: Sequence[int], channels: int, max_decod
             raise ValueError(f"{album.name(index)} {error}") from None
         except UNREADABLE:
             continue
-        some = pixels.integers(flat.shape[1], size=PIXELS) if flat.shape[1] > PIXELS else slice(None)
-        samples.append(flat[:, some].astype(np.float32))
+        columns = pixels.integers(flat.shape[1], size=PIXELS) if flat.shape[1] > PIXELS else slice(None)
+        samples.append(flat[:, columns].astype(np.float32))
     if not samples:
         return [(0.0, 1.0)], ""
     bands = len(samples[0])

@@ -14,7 +14,7 @@ from patchbench.layout import cover, padded
 class ConvEmbed(nn.Module):
     """Cut the image into patches and project each with one shared linear map.
 
-    A convolution whose stride equals its kernel never sees two patches at once. It is the linear projection of
+    The stride equals the kernel size, so the convolution never sees two patches at once. It is the linear projection of
     flattened patches, computed without unfolding. ValueError if the patches do not cover the image, unless `pad`.
     """
 

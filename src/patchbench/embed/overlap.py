@@ -1,4 +1,4 @@
-"""Overlapping windows: a convolution whose kernel is wider than its stride."""
+"""Embeddings of overlapping windows: convolutions with a kernel wider than the stride."""
 
 from collections.abc import Sequence
 

@@ -99,9 +99,9 @@ class HMlpEmbed(nn.Module):
     """Embed patches of 4 and merge them 2x2 up to `patch`, the hierarchical MLP stem (Touvron et al., 2022, sec. 5).
 
     Kernels equal strides, so no patch reads another one, as masked training needs. A norm follows every convolution,
-    and an activation every convolution but the last. Below patch 8, where the authors define no stem, the first
-    patches are of 2. ValueError unless the sides of the patch are powers of two and one side is at least 2, and if the
-    patches do not cover the image, unless `pad`.
+    and an activation every convolution but the last. Below patch 8, for which the authors define no stem, the first
+    patches have a side of 2. ValueError unless the sides of the patch are powers of two and one side is at least 2, and
+    if the patches do not cover the image, unless `pad`.
     """
 
     def __init__(

@@ -22,11 +22,11 @@ def test(trainer: pl.Trainer, task: Classify, data: Batches) -> tuple[dict[str, 
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     check_losses(metrics, "at the weights that are tested")
     hits = collect_hits(trainer, task, data)
-    right, images = int(hits.right.sum()), int(hits.asked.sum())
-    interval = binomtest(right, images).proportion_ci(method="wilson")
+    correct, images = int(hits.right.sum()), int(hits.asked.sum())
+    interval = binomtest(correct, images).proportion_ci(method="wilson")
     return metrics | {
-        "test/acc": right / images,
-        "test/right": right,
+        "test/acc": correct / images,
+        "test/right": correct,
         "test/images": images,
         "test/acc_low": float(interval.low),
         "test/acc_high": float(interval.high),

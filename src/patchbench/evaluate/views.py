@@ -34,7 +34,7 @@ class ChangedSplit:
 
 
 class Subset:
-    """Choose at most `most` images of a split, evenly spaced, because a split may be sorted by class."""
+    """Split of at most `most` evenly spaced images of another split, which may be sorted by class."""
 
     def __init__(self, split: Split, most: int) -> None:
         self.split, self.slow, self.crops = split, split.slow, split.crops

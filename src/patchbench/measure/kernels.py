@@ -42,9 +42,9 @@ def measure_kernels(
     affine = response.is_affine(embed, images[:1])
     with torch.no_grad():
         width = embed(images[:1]).shape[-1]
-    some = images[: 1 if affine else NUM_IMAGES]
-    weights = response.kernels(embed, some, place, window, width)
-    moved = change(embed, starts, some, place, window, weights) if starts else None
+    used = images[: 1 if affine else NUM_IMAGES]
+    weights = response.kernels(embed, used, place, window, width)
+    moved = change(embed, starts, used, place, window, weights) if starts else None
     axes, shares = spectrum.components(weights.flatten(1), COMPONENTS)
     tiles, energy = axes.unflatten(1, weights.shape[1:]), spectrum.dct_energy(weights)
     return Kernels(weights, tiles, shares, energy, affine, stride, moved)

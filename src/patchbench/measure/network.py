@@ -1,4 +1,4 @@
-"""Measure one network on a few images: its embedding, its position, and what its tokens contain."""
+"""Measurements of one network on a few images: its embedding, its positional schemes, its attention, its tokens."""
 
 import math
 from typing import Any

@@ -16,7 +16,7 @@ from patchbench.measure.start import Change
 from patchbench.measure.summary import FIELD_SHARE, Measures
 from patchbench.words import count
 
-# Thresholds. The comment says what holds at or above (below) the value.
+# Thresholds. Each comment tells which statement holds at or above the value, or below it.
 KEPT_COSINE = 0.9  # cosine of a kernel with its start: the kernel counts as unchanged, 0.9^2 = 81 % of it is the start
 MADE_SHARE = 0.5  # squared cosine of a kernel with its start: below, most of the kernel was made by training
 RANDOM_COSINE = 0.5  # cosine between the starts of two seeds: below, the start counts as random
@@ -95,18 +95,18 @@ def since_start(change: Change, now: float, named: str) -> str:
     """
     noise = change.random < RANDOM_COSINE
     times = f"{change.difference:.0%} of" if change.difference < 2 else f"{change.difference:.1f} times"
-    apart = (
+    movement = (
         f"they moved by {times} their length, and their mean cosine with the start is {change.cosine:.3f}, so that "
         f"{change.cosine**2:.0%} of the picture is the start"
     )
     if change.cosine >= KEPT_COSINE:
         shown = "the noise of the start" if noise else "the start, which is not random"
-        return f"Training hardly moved {named}: {apart}. They show {shown}, and nothing learnt."
+        return f"Training hardly moved {named}: {movement}. They show {shown}, and nothing learnt."
     words, smoother = smoothness(now, change.frequency, "at the start it was")
     if smoother:
         verb = "made" if change.cosine**2 < MADE_SHARE else "changed"
-        return f"Training {verb} {named}: {apart}. {words} Look for edges, spots and colours."
-    return f"Training moved {named}: {apart}. {words[:-1]}{', which was noise' if noise else ''}."
+        return f"Training {verb} {named}: {movement}. {words} Look for edges, spots and colours."
+    return f"Training moved {named}: {movement}. {words[:-1]}{', which was noise' if noise else ''}."
 
 
 def smoothness(now: float, before: float, beside: str) -> tuple[str, bool]:
@@ -141,7 +141,7 @@ def channels(k: Kernels, *, grey: bool) -> str:
 
 
 def shows_nearness(near: float, far: float) -> bool:
-    """True if vectors of neighbours are more alike than those of two places at random. near, far: mean cosines."""
+    """True if `near`, the mean cosine of neighbours, clearly exceeds `far`, the mean cosine of random places."""
     return near - far > NEIGHBOUR_MARGIN
 
 
@@ -201,18 +201,18 @@ def distance(a: Attention) -> str:
     if not (near | far).any():
         all_blocks = "the only block" if len(blocks) == 1 else f"all {len(blocks)} blocks"
         return f"Attention is as wide as uniform attention in {all_blocks} {figures}: near patches are not preferred."
-    least = int(blocks.argmin())
+    nearest_block = int(blocks.argmin())
     parts = [
         f"{word} uniform attention in {int(mask.sum())} of {count(len(blocks), 'block')}"
         for word, mask in (("nearer than", near), ("farther than", far))
         if mask.any()
     ]
-    nearest = f"; block {least} looks nearest, {float(blocks[least]):.1f} px" if near.any() else ""
+    nearest = f"; block {nearest_block} looks nearest, {float(blocks[nearest_block]):.1f} px" if near.any() else ""
     return f"Attention looks {' and '.join(parts)} {figures}{nearest}."
 
 
 def rollout(shares: Float[Tensor, "k h w"]) -> str:
-    """Say whether all patches count alike for the head."""
+    """Say whether all patches have about equal shares in the input of the head."""
     times = shares * shares[0].numel()
     low, high = float(times.min()), float(times.max())
     if shares[0].numel() == 1:
@@ -225,10 +225,10 @@ def rollout(shares: Float[Tensor, "k h w"]) -> str:
 def fields(maps: Mapping[str, Float[Tensor, "H W"]]) -> str:
     """Say how far a token of the last block sees."""
     network = extent(maps["network"], FIELD_SHARE)
-    whole = (FIELD_SHARE * maps["network"].numel()) ** 0.5
+    whole_side = (FIELD_SHARE * maps["network"].numel()) ** 0.5
     cnn = f" An untrained ResNet-18 has {side(maps['resnet18'])}." if "resnet18" in maps else ""
     size = f"{FIELD_SHARE:.0%} of what it depends on lies within {side(maps['network'])}"
-    if network >= WHOLE_SHARE * whole:
+    if network >= WHOLE_SHARE * whole_side:
         return f"After the last block a place sees the whole image: {size}.{cnn}"
     if "embedding" not in maps:
         return f"After the last block a place sees a part of the image: {size}.{cnn}"
@@ -296,7 +296,7 @@ def shuffled(robust: Mapping[str, float], num_classes: int, *, overlapping: bool
         f"{points(high)}, paired on the same {count(images, 'test image')}; {plain:.1%} before, {after:.1%} after, "
         f"{1 / num_classes:.1%} by guessing)"
     )
-    kept = f"{robust['shuffled_patches/same']:.0%} of the images keep their class"
+    same_class = f"{robust['shuffled_patches/same']:.0%} of the images keep their class"
     if high < 0 and -change >= LOSS_SHARE:
         if overlapping:
             return (
@@ -309,8 +309,8 @@ def shuffled(robust: Mapping[str, float], num_classes: int, *, overlapping: bool
     if low > 0:
         return f"This network is better without position: {figures}."
     if low > -LOSS_SHARE:
-        return f"This network does not use position: {figures}. That is no more than chance explains, and {kept}."
-    return f"These images are too few to tell whether this network uses position: {figures}; {kept}."
+        return f"This network does not use position: {figures}. That is no more than chance explains, and {same_class}."
+    return f"These images are too few to tell whether this network uses position: {figures}; {same_class}."
 
 
 def points(share: float) -> str:
@@ -325,9 +325,9 @@ def paired_change(lost: int, gained: int, images: int) -> tuple[float, float, fl
     Wald's after half an image is added to each of the four cells of the table (Agresti and Min, 2005), so there is an
     interval even if no image changes.
     """
-    total, one, other = images + 2, lost + 0.5, gained + 0.5
-    middle = (other - one) / total
-    reach = 1.96 * ((one + other) / total - middle**2) ** 0.5 / total**0.5
+    total, lost_cell, gained_cell = images + 2, lost + 0.5, gained + 0.5
+    middle = (gained_cell - lost_cell) / total
+    reach = 1.96 * ((lost_cell + gained_cell) / total - middle**2) ** 0.5 / total**0.5
     return (gained - lost) / images, max(-1, middle - reach), min(1, middle + reach)
 
 

@@ -69,6 +69,6 @@ def mean_radius(energy: Float[Tensor, "P Q"], axes: list[Tensor]) -> float:
 def common_share(kernels: Float[Tensor, "k c P Q"]) -> float:
     """Return the share of the kernels' energy that all channels have in common.
 
-    It is 1 for grey kernels, 1/c for unrelated slices, and 0 for opponent colours alone (Buchsbaum & Gottschalk, 1983).
+    It is 1 for grey kernels, 1/c for unrelated slices, and 0 for opponent colours only (Buchsbaum & Gottschalk, 1983).
     """
     return float(kernels.mean(1).square().sum() * kernels.shape[1] / kernels.square().sum())

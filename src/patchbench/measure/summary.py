@@ -18,7 +18,7 @@ FIELD_SHARE = 0.95  # share of the squared gradient that defines the size of a r
 
 @dataclass(frozen=True)
 class Measures:
-    """Measurements of one network; those that do not apply are None or empty."""
+    """Measurements of one network; if one does not apply to this network, it is None or empty."""
 
     images: UInt8[Tensor, "b c H W"]  # images of the measurements, before normalisation
     grid_size: Size | None = None

@@ -105,8 +105,8 @@ class Difference:
     student: StudentT
 
     def p(self, bound: float) -> float:
-        most, least = zip(self.permutation.tails(bound), self.student.tails(bound), strict=True)
-        return two_sided((max(most), max(least)))
+        at_most, at_least = zip(self.permutation.tails(bound), self.student.tails(bound), strict=True)
+        return two_sided((max(at_most), max(at_least)))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         lows, highs = zip(self.permutation.interval(level), self.student.interval(level), strict=True)

@@ -68,8 +68,8 @@ def permutation_p_values(a: Seeds, b: Float[np.ndarray, "samples m"]) -> Float[n
     for batch in np.array_split(pooled, math.ceil(len(pooled) / 500)):
         sums = (batch - batch.mean(1, keepdims=True)) @ in_a
         slack = 1e-9 * np.abs(batch).max(1, keepdims=True)  # equal sums tie in spite of rounding
-        most, least = (sums >= sums[:, :1] - slack).mean(1), (sums <= sums[:, :1] + slack).mean(1)
-        p.append(np.minimum(1.0, 2 * np.minimum(most, least)))
+        at_most, at_least = (sums >= sums[:, :1] - slack).mean(1), (sums <= sums[:, :1] + slack).mean(1)
+        p.append(np.minimum(1.0, 2 * np.minimum(at_most, at_least)))
     return np.concatenate(p)
 
 
@@ -96,7 +96,7 @@ def p_values_of_equal_means(arms: str, n: int, m: int, samples: int) -> dict[str
     return {"permutation": permutation, "Welch": welch, "rule": np.maximum(permutation, welch)}
 
 
-TOTALS: Mapping[str, tuple[tuple[int, Draw], ...]] = {  # sums of arms whose true value is 0
+TOTALS: Mapping[str, tuple[tuple[int, Draw], ...]] = {  # sums of arms with a true value of 0
     "normal": ((1, normal(0.0, 1.0)),),
     "uniform": ((1, lambda rng, size: rng.random(size) - 0.5),),
     "exponential": ((1, exponential(0.0, 1.0)),),

@@ -45,8 +45,8 @@ class Rate:
     def p(self, bound: float) -> float:
         if not 0 <= bound <= 1:
             return 0.0
-        most, least = binom.sf(self.solved - 1, self.n, bound), binom.cdf(self.solved, self.n, bound)
-        return two_sided((float(most), float(least)))
+        at_most, at_least = binom.sf(self.solved - 1, self.n, bound), binom.cdf(self.solved, self.n, bound)
+        return two_sided((float(at_most), float(at_least)))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         low, high = binomtest(self.solved, self.n).proportion_ci(level, method="exact")

@@ -46,8 +46,8 @@ class Median:
 
     def p(self, bound: float) -> float:
         below, above = int((self.steps <= bound).sum()), int((self.steps >= bound).sum())
-        most, least = binom.cdf([below, above], len(self.steps), 0.5)
-        return two_sided((float(most), float(least)))
+        at_most, at_least = binom.cdf([below, above], len(self.steps), 0.5)
+        return two_sided((float(at_most), float(at_least)))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         tails = binom.cdf(np.arange(len(self.steps)), len(self.steps), 0.5)

@@ -58,12 +58,12 @@ def changed(study: Study, scale: str, rows: pd.DataFrame) -> list[str]:
 
 def freeze(study: Study, scale: str, rows: pd.DataFrame, date: str, commit: str) -> pd.DataFrame:
     """Return the rows with the current statements of `study`; unchanged statements keep their date and commit."""
-    mine = rows["study"] == study.name
-    old = {row["digest"]: row for row in rows[mine].to_dict("records")}
+    of_study = rows["study"] == study.name
+    old = {row["digest"]: row for row in rows[of_study].to_dict("records")}
     predicted = {each.name: each.predicted for _, each in decided_statements(study, scale)}
     new = [
         old.get(now) or dict(zip(COLUMNS, (study.name, name, predicted[name], date, commit, now), strict=True))
         for name, now in digests(study, scale).items()
     ]
-    table = pd.concat([rows[~mine], pd.DataFrame(new, columns=COLUMNS)], ignore_index=True)
+    table = pd.concat([rows[~of_study], pd.DataFrame(new, columns=COLUMNS)], ignore_index=True)
     return table.sort_values("study", kind="stable", ignore_index=True)

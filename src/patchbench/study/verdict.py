@@ -186,10 +186,10 @@ def answer_without_test(
     if without:
         arm, seeds = next(iter(without.items()))
         missing = sum(map(len, without.values()))
-        some = "1 run without a result" if missing == 1 else f"{missing} runs without a result, the first"
-        return OPEN, f"{some} of {arm}: {seeds[0]}"
-    if statement.among_solved and (rest := unsolved(part, statement, of_arms)):
-        return OPEN, f"fewer than two seeds of {rest} solve the task"
+        runs = "1 run without a result" if missing == 1 else f"{missing} runs without a result, the first"
+        return OPEN, f"{runs} of {arm}: {seeds[0]}"
+    if statement.among_solved and (too_few := unsolved(part, statement, of_arms)):
+        return OPEN, f"fewer than two seeds of {too_few} solve the task"
     of_means = statement.metric == part.metric and not statement.among_solved
     if of_means and (split := in_two_groups(part, statement, of_arms)):
         return OPEN, f"the seeds of {split} fall into two groups far apart, so a mean does not describe them"
@@ -208,7 +208,7 @@ def in_two_groups(part: Part, statement: Statement, evidence: Evidence) -> str:
     """Join the names of the arms with two groups of seeds; see `two_groups`."""
     values = outcome(part, statement.metric, evidence)
     groups = {arm: values[evidence.cells["arm"] == arm].to_numpy(dtype=float) for arm in statement.arms}
-    return ", ".join(arm for arm, some in groups.items() if two_groups(some))
+    return ", ".join(arm for arm, values_of_arm in groups.items() if two_groups(values_of_arm))
 
 
 def no_plateau(part: Part, ladder: Ladder, statement: Statement, evidence: Evidence, rungs: list[str]) -> str:

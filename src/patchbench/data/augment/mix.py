@@ -39,11 +39,11 @@ class Mix:
             return images, labels
         outside, boxes = self.shares(draws, (images.shape[2], images.shape[3]))
         pixels = images.shape[2] * images.shape[3]
-        own = outside * (1 - boxes[:, 2:].prod(1) / pixels)
-        outside, boxes, own = (t.to(images.device, non_blocking=True) for t in (outside, boxes, own))
+        own_share = outside * (1 - boxes[:, 2:].prod(1) / pixels)
+        outside, boxes, own_share = (t.to(images.device, non_blocking=True) for t in (outside, boxes, own_share))
         weights = outside[:, None, None, None] * ~box_mask(boxes, (images.shape[2], images.shape[3]))
         soft = F.one_hot(labels, num_classes).float()
-        return torch.lerp(images.flip(0), images, weights), torch.lerp(soft.flip(0), soft, own[:, None])
+        return torch.lerp(images.flip(0), images, weights), torch.lerp(soft.flip(0), soft, own_share[:, None])
 
     def shares(self, draws: Int[Tensor, " b"], img_size: Size) -> tuple[Float[Tensor, " b"], Int[Tensor, "b 4"]]:
         """Return the weight of each image outside a box (top, left, height, width), and the box.

@@ -48,7 +48,7 @@ class HuggingFace(FileSet):
         from datasets import ClassLabel
         from datasets import Image as Pixels
 
-        sets = {ours: tables[theirs] for ours, names in SPLITS.items() for theirs in names[::-1] if theirs in tables}
+        sets = {split: tables[name] for split, names in SPLITS.items() for name in names[::-1] if name in tables}
         if "train" not in sets:
             raise ValueError(f"{option} has no split named train, but {', '.join(tables)}: use another set")
         features = sets["train"].features
