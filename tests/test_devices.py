@@ -297,7 +297,7 @@ def test_bf16_is_chosen_only_where_the_gpu_computes_in_it(monkeypatch, native, p
 def test_a_check_puts_nothing_on_the_device(tmp_path, micro, monkeypatch):
     resident = []
     on_device = Batches.resident_splits
-    monkeypatch.setattr(Batches, "on_device", lambda self: resident.append(on_device(self)) or resident[-1])
+    monkeypatch.setattr(Batches, "resident_splits", lambda self: resident.append(on_device(self)) or resident[-1])
     cfg = configure(*micro, "trainer=cpu")
     check_run(cfg, build_source(cfg), tmp_path)
     assert resident

@@ -45,7 +45,7 @@ def test_conditions_choose_by_level_by_several_and_by_number(folder):
 
 @pytest.mark.parametrize(
     ("condition", "message"),
-    [("embd=conv", "did you mean embed"), ("embed", "cannot read"), ("test/acc>high", "'high' is none")],
+    [("embd=conv", "did you mean embed"), ("embed", "cannot read"), ("test/acc>high", "'high' is no number")],
 )
 def test_a_condition_that_means_nothing_is_refused(folder, condition, message):
     with pytest.raises(ValueError, match=message):
