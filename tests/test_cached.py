@@ -1,5 +1,6 @@
 """A cache holds the images of its source, bit for bit, or is refused; the storage of images changes no batch."""
 
+import gc
 import itertools
 import json
 import os
@@ -242,6 +243,7 @@ def test_what_is_damaged_is_refused_when_it_is_first_read_and_not_before(in_part
     assert torch.equal(images, before[others])
     assert torch.equal(found, labels[others])
     for index in (10, 11, 12):
+        gc.collect()  # so that no iterator of before closes its pipes while this one opens its own
         loader = torch.utils.data.DataLoader(
             Reader(split, None), None, sampler=[BatchIndices([index])], num_workers=workers
         )

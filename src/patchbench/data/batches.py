@@ -1,6 +1,6 @@
 """Batches of a data set, read by DataLoaders and moved to the device."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -57,7 +57,7 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
 
 
-def as_it_is(batch: Batch | ResidentBatch) -> Batch | ResidentBatch:
+def as_it_is(batch: Any) -> Any:
     """Return the batch of a reader: it consists of tensors, so the loader need not look for values to convert."""
     return batch
 
