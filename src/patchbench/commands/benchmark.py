@@ -19,6 +19,7 @@ from patchbench.config.compose import composed
 from patchbench.config.errors import refusing
 from patchbench.config.names import register
 from patchbench.machine import display_path, write_whole
+from patchbench.redact import without_secrets
 from patchbench.runs.provenance import environment
 from patchbench.track.terminal import say
 
@@ -59,6 +60,7 @@ def written(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[st
     with loading(), refusing(ValueError, OSError, torch.OutOfMemoryError):
         found = interleaved([side.measure for side in sides], options["rounds"], said(options["rounds"]))
     record |= described([Measured(side.name, side.facts, rows) for side, rows in zip(sides, found, strict=True)])
+    record = without_secrets(record)
     say("\n".join(["", *table(record), ""]))
     path = Path(options["out"] or Path(cfg.runs_dir, "benchmarks"))
     path = path if path.suffix == ".json" else path / file_name(record, date)

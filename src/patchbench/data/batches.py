@@ -214,7 +214,7 @@ class Batches(pl.LightningDataModule):
         if self.scale is None or self.scale.device != images.device:  # copied once, as each copy waits for the device
             self.scale = torch.tensor([self.source.mean, self.source.std], device=images.device)[..., None, None] * 255
         mean, std = self.scale
-        return images.to(torch.float32, copy=True).sub_(mean).div_(std)  # in place: fresh memory costs more than sums
+        return (images - mean).div_(std)  # in place: fresh memory costs more than the division
 
     def sample(self, count: int) -> Tensor:
         """Return at most `count` training images, evenly spaced over the split, normalised."""
