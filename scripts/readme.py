@@ -84,7 +84,7 @@ def reading(bench: dict) -> str:
 
 
 def speeds(records: Iterable[dict]) -> str:
-    """Return a table of the files of scripts/benchmark.py, a row each, by device and date."""
+    """Return a table of the files of scripts/benchmark.py, by device and date, and the commands that made them."""
     rows = sorted(records, key=lambda record: (record["device"]["name"], record["date"]))
     if not rows:
         return (
@@ -92,7 +92,8 @@ def speeds(records: Iterable[dict]) -> str:
             "`python scripts/benchmark.py embed=conv out=benchmarks/conv.json` makes one.\n"
         )
     titles = ["measured", "beside", "images/s", "ms a step", "ms for one image", "GiB", "takes times as long", "where"]
-    return "\n".join([f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *map(speed, rows), ""])
+    made = ["Made by:", "", "```", *(row["command"] for row in rows), "```", ""]
+    return "\n".join([f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *map(speed, rows), "", *made])
 
 
 def speed(record: dict) -> str:
@@ -163,20 +164,32 @@ def gpu(evidence: dict) -> Iterator[str]:
 
 
 def found() -> str:
-    """Return how many sentences of the document have which answer, and a table of the studies and their runs."""
+    """Return the counts of the answers about the document, and a table of the studies that have results."""
     from patchbench.config.plan import read_study, studies
     from patchbench.runs.committed import read_runs
 
     page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     answers = re.findall(r"^\| \*\*(.+?)\*\* (\d+) \|", page, re.MULTILINE)
     lines = [f"Of its sentences: {', '.join(f'{count} {answer}' for answer, count in answers)}.", ""]
-    lines += ["| study | question | runs with a result |", "|---|---|---|"]
+    lines += ["| question | first answer of its page | runs with a result |", "|---|---|---|"]
+    missing = []
     for name in studies():
-        runs = ROOT / "experiments" / name / "runs.csv"
-        table = read_runs(runs) if runs.exists() else None
+        folder = ROOT / "experiments" / name
+        table = read_runs(folder / "runs.csv") if (folder / "runs.csv").exists() else None
         counts = "measured" if table is None else f"{(table['status'] == 'done').sum()} of {len(table)}"
-        lines.append(f"| [{name}](experiments/{name}/README.md) | {read_study(name).question} | {counts} |")
-    return "\n".join([*lines, ""])
+        if counts.startswith("0 "):
+            missing.append(f"[{name}](experiments/{name}/README.md)")
+            continue
+        first = first_answer((folder / "README.md").read_text(encoding="utf-8"))
+        lines.append(f"| [{read_study(name).question}](experiments/{name}/README.md) | {first} | {counts} |")
+    return "\n".join([*lines, "", *([f"Without results yet: {', '.join(missing)}.", ""] if missing else [])])
+
+
+def first_answer(page: str) -> str:
+    """Return the first yes or no of the page of a study with its amount, or else the first amount; or else nothing."""
+    answers = re.findall(r"^> \*\*(Yes|No|By how much)\.\*\* (.+)\n>\n> Measured: .*, (\S.*?\))\. ", page, re.MULTILINE)
+    certain = [answer for answer in answers if answer[0] != "By how much"]
+    return next((f"**{word}.** {says} {amount}" for word, says, amount in [*certain, *answers]), "none yet")
 
 
 def write_between(marker: str, block: str) -> None:

@@ -620,7 +620,7 @@ def test_a_set_in_memory_gives_the_same_batches_on_the_device():
 
 @pytest.mark.slow
 def test_training_from_a_cache_is_training_from_its_source(command, micro, tmp_path):
-    """With the commands, also evaluated after the cache was moved; on one rank or two, on the device or not."""
+    """Training by the command, also evaluated after the cache was moved; on one rank or two, on the device or not."""
     knobs = [knob for knob in micro if "img_size" not in knob and "limit" not in knob] + ["limit_batches=8"]
     made = command("scripts/prepare_data.py", "data=digits", "size=16", "out=cache")
     assert made.returncode == 0, made.stderr

@@ -1,12 +1,14 @@
 """README and docs/: links lead somewhere, and the commands are accepted by Hydra, bash and zsh."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import pytest
 from support import ROOT
 
+from patchbench.config import plan
 from patchbench.config.compose import composed
 from patchbench.config.names import register
 
@@ -52,6 +54,31 @@ def test_every_page_is_linked_from_the_readme():
     linked = set(LINK.findall((ROOT / "README.md").read_text()))
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_the_table_of_results_is_that_of_the_committed_studies():
+    assert runpy.run_path(str(ROOT / "scripts" / "readme.py"))["found"]() in (ROOT / "README.md").read_text()
+
+
+def test_the_first_answer_of_a_study_is_one_that_is_decided():
+    first_answer = runpy.run_path(str(ROOT / "scripts" / "readme.py"))["first_answer"]
+    untested = "> **Not tested.** “A is better.” No run of these arms has been made."
+    amount = "> **By how much.** “B is better.”\n>\n> Measured: b − a on x, y, +1.2 pt (+0.1 to +2.3 pt). It moves."
+    decided = "> **No.** It does not hold that: “C is better.”\n>\n> Measured: c on x, 3.0 % (1.0 to 5.0 %). If so."
+    assert first_answer(untested) == "none yet"
+    assert first_answer("\n\n".join([untested, amount])) == "**By how much.** “B is better.” +1.2 pt (+0.1 to +2.3 pt)"
+    page = "\n\n".join([untested, amount, decided])
+    assert first_answer(page) == "**No.** It does not hold that: “C is better.” 3.0 % (1.0 to 5.0 %)"
+
+
+def test_the_study_of_the_docs_is_complete(tmp_path):
+    [text] = re.findall(r"^```yaml\n(question:.*?)^```", (ROOT / "docs" / "studies.md").read_text(), re.M | re.S)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "study.yaml").write_text(text)
+    study = plan.read_study("mine", tmp_path)
+    planned = plan.cells(study, "cpu", tmp_path)
+    assert len(planned) == 40
+    assert len(set(plan.identities(study, planned))) == 40
 
 
 @pytest.mark.parametrize(("page", "line"), ALL)

@@ -322,7 +322,7 @@ def cnn(depth: int, field: int, norm: str = "batch", width: int = 4, img_size=(2
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 @pytest.mark.parametrize(("depth", "field"), FIELDS)
 def test_a_place_sees_all_of_its_field_and_nothing_else(depth, field, norm):
-    """By the gradient of the middle place with respect to every pixel."""
+    """The gradient of the middle place with respect to every pixel shows the receptive field."""
     side = field + 10
     net = cnn(depth, field, norm, img_size=(side, side)).double().eval()
     with torch.no_grad():  # all that counts adds up, and no ReLU is off

@@ -112,7 +112,7 @@ def test_fewer_training_images_leave_those_that_choose_and_judge_alone(given):
 
 @pytest.mark.parametrize("name", options("data"))
 def test_every_set_has_the_knobs_that_a_source_must_have(name):
-    """As data/source.py states: img_size is required; train_fraction and train_size come together or not at all."""
+    """img_size is required; train_fraction and train_size come together or not at all, as data/source.py states."""
     knobs = configure(f"data={name}").data
     assert "img_size" in knobs
     if "train_fraction" in knobs:

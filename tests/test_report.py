@@ -281,7 +281,7 @@ def test_any_sweep_has_the_same_tables_over_what_varies(runs):
     means = {row["arm"]: in_points(row["test accuracy"]) for row in arms}
     [compared] = differences
     assert in_points(compared["measured"]) == pytest.approx(means["learned"] - means["none"], abs=0.06)
-    assert compared["verdict"] == "not told apart"
+    assert compared["verdict"] == "no clear difference"
     (runs / "conv-4_none_digits_s9_aaaaaaaa").mkdir()
     report_sweep(runs, {})
     [told] = [table for table in tables((path.parent / "README.md").read_text()) if "status" in table[0]]
@@ -307,13 +307,13 @@ def test_the_pages_over_all_studies_need_no_runs(runs, experiments):
     [own] = [table for table in tables(page_of(experiments)) if "from → to" in table[0]]
     assert own in tables(effects)
     assert "(positions/README.md)" in effects
-    assert "Speaks of digits: all seeds, on these" in effects
+    assert "Intervals apply to all seeds, on these" in effects
     assert (experiments / "effects.svg").read_text().startswith("<?xml")
 
     [rows] = tables(predictions)
     assert "0 of 1 predictions that were decided came true; 1 of 2 are not decided." in predictions
     assert [(row["statement"], row["predicted"], row["found"], row[""]) for row in rows] == [
-        ("Without positions, digits cannot be read at all.", "yes", NO, "**otherwise**"),
+        ("Without positions, digits cannot be read at all.", "yes", NO, "**wrong**"),
         ("Learned positions help.", "yes", OPEN, ""),
     ]
 
@@ -346,7 +346,7 @@ def test_runs_of_earlier_options_are_taken_as_they_were_recorded(runs, experimen
         assert [table for table in tables(text) if "true if" in table[0] or "from → to" in table[0]] == [
             table for table in before if "true if" in table[0] or "from → to" in table[0]
         ]
-        assert "**Mind:** Images had 16 pixels." in text
+        assert "**Note:** Images had 16 pixels." in text
         assert "The runs:" not in text, "no command of today makes them"
         assert (folder / "runs.csv").read_text() == kept
     more = {**old, "scales": {**STUDY["scales"], "cpu": {"seeds": "0-3"}}}

@@ -115,7 +115,7 @@ def test_the_end_of_a_terminal_saves_and_under_nohup_changes_nothing(tmp_path, m
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"]], ids=["run", "sweep"])
 def test_a_training_saves_when_its_terminal_is_gone(tmp_path, micro, sweep):
-    """At the end of ssh, SIGHUP is sent, and each further write to the terminal raises an error."""
+    """The end of ssh sends SIGHUP, and each further write to the terminal raises an error."""
     process, terminal = pty.fork()
     if not process:
         os.chdir(tmp_path)

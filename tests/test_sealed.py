@@ -134,7 +134,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_where_the_last_is_damaged(tmp_
 
 
 def test_a_save_that_was_cut_off_after_its_first_name_leaves_no_further_one(ckpt, tmp_path):
-    """After a kill at this point, last.ckpt and before.ckpt are the same file when the next checkpoint is saved."""
+    """last.ckpt and before.ckpt are the same file when a checkpoint is saved after a kill at this point."""
     last = ckpt.rename(tmp_path / "last.ckpt")
     os.link(last, tmp_path / PREVIOUS)
     AtomicCheckpoint().save_checkpoint(read_checkpoint(last), last)

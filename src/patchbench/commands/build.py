@@ -147,7 +147,7 @@ def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], 
 def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, resident_bytes: int | None = None) -> Batches:
     """Read the data now, on the first process of the node, so that what is wrong with it is said before training.
 
-    room: bytes of the device that a set held in memory may take; None: the share `resident` of what is free.
+    resident_bytes: bytes of the device that a set held in memory may take; None: the share `resident` of what is free.
     """
     if resident_bytes is None:
         resident_bytes = int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices))

@@ -9,7 +9,7 @@ import torch
 from patchbench.data.source import split_stratified
 
 SplitIndices = dict[str, tuple[str, list[int]]]
-"""For each of `train`, `val` and `test`: a split that the data set has, and the numbers of the images in that split."""
+"""A split that the data set has, and numbers of images in it, for each of `train`, `val` and `test`."""
 
 
 def make_splits(

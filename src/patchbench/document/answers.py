@@ -11,10 +11,10 @@ RESULTS = ("yes", "no", "open", "by how much", "not run")
 ANSWERS = {
     "yes": "every case holds",
     "only if": "it holds under some conditions and not under others",
-    "by how much": "nothing fails; there is an amount, or a result that does not decide",
-    "wrong as written": "as it stands it does not hold; a corrected wording does",
+    "by how much": "no case fails, and the result is an amount or is undecided",
+    "wrong as written": "it does not hold as it is written; a corrected wording holds",
     "no": "it does not hold",
-    "not tested": "a case that it needs has no result",
+    "not tested": "a case on which the answer depends has no result",
 }
 SIGNS = {"yes": "✔", "no": "✘", "open": "?", "by how much": "≈", "not run": "–"}  # of single cases
 # The combined result of several cases that must all hold is the first of these that occurs.

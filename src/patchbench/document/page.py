@@ -51,8 +51,8 @@ def markdown(
         f"# {document.title}, sentence by sentence",
         *([document.about] if document.about else []),
         f"{counted}. Every answer follows from the cases below it by [one rule](#how-an-answer-is-found): checks are "
-        f"computed when this page is made, and results are those of studies. Both are listed in [{source}]({source}).",
-        *(f"**Mind:** {escaped(limit)}" for limit in limits),
+        f"computed when this page is made, and results come from studies. Both are listed in [{source}]({source}).",
+        *(f"**Note:** {escaped(limit)}" for limit in limits),
         summary(quoted),
     ]
     for heading in headings(document.sentences):
@@ -113,12 +113,12 @@ def rule(again: str) -> str:
     kinds = "; ".join(f"*{kind}*: {meaning}" for kind, meaning in KINDS.items())
     signs = ", ".join(f"{sign} {result}" for result, sign in SIGNS.items())
     return (
-        "## How an answer is found\n\nNobody writes an answer; it follows from the cases:\n\n"
+        "## How an answer is found\n\nNo answer is written by hand; it follows from the cases:\n\n"
         f"{answers}\n\n"
-        "A case holds if every figure of its check is what it must be, or if its study says yes. Cases without a "
-        "condition must all hold, and so must all cases of one condition. A study that does not decide counts as an "
-        "amount with its interval, never as a yes or a no; one with missing runs or a failed control counts as not "
-        f"tested. Signs of cases: {signs}.\n\nKinds of sentences: {kinds}.\n\n"
+        "A case holds if every figure of its check meets the stated condition, or if the answer of its study is yes. "
+        "All cases without a condition must hold, and so must all cases under the same condition. An undecided result "
+        "of a study counts as an amount with its interval, never as a yes or a no; a result with missing runs or a "
+        f"failed control counts as not tested. Signs of cases: {signs}.\n\nKinds of sentences: {kinds}.\n\n"
         f"This page is made by\n\n```\n{again}\n```"
     )
 

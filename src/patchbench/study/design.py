@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ROLES = {
-    "claim": "an answer rests on it",
-    "control": "must hold, or nothing is concluded",
-    "aside": "reported beside the claims, and not corrected for their number",
+    "claim": "an answer depends on it",
+    "control": "must hold, otherwise no claim is answered",
+    "aside": "reported in addition, not corrected for the number of claims",
 }
 GRID = {"optim.lr": (1e-3, 3e-3, 1e-2), "optim.weight_decay": (0.0, 0.05)}  # default tuning grid of every arm
 SOLVED = "solved"  # metric: share of seeds that reach the threshold of the part

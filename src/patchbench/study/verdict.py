@@ -243,11 +243,13 @@ def decide(finding: Finding, corrected: Corrected) -> Finding:
         return finding
     if corrected.p > ALPHA:
         several = f" after correction for several claims, whose intervals are at {level:.1%}"
-        because = f"both are possible: p = {corrected.p:.2g}{several if corrected.p > finding.p else ''}"
+        because = (
+            f"the interval reaches across the bound: p = {corrected.p:.2g}{several if corrected.p > finding.p else ''}"
+        )
         return replace(finding, answer=OPEN, because=because)
     if holds:
         return replace(finding, answer=YES, because="the whole interval lies where the statement is true")
-    return replace(finding, answer=NO, because="the whole interval lies outside of where the statement is true")
+    return replace(finding, answer=NO, because="the whole interval lies where the statement is false")
 
 
 def measure_effect(part: Part, effect: Effect, evidence: Evidence) -> MeasuredEffect:

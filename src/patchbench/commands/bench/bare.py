@@ -1,6 +1,5 @@
 """A training loop as one writes it by hand: the measure of what the framework adds to a step."""
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from patchbench.commands.bench.rounds import Figures
-from patchbench.commands.bench.training import ms, per_step, synchronize, training
+from patchbench.commands.bench.training import per_step, step_times, timed_steps, training
 from patchbench.commands.build import build_net, build_source, build_trainer, compile_blocks, compiles
 from patchbench.data.batches import Reader
 from patchbench.data.order import BatchIndices
 from patchbench.data.source import InMemory, Source, Split, TensorSplit
 from patchbench.machine import cores
-from patchbench.track.device import Laps
+from patchbench.track.device import GIB
 
 
 class Shuffled(Sampler[BatchIndices]):
@@ -58,8 +57,7 @@ def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | 
     optimizer = instantiate(cfg.optim.optimizer)(net.parameters())
     parameters = list(net.parameters())
     batches = endless(split, cfg.batch_size, cfg.workers, device)
-    mean, std = (torch.tensor(v, device=device).mul(255).view(1, -1, 1, 1) for v in (source.mean, source.std))
-    laps = Laps(device)
+    mean, std = levels(source, device)
 
     def step() -> None:
         images, labels = next(batches)
@@ -71,23 +69,10 @@ def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | 
             nn.utils.clip_grad_norm_(parameters, cfg.optim.clip_grad)
         optimizer.step()
 
-    for _ in range(warmup):
-        step()
-    synchronize(device)
+    times, wall, cpu = timed_steps(step, steps, warmup, device)
+    figures = step_times(times, cfg.batch_size)
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    laps.mark()
-    for _ in range(steps):
-        step()
-        laps.mark()
-    times = laps.read()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    figures = {"batch_size": cfg.batch_size, "steps": steps, "images_per_s": steps * cfg.batch_size / sum(times)}
-    figures |= {"step_ms_median": ms(times), "step_ms_p95": 1000 * sorted(times)[int(0.95 * len(times))]}
-    if device.type == "cuda":
-        figures["gpu_peak_allocated_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    figures["image_ms"] = figures["step_ms_median"] / cfg.batch_size
+        figures["gpu_peak_allocated_gib"] = torch.cuda.max_memory_allocated(device) / GIB
     return figures | per_step(wall, cpu, steps, cfg.batch_size)
 
 
@@ -105,12 +90,18 @@ def check_plain(cfg: DictConfig) -> None:
         )
 
 
+def levels(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a channel, of pixels in 0 ... 255, each of shape (1, c, 1, 1)."""
+    mean, std = (torch.tensor(v, device=device).mul(255).view(1, -1, 1, 1) for v in (source.mean, source.std))
+    return mean, std
+
+
 def fit_embedding(net: nn.Module, source: Source, split: Split) -> None:
     """Let an embedding that asks for `fit_images` see some before training."""
     embed = getattr(net, "embed", None)
     if count := min(getattr(embed, "fit_images", 0), len(split)):
         images, _ = split.read(range(count))
-        mean, std = (torch.tensor(v).mul(255).view(1, -1, 1, 1) for v in (source.mean, source.std))
+        mean, std = levels(source, images.device)
         embed.fit((images - mean) / std)  # type: ignore[union-attr]
 
 

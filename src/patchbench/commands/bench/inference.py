@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from patchbench.checks import Size
 from patchbench.commands.bench.rounds import Figures
-from patchbench.commands.bench.training import ms, per_step, synchronize
+from patchbench.commands.bench.training import ms, p95, per_step, step_times, synchronize, timed_steps
 from patchbench.commands.build import compile_blocks
 from patchbench.nets.cost import Cost
-from patchbench.track.device import GIB, Laps, bf16_peak
+from patchbench.track.device import GIB, bf16_peak
 
 
 class Inference:
@@ -42,41 +42,24 @@ class Inference:
 
     def measure(self, steps: int, warmup: int) -> Figures:
         """Time `steps` batches and as many single images, after `warmup` of each that do not count."""
-        held = self.reset_peak()
+        on_gpu = self.device.type == "cuda"
+        held = torch.cuda.memory_allocated(self.device) if on_gpu else 0  # of other networks
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             figures = self.throughput(steps, warmup)
-            if self.device.type == "cuda":
+            if on_gpu:
                 own = sum(weight.nbytes for weight in (*self.net.parameters(), *self.net.buffers()))
                 figures["gpu_peak_allocated_gib"] = (torch.cuda.max_memory_allocated(self.device) - held + own) / GIB
             return figures | self.latency(steps, warmup)
 
-    def reset_peak(self) -> int:
-        """Start to measure the peak of the GPU's memory from here; bytes that tensors take now."""
-        if self.device.type != "cuda":
-            return 0
-        torch.cuda.reset_peak_memory_stats(self.device)
-        return torch.cuda.memory_allocated(self.device)
-
     def throughput(self, steps: int, warmup: int) -> Figures:
         """Time batches, one after the other, without a wait between them."""
-        images, laps = self.images(self.batch_size), Laps(self.device)
-        for _ in range(warmup):
-            self.net(images)
-        synchronize(self.device)
-        wall, cpu = time.perf_counter(), time.process_time()
-        laps.mark()
-        for _ in range(steps):
-            self.net(images)
-            laps.mark()
-        times = laps.read()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        rate = steps * self.batch_size / sum(times)
+        images = self.images(self.batch_size)
+        times, wall, cpu = timed_steps(lambda: self.net(images), steps, warmup, self.device)
+        figures = step_times(times, self.batch_size)
         flops = self.cost.train_flops(self.batch_size) / 3 * steps / sum(times)  # forward alone
-        figures: Figures = {"batch_size": self.batch_size, "steps": steps, "images_per_s": rate}
-        figures |= {"step_ms_median": ms(times), "step_ms_p95": p95(times), "tflops_per_gpu": flops / 1e12}
-        figures["image_ms"] = figures["step_ms_median"] / self.batch_size
+        figures["tflops_per_gpu"] = flops / 1e12
         if self.cost.num_tokens:
-            figures["tokens_per_s"] = rate * self.cost.num_tokens
+            figures["tokens_per_s"] = figures["images_per_s"] * self.cost.num_tokens
         if self.bf16 and (peak := bf16_peak(self.device)):
             figures["mfu"] = flops / peak
         return figures | per_step(wall, cpu, steps, self.batch_size)
@@ -91,8 +74,3 @@ class Inference:
             if number >= warmup:
                 times.append(time.perf_counter() - began)
         return {"latency_ms_median": ms(times), "latency_ms_p95": p95(times)}
-
-
-def p95(seconds: list[float]) -> float:
-    """The 95th percentile in milliseconds."""
-    return 1000 * sorted(seconds)[int(0.95 * len(seconds))]

@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from patchbench.commands.loggers import start_loggers
 from patchbench.commands.train import prepare
 from patchbench.config.compose import composed
 from patchbench.config.origin import origin_of
+from patchbench.track.device import Laps
 from patchbench.track.progress import ProgressBar
 
 OF_METER = (  # what track/meter.py measures over the steps after the warm-up
@@ -143,9 +144,41 @@ def per_step(wall_s: float, cpu_s: float, steps: int, batch_size: int) -> Figure
     }
 
 
+def timed_steps(
+    step: Callable[[], object], steps: int, warmup: int, device: torch.device
+) -> tuple[list[float], float, float]:
+    """Seconds of each of `steps` steps by the clock of the device, and wall and CPU seconds of all, after a warm-up."""
+    for _ in range(warmup):
+        step()
+    synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    laps = Laps(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    laps.mark()
+    for _ in range(steps):
+        step()
+        laps.mark()
+    times = laps.read()
+    return times, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def step_times(seconds: Sequence[float], batch_size: int) -> Figures:
+    """Rate, and median and 95th percentile of the time, of steps that take a batch each."""
+    figures: Figures = {"batch_size": batch_size, "steps": len(seconds)}
+    figures |= {"images_per_s": len(seconds) * batch_size / sum(seconds)}
+    figures |= {"step_ms_median": ms(seconds), "step_ms_p95": p95(seconds)}
+    return figures | {"image_ms": figures["step_ms_median"] / batch_size}
+
+
 def ms(seconds: Sequence[float]) -> float:
     """The median in milliseconds."""
     return 1000 * statistics.median(seconds)
+
+
+def p95(seconds: Sequence[float]) -> float:
+    """The 95th percentile in milliseconds."""
+    return 1000 * sorted(seconds)[int(0.95 * len(seconds))]
 
 
 def synchronize(device: torch.device) -> None:

@@ -35,9 +35,9 @@ def every_run(report: Report) -> str:
     drawing = figures.arms([(part, report.scores(part)) for part in report.parts])
     guessing = any(part.chance is not None for part in report.parts)
     caption = (
-        f"A dot is {'one round' if report.study.of_costs else 'one run, one seed'}. The upright line is the mean, the "
-        "bar its 95 % interval (it may be narrower than the line)"
-        + ("; the dashed line is what guessing gives." if guessing else ".")
+        f"A dot is {'one round' if report.study.of_costs else 'one run, one seed'}. The vertical line is the mean, "
+        "the bar its 95 % interval (which may be narrower than the line)"
+        + ("; the dashed line is the result of guessing." if guessing else ".")
     )
     return picture(report, "arms", drawing, "Result of every run, by arm", caption)
 
@@ -50,8 +50,8 @@ def ladders(report: Report) -> str:
         return ""
     margins = ", ".join(f"{part.name} {metric(part.metric).change(part.plateau).lstrip('+')}" for part, _ in parts)
     caption = (
-        "Each point is a training of its own, with a schedule of that length; bars are 95 % intervals. A statement is "
-        f"decided at the last budget, where the last two differ by less than a margin: {margins}."
+        "Each point is a separate training with a schedule of that length; bars are 95 % intervals. A statement is "
+        f"decided at the last budget, if results of the last two budgets differ by less than a margin: {margins}."
     )
     drawing = figures.ladders(parts)
     return "## Longer training\n\n" + picture(report, "ladders", drawing, "Results by length of training", caption)
@@ -83,12 +83,12 @@ def every_arm(report: Report) -> str:
             rows = [arm_row(report, part, arm, rung, threshold) for arm in part.arms]
             title = f"{part.name}, {part.ladder.knob}={rung}" if part.ladder else part.name
             sections += [f"### {title}", table(header, rows, range(1, len(header)))]
-        sections.append(f"Intervals speak of {population(part, report.cells, report.evidence.hits)}.")
+        sections.append(f"Intervals apply to {population(part, report.cells, report.evidence.hits)}.")
     sections.append(
-        "Noise of the test set: standard deviation, in points, that an accuracy has because the test set is a sample "
-        "of so many images. Steps: optimizer steps up to the first validation at which that accuracy was reached, "
-        "median over seeds, where at least half of them reached it. Images/s and memory are measured apart from "
-        "training, on an idle machine; a column is empty where nobody measured."
+        "Noise of the test set: the standard deviation of an accuracy, in points, that comes from the finite number of "
+        "test images. Steps: optimizer steps up to the first validation that reached this accuracy, median over seeds, "
+        "if at least half of them reached it. Images/s and memory are measured separately from training, on an idle "
+        "machine; empty cells were not measured."
     )
     return "\n\n".join(sections)
 
@@ -138,8 +138,8 @@ def tuning(report: Report) -> str:
             f"{line.number(others.min())} to {line.value(others.max())}" if len(others) else "",
         ])  # fmt: skip
     note = (
-        "Every arm was trained once at each setting of the same grid, with a seed that counts no further, and then "
-        "with all seeds at the setting that was best on the validation split."
+        "Every arm was trained once with each setting of the same grid, with a seed that is not used again, and then "
+        "with all seeds and the setting that had the best validation accuracy."
     )
     return "\n\n".join(["## Tuning", note, table(["part", "arm", "chosen", "validation", "others"], rows, (3, 4))])
 
@@ -162,16 +162,18 @@ def costs(report: Report) -> str:
             if name not in varying and prices[name].notna().all()
         ]
         caption = (
-            "Black outlines mark the Pareto front: no other arm is both cheaper and better. It goes by means alone; "
-            f"whether arms differ at all is told above. On the front, by {'; '.join(fronts)}."
+            "Black outlines mark the Pareto front: no other arm is both cheaper and better. Only means are compared "
+            f"here; whether arms differ at all is said above. On the front, by {'; '.join(fronts)}."
         )
         caption += f" The same for all arms: {'; '.join(same)}." if same else ""
         if len(measured := report.costs_of(part)):
-            caption += f" Speed and memory: medians of rounds on an idle machine, {len(measured)} arms in turn."
+            caption += (
+                f" Speed and memory: medians over rounds on an idle machine, in which {len(measured)} arms took turns."
+            )
         name = "cost_" + re.sub(r"\W+", "_", part.name)
         drawn = picture(report, name, figures.costs(part, prices), f"Result against cost, {part.name}", caption)
         sections += [f"### {part.name}", drawn]
-    return "\n\n".join(["## What it costs", *sections]) if sections else ""
+    return "\n\n".join(["## Cost", *sections]) if sections else ""
 
 
 def learning(report: Report) -> str:
@@ -181,7 +183,7 @@ def learning(report: Report) -> str:
     if not parts:
         return ""
     caption = "Mean over seeds of the validation accuracy after each epoch; the band is its 95 % interval."
-    return "## How it was learnt\n\n" + picture(report, "learning", figures.learning(parts), "Learning curves", caption)
+    return "## Learning curves\n\n" + picture(report, "learning", figures.learning(parts), "Learning curves", caption)
 
 
 def equal_cost(report: Report) -> str:
@@ -206,9 +208,9 @@ def equal_cost(report: Report) -> str:
     if not sections:
         return ""
     note = (
-        "Validation accuracy (mean and 95 % interval, t) when the budget of the cheapest arm is spent: epochs, "
-        "training FLOPs, or seconds at the speed that was measured on an idle machine. Read off the learning curves, "
-        "whose schedules were not shortened, so it understates the arms that are cut off."
+        "Validation accuracy (mean and 95 % interval, t) at the time when the budget of the cheapest arm is spent: "
+        "epochs, training FLOPs, or seconds at the speed that was measured on an idle machine. Values are read from "
+        "the learning curves, whose schedules were not shortened, so arms that are cut off appear worse than they are."
     )
     return "\n\n".join(["## At equal cost", note, *sections])
 

@@ -20,7 +20,7 @@ def section(report: Report) -> str:
     if not measured:
         return ""
     drawing = figures.effects(by_unit(measured))
-    caption = "Amounts with 95 % intervals, of which nothing was claimed."
+    caption = "Amounts with 95 % intervals, reported without a claim."
     drawn = picture(report, "effects", drawing, "Effects of design choices", caption)
     rows = [row(report, effect) for effect in measured]
     return "## What each choice is worth\n\n" + table(HEADER, rows, range(4, 10)) + "\n\n" + drawn
@@ -111,13 +111,8 @@ def page(reports: Reports) -> tuple[str, dict[str, str]]:
             continue
         for unit, rows in by_unit(measured, prefix=f"{report.study.name}, ").items():
             groups.setdefault(unit, []).extend(rows)
-        speaks = "; ".join(
-            f"{part.name}: {population(part, report.cells, report.evidence.hits)}"
-            for part in report.parts
-            if any(effect.part.name == part.name for effect in measured)
-        )
         link = ", ".join(f"[{name}]({path})" for name, path in links.items())
-        note = f"Speaks of {speaks}. {report.study.as_recorded}".strip()
+        note = f"{populations(report, measured)} {report.study.as_recorded}".strip()
         sections += [
             f"## {report.study.question}",
             link,
@@ -130,10 +125,21 @@ def page(reports: Reports) -> tuple[str, dict[str, str]]:
     return "\n\n".join([drawn, *sections]) + "\n", {"effects.svg": figures.svg(figures.effects(groups))}
 
 
+def populations(report: Report, effects: Sequence[MeasuredEffect]) -> str:
+    """Say to which seeds and images the intervals of effects apply, with the names of the parts."""
+    names = {effect.part.name for effect in effects}
+    parts: dict[str, list[str]] = {}
+    for part in report.parts:
+        if part.name in names:
+            parts.setdefault(population(part, report.cells, report.evidence.hits), []).append(part.name)
+    listed = (f"{whom} ({', '.join(of)})" for whom, of in parts.items())
+    return f"Intervals apply to {'; '.join(listed)}."
+
+
 CAPTION = (
     "*One row for each effect: the mark is the amount, the bar its 95 % interval. Colour and mark: the factor.*\n\n"
-    "pt: percentage points of accuracy, or of seeds that solve the task where it says so. Budget: arms were trained so "
-    "long, and longer training may give another amount. Tokens, and computation of training (GFLOPs), are per image; "
-    "memory and images/s are measured apart on an idle machine, and empty where nobody measured. Names of levels are "
-    "those of the options of train.py, or of arms that the report describes."
+    "pt: percentage points of accuracy or, where noted, of seeds that solve the task. Budget: the length of training; "
+    "longer training may give another amount. Tokens and the computation of training (GFLOPs) are per image. Memory "
+    "and images/s are measured separately on an idle machine; empty cells were not measured. Levels have the names of "
+    "options of train.py, or of arms that the report describes."
 )

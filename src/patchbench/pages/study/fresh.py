@@ -11,7 +11,7 @@ from patchbench.study.verdict import HOW_MUCH, NO, YES, Finding, Judgement, Meas
 from patchbench.words import count
 
 SAME, NONE, OTHER = "the same", "**not replicated**", "**the opposite**"
-LATER = "only now decided"
+LATER = "decided only now"
 CHANGED = "changed since it was frozen, so it confirms nothing"
 
 
@@ -70,7 +70,7 @@ def page(repeated: Sequence[Replication]) -> str:
     return "\n\n".join([score(rows), table(HEADER, rows), *effects_section(effects)]) + "\n"
 
 
-HEADER = ["study", "statement", "first", "fresh seeds", "which", "frozen", "found again"]
+HEADER = ["study", "statement", "first", "fresh seeds", "seeds", "frozen", "replicated"]
 
 
 def score(rows: Sequence[Sequence[str]]) -> str:
@@ -78,11 +78,11 @@ def score(rows: Sequence[Sequence[str]]) -> str:
     kinds = [row[-1] for row in rows]
     decided = sum(kind in (SAME, NONE, OTHER) for kind in kinds)
     return (
-        f"{count(decided, 'statement')} had an answer at first. On fresh seeds {kinds.count(SAME)} had the same, "
-        f"{kinds.count(NONE)} had none, {kinds.count(OTHER)} had the opposite; these stand first. "
-        f"{count(kinds.count(LATER), 'statement')} had none at first and has one now. The statements, their bounds, "
-        "the options and the settings of every arm were frozen before the second runs, on the day that the table "
-        "names."
+        f"{count(decided, 'statement')} had an answer in the first runs. On fresh seeds {kinds.count(SAME)} had the "
+        f"same answer, {kinds.count(NONE)} had none, {kinds.count(OTHER)} had the opposite answer; the last two kinds "
+        f"are listed first. Statements without an answer in the first runs that have one now: {kinds.count(LATER)}. "
+        "Statements, bounds, options and the settings of every arm were frozen before the second runs, on the date in "
+        "the table."
     )
 
 
@@ -97,9 +97,9 @@ def effect_row(one: MeasuredEffect, two: MeasuredEffect) -> list[str]:
     """Return the row of an effect that was measured twice, with a comparison of the signs."""
     amounts = [found.amount for found in (one, two) if found.amount is not None]
     signs = [sign_of(amount) for amount in amounts]
-    verdict = "not told apart from 0" if 0 in signs else "the same" if signs[0] == signs[1] else OTHER
+    verdict = "no clear sign" if 0 in signs else "the same" if signs[0] == signs[1] else OTHER
     if signs == [0, 0]:
-        verdict = "0 is possible both times"
+        verdict = "no clear sign in both"
     shown = [amount_in_words(one.metric, amount) for amount in amounts]
     return [one.part.name, one.effect.factor, from_to(one), *shown, verdict]
 

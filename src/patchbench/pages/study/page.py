@@ -30,20 +30,21 @@ figure { max-width: 1000px; margin-left: auto; margin-right: auto; }
 """
 HOW_TO_READ = """## How to read this
 
-- An *arm* is one design choice, trained with the same list of *seeds* as every other arm. Seeds are not paired: runs \
-of equal seed are no more alike than others.
-- The *interval* of a difference is the inversion of its test, so the two cannot disagree. Two arms are compared by a \
-permutation test on counts of right answers and by Welch's t test, and the one that sees less decides. Single arms and \
-sums of several are measured by Student's t; where the same test images serve every seed and the answer to each is \
-known, their choice counts as a source of error beside that of the seeds.
-- Means describe seeds of one kind. Failures so rare that none of these seeds shows one are seen by no test of means: \
-where 10 of 10 seeds succeed, up to 31 % of all seeds may fail, and where 6 of 6 do, up to 46 %.
-- Where a seed finds the solution or does not, *solved* counts the seeds that do: intervals are exact (Clopper and \
-Pearson; for differences, an unconditional test inverted).
-- *p* is two-sided. *Corrected*: by Holm, for the number of claims of this study.
-- *Yes*: the whole interval lies where the statement is true. *No*: the whole interval lies outside. *Open*: both are \
-possible. *By how much*: results still change between the two longest trainings, or that is not known, so only the \
-amount at the longest is told."""
+- An *arm* is one design choice. All arms are trained with the same list of *seeds*, but seeds are not paired: two \
+runs with the same seed are no more alike than two others.
+- Two arms are compared with two tests, a permutation test on the numbers of correct answers and Welch's t test; the \
+larger p value counts. The *interval* of a difference contains the values that at least one of the two does not \
+reject, so interval and p value always agree. A single arm, or a sum of several, is measured with Student's t. If all \
+seeds share the same test images and every answer is known, the choice of these images counts as a second source of \
+error.
+- A test of means cannot see failures so rare that they occur in none of these seeds: if 10 of 10 seeds succeed, up to \
+31 % of all seeds may fail; if 6 of 6 succeed, up to 46 %.
+- *Solved* counts the seeds that reach the threshold of the task. Intervals of shares are exact (Clopper and Pearson); \
+those of differences of shares invert an exact unconditional test.
+- *p* is two-sided. *p, corrected* takes the number of claims of the study into account (Holm).
+- *Yes*: the whole interval lies where the statement is true. *No*: the whole interval lies outside. *Open*: the \
+interval reaches across the bound. *By how much*: results still change between the two longest trainings, or it is not \
+known whether they do, so only the amount after the longest training is reported."""
 
 
 def markdown(report: Report) -> str:
@@ -91,17 +92,17 @@ def head(report: Report) -> str:
         counted += f" Measured on {', '.join(cells['device'].dropna().unique())}." if "device" in cells else ""
         return "\n\n".join([f"# {report.study.question}", statements.answers(report), counted])
     if not math.isnan(hours := pd.to_numeric(cells.get("time/wall_s", pd.Series(dtype=float))).sum() / 3600):
-        counted += f" They took {hours:.2g} hours, one after another."
+        counted += f" The runs took {hours:.2g} hours in total."
     if report.tuned is None and not report.sweep:
-        counted += " No arm was tuned: all have the settings of the study."
+        counted += " No arm was tuned: all use the settings of the study."
     title, recorded = f"# {report.study.question}", report.study.as_recorded
-    sections = [title, statements.answers(report), counted, f"**Mind:** {recorded}" if recorded else ""]
+    sections = [title, statements.answers(report), counted, f"**Note:** {recorded}" if recorded else ""]
     return "\n\n".join(section for section in sections if section)
 
 
 def doubts(report: Report) -> str:
     """Return the section on possible errors of the study."""
-    return f"## What could fool us\n\n{report.study.doubts}" if report.study.doubts else ""
+    return f"## Limits of this study\n\n{report.study.doubts}" if report.study.doubts else ""
 
 
 def changed(report: Report) -> str:
@@ -110,7 +111,7 @@ def changed(report: Report) -> str:
         return ""
     known = {True: "yes", False: "no"}
     rows = [[change.date, change.what, change.why, known[change.seen]] for change in report.study.changes]
-    return "## What was changed\n\n" + table(["date", "what", "why", "results known"], rows)
+    return "## Changes since the study was written\n\n" + table(["date", "what", "why", "results known"], rows)
 
 
 def without_result(report: Report) -> str:
@@ -123,8 +124,8 @@ def without_result(report: Report) -> str:
         for (part, arm, status), seeds in rows.groupby(["part", "arm", "status"])["seed"]
     ]
     return (
-        "## Runs without a result\n\nNone is left out in silence: a statement that lacks one is open. A diverged run "
-        "counts as guessing, where the study says what guessing gives.\n\n"
+        "## Runs without a result\n\nA statement is open as long as one of its runs has no result. A diverged run "
+        "counts as a run that guesses, if the study gives the accuracy of guessing.\n\n"
         + table(["part", "arm", "status", "seeds"], listed)
     )
 
@@ -140,11 +141,12 @@ def provenance(report: Report) -> str:
             shown = (f"{value} ({count(n, 'run')})" if several else str(value) for value, n in counts.items())
             rows.append([name, ", ".join(shown)])
     lines = "\n".join(report.commands)
-    runs = f"The runs:\n\n```\n{lines}\n```\n\n" if lines else ""
+    runs = f"The runs are made by:\n\n```\n{lines}\n```\n\n" if lines else ""
     return (
         "## How this was made\n\n"
         + (table(["", ""], rows) + "\n\n" if rows else "")
-        + f"{runs}This page, `runs.csv` and every figure, from the records of those runs:\n\n```\n{report.again}\n```"
+        + f"{runs}This page, `runs.csv` and every figure are made from the records of the runs by:\n\n"
+        + f"```\n{report.again}\n```"
     )
 
 

@@ -21,20 +21,20 @@ def predictions(reports: Reports) -> str:
             decided += scored is not None
             right += bool(scored)
             late += bool(scored) and changed
-            sign = {True: "as predicted", False: "**otherwise**", None: ""}[scored]
+            sign = {True: "as predicted", False: "**wrong**", None: ""}[scored]
             amounts = measured(finding) if any(step.amount for step in finding.steps) else ""
             name = f"[{report.study.name}]({path})" if path else report.study.name
             rows.append([name, finding.statement.says, finding.statement.predicted, finding.answer, amounts, sign])
-    order = {"**otherwise**": 0, "as predicted": 1, "": 2}
+    order = {"**wrong**": 0, "as predicted": 1, "": 2}
     rows.sort(key=lambda cells: order[cells[-1]])
     score = (
-        f"{right} of {decided} predictions that were decided came true; {len(rows) - decided} of {len(rows)} are not "
-        "decided. Those that did not come true stand first."
+        f"{right} of {decided} decided predictions came true; {len(rows) - decided} of {len(rows)} predictions are not "
+        "decided. Wrong predictions are listed first."
     )
     if late:
         score += (
-            f" Of the {right} that came true, {late} are of studies whose rule or statements were changed after "
-            "results were known, as [listed](errata.md): those confirm nothing until they are tried on fresh seeds."
+            f" Of the {right} that came true, {late} belong to studies whose rule or statements were changed after "
+            "results were known, as [listed](errata.md): they confirm nothing until they are repeated with fresh seeds."
         )
     return f"{score}\n\n" + table(["study", "statement", "predicted", "found", "measured", ""], rows) + "\n"
 
@@ -59,7 +59,7 @@ def errata(studies: Sequence[Study]) -> str:
     sections = [
         "## Withdrawn",
         table(["study", "why", "statements"], rows) if rows else "Nothing.",
-        "## Changed after it was written",
+        "## Changed",
         table(["date", "study", "what", "why", "results known"], changed) if changed else "Nothing.",
     ]
     return "\n\n".join(sections) + "\n"

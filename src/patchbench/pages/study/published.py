@@ -22,8 +22,8 @@ def section(report: Report) -> str:
         ours = (metric(part.metric).number(means[name]) if name in means else "" for name in names)
         rows.append([f"**ours**, {part.name}", *ours])
     return (
-        "## Published figures beside ours\n\nAs printed there: other data, other networks, so only the order and the "
-        "size of differences compare.\n\n"
+        "## Published results beside ours\n\nPublished results are of other data and other networks, so only the order "
+        "of the arms and the sizes of the differences can be compared.\n\n"
         + table(["source", *names], rows, range(1, len(names) + 1))
         + directions(report)
     )
@@ -42,14 +42,14 @@ def directions(report: Report) -> str:
             continue
         ours, sign = amount_in_words(effect.metric, effect.amount), sign_of(effect.amount)
         num_alike = sum(sign * amount > 0 for amount in theirs.values())
-        agreement = f"{num_alike} of {count(len(theirs), 'source')}" if sign else "ours may be 0"
+        agreement = f"{num_alike} of {count(len(theirs), 'source')}" if sign else "ours has no clear sign"
         if sign and num_alike == 0:
             agreement = f"**none** of {count(len(theirs), 'source')}"
         listed = ", ".join(f"{amount:+.1f} {source}" for source, amount in theirs.items())
         rows.append([sum_of_arms(effect.effect.terms), place(effect), ours, listed, agreement])
     if not rows:
         return ""
-    header = ["difference", "data", "ours", "published, points", "have our direction"]
+    header = ["difference", "data", "ours", "published, points", "same sign as ours"]
     return "\n\n" + table(header, rows)
 
 

@@ -26,8 +26,8 @@ def every_arm(report: Report) -> str:
         rows = [arm_row(report.scores(part), arm) for arm in part.arms]
         sections += [f"### {part.name}", table(header, rows, range(1, len(header)))]
     sections.append(
-        "Medians over the rounds. In a round every arm is measured once, in a process of its own, one after another on "
-        "an idle machine, so that a machine that changes its speed changes that of all arms."
+        "Medians over the rounds. In each round every arm is measured once, in a separate process, on an idle machine, "
+        "so that a change of the speed of the machine affects all arms."
     )
     return "\n\n".join(sections)
 
@@ -93,9 +93,10 @@ def in_words(cells: pd.DataFrame, fits: Sequence[Scaling]) -> str:
     best = median_fit(fits)
     share = best.quadratic * largest**2 / best.at(largest)
     return (
-        f"The part of the time that is quadratic in the tokens is as large as the linear one at {by_time} tokens; by "
-        f"multiply-accumulates it is at {plain_tokens(operations.crossover)}. At {largest:,.0f} tokens it is "
-        f"{share:.0%} of the time. Fitted to each of {count(len(fits), 'round')}: least squares of relative errors."
+        f"The part of the time that is quadratic in the tokens is as large as the linear part at {by_time} tokens; by "
+        f"multiply-accumulates it is as large at {plain_tokens(operations.crossover)}. At {largest:,.0f} tokens the "
+        f"quadratic part is {share:.0%} of the time. Method: least squares of relative errors, for each of "
+        f"{count(len(fits), 'round')}."
     )
 
 

@@ -13,7 +13,7 @@ from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES
 from patchbench.words import count
 
 # Words for the answers about a sweep, for which nothing is stated.
-SWEEP = {YES: "higher", NO: "lower", OPEN: "not told apart", HOW_MUCH: "", NOT_RUN: "not run", WITHDRAWN: ""}
+SWEEP = {YES: "higher", NO: "lower", OPEN: "no clear difference", HOW_MUCH: "", NOT_RUN: "not run", WITHDRAWN: ""}
 
 
 def answers(report: Report) -> str:
@@ -59,7 +59,7 @@ def how_sure(finding: Finding) -> str:
     """Write the certainty of an answer in words."""
     if finding.answer in (YES, NO):
         odds = "fewer than 1 of 10,000" if finding.p < 1e-4 else f"about {10_000 * finding.p:,.0f} of 10,000"
-        return f"If the truth lay on the other side of the bound, {odds} experiments like this one would come out so."
+        return f"If the true value were beyond the bound, {odds} such experiments would give a result as clear as this."
     return sentence(finding.because)
 
 
@@ -76,7 +76,7 @@ def statements(report: Report) -> str:
     shown = [finding for finding in findings if any(step.amount for step in finding.steps)]
     if report.sweep:
         title = "Differences"
-        note = "Against the first arm; *higher* and *lower* hold after Holm's correction for the number of comparisons."
+        note = "Compared with the first arm; *higher* and *lower* are corrected for the number of comparisons (Holm)."
         header = ["compared", "measured", "95 % interval", "p", "p, corrected", "verdict"]
         rows = [
             [*measurement(finding, step), p_value(finding.p), p_value(finding.p_holm), SWEEP[finding.answer]]
@@ -88,12 +88,12 @@ def statements(report: Report) -> str:
     else:
         title = "Every statement"
         roles = ", ".join(f"*{role}*: {meaning}" for role, meaning in ROLES.items())
-        note = f"Each was written before the runs, but for the changes below. {roles}."
+        note = f"Each statement was written before the runs, except for the changes listed below. {roles}."
         header = ["statement", "compared", "measured", "95 % interval", "true if", "p", "p, corrected", "answer"]
         body = table(header, [row for finding in findings for row in statement_rows(finding)], (2, 3, 5, 6))
         caption = (
-            "Shaded: where the statement is true. The bar is the interval that decides, at 95 %, or wider for one of "
-            "several claims. Yes where the whole bar is inside, no where all of it is outside, open otherwise."
+            "Shaded: values for which the statement is true. Bar: the interval that decides, of 95 %, or wider after "
+            "the correction for several claims. Yes: the whole bar is inside. No: it is outside. Open: neither."
         )
     if not shown:
         return f"## {title}\n\n{note}\n\n{body}"
@@ -143,12 +143,12 @@ def power(report: Report) -> str:
     ]
     if not rows:
         return ""
-    header = ["compared", "seeds of each arm", "sd between seeds", "smallest difference found"]
+    header = ["compared", "seeds per arm", "sd between seeds", "smallest difference detected"]
     return (
-        "## What these seeds could have found\n\n"
-        f"The smallest true difference of two arms that so many seeds find in {POWER:.0%} of such experiments, at the "
-        f"strictest step of the correction for {count(max(1, claims), 'claim')}. It takes "
-        f"{least_seeds(max(1, claims))} seeds an arm to find anything at {ALPHA:.0%}.\n\n"
+        "## What these seeds can detect\n\n"
+        f"The smallest true difference between two arms that this number of seeds detects in {POWER:.0%} of "
+        f"experiments, at the strictest step of the correction for {count(max(1, claims), 'claim')}. With fewer than "
+        f"{least_seeds(max(1, claims))} seeds per arm, no difference is significant at {ALPHA:.0%}.\n\n"
         + table(header, rows, (1, 2, 3))
     )
 
@@ -164,5 +164,5 @@ def detectable(report: Report, finding: Finding, step: Step, claims: int) -> lis
     sd = math.sqrt(sum(s**2 for s in spreads) / len(spreads))
     seeds = min(step.amount.seeds)
     least = smallest_effect(seeds, sd, claims)
-    detected = "none of any size" if math.isinf(least) else finding.metric.change(least).lstrip("+")
+    detected = "none" if math.isinf(least) else finding.metric.change(least).lstrip("+")
     return [measurement(finding, step)[0], str(seeds), finding.metric.number(sd, 2), detected]
