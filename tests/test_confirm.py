@@ -114,7 +114,7 @@ def test_predictions_are_frozen_before_and_found_again_after(runs, tmp_path, cap
     assert "On fresh seeds (100 to 102): " in page
     table = confirm.confirmation("confirm", experiments).read_text()
     assert "Without positions, digits cannot be read at all." in table
-    assert "1 statement had an answer at first. On fresh seeds 1 had the same, 0 had none, 0 had the opposite" in table
+    assert "On fresh seeds 1 had the same answer, 0 had none, 0 had the opposite answer" in table
     assert f"| {rows['date'][0]} | the same |" in table
     assert "| [positions](positions/README.md) | digits | pos | none → learned |" in table
     assert any(path.name == "errata.md" for path in report_all(experiments))

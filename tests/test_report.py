@@ -311,7 +311,7 @@ def test_the_pages_over_all_studies_need_no_runs(runs, experiments):
     assert (experiments / "effects.svg").read_text().startswith("<?xml")
 
     [rows] = tables(predictions)
-    assert "0 of 1 predictions that were decided came true; 1 of 2 are not decided." in predictions
+    assert "0 of 1 decided predictions came true; 1 of 2 predictions are not decided." in predictions
     assert [(row["statement"], row["predicted"], row["found"], row[""]) for row in rows] == [
         ("Without positions, digits cannot be read at all.", "yes", NO, "**wrong**"),
         ("Learned positions help.", "yes", OPEN, ""),
