@@ -251,7 +251,9 @@ def test_what_failed_and_what_is_missing_is_told(runs, experiments):
         ("learned", "diverged", "2"),
     }
     assert "3 of 6 planned runs have a result" in text
-    assert "2 runs without a result, the first of learned: seed 0 not run" in text, "guessing is known: diverged counts"
+    assert "2 runs have no result, the first of arm learned: seed 0 not run" in text, (
+        "guessing is known: diverged counts"
+    )
 
 
 def test_a_study_none_of_which_was_run_has_a_page_too(tmp_path, experiments):

@@ -116,9 +116,9 @@ def test_the_interval_decides(statement, scores, answer):
 def test_a_reason_names_the_first_missing_run_and_their_number():
     statement = {"that": "a - b", "above": 0.05}
     one = judged(statement, cells(a=A, b=[*B[:6], "failed"]))
-    assert one.because == "1 run without a result of b: seed 6 failed"
+    assert one.because == "1 run has no result, that of arm b: seed 6 failed"
     several = judged(statement, cells(a=A, b=[*B[:5], "failed", "not run"]))
-    assert several.because == "2 runs without a result, the first of b: seed 5 failed"
+    assert several.because == "2 runs have no result, the first of arm b: seed 5 failed"
     assert several.without_result == {"b": ["seed 5 failed", "seed 6 not run"]}
     assert judged(statement | {"withdrawn": "A slip."}, cells(a=A, b=B)).because == "A slip."
     assert judged(statement, cells(a=A, b=B), chance=0.1).because != judged(statement, cells(a=B, b=B)).because
@@ -454,7 +454,7 @@ def test_an_amount_among_the_solved_is_that_of_the_solved():
     assert finding.steps[0].amount.estimate == pytest.approx(0.04)
     assert finding.steps[0].amount.seeds == (7, 7)
     few = judged({"that": "a - b", "among": SOLVED, "above": 0.0}, cells(a=A + 0.18, b=solved_of(1, 7)), solved=0.9)
-    assert few.because == "fewer than two seeds of b solve the task"
+    assert few.because == "fewer than two seeds of arm b solve the task"
 
 
 def test_a_seed_that_is_exactly_at_the_threshold_has_solved_and_a_loss_is_solved_from_above():
@@ -480,7 +480,7 @@ def test_a_figure_that_is_no_finite_number_is_none(wrong, name):
     losses = cells(a=A, b=B).assign(**{"test/loss": [wrong, *[0.5] * 13]})
     finding = judged({"that": "a - b", "above": 0.0, "metric": name}, losses)
     assert finding.answer == OPEN
-    assert finding.because == "1 run without a result of a: seed 0 has no such figure"
+    assert finding.because == "1 run has no result, that of arm a: seed 0 has no such figure"
 
 
 def test_no_logarithm_is_taken_of_nothing():
@@ -491,7 +491,7 @@ def test_no_logarithm_is_taken_of_nothing():
 def test_an_arm_of_which_there_is_no_run_is_named():
     for among in ({}, {"among": SOLVED}):
         finding = judged({"that": "a - b", "above": 0.0, **among}, cells(a=A), solved=None if not among else 0.5)
-        assert (finding.answer, finding.because) == (OPEN, "there is no run of b")
+        assert (finding.answer, finding.because) == (OPEN, "there is no run of arm b")
 
 
 # Steps until the task is solved.
@@ -582,10 +582,10 @@ def test_a_statement_is_decided_at_the_last_budget_where_all_its_arms_stand_on_a
     assert finding.steps[0].amount.estimate == pytest.approx(A.mean() - B.mean())
     moving = judged({"that": "a - c", "above": 0.05}, table, **LADDER)
     assert moving.answer == HOW_MUCH
-    assert moving.because == "c is not on a plateau at the last budget, epochs=60"
+    assert moving.because == "arm c is not on a plateau at the last budget, epochs=60"
     assert moving.steps[0].amount.estimate == pytest.approx(A.mean() - B.mean()), "the amount is told"
     both = judged({"that": "c - b", "within": 0.5}, table, **LADDER, plateau=0.001)
-    assert both.because == "b, c are not on a plateau at the last budget, epochs=60"
+    assert both.because == "arms b and c are not on a plateau at the last budget, epochs=60"
     wide = judged({"that": "a - c", "above": 0.05}, table, **LADDER, plateau=0.11)
     assert wide.answer == YES
 
@@ -620,7 +620,7 @@ def test_missing_runs_at_the_budget_come_before_the_plateau():
     earlier = climbing(a=flat(A), b={**flat(B), "30": ["not run"] * 7})
     finding = judged({"that": "a - b", "above": 0.05}, earlier, **LADDER)
     assert finding.answer == HOW_MUCH
-    assert finding.because == "b has no result at epochs=30, so no plateau can be seen at epochs=60"
+    assert finding.because == "arm b has no result at epochs=30, so no plateau can be seen at epochs=60"
 
 
 def test_a_control_whose_arms_still_gain_opens_the_claims():

@@ -16,6 +16,7 @@ from patchbench.statistics.groups import two_groups
 from patchbench.statistics.inference import ALPHA, Amount, Corrected, correct
 from patchbench.study.design import SOLVED, Effect, Ladder, Part, Statement, Study, Terms
 from patchbench.study.outcomes import Evidence, amount, outcome, solved
+from patchbench.words import listed
 
 YES, NO, OPEN, HOW_MUCH, NOT_RUN, WITHDRAWN = "yes", "no", "open", "by how much", "not run", "withdrawn"
 
@@ -182,33 +183,38 @@ def answer_without_test(
     if of_arms.cells.empty or (of_arms.cells["status"] == "not run").all():
         return NOT_RUN, "no run of these arms has been made"
     if absent := set(statement.arms) - set(of_arms.cells["arm"]):
-        return OPEN, f"there is no run of {', '.join(sorted(absent))}"
+        return OPEN, f"there is no run of {arms(sorted(absent))}"
     if without:
         arm, seeds = next(iter(without.items()))
         missing = sum(map(len, without.values()))
-        runs = "1 run without a result" if missing == 1 else f"{missing} runs without a result, the first"
-        return OPEN, f"{runs} of {arm}: {seeds[0]}"
+        runs = "1 run has no result, that" if missing == 1 else f"{missing} runs have no result, the first"
+        return OPEN, f"{runs} of arm {arm}: {seeds[0]}"
     if statement.among_solved and (too_few := unsolved(part, statement, of_arms)):
         return OPEN, f"fewer than two seeds of {too_few} solve the task"
     of_means = statement.metric == part.metric and not statement.among_solved
     if of_means and (split := in_two_groups(part, statement, of_arms)):
-        return OPEN, f"the seeds of {split} fall into two groups far apart, so a mean does not describe them"
+        return OPEN, f"the results of {split} fall into two groups far apart, so a mean does not describe them"
     if not statement.at and part.ladder and (reason := no_plateau(part, part.ladder, statement, evidence, rungs)):
         return HOW_MUCH, reason
     return "", ""
 
 
+def arms(names: list[str]) -> str:
+    """Spell arms in a sentence: arm b, arms b and c; empty without names."""
+    return f"{'arm' if len(names) == 1 else 'arms'} {listed(names)}" if names else ""
+
+
 def unsolved(part: Part, statement: Statement, evidence: Evidence) -> str:
-    """Join the names of the arms with fewer than two seeds that solve the task."""
+    """Name the arms with fewer than two seeds that solve the task; empty if there are none."""
     counts = solved(part, evidence.cells).groupby(evidence.cells["arm"]).sum()
-    return ", ".join(arm for arm in statement.arms if counts[arm] < 2)
+    return arms([arm for arm in statement.arms if counts[arm] < 2])
 
 
 def in_two_groups(part: Part, statement: Statement, evidence: Evidence) -> str:
-    """Join the names of the arms with two groups of seeds; see `two_groups`."""
+    """Name the arms whose results form two groups, see `two_groups`; empty if there are none."""
     values = outcome(part, statement.metric, evidence)
     groups = {arm: values[evidence.cells["arm"] == arm].to_numpy(dtype=float) for arm in statement.arms}
-    return ", ".join(arm for arm, values_of_arm in groups.items() if two_groups(values_of_arm))
+    return arms([arm for arm, values_of_arm in groups.items() if two_groups(values_of_arm)])
 
 
 def no_plateau(part: Part, ladder: Ladder, statement: Statement, evidence: Evidence, rungs: list[str]) -> str:
@@ -219,12 +225,10 @@ def no_plateau(part: Part, ladder: Ladder, statement: Statement, evidence: Evide
     changes = {arm: last_change(part, arm, evidence, rungs) for arm in statement.arms}
     if unknown := [arm for arm, change in changes.items() if math.isnan(change)]:
         have = "has" if len(unknown) == 1 else "have"
-        return (
-            f"{', '.join(unknown)} {have} no result at {ladder.knob}={rungs[-2]}, so no plateau can be seen at {last}"
-        )
+        return f"{arms(unknown)} {have} no result at {ladder.knob}={rungs[-2]}, so no plateau can be seen at {last}"
     moving = [arm for arm, change in changes.items() if not abs(change) < part.plateau]
     are = "is" if len(moving) == 1 else "are"
-    return f"{', '.join(moving)} {are} not on a plateau at the last budget, {last}" if moving else ""
+    return f"{arms(moving)} {are} not on a plateau at the last budget, {last}" if moving else ""
 
 
 def last_change(part: Part, arm: str, evidence: Evidence, rungs: list[str]) -> float:
