@@ -115,6 +115,13 @@ def test_cost_and_memory_are_counted_without_computing(model):
     assert all(p.is_meta for p in net.parameters())
 
 
+def test_memory_is_counted_without_a_look_for_a_gpu_at_each_operation(build, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(1) or False)
+    assert memory(build("model=micro"), None, 3, (224, 224), bf16=True).per_image > 0
+    assert len(asked) < 20
+
+
 def test_multiply_accumulates_of_the_cnn_are_those_of_its_convolutions_and_its_head():
     net = Cnn(img_size=(24, 20), in_chans=3, num_classes=2, width=8, depth=3, field=9, norm="batch")
     assert cost(net, None, 3, (24, 20)).macs == 24 * 20 * 9 * 8 * (3 + 8 + 8) + 8 * 2
