@@ -1,13 +1,15 @@
 """A study is run by its name, continues after an interruption, and tunes all arms alike."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from support import configure, train_in
 
-from patchbench.config.identity import has_eval_results
+from patchbench.config.compose import composed
+from patchbench.config.identity import has_eval_results, identity_of
 from patchbench.config.plan import COMMON_OVERRIDES, cells, identities, read_study, studies
 from patchbench.config.tuning import best, choose_best, grid, settings
 from patchbench.statistics.inference import spread
@@ -62,6 +64,21 @@ def test_the_grid_is_the_same_for_all_arms_and_has_a_seed_of_its_own():
     for part, widened in zip(study.parts, wide.parts, strict=True):
         assert list(widened.arms) == [f"{arm} | {setting}" for arm in part.arms for setting in settings(study, arm)]
     assert len(set(identities(wide, cells(wide, "cpu")))) == len(cells(wide, "cpu"))
+
+
+@pytest.mark.parametrize("more", [(), ("data.scene.noise=${seed}",)])
+def test_identities_are_those_of_each_run_alone(more):
+    study = read_study("position")
+    some = [
+        cell
+        for cell in cells(study, "cpu")
+        if cell.part == "quadrant" and cell.seed < 2 and cell.arm in ("none", "rope")
+    ]
+    planned = [replace(cell, overrides=(*cell.overrides, *more)) for cell in some]
+    alone = [composed(cell.overrides) for cell in planned]
+    found = identities(study, planned)
+    assert found == [identity_of(cfg, cfg.hydra.runtime.choices) for cfg in alone]
+    assert len(set(found)) == 4
 
 
 def test_what_is_best_on_validation_is_chosen_and_no_result_is_the_worst(tmp_path):

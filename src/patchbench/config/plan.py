@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -11,7 +12,7 @@ from yaml import YAMLError
 
 from patchbench.config.compose import composed
 from patchbench.config.equal_time import at_equal_time, read_costs
-from patchbench.config.identity import identity_of
+from patchbench.config.identity import compared, identify
 from patchbench.config.mistakes import HYDRA_ERRORS, explain
 from patchbench.config.options import EXPERIMENTS
 from patchbench.study.design import Part, Scale, Study
@@ -142,18 +143,20 @@ def identities(study: Study, planned: Sequence[Cell]) -> list[str]:
 
     ValueError if Hydra does not accept the overrides.
     """
-    arms: dict[tuple[str, str, str], DictConfig] = {}
+    arms: dict[tuple[str, str, str], tuple[DictConfig, dict[str, Any]]] = {}
     result = []
     for cell in planned:
         arm = cell.part, cell.arm, cell.rung
-        if arm not in arms:
+        refers = any("${" in override for override in cell.overrides)  # perhaps to the seed
+        if arm not in arms or refers:
             try:
-                arms[arm] = composed(cell.overrides)
+                cfg = composed(cell.overrides)
             except HYDRA_ERRORS as error:
                 where = f"study {study.name}: part {cell.part}, arm {cell.arm}"
                 raise ValueError(f"{where}: {explain(error, cell.overrides)}") from error
-        arms[arm].seed = cell.seed
-        result.append(identity_of(arms[arm], arms[arm].hydra.runtime.choices))
+            arms[arm] = cfg, compared(cfg, cfg.hydra.runtime.choices)
+        cfg, knobs = arms[arm]
+        result.append(identify({**knobs, "seed": cell.seed}, cfg, cfg.hydra.runtime.choices))
     return result
 
 
