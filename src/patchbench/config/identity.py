@@ -207,13 +207,7 @@ def defaults(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
             DEFAULTS[option] = dict(leaves(tree[group], group))
         top = {f.name: tree[f.name] for f in fields(Compared) if f.name not in GROUPS}
         DEFAULTS.setdefault("", top)
-    return joined_defaults(("", *options))
-
-
-@functools.cache
-def joined_defaults(options: tuple[str, ...]) -> dict[str, Any]:
-    """Join the entries of DEFAULTS. The dictionary is shared: it must not be changed."""
-    return {path: value for option in options for path, value in DEFAULTS[option].items()}
+    return {path: value for option in ("", *options) for path, value in DEFAULTS[option].items()}
 
 
 def baseline_of(path: str, choices: Mapping[str, str]) -> dict[str, Any]:
