@@ -182,10 +182,9 @@ def found() -> str:
             continue
         first = first_answer((folder / "README.md").read_text(encoding="utf-8"))
         lines.append(f"| [{read_study(name).question}](experiments/{name}/README.md) | {first} | {counts} |")
-    units = (
-        "pt: percentage points. A doubling: twice the time. The interval in brackets is the 95 % confidence interval."
-    )
-    return "\n".join([*lines, "", units, "", *([f"Without results yet: {', '.join(missing)}.", ""] if missing else [])])
+    note = "pt: percentage points. A doubling: twice the time. In brackets: the 95 % confidence interval."
+    note += f" Without results yet: {', '.join(missing)}." if missing else ""
+    return "\n".join([*lines, "", note, ""])
 
 
 def first_answer(page: str) -> str:
