@@ -76,7 +76,7 @@ def test_a_study_of_costs_is_told_from_its_measurements_alone(tmp_path):
     assert "> **Yes.** It is dearer." in page
     assert "24 of 24 planned measurements have a result: 4 arms in 1 part, 6 rounds" in page
     assert "Measured on a clock." in page
-    assert "by multiply-accumulates it is at 100." in page
+    assert "by multiply-accumulates it is as large at 100." in page
     assert (folder / "growth.svg").exists()
     assert not (folder / "runs.csv").exists()
     [constant] = [line for line in page.splitlines() if line.startswith("| constant |")]
