@@ -1,4 +1,4 @@
-"""Look at what the input stage of a trained network learned: pictures, a page, and numbers.
+"""Show what the input stage of a trained network has learned: pictures, a page, and numbers.
 
 python scripts/analyze.py ckpt=runs/<run>/best.ckpt
 """
@@ -13,7 +13,7 @@ from patchbench.config.command import command
 
 @command("analyze")
 def main(cfg: DictConfig) -> None:
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at first it tells of its cache of fonts
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # the first time it reports on its cache of fonts
     from patchbench.commands.analyze import analyze  # seconds of imports, not needed for --help and for refusals
     from patchbench.commands.reopen import Machine
 

@@ -1,14 +1,14 @@
-"""Images per second that one core reads from each kind of data set, beside torchvision's ImageFolder with PIL.
+"""Measure how many images per second one core reads from each kind of data set and from torchvision's ImageFolder.
 
-python scripts/bench_data.py                    write benchmarks/data.json, print the table
+python scripts/bench_data.py                    write benchmarks/data.json and print the table
 python scripts/bench_data.py images=64 rounds=1 with fewer images and fewer rounds
 
-images, height, width, quality   the JPEGs that it makes
-copies    of each image, so that the pixels exceed the caches of the CPU
+images, height, width, quality   number, size and quality of the JPEGs that are made
+copies    number of copies of each image, so that the pixels exceed the caches of the CPU
 cache     image size of the cache that crops are read from; size: of the crops
 batch     images per read
-rounds    of all ways of reading in turn; the fastest of each way counts
-workers   processes of the loaders that are measured from end to end
+rounds    each round measures all ways of reading; the fastest round of each way counts
+workers   number of processes of the data loaders that are measured
 """
 
 import sys

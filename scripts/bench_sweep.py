@@ -1,6 +1,6 @@
-"""The CPU time of a cell of a sweep beyond the time of its training, beside that of the same run as a command.
+"""Measure the CPU time that a run costs in addition to its training: as a cell of a sweep, and as a single command.
 
-python scripts/bench_sweep.py model=tiny      and other options of train.py; a cell trains one step
+python scripts/bench_sweep.py model=tiny      options of train.py; each run trains one step
 """
 
 import sys

@@ -1,20 +1,20 @@
-"""Measure a configuration: speed and memory of training or inference, alone, beside another one, or beside a peer.
+"""Measure speed and memory of training or inference: of one configuration, or of two sides that are compared.
 
-python scripts/benchmark.py embed=conv patch=16 pos=learned        training, by any options of train.py
-python scripts/benchmark.py model=micro compare="embed=overlap"    beside the same with other options, in turn
-python scripts/benchmark.py model=micro peer=bare                  beside a loop that is written by hand
-python scripts/benchmark.py data=imagefolder data.root=<folder> peer=timm timm=<checkout>      beside timm's train.py
+python scripts/benchmark.py embed=conv patch=16 pos=learned        training; all options of train.py are allowed
+python scripts/benchmark.py model=micro compare="embed=overlap"    compared with the same with other options
+python scripts/benchmark.py model=micro peer=bare                  compared with a bare training loop
+python scripts/benchmark.py data=imagefolder data.root=<folder> peer=timm timm=<checkout>    compared with timm
 python scripts/benchmark.py mode=infer model=small batch_size=64   inference: throughput, and latency of one image
-python scripts/benchmark.py mode=infer run=runs/<run>              of a trained run, or of its checkpoint
+python scripts/benchmark.py mode=infer run=runs/<run>              inference of a trained run or of a checkpoint
 
 mode      train or infer
-rounds    of all sides in turn; each has its ratio
-steps     of a round, or batches and single images with mode=infer; warmup: before them, not counted
-compare   options of the second side, as after those of the first
-peer      bare, the same network, data and optimizer without the framework; timm, with a checkout of
-          pytorch-image-models: CPU and wall time of an epoch of both commands, epochs=2 of them
-data_root where the data of run= lie now
-out       file of the record, or a folder for a new one; without it <runs_dir>/benchmarks
+rounds    number of rounds; each round measures all sides, and gives a ratio of two sides
+steps     per round; with mode=infer: batches, and single images. warmup: steps before that do not count
+compare   options of the second side, added to the options of the first side
+peer      bare: the same network, data and optimizer without the framework. timm: train.py of a checkout of
+          pytorch-image-models; CPU and wall time of an epoch of both commands, measured over epochs=2
+data_root folder with the data of run=, if it has moved
+out       file of the record, or a folder for a new file; by default <runs_dir>/benchmarks
 """
 
 import sys
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 
 def refuse(given: Arguments) -> None:
-    """ValueError for options that do not go together, or of a wrong value."""
+    """Raise ValueError for options that do not go together, and for wrong values."""
     options, typed = given.options, {argument.partition("=")[0]: argument for argument in given.typed}
     one_of("mode", options["mode"], ("train", "infer"))
     at_least(1, rounds=options["rounds"], steps=options["steps"], warmup=options["warmup"])

@@ -1,9 +1,9 @@
-"""Repeat studies on fresh seeds, with predictions that were frozen before, and list which answers are found again.
+"""Repeat studies on fresh seeds, after their predictions were frozen, and list which answers are found again.
 
-python scripts/confirm.py --freeze              experiments/frozen.csv: what each study predicts; commit it, then
-python scripts/confirm.py                       the missing runs at scale=confirm, and experiments/confirmation.md
-python scripts/confirm.py position overlap      of these studies alone; with --freeze as well
-python scripts/confirm.py --table               the page alone, from the files of the studies
+python scripts/confirm.py --freeze              write the predictions to experiments/frozen.csv; commit the file, then
+python scripts/confirm.py                       make the missing runs at scale=confirm, and experiments/confirmation.md
+python scripts/confirm.py position overlap      only for these studies; also with --freeze
+python scripts/confirm.py --table               only write the page, from the files of the studies
 python scripts/confirm.py position jobs=4 runs_dir=/scratch/runs     and other options of scripts/study.py
 """
 
@@ -24,10 +24,10 @@ def main(arguments: list[str]) -> None:
         scale = given.options["scale"]
         there = confirm.repeatable(scale)
         if not there:
-            raise ValueError(f"scale={scale}: no study has a scale of this name that is like another")
+            raise ValueError(f"scale={scale}: no study has a scale of this name that repeats another scale")
         for name in given.names:
             if name not in there:
-                raise ValueError(f"{name} is no study with scale={scale}: there are {', '.join(there)}")
+                raise ValueError(f"{name} is no study with scale={scale}: use {', '.join(there)}")
         names = given.names or confirm.ready(there, scale)
         if "freeze" in given.flags:
             print(confirm.freeze(names, scale))

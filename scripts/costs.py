@@ -1,9 +1,9 @@
-"""Measure speed and memory of every arm of a study, one run at a time on an idle machine, into costs.csv.
+"""Measure speed and memory of every arm of a study, one run at a time on an idle machine, and write costs.csv.
 
-python scripts/costs.py patch_size                  at scale=cpu, what experiments/patch_size/costs.csv lacks
+python scripts/costs.py patch_size                  the arms that experiments/patch_size/costs.csv lacks, at scale=cpu
 python scripts/costs.py patch_size scale=gpu rounds=5 steps=500
-python scripts/costs.py patch_size --again          every arm anew
-python scripts/costs.py patch_size --busy           though other processes run: the column busy shows how many cores
+python scripts/costs.py patch_size --again          measure every arm again
+python scripts/costs.py patch_size --busy           measure although other processes run; see the column busy
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Write a page over the runs on disk: table, curves, scatter, parallel coordinates, a page for each run.
+"""Write a page about the runs on disk: table, curves, scatter, parallel coordinates, a page for each run.
 
 python scripts/dashboard.py                      all of runs/, into runs/dashboard.html: open it in a browser
 python scripts/dashboard.py runs_dir=elsewhere   another folder

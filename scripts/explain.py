@@ -14,7 +14,7 @@ from patchbench.config.command import command
 
 @command("explain")
 def main(cfg: DictConfig) -> None:
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # at first it tells of its cache of fonts
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # the first time it reports on its cache of fonts
     from patchbench.commands.explain import explain  # seconds of imports, not needed for --help and for refusals
 
     hydra = HydraConfig.get()

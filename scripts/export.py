@@ -1,4 +1,4 @@
-"""Write a trained network so that timm loads it.
+"""Write a trained network to a file that timm loads.
 
 python scripts/export.py ckpt=runs/<run>/best.ckpt out=vit.safetensors
 """

@@ -1,11 +1,11 @@
-"""Evidence from a GPU in one file: limits of the device, speed and memory of training, peers, and the tests.
+"""Measure a GPU, and write one file: limits of the device, speed and memory of training, peers, and the tests.
 
 python scripts/gpu_evidence.py                  within 9 minutes, into benchmarks/<device>-<time>.json
-python scripts/gpu_evidence.py seconds=300      what there is time for; the goal's row comes first
-python scripts/gpu_evidence.py device=cpu       tiny networks on the CPU, to see that it runs; its figures mean nothing
-python scripts/gpu_evidence.py out=<folder>     the file into another folder
+python scripts/gpu_evidence.py seconds=300      as many items as this time allows, the most important first
+python scripts/gpu_evidence.py device=cpu       tiny networks on the CPU, to test this command; the figures mean nothing
+python scripts/gpu_evidence.py out=<folder>     write the file to another folder
 
-The file is written after every item, so whatever ends this early leaves what was measured.
+The file is written after every item, so measured items remain if this command is interrupted.
 """
 
 import sys

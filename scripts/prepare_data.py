@@ -1,4 +1,4 @@
-"""Turn a data set once into a memory-mapped uint8 cache that training reads at the speed of memory.
+"""Convert a data set once to a memory-mapped uint8 cache, which training reads at the speed of memory.
 
 python scripts/prepare_data.py data=imagefolder data.root=/data/imagenet size=256 out=/data/imagenet-256
 """

@@ -3,10 +3,11 @@
 python scripts/publish.py                      the workspace: accuracy, speed, memory, factors
 python scripts/publish.py position scale=cpu   the report of a study: its page, figures, panels, links to its runs
 python scripts/publish.py runs data=digits     the same for a folder of runs, or for some of them
-python scripts/publish.py entity=team project=vit out=specification.json   else WANDB_ENTITY and WANDB_PROJECT hold
+python scripts/publish.py entity=team project=vit out=specification.json   the default is WANDB_ENTITY and WANDB_PROJECT
 
-With a login, this prints the link of the published page; the second time it changes the same page. Without a login, it
-writes the specification of the page, as it always does, to runs/publish/<name>.json.
+The specification of the page is always written to a file, by default runs/publish/<name>.json. With a login, the page
+is published and its link is printed; the same command updates the page later. Without a login, the path of the file is
+printed.
 """
 
 import logging
@@ -17,7 +18,7 @@ from pathlib import Path
 from patchbench.config.arguments import errors_in_one_line, read
 
 EVERY = {"project": None, "entity": None, "runs_dir": Path("runs"), "out": None}
-OF_A_STUDY = {"scale": None, "tune": False}
+OF_A_STUDY = {"scale": None}
 OF_A_FOLDER = {"against": None}
 
 
@@ -40,8 +41,7 @@ def main(arguments: list[str]) -> None:
             result = publish.publish_workspace(**where, runs_dir=options["runs_dir"], out=out)
         elif of_study:
             given.refuse_unless({**EVERY, **OF_A_STUDY})
-            scale, tuned = options["scale"], options["tune"]
-            result = publish.publish_study(name, scale, options["runs_dir"], **where, out=out, tuned=tuned)
+            result = publish.publish_study(name, options["scale"], options["runs_dir"], **where, out=out)
         else:
             given.refuse_unless({**EVERY, **OF_A_FOLDER}, others=True)
             chosen = dict(argument.split("=", 1) for argument in given.others)

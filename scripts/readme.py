@@ -16,7 +16,7 @@ from patchbench.config.arguments import errors_in_one_line, read
 from patchbench.machine import write_whole
 
 ROOT = Path(__file__).parents[1]
-SPEEDS = {"images_per_s_wall": 0, "step_ms_median": 1, "host_ms_median": 1}  # and their decimals
+SPEEDS = {"images_per_s_wall": 0, "step_ms_median": 1, "host_ms_median": 1}  # numbers of decimals
 FIRST = {"faded_photos": "make train", "digits": "make digits"}  # by data: the jobs of a newcomer
 PEAK = "gpu_peak_allocated_gib"
 
@@ -36,7 +36,7 @@ def first_jobs(records: Iterable[dict]) -> str:
 
 
 def learned(result: dict[str, Any]) -> dict[str, str]:
-    """Return rows of what an analysis found: what shuffled patches change, and how far kernels moved."""
+    """Return rows with results of an analysis: accuracy with shuffled patches, and the change of the kernels."""
     if "analysis/kernel_start_cosine" not in result:
         return {}
     found = {name.removeprefix("analysis/"): value for name, value in result.items()}
@@ -97,7 +97,7 @@ def speeds(records: Iterable[dict]) -> str:
 
 
 def speed(record: dict) -> str:
-    """Return the row of a benchmark; the ratio is of wall time, on a CPU of the time that it computes."""
+    """Return the row of a benchmark, with the ratio of wall times on a GPU, or of CPU times on a CPU."""
     from patchbench.commands.bench.record import place, spell_ratio  # seconds of imports, not needed for --help
 
     first, *others = record["sides"]
@@ -115,7 +115,7 @@ def speed(record: dict) -> str:
 
 
 def gpus(evidence: Iterable[dict]) -> str:
-    """Return the table of the newest file of scripts/gpu_evidence.py; how many older ones there are."""
+    """Return the table of the newest file of scripts/gpu_evidence.py, and the number of older files."""
     newest = sorted((e for e in evidence if not e["rehearsal"]), key=lambda e: e["date"], reverse=True)
     if not newest:
         return (
@@ -127,7 +127,7 @@ def gpus(evidence: Iterable[dict]) -> str:
 
 
 def gpu(evidence: dict) -> Iterator[str]:
-    """Return the lines of a table of trainings, and of sentences on the device and the tests."""
+    """Yield the lines of a table of trainings, and sentences on inference, the device and the tests."""
     items = evidence["items"]
     ceiling = items.get("ceilings", {}).get("matmul_bf16_tflops")
     titles = ["training on random images", "batch", "images/s", "with pauses", "step ms", "host ms"]
@@ -195,7 +195,7 @@ def first_answer(page: str) -> str:
 
 
 def write_between(marker: str, block: str) -> None:
-    """Replace the text between a marker and `end`, in the page that has it. ValueError if there is none."""
+    """Replace the text between a marker and `end`, in the page with this marker. ValueError if no page has it."""
     place = re.compile(rf"(<!-- {marker} -->\n).*?(<!-- end -->)", re.DOTALL)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text(encoding="utf-8")
@@ -211,7 +211,7 @@ def main(arguments: list[str]) -> None:
 
 
 def write(paths: Iterable[Path]) -> None:
-    """Write all tables for which there are files. paths: of records."""
+    """Write all tables for which there are files. paths: records of runs."""
     records = [json.loads(path.read_text()) for path in paths]
     if jobs := [record for record in records if record["factors"]["data"] in FIRST]:
         write_between("first jobs", first_jobs(jobs))

@@ -1,11 +1,11 @@
-"""The runs on disk as a table: choose, sort, write to a file, delete.
+"""Print the runs on disk as a table: select, sort, write to a file, delete.
 
 python scripts/runs.py                                                every run under runs/
-python scripts/runs.py embed=conv,linear status=done 'test/acc>0.9'   those; compare with <, >, <=, >=, !=
+python scripts/runs.py embed=conv,linear status=done 'test/acc>0.9'   only these; compare with <, >, <=, >=, !=
 python scripts/runs.py columns=embed,patch,test/acc sort=-test/acc    these columns, best first
 python scripts/runs.py study=position scale=cpu                       the runs of a study
-python scripts/runs.py out=runs.csv                                   every column into a file; or out=runs.parquet
-python scripts/runs.py status=failed delete=true                      remove them, and their folders of W&B
+python scripts/runs.py out=runs.csv                                   write every column to a file; or out=runs.parquet
+python scripts/runs.py status=failed delete=true                      delete these runs, and their folders of W&B
 """
 
 import sys
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
         if options["delete"] and not (conditions or options["study"]):
             raise ValueError("delete=true: say which runs, as in status=failed delete=true")
         if options["scale"] and not options["study"]:
-            raise ValueError(f"scale={options['scale']} is of a study: add study=<name>")
+            raise ValueError(f"scale={options['scale']} is the scale of a study: add study=<name>")
         from patchbench.runs import browse, records  # seconds of imports, not needed for --help
 
         frame = records.load(runs_dir)

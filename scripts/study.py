@@ -3,8 +3,8 @@
 python scripts/study.py position                    at scale=cpu: the runs, then experiments/position/report.html
 python scripts/study.py position scale=smoke        a few steps of every arm, to see that it runs
 python scripts/study.py position --dry-run          every run and its cost; nothing is trained
-python scripts/study.py position part=digits         the runs of one part alone; the report is left for the whole study
-python scripts/study.py position tune=false         every arm with the settings of the study, without trials before
+python scripts/study.py position part=digits        only the runs of one part, without the report
+python scripts/study.py position tune=false         without tuning: every arm has the settings of the study
 python scripts/study.py position jobs=4 runs_dir=/scratch/runs hydra/launcher=slurm      and other options of train.py
 """
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
             )
         tune = tuned(given.options["tune"], study)
         planned = plan.cells(study, scale)
-        plan.identities(study, planned)  # Hydra accepts every arm
+        plan.identities(study, planned)  # checks that Hydra accepts every arm
         counts = {part.name: len(part.arms) for part in plan.parts_at(study, scale)}
         arms = ", ".join(f"{part} {count}" for part, count in counts.items())
         print(f"{study.question}\n{len(planned)} runs: arms of {arms}; scale {scale}", flush=True)
@@ -55,13 +55,13 @@ def main(arguments: list[str]) -> None:
             print(f"chosen for every arm: {path}", flush=True)
         sweep(name, scale, part, "best" if tune else "none", rest)
         if part and not dry_run:
-            print(f"part {part} is run: python scripts/study.py {name} makes the rest, and the report")
+            print(f"part {part} is done: python scripts/study.py {name} makes the other runs and the report")
         elif not dry_run:
             print(report.report_study(name, runs_dir, scale, tuned=tune))
 
 
 def tuned(given: str, study: Any) -> bool:
-    """True if arms are tuned before they are trained with all seeds: unless the study or the command says otherwise."""
+    """True if arms are tuned before they are trained with all seeds. ValueError for a wrong value of tune=."""
     if given not in ("auto", "true", "false"):
         raise ValueError(f"tune={given} must be auto, true or false")
     if given == "true" and not study.grid:
@@ -70,7 +70,10 @@ def tuned(given: str, study: Any) -> bool:
 
 
 def jobs_at_a_time(jobs: str | None, planned: Sequence[Any], others: Sequence[str]) -> list[str]:
-    """The option for the number of runs at a time, which each launcher calls otherwise."""
+    """Return the option for the number of simultaneous runs; its name depends on the launcher.
+
+    ValueError if the launcher has no such option.
+    """
     launcher = next((o.partition("=")[2] for o in others if o.startswith("hydra/launcher=")), "processes")
     if launcher == "processes":
         return [f"hydra.launcher.jobs={jobs or default_jobs(planned, others)}"]
@@ -80,7 +83,7 @@ def jobs_at_a_time(jobs: str | None, planned: Sequence[Any], others: Sequence[st
 
 
 def default_jobs(planned: Sequence[Any], others: Sequence[str]) -> str:
-    """One job per core for runs on the CPU; else as many as there are GPUs."""
+    """Return the number of jobs: one per core for runs on the CPU, or else `auto`, by the number of GPUs."""
     from patchbench.machine import cores
 
     on_cpu = any("trainer=cpu" in cell.overrides for cell in planned)
@@ -88,7 +91,7 @@ def default_jobs(planned: Sequence[Any], others: Sequence[str]) -> str:
 
 
 def sweep(name: str, scale: str, part: str | None, tuning: str, rest: list[str]) -> None:
-    """Run train.py -m. Exit with its code, unless that is 0, or is 1 for runs that failed: the report names them."""
+    """Run train.py -m. Exit with its code unless it is 0, or 1 for failed runs, which the report names."""
     study = ["hydra/sweeper=study", f"hydra.sweeper.name={name}", f"hydra.sweeper.scale={scale}"]
     study += [f"hydra.sweeper.part={part}"] if part else []
     line = [sys.executable, str(ROOT / "train.py"), "-m", *study, f"hydra.sweeper.tuning={tuning}", *rest]

@@ -6,7 +6,7 @@ python scripts/wandb_sweep.py method=bayes --create embed=conv,linear 'optim.lr=
 
 method    grid, random or bayes
 metric    of the last row; the search maximises it
-project   of W&B; else WANDB_PROJECT, else patchbench
+project   of W&B; by default WANDB_PROJECT, or else patchbench
 --create  create the sweep on W&B, which needs a login; else this prints the sweep as YAML
 """
 
@@ -49,7 +49,7 @@ def make(arguments: list[str], options: dict[str, Any], create: bool) -> None:
     try:
         path = f"{project}/{wandb.sweep(sweep)}"
     except wandb.errors.Error as error:
-        raise Refused(f"--create: W&B has not taken the sweep ({error}): `wandb login` first") from error
+        raise Refused(f"--create: W&B has not accepted the sweep ({error}): `wandb login` first") from error
     print(f"on every machine that takes part, in this folder: wandb agent {path}")
 
 

@@ -1,5 +1,7 @@
 import gc
 import inspect
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -13,8 +15,9 @@ import pytorch_lightning  # noqa: F401
 import timm  # noqa: F401
 import torch
 import torchmetrics.classification  # noqa: F401
+from filelock import FileLock
 from lab import tables_of_faults
-from support import command_in, configure
+from support import command_in, configure, study_runs_in
 
 from patchbench.commands.build import build_net, build_source
 from patchbench.machine import cores, write_whole
@@ -100,3 +103,31 @@ def command(
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     return partial(command_in, tmp_path, HOME=str(home), NETRC=str(home / "netrc"))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """Return a function that fills a folder once for the tests of all processes: `once(name, fill)`.
+
+    Tests only read the folder, or copy it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def filled(name: str, fill: Callable[[Path], Any]) -> Path:
+        folder, whole = base / f"once-{name}", base / f"once-{name}.whole"
+        with FileLock(base / f"once-{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def study_runs(once: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    """The six runs of STUDY."""
+    return once("study-runs", study_runs_in)

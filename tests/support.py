@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from patchbench.commands.train import train
 from patchbench.config.compose import composed
 from patchbench.config.names import register
 from patchbench.config.options import CONF
+from patchbench.config.plan import COMMON_OVERRIDES
 from patchbench.data.batches import Batches
 from patchbench.train.budget import Duration
 from patchbench.train.checkpoint import read_checkpoint
@@ -89,6 +91,14 @@ STUDY = {
 def options(group: str) -> list[str]:
     """List all options of a group, so that a new option is tested as soon as its file exists."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def some(values: Iterable[Any], *fast: Any) -> list[Any]:
+    """Return parameters of a test: all values, of which only those in `fast` are tested without `make test-all`."""
+    values = list(values)
+    assert fast
+    assert all(value in values for value in fast), f"{fast} are not all among {values}"
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def generated() -> list[str]:
@@ -171,6 +181,16 @@ def record(folder: Path) -> dict:
 def train_in(cfg: DictConfig, out_dir: Path) -> float:
     """Train in this process. cfg: as `configure` returns it."""
     return train(cfg, cfg.hydra.runtime.choices, out_dir)
+
+
+def study_runs_in(folder: Path, seeds: Iterable[int] = range(3)) -> None:
+    """Train the runs of STUDY with these seeds, in folders that are named as those of a sweep."""
+    for pos in STUDY["factors"]["pos"]:
+        for seed in seeds:
+            given = [*COMMON_OVERRIDES, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
+            out_dir = folder / f"{pos}_{seed}"
+            train_in(configure(*given), out_dir)
+            out_dir.rename(folder / f"{out_dir.name}_{record(out_dir)['identity']}")
 
 
 def task_for(net: torch.nn.Module, num_classes: int, steps: int, *overrides: str) -> Classify:

@@ -11,7 +11,7 @@ import matplotlib as mpl
 import pytest
 import torch
 from planted import CountsPatches, ReadsPlaces
-from support import configure, options, record, task_for, train_in
+from support import configure, options, record, some, task_for, train_in
 from torch import nn
 
 from patchbench.commands.analyze import analyze
@@ -179,7 +179,14 @@ def measured(net) -> Measures:
 
 @pytest.mark.parametrize(
     "overrides",
-    [f"embed={embed}" for embed in options("embed")] + [f"pos={pos}" for pos in options("pos")] + ["patch=16"],
+    some(
+        [f"embed={embed}" for embed in options("embed")] + [f"pos={pos}" for pos in options("pos")] + ["patch=16"],
+        "embed=overlap",
+        "embed=stem",
+        "pos=rope",
+        "pos=relbias",
+        "patch=16",
+    ),
 )
 def test_every_embedding_and_every_scheme_has_its_pictures(build, overrides):
     found = measured(build(*MICRO, overrides))
@@ -283,6 +290,7 @@ def analysed(result):
     return {name: value for name, value in result.items() if name.startswith("analysis/")}
 
 
+@pytest.mark.slow
 def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys):
     plain = run("logger=none")
     assert not analysed(plain.result)
@@ -308,6 +316,7 @@ def test_a_run_is_analysed_at_its_end_or_later_with_the_same_numbers(run, capsys
     )
 
 
+@pytest.mark.slow
 def test_wandb_is_given_the_pictures(run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     done = run("logger=wandb", "analyze=true")

@@ -99,6 +99,7 @@ def test_options_may_be_single_or_listed():
     assert views("patch=4", "eval.move=all").moves == (1, 2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", options("eval"))
 def test_the_record_answers_and_may_be_asked_again(tmp_path, micro, option):
     def ask(*overrides):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy.stats import ks_2samp, kstest
-from support import configure, options, task_for, train_in
+from support import configure, options, some, task_for, train_in
 from timm.data import auto_augment
 from timm.data.mixup import mixup_target
 from torchvision.transforms import v2
@@ -327,7 +327,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("data", ["digits", "grey", "folder"])
+@pytest.mark.parametrize("data", some(["digits", "grey", "folder"], "folder"))
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_trains(name, data, tmp_path, folder):
     arguments = {

@@ -18,7 +18,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageOps
-from support import configure, record, run, task_for, train_in
+from support import configure, record, run, some, task_for, train_in
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -608,6 +608,7 @@ def test_a_folder_that_cannot_be_read_is_named(folder):
         (folder / "train" / "bee").chmod(0o755)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "workers"), [("train", 2), ("val", 0)])
 def test_a_run_that_meets_a_bad_picture_ends_in_one_line(command, folder, micro, split, workers):
     for i in range(29) if split == "train" else range(11):  # so that it is met early, and statistics are given
@@ -623,7 +624,7 @@ def test_a_run_that_meets_a_bad_picture_ends_in_one_line(command, folder, micro,
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", some([0, 2], 2))
 def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folder, micro, capsys, workers):
     bad = [folder / split / "bee" / f"{i:02d}.jpg" for split in ("train", "val") for i in (0, 3, 7)]
     for path in bad:
@@ -650,6 +651,7 @@ def test_a_run_may_go_on_without_them_and_counts_what_it_skipped(tmp_path, folde
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_is_ended_by_what_it_skips_goes_on_where_more_may_be(tmp_path, folder, micro, capsys, command):
     for i in (0, 5):
         (folder / "val" / "bee" / f"{i:02d}.jpg").write_bytes(b"")
@@ -701,7 +703,7 @@ def test_the_share_that_may_be_skipped_is_no_part_of_a_run_and_bytes_that_decode
     assert plain == other_share != other_bytes
 
 
-@pytest.mark.parametrize("model", ["micro", "bag", "cnn"])
+@pytest.mark.parametrize("model", some(["micro", "bag", "cnn"], "micro"))
 def test_a_batch_of_which_no_image_decodes_changes_no_figure(tmp_path, folder, micro, model):
     """The metrics are those of the set without these images, in each view that does not depend on image numbers."""
     knobs = [*micro, "limit_batches=null", f"model={model}", "data=imagefolder", "data.val_size=0.2", "batch_size=8"]

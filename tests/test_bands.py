@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import MICRO, configure, record, train_in
+from support import MICRO, configure, record, some, train_in
 from torchvision.transforms import v2
 
 from patchbench.commands.build import build_augment, build_source
@@ -268,7 +268,7 @@ def test_colours_of_sixteen_bits_that_lose_their_levels_are_refused(tmp_path):
 
 @pytest.mark.parametrize("bands", [1, 2, 4, 13])
 @pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("dtype", some([np.uint8, np.uint16, np.float32], np.uint16))
 def test_arrays_are_read_with_all_their_bands(tmp_path, bands, first, dtype):
     def write(path: Path, values: np.ndarray) -> None:
         np.save(path, values if first else np.moveaxis(values, 0, 2))
@@ -498,6 +498,7 @@ def test_training_images_that_are_all_alike_are_refused_and_a_dead_channel_is_sa
 # The scale of training holds for other images
 
 
+@pytest.mark.slow
 def test_other_images_are_scaled_by_the_range_of_training(tmp_path, capsys):
     root = folder(tmp_path / "set", save_image, "tif", np.uint16, low=776, high=1009)
     train_in(small(root), tmp_path / "run")
@@ -549,6 +550,7 @@ def evaluated(ckpt: Path, root: Path | None = None) -> dict[str, Any]:
     return evaluate(ckpt, Machine(cpu.trainer, 0, 0.2, root and str(root)), cpu.eval)["result"]
 
 
+@pytest.mark.slow
 def test_a_set_that_lacks_classes_is_labelled_by_name(tmp_path, trained, capsys):
     names = ("ant", "bee", "cat")
     whole = evaluated(trained, folder(tmp_path / "whole", save_image, "png", np.uint8, classes=names))
@@ -577,6 +579,7 @@ def test_other_names_of_classes_are_refused(tmp_path, trained):
         evaluated(trained, renamed)
 
 
+@pytest.mark.slow
 def test_names_of_classes_may_be_any_bytes(tmp_path):
     names = (os.fsdecode(b"\xb9\xb7"), "a b", "=x", "1e3", "NaN")
     try:
@@ -610,6 +613,7 @@ def test_a_cache_is_labelled_by_name_too(tmp_path):
         cached("[ant,bee]")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_and_data_without_a_folder_are_refused_in_one_line(tmp_path, trained):
     coloured = folder(tmp_path / "rgb", save_image, "png", np.uint8, bands=3, classes=("ant", "bee", "cat"))
     assert evaluated(trained, coloured), "made grey, as the images of training are"

@@ -149,6 +149,7 @@ def test_a_bare_loop_trains_the_network_that_it_is_given():
     assert not [name for name, weight in weights.items() if torch.equal(weight, before[name])]
 
 
+@pytest.mark.slow
 def test_another_configuration_is_measured_beside(tmp_path):
     record = measured(tmp_path, compare="embed=overlap pos=rope seed=1", rounds=1)
     one, other = record["sides"]
@@ -185,6 +186,7 @@ def test_inference_changes_nothing_in_the_network():
     assert figures["tflops_per_gpu"] == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_trained_run_answers_as_fast_as_it_does_and_is_that_run(tmp_path):
     done = run(tmp_path / "run", *SMALL, "epochs=1", "limit_batches=2")
     record = measured_run(tmp_path, tmp_path / "run", "batch_size=4")

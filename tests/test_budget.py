@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from support import ROOT, configure, options, record, train_in
+from support import ROOT, configure, options, record, some, train_in
 from torch.profiler import ProfilerActivity, profile
 
 from patchbench.commands.build import build_net, build_source
@@ -46,7 +46,7 @@ def test_per_image_is_what_the_literature_says(build):
     assert held.bias == 0
 
 
-@pytest.mark.parametrize("pos", options("pos"))
+@pytest.mark.parametrize("pos", some(options("pos"), "learned", "rope", "relbias", "alibi"))
 def test_only_a_bias_costs_the_square_of_the_tokens(build, pos):
     def held(img_size: int):
         with torch.device("meta"):
@@ -182,6 +182,7 @@ def out_of_memory_above(most: int):
     return forward
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_trains_the_same(tmp_path, micro, monkeypatch, capsys):
     def run(name: str, *overrides: str) -> list[float]:
         train_in(configure(*micro, "trainer=cpu", "logger=csv", *overrides), tmp_path / name)
@@ -200,6 +201,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_trains_the_same(t
             run("none", "trainer.micro_batch=auto")
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_what_fits_the_smallest(micro, tmp_path, command):
     script = tmp_path / "train.py"
     script.write_text(f"""
@@ -222,6 +224,7 @@ if __name__ == "__main__":
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_the_micro_batches_it_was_cut_off_in(tmp_path, micro, monkeypatch):
     from support import Cut, cut_at, weights
 

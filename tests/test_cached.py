@@ -435,6 +435,7 @@ def test_images_that_the_source_leaves_out_are_left_out(tmp_path, monkeypatch):
     assert cached(tmp_path / "out", "data.normalise=measured").mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
 
 
+@pytest.mark.slow
 def test_a_journal_that_was_cut_off_costs_one_chunk(photos, cache, tmp_path):
     out = tmp_path / "out"
     write(folder_source(photos), out)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
-from support import STUDY, configure, train_in
+from support import STUDY, configure, some, train_in
 
 from patchbench.commands.report import report_study
 from patchbench.config.plan import COMMON_OVERRIDES, cells, read_study
@@ -24,24 +24,10 @@ from patchbench.sweep.study import cells_to_run
 FILES = (committed.RUNS, committed.CURVES, committed.HITS)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """Train the six runs of STUDY."""
-    folder = tmp_path_factory.mktemp("made")
-    for pos in ("none", "learned"):
-        for seed in range(3):
-            given = [*COMMON_OVERRIDES, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
-            train_in(configure(*given), folder / "runs" / f"{pos}_{seed}")
-    for path in (folder / "runs").iterdir():
-        identity = json.loads((path / "run.json").read_text())["identity"]
-        path.rename(path.with_name(f"{path.name}_{identity}"))
-    return folder / "runs"
-
-
 @pytest.fixture
-def runs(made, tmp_path) -> Path:
+def runs(study_runs, tmp_path) -> Path:
     """A copy of the runs that a test may damage."""
-    return Path(shutil.copytree(made, tmp_path / "runs"))
+    return Path(shutil.copytree(study_runs, tmp_path / "runs"))
 
 
 @pytest.fixture
@@ -114,6 +100,7 @@ def test_a_study_is_reported_where_its_runs_are_not_to_the_byte(runs, experiment
     assert report(experiments, runs) == here, "it holds other runs"
 
 
+@pytest.mark.slow
 def test_two_machines_that_share_the_work_leave_the_files_of_one(runs, experiments, tmp_path):
     one = report(experiments, runs)
     for name in FILES:
@@ -128,7 +115,7 @@ def test_two_machines_that_share_the_work_leave_the_files_of_one(runs, experimen
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("share", [0.5, 0.97, None], ids=["half", "nearly all", "a flipped bit"])
+@pytest.mark.parametrize("share", some([0.5, 0.97, None], None), ids=["half", "nearly all", "a flipped bit"])
 def test_a_file_that_was_cut_or_altered_is_refused_and_the_others_stay(runs, experiments, name, share):
     before = report(experiments, runs)
     shutil.rmtree(runs)
@@ -144,6 +131,7 @@ def test_a_file_that_was_cut_or_altered_is_refused_and_the_others_stay(runs, exp
     assert report(experiments, runs) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [committed.CURVES, committed.HITS])
 @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", bytes(range(256))])
 def test_a_damaged_file_without_a_digest_is_named(runs, experiments, name, content):
@@ -179,6 +167,7 @@ def test_a_record_here_wins_and_what_is_no_longer_planned_is_dropped(runs, exper
     assert set(committed.read_hits(experiments / "positions")) == set(left["identity"])
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_the_runs_that_no_machine_has_finished(runs, experiments, capsys):
     planned = [list(cell.overrides) for cell in cells(read_study("positions", experiments), "cpu")]
 

@@ -1,16 +1,16 @@
 """Replication of studies with fresh seeds: frozen before, run like the first, and reported beside the first answers."""
 
-import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
-from support import STUDY, configure, train_in
+from support import STUDY, study_runs_in
 
 from patchbench.commands import confirm
 from patchbench.commands.report import report_all, report_study
-from patchbench.config.plan import COMMON_OVERRIDES, cells, only_part, read_study, settings_folder
+from patchbench.config.plan import cells, only_part, read_study, settings_folder
 from patchbench.config.tuning import FILE, is_tuned, refuse_borrowed_settings, tune, tuned_study
 from patchbench.pages.study import fresh
 from patchbench.runs.committed import read_runs
@@ -34,17 +34,14 @@ def repeatable(**more: object) -> dict:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
+def runs(once, study_runs) -> Path:
     """The six runs of STUDY, and its six runs with fresh seeds."""
-    folder = tmp_path_factory.mktemp("made")
-    for pos in ("none", "learned"):
-        for seed in (*SEEDS["cpu"], *SEEDS["confirm"]):
-            given = [*COMMON_OVERRIDES, *STUDY["overrides"], "trainer=cpu", f"pos={pos}", f"seed={seed}"]
-            train_in(configure(*given), folder / f"{pos}_{seed}")
-    for path in list(folder.iterdir()):
-        identity = json.loads((path / "run.json").read_text())["identity"]
-        path.rename(path.with_name(f"{path.name}_{identity}"))
-    return folder
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(study_runs, folder, dirs_exist_ok=True)
+        study_runs_in(folder, SEEDS["confirm"])
+
+    return once("confirmed-runs", fill)
 
 
 def test_a_scale_like_another_differs_in_seeds_alone(tmp_path):
@@ -120,6 +117,7 @@ def test_predictions_are_frozen_before_and_found_again_after(runs, tmp_path, cap
     assert any(path.name == "errata.md" for path in report_all(experiments))
 
 
+@pytest.mark.slow
 def test_a_statement_that_is_bent_after_its_repetition_is_found(runs, tmp_path):
     experiments = written(tmp_path, repeatable())
     report_study("positions", runs, "cpu", experiments=experiments)

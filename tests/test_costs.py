@@ -114,6 +114,7 @@ def experiments(tmp_path) -> Path:
     return folder.parent
 
 
+@pytest.mark.slow
 def test_arms_are_measured_and_a_start_that_was_cut_off_goes_on(experiments, tmp_path, monkeypatch, capsys):
     given: dict = {"rounds": 1, "steps": STEPS, "busy": True, "runs_dir": tmp_path / "runs", "experiments": experiments}
     folder, run, calls = experiments / "positions", costs.run, []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support import MICRO, Cut, command_in, configure, cut_at, metrics, record, run, train_in
+from support import MICRO, Cut, command_in, configure, cut_at, metrics, record, run, some, train_in
 
 from patchbench.commands.report import report_sweep
 from patchbench.pages.dashboard.gather import gather
@@ -23,9 +23,12 @@ QUICK = ["model=micro", "data.img_size=16", "patch=4", "epochs=2", "limit_batche
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two real runs, and three copies of them with other seeds."""
-    root = tmp_path_factory.mktemp("trained") / "runs"
+def trained(once) -> Path:
+    """Two real runs, and four copies of them with other seeds."""
+    return once("runs-to-damage", fill)
+
+
+def fill(root: Path) -> None:
     for i, pos in enumerate(("none", "learned")):
         folder = root / f"conv-4_{pos}_digits_s0_{i:08x}"
         train_in(configure(*QUICK, f"pos={pos}", "trainer=cpu", "logger=csv"), folder)
@@ -34,7 +37,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             done = json.loads((copy / "run.json").read_text())
             done["factors"]["seed"], done["identity"] = seed, copy.name[-8:]
             (copy / "run.json").write_text(to_json(done))
-    return root
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ RECORDS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.promise("a record is damaged", "It is named in a line, and left out of every table and page")
-@pytest.mark.parametrize("kind", [*RECORDS, "a folder"])
+@pytest.mark.parametrize("kind", some([*RECORDS, "a folder"], "cut", "a flipped bit", "no environment", "a folder"))
 def test_a_damaged_record_is_named_and_left_out_of_every_table(runs, capsys, kind):
     path = runs / VICTIM / "run.json"
     if kind == "a folder":
@@ -133,7 +135,7 @@ ROWS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.promise("metrics.csv is damaged", "It is named in a line, and left out of every table and page")
-@pytest.mark.parametrize("kind", [*ROWS, "a folder"])
+@pytest.mark.parametrize("kind", some([*ROWS, "a folder"], "zeros in the middle", "a folder"))
 def test_damaged_rows_are_named_and_left_out_of_every_page(runs, capsys, kind):
     path = runs / VICTIM / "metrics.csv"
     if kind == "a folder":
@@ -177,6 +179,7 @@ def test_a_resumed_run_mends_its_rows_and_goes_on(runs, tmp_path, kind):
         assert mended.startswith(whole)
 
 
+@pytest.mark.slow
 def test_a_run_whose_disk_was_full_goes_on_with_all_of_its_rows(tmp_path, monkeypatch):
     """The file of one run ends within a line, that of the other is empty."""
     expected = run(tmp_path / "undisturbed", *QUICK)
@@ -210,6 +213,7 @@ def test_a_damaged_file_of_progress_is_no_progress(tmp_path, text):
     assert progress(tmp_path / "progress.json") == (1, 2, "loss 1")
 
 
+@pytest.mark.slow
 def test_commands_go_on_without_what_is_damaged_and_a_sweep_fails_only_the_cell_of_it(runs, tmp_path):
     """The commands read a folder with one file of each kind of damage."""
     for i, spoil in enumerate(RECORDS.values()):

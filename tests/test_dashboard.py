@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import configure, train_in
+from support import configure, some, train_in
 
 from patchbench import html
 from patchbench.pages.dashboard.curves import FEWEST, POINTS, complete_windows, curves, points, thin
@@ -27,14 +27,16 @@ FAILED = "conv-7_none_digits_s0_ffffffff"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained(once) -> Path:
     """Two real runs."""
-    root = tmp_path_factory.mktemp("trained") / "runs"
+    return once("runs-of-the-page", fill)
+
+
+def fill(root: Path) -> None:
     quick = ["model=micro", "data.img_size=16", "patch=4", "epochs=3", "limit_batches=4", "log_every=1"]
     for i, pos in enumerate(("none", "learned")):
         cfg = configure(*quick, f"pos={pos}", "trainer=cpu", "logger=csv")
         train_in(cfg, root / f"conv-4_{pos}_digits_s0_{i:08x}")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -353,6 +355,7 @@ def test_names_and_logs_are_text(opened):
     assert opened.locator("#run b").count() == 0
 
 
+@pytest.mark.slow
 @in_browser
 def test_ringed_are_the_runs_that_no_other_beats(opened, runs):
     data = gather(runs, runs / "dashboard.html")
@@ -397,7 +400,7 @@ def test_ticked_runs_are_compared_in_what_differs(opened):
 
 
 @in_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", some(["light", "dark"], "dark"))
 @pytest.mark.parametrize("width", [1400, 420])
 def test_every_view_is_drawn_in_both_themes_and_on_narrow_screens(opened, scheme, width):
     opened.set_viewport_size({"width": width, "height": 900})
@@ -414,6 +417,7 @@ def test_every_view_is_drawn_in_both_themes_and_on_narrow_screens(opened, scheme
         assert plot.evaluate("plot => plot.data.length > 0")
 
 
+@pytest.mark.slow
 @in_browser
 @pytest.mark.parametrize("kept", [FAILED, "conv-4_none_digits_s0_00000000"])
 def test_one_run_is_enough_even_without_a_record(opened, runs, tmp_path, kept):

@@ -260,6 +260,7 @@ next(iter(loader))
 """
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_into_shared_memory_is_an_error_and_no_silence():
     line = [sys.executable, "-c", LITTLE_ROOM]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)

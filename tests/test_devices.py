@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment, SLURMEnvironment
-from support import ROOT, configure, cut_at, options, record, train_in
+from support import ROOT, configure, cut_at, options, record, some, train_in
 from timm.layers import convert_sync_batchnorm
 
 from patchbench.commands.build import build_augment, build_source
@@ -101,7 +101,7 @@ def test_micro_batches_learn_the_same(alone, tmp_path):
     assert_same(tmp_path, alone)
 
 
-@pytest.mark.parametrize("trainer", ["ddp", pytest.param("ddp trainer.accumulate=2", marks=pytest.mark.slow), "fsdp"])
+@pytest.mark.parametrize("trainer", some(["ddp", "ddp trainer.accumulate=2", "fsdp"], "ddp"))
 def test_two_devices_learn_the_same(alone, tmp_path, trainer):
     finish(start(tmp_path, *RUN, *f"trainer={trainer}".split(), *TWO))
     assert_same(tmp_path, alone)

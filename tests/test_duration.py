@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import NOISY, Cut, configure, cut_at, metrics, run, weights
+from support import NOISY, Cut, configure, cut_at, metrics, run, some, weights
 
 from patchbench.commands.build import build_trainer, prepare_data
 from patchbench.commands.draft import build_duration, draft
@@ -26,6 +26,7 @@ def test_training_ends_in_mid_epoch_and_is_validated_there(tmp_path, micro, step
     assert rates.iloc[-1] == rates.min() < 0.6 * rates.max()
 
 
+@pytest.mark.slow
 def test_a_budget_of_flops_buys_fewer_steps_where_one_costs_more(tmp_path, micro):
     spent = {}
     for patch in (4, 8):
@@ -59,6 +60,7 @@ def test_a_budget_of_seconds_is_about_used_up(tmp_path, micro):
     assert 0.3 < steps * result["final/step_ms_median"] / 1000 < 3.0
 
 
+@pytest.mark.slow
 def test_timing_steps_changes_nothing_of_what_is_learnt(tmp_path, micro, monkeypatch):
     timed = [*micro, NOISY, "embed=stem", "budget=seconds"]
     run(tmp_path / "seconds", *timed, "budget.value=0.2")
@@ -68,7 +70,7 @@ def test_timing_steps_changes_nothing_of_what_is_learnt(tmp_path, micro, monkeyp
 
 
 @pytest.mark.parametrize("budget", [["budget=steps", "budget.value=6"], ["budget=seconds", "budget.value=0.3"]])
-@pytest.mark.parametrize("step", [1, 6])
+@pytest.mark.parametrize("step", some([1, 6], 6))
 def test_a_run_that_was_cut_off_ends_where_it_would_have(tmp_path, micro, monkeypatch, budget, step):
     with monkeypatch.context() as patch:
         cut_at(patch, step, "signal")
@@ -83,7 +85,7 @@ def test_a_run_that_was_cut_off_ends_where_it_would_have(tmp_path, micro, monkey
 
 
 @pytest.mark.parametrize("how", ["signal", "crash"])
-@pytest.mark.parametrize("step", range(1, 11))
+@pytest.mark.parametrize("step", some(range(1, 11), 6))
 def test_wherever_it_is_cut_off_a_partial_epoch_ends_as_in_a_run_without_a_break(
     tmp_path, tmp_path_factory, micro, monkeypatch, step, how
 ):

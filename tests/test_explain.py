@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import open_dict
 from PIL import Image
-from support import configure, options, record
+from support import configure, options, record, some
 from torch import nn
 
 from patchbench.commands.build import build_net, build_source
@@ -66,7 +66,7 @@ def check_page(page: str) -> None:
     assert "nan" not in re.sub(r'"data:.*?"', "", page).split()
 
 
-@pytest.mark.parametrize("embed", options("embed"))
+@pytest.mark.parametrize("embed", some(options("embed"), "conv", "overlap"))
 def test_every_embedding_has_a_page_with_its_own_numbers(explain, embed):
     done = explain(f"embed={embed}", *MICRO, "pos=none", "model.num_prefix_tokens=2")
     check_page(done.page)
@@ -81,7 +81,7 @@ def test_every_embedding_has_a_page_with_its_own_numbers(explain, embed):
     assert "no place is filled" in done.words
 
 
-@pytest.mark.parametrize("pos", [name for name in options("pos") if name != "none"])
+@pytest.mark.parametrize("pos", some([name for name in options("pos") if name != "none"], "learned", "rope"))
 def test_every_scheme_has_a_picture_at_each_place_that_it_fills(explain, pos):
     done = explain(f"pos={pos}", *MICRO)
     check_page(done.page)
@@ -94,6 +94,7 @@ def test_every_scheme_has_a_picture_at_each_place_that_it_fills(explain, pos):
     assert done.page.count('class="full"') == len(filled)
 
 
+@pytest.mark.slow
 def test_several_schemes_and_a_grid_that_is_not_square(explain):
     done = explain("pos=[learned,rope]", "model=micro", "data.img_size=[16,24]", "patch=[4,8]", "data=digits")
     check_page(done.page)
@@ -103,6 +104,7 @@ def test_several_schemes_and_a_grid_that_is_not_square(explain):
     assert "[rotation] rope" in done.words
 
 
+@pytest.mark.slow
 def test_grey_images_have_a_page(explain):
     check_page(explain("data=random", "data.in_chans=1", "data.img_size=16", "patch=4", "model=micro", "pos=none").page)
 
@@ -113,7 +115,7 @@ def test_the_example_of_the_document(explain):
         assert said in done.words
 
 
-@pytest.mark.parametrize("augment", options("augment"))
+@pytest.mark.parametrize("augment", some(options("augment"), "light"))
 def test_a_page_shows_what_training_shows_where_that_is_anything_else(explain, augment):
     done = explain(f"augment={augment}", "data=digits", *MICRO)
     check_page(done.page)
@@ -122,6 +124,7 @@ def test_a_page_shows_what_training_shows_where_that_is_anything_else(explain, a
     assert ("the share of each class" in done.words) == (augment in ("deit", "three"))
 
 
+@pytest.mark.slow
 def test_q1_has_kernels_as_deep_as_the_image_and_their_sum_is_the_map(explain):
     done = explain("embed=overlap", "pos=sincos", *MICRO)
     assert "in truth a block of 5×5×3" in done.words
@@ -209,6 +212,7 @@ def test_class_names_stand_in_place_of_numbers():
     assert one_image(source, "1", colour=True)[2] == "test image 1, class 0"
 
 
+@pytest.mark.slow
 def test_q1_at_224_pixels_counts_what_it_does_not_compute(explain):
     done = explain("embed=overlap", "pos=[learned,rope]", "data=random", "data.img_size=224", "model=micro")
     check_page(done.page)
@@ -290,6 +294,7 @@ def test_what_is_added_is_read_off_zeros_and_told_from_what_depends_on_the_token
     assert mixing.kernels[0, 1, 3] == 0.5
 
 
+@pytest.mark.slow
 def test_trained_weights_come_with_their_configuration(command, micro, explain, tmp_path):
     assert command("train.py", *micro, "embed=linear", "epochs=1", "trainer=cpu", "logger=none").returncode == 0
     [best] = tmp_path.rglob("best.ckpt")
@@ -325,6 +330,7 @@ def test_what_cannot_be_explained_is_refused_in_one_line(command, tmp_path, argu
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_where_the_page_is(command, tmp_path):
     done = command("scripts/explain.py", *MICRO, "pos=[sincos,rope]")
     assert done.returncode == 0, done.stderr

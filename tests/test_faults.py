@@ -76,6 +76,7 @@ def test_sigkill_at_a_random_moment(lab, undisturbed):
     assert_equal(lab, expected)
 
 
+@pytest.mark.slow
 def test_sigkill_with_other_numbers_of_loaders(lab, undisturbed):
     """The same, whatever number of processes loads the data before and after."""
     expected, seconds = undisturbed(ALONE)
@@ -87,6 +88,7 @@ def test_sigkill_with_other_numbers_of_loaders(lab, undisturbed):
     assert_equal(lab, expected)
 
 
+@pytest.mark.slow
 def test_sigkill_while_a_checkpoint_is_written(lab, undisturbed):
     """No checkpoint is torn, the run goes on from the one before, and no unfinished file stays."""
     expected, _ = undisturbed(ALONE)
@@ -123,6 +125,7 @@ def test_signal_at_a_random_moment(lab, undisturbed, arguments):
     assert_equal(lab, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.variants("arguments", [ALONE, LOADERS])
 def test_signal_between_the_last_step_and_the_record(lab, undisturbed, arguments):
     """The same: nothing that was trained is lost, and nothing ends with exit 0 but without a record."""
@@ -141,6 +144,7 @@ def test_signal_between_the_last_step_and_the_record(lab, undisturbed, arguments
     assert_equal(lab, expected)
 
 
+@pytest.mark.slow
 def test_signal_while_the_command_starts(lab, undisturbed):
     """The process ends at once, by the signal or with 128 + its number, and the same command trains the run."""
     process, number = lab.start(*ALONE), lab.chance.choice((signal.SIGINT, signal.SIGTERM))
@@ -225,6 +229,7 @@ def test_one_of_two_ranks_is_stopped(lab, undisturbed, case):
     assert_equal(lab, undisturbed(ranks)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.variants("how", ["timeout", "signal"])
 def test_a_loader_is_stopped(lab, undisturbed, how):
     """The job ends after trainer.timeout_s without a batch, or 10 s after a signal, and names the process."""
@@ -252,6 +257,7 @@ def test_a_loader_is_stopped(lab, undisturbed, how):
     assert_equal(lab, undisturbed(ALONE)[0])
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c(lab, undisturbed):
     """It ends the process at once, whatever that waits for, and the same command completes the run."""
     process = lab.start(*LOADERS)
@@ -284,6 +290,7 @@ def test_a_bit_of_the_last_checkpoint_flips(lab, undisturbed):
     assert_equal(lab, expected)
 
 
+@pytest.mark.slow
 def test_a_bit_of_the_record_flips(lab):
     """It is not believed: the same command names the file, and trains nothing."""
     lab.complete(*SHORT)
@@ -297,6 +304,7 @@ def test_a_bit_of_the_record_flips(lab):
     assert "This run was done before" in lab.complete(*SHORT)
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_run_are_cut_short(lab, undisturbed):
     """The run goes on with the rows that are whole; weights and record are those of an undisturbed run."""
     expected, _ = undisturbed(ALONE)
@@ -308,6 +316,7 @@ def test_the_rows_of_a_run_are_cut_short(lab, undisturbed):
     assert_equal(lab, expected, rows=False)
 
 
+@pytest.mark.slow
 def test_a_bit_of_a_cache_flips(lab):
     """The altered cache is not learned from: the run ends, and the file and the images are named."""
     prepared = lab.start("data=digits", "data.img_size=16", "out=cache", script="scripts/prepare_data.py").finish()
@@ -323,6 +332,7 @@ def test_a_bit_of_a_cache_flips(lab):
     assert not lab.has("run.json")
 
 
+@pytest.mark.slow
 def test_the_disk_is_full_at_a_random_moment(lab, undisturbed):
     """The run ends with one line and the path, nothing half-written stays, and the same command completes it.
 
@@ -341,6 +351,7 @@ def test_the_disk_is_full_at_a_random_moment(lab, undisturbed):
     assert_equal(lab, expected, rows=False)
 
 
+@pytest.mark.slow
 @pytest.mark.variants("value", [float("nan"), float("inf")])
 def test_a_gradient_is_not_finite(lab, monkeypatch, value):
     """The run ends and names the step, no weight has changed in it, and without the cause the run can be completed."""

@@ -7,7 +7,7 @@ import signal
 import pytest
 import pytorch_lightning as pl
 import torch
-from support import command_in, configure, metrics, options, poison, run, weights
+from support import command_in, configure, metrics, options, poison, run, some, weights
 from torch import nn
 
 from patchbench.commands.build import check_options
@@ -71,7 +71,9 @@ def test_weights_that_overflow_at_a_finite_gradient_leave_no_checkpoint(tmp_path
     assert not {"run.json", "best.ckpt", "last.ckpt"} & {path.name for path in tmp_path.rglob("*")}
 
 
-@pytest.mark.parametrize("optim", [*options("optim"), f"adamw {FUSED}=false", f"sgd {FUSED}=false"])
+@pytest.mark.parametrize(
+    "optim", some([*options("optim"), f"adamw {FUSED}=false", f"sgd {FUSED}=false"], "adamw", "muon")
+)
 def test_skip_leaves_out_the_bad_steps_alone_and_counts_them(tmp_path, micro, monkeypatch, optim):
     seen = []
     original = pl.LightningModule.on_train_batch_end
@@ -113,6 +115,7 @@ def test_skip_ends_where_every_step_of_a_window_is_bad(tmp_path, micro, monkeypa
     assert "step 5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_count_of_skipped_steps_outlives_a_cut(tmp_path, micro, monkeypatch):
     poison(monkeypatch, 1)
     original = pl.LightningModule.on_train_batch_end
@@ -141,6 +144,7 @@ def test_an_unknown_way_is_refused():
         check_options(configure("optim.nonfinite=ignore", "trainer=cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_all_ranks_stop_where_the_gradient_of_one_overflows(tmp_path, micro, strategy):
     ranks = [f"trainer={strategy}", "trainer.devices=2", "trainer.accelerator=cpu"]

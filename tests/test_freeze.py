@@ -78,6 +78,7 @@ def test_every_network_has_a_part_to_freeze_or_says_that_it_has_none(build, mode
             assert {p.requires_grad for p in net.parameters() if p.numel()} == {True, False}
 
 
+@pytest.mark.slow
 def test_memory_holds_no_gradients_and_no_averages_of_what_is_not_trained():
     held = {part: draft(configure("model=tiny", f"freeze={part}")) for part in ("null", "trunk")}
     size = {part: sum(p.numel() * p.element_size() for p in each.net.parameters()) for part, each in held.items()}

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.strategies import SingleDeviceStrategy
-from support import configure, metrics, options, record, train_in
+from support import configure, metrics, options, record, some, train_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -231,7 +231,7 @@ def test_ddp_leaves_the_graph_of_a_block_whole(build, traceable, tmp_path, monke
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("pos", [p for p in SCHEMES if p != "none"])
+@pytest.mark.parametrize("pos", some([p for p in SCHEMES if p != "none"], "rope_mixed", "relbias_mlp", "peg"))
 def test_what_a_scheme_adds_to_a_block_is_one_graph_at_every_size(build, traceable, pos):
     torch.compiler.reset()
     graphs = []
@@ -272,7 +272,7 @@ class Device(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("augment", options("augment"))
+@pytest.mark.parametrize("augment", some(options("augment"), "deit"))
 def test_no_step_waits_for_the_device_at_a_terminal_either(tmp_path, micro, augment, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     device, steps = Device(), []

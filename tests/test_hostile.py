@@ -93,6 +93,7 @@ class Elements(HTMLParser):
         self.inside = ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dashboard", "report", "analysis", "explain"])
 def test_names_add_no_elements_to_a_page(pages, name):
     text = pages[name].read_text(encoding="utf-8")

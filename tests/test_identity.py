@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support import CONF, MICRO, ROOT, composed_once, configure, generated, options, record, run, train_in
+from support import CONF, MICRO, ROOT, composed_once, configure, generated, options, record, run, some, train_in
 
 from patchbench.commands import folder
 from patchbench.commands.evaluate import evaluate
@@ -71,7 +71,7 @@ def test_identities_of_twenty_six_command_lines_stay_as_they_are():
     assert {line: identified(*line.split()) for _, line in lines} == {line: known for known, line in lines}
 
 
-@pytest.mark.parametrize("name", generated())
+@pytest.mark.parametrize("name", some(generated(), "quadrant"))
 def test_a_generated_set_of_each_runs_own_images_is_another_set_than_one_for_all(name):
     new, fixed, old = (
         identified(f"data={name}", *knob) for knob in ([], ["data.eval_seed=0"], ["data.eval_seed=null"])
@@ -91,6 +91,7 @@ def test_the_seed_of_a_run_is_read_where_the_images_have_a_seed_of_their_own():
     assert composed(["data=quadrant", "seed=3", "out=x"], "prepare").data.eval_seed == 3
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_tested_on_the_images_of_its_own_seed(tmp_path):
     arguments = ["data=quadrant", "data.test_size=200", "model=micro", "patch=4", "limit_batches=7", "epochs=1"]
     found = {}
@@ -127,6 +128,7 @@ def listed() -> dict[str, dict]:
     return found
 
 
+@pytest.mark.slow
 def test_the_baseline_knows_the_options_that_are_shipped(request):
     """`--regenerate` lists new options and knobs, and does not change listed ones."""
     known, today = baseline(), listed()
@@ -356,6 +358,7 @@ def test_the_fingerprint_of_a_folder_is_computed_once_by_a_command(tmp_path, mon
     assert len(read) == 1
 
 
+@pytest.mark.slow
 def test_moved_data_neither_retrain_nor_break_further_views(tmp_path, capsys):
     data = images(tmp_path / "pets")
     small = [*MICRO, "epochs=1", "batch_size=4", "data=imagefolder", "data.val_size=4", "logger=none"]
@@ -496,6 +499,7 @@ def test_another_run_is_not_replaced_and_a_record_that_cannot_be_read_is_named(t
     assert run(tmp_path / "run", *MICRO, "epochs=1", "rerun=true")["result"]["test/loss"]
 
 
+@pytest.mark.slow
 def test_cells_with_values_and_folders_of_their_own_run_and_two_in_one_folder_are_refused(command, tmp_path):
     folders = ["hydra.sweep.subdir=p${patch}", "seed=${hydra:job.num}", "hydra.launcher.on_invalid=skip"]
     done = command("train.py", "-m", *MICRO, "epochs=1", "logger=none", "patch=4,8", "embed=conv,linear", *folders)
@@ -637,7 +641,7 @@ def not_read(*given: str) -> dict[str, str]:
     return unread(cfg, cfg.hydra.runtime.choices, given)
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", some(options("model"), "micro", "resnet"))
 def test_the_options_that_a_network_does_not_read_are_known(model):
     given = [
         f"model={model}",

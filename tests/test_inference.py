@@ -263,6 +263,7 @@ def test_steps_of_two_arms_are_compared_by_ranks():
     )
 
 
+@pytest.mark.slow
 def test_the_corrected_interval_agrees_with_the_corrected_p():
     rng = np.random.default_rng(10)
     decided = []

@@ -25,6 +25,7 @@ def identified(*overrides: str) -> str:
     return identity_of(cfg, cfg.hydra.runtime.choices)
 
 
+@pytest.mark.slow
 def test_every_argument_is_an_option_or_its_refusal_says_what_takes_its_place():
     told = {*LIGHTNING, *KNOB_ALIASES, *Options.__dataclass_fields__}
     assert told >= ARGUMENTS - OURS
@@ -68,6 +69,7 @@ def test_a_run_with_a_limit_of_time_ends_validated_and_is_completed_as_it_is(tmp
     assert rows["val/loss"].dropna().index[-1] == rows.index[-1] < 400_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shorter_validation_judges_fewer_images_and_changes_nothing_else(tmp_path, micro, workers):
     arguments = [*micro, f"workers={workers}", "tested=last"]
@@ -79,6 +81,7 @@ def test_a_shorter_validation_judges_fewer_images_and_changes_nothing_else(tmp_p
     assert (32 * part["result"]["val/acc"]).is_integer()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*[Pp]rofiler.*:UserWarning")  # torch's own remarks on so short a training
 @pytest.mark.parametrize(
     ("profiler", "words"), [("simple", "train_dataloader_next"), ("advanced", "cumtime"), ("pytorch", "aten::addmm")]
@@ -90,6 +93,7 @@ def test_a_profile_lies_beside_the_record_and_waiting_is_measured_as_before(tmp_
     assert 0 < done["result"]["final/data_wait_frac"] < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knobs", ["deterministic=true", "detect_anomaly=true benchmark=true"])
 def test_a_run_is_the_same_with_what_only_checks_it(tmp_path, micro, knobs):
     given = [f"trainer.{knob}" for knob in knobs.split()]

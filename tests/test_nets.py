@@ -9,7 +9,7 @@ import timm
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
-from support import configure, cut_at, options, record, shuffle_patches, train_in
+from support import configure, cut_at, options, record, shuffle_patches, some, train_in
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -40,6 +40,7 @@ def reads_both(model: str) -> bool:
 VITS = [model for model in options("model") if reads_both(model)]
 OTHERS = [model for model in options("model") if not reads_both(model)]
 ALL = pytest.mark.parametrize("model", OTHERS)
+ONE = pytest.mark.parametrize("model", some(OTHERS, "resnet"))
 SMALL = ["data.img_size=32", "patch=8"]
 TINY = {"timm": ["model.name=test_resnet"]}  # where the default would take long
 RUN = [*SMALL, "epochs=2", "batch_size=16", "limit_batches=3", "log_every=1", "trainer=cpu", "logger=csv"]
@@ -127,7 +128,7 @@ def test_multiply_accumulates_of_the_cnn_are_those_of_its_convolutions_and_its_h
     assert cost(net, None, 3, (24, 20)).macs == 24 * 20 * 9 * 8 * (3 + 8 + 8) + 8 * 2
 
 
-@ALL
+@ONE
 def test_compiles_and_runs_in_bf16(build, model):
     import jaxtyping
 
@@ -166,7 +167,7 @@ def test_compiling_covers_all_but_what_stands_at_the_ends(build, model):
     assert rest <= {"embed", "norm", "head"}
 
 
-@ALL
+@ONE
 def test_a_run_is_cut_off_goes_on_and_is_tested_again_to_the_bit(tmp_path, model, monkeypatch):
     whole = run(tmp_path / "whole", model)
     with monkeypatch.context() as patch:
@@ -198,6 +199,7 @@ def test_a_shared_batch_norm_takes_the_place_of_each_and_keeps_all_else(build, m
     torch.testing.assert_close(dict(net.state_dict()), state, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_batch_norms_of_the_trunk_are_refused_on_several_cpus_and_remarked_on_in_micro_batches(tmp_path, capsys):
     for model, cure in {
         "resnet": r"use trainer\.devices=1$",
@@ -211,6 +213,7 @@ def test_batch_norms_of_the_trunk_are_refused_on_several_cpus_and_remarked_on_in
     assert "batch norms" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_micro_batches_that_are_tried_leave_the_averages_of_batch_norms_as_they_were(tmp_path):
     whole, tried = (run(tmp_path / how, "cnn", f"trainer.micro_batch={how}") for how in ("null", "auto"))
     assert whole["result"]["test/loss"] == tried["result"]["test/loss"]
@@ -247,7 +250,7 @@ def test_nothing_drops_out_of_what_a_vit_is(model):
     assert all(reads(cfg, option) for option in ("embed", "patch", "pos"))
 
 
-@ALL
+@ONE
 def test_options_that_the_network_does_not_read_change_nothing(build, model):
     def start(*overrides: str) -> tuple[str, dict[str, Tensor]]:
         torch.manual_seed(0)
@@ -295,7 +298,7 @@ def test_a_run_is_called_by_what_it_reads(overrides, name):
         assert levels["embed"] is levels["patch"] is levels["pos"] is None
 
 
-@ALL
+@ONE
 def test_what_is_made_for_a_vit_refuses_others_in_a_line(build, tmp_path, model):
     run(tmp_path / "run", model, "epochs=1")
     ckpt = tmp_path / "run" / "best.ckpt"

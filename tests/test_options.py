@@ -255,14 +255,14 @@ def test_refuses_a_number_that_cannot_be(name, knob, zero):
         ("model=bag model.depth=0", "model.embed_dim=48 and model.depth=0 must be at least 1"),
         (
             "model=cnn model.field=99",
-            "model.field=99 is not what model.depth=4 convolutions of 3x3 see without gaps, odd numbers from 9 to 81: "
-            "use model.field=81 or model.depth=5",
+            "model.field=99 is not possible: model.depth=4 convolutions of 3x3 without gaps see an odd number of "
+            "pixels, from 9 to 81: use model.field=81 or model.depth=5",
         ),
         ("model=cnn model.norm=group", "model.norm=group is unknown: use batch, layer, none"),
         (
             "model=timm model.name=convnext_atto model.small=true",
             "model.small=true is for ResNets, and model.name=convnext_atto is a ConvNeXt: use model.small=false, "
-            "and where it has such, an option of its own, as in model.options={patch_size:2} of a ConvNeXt",
+            "and an option of this network if it has one, as in model.options={patch_size:2} of a ConvNeXt",
         ),
     ],
     ids=lambda value: value if "=" in value and " is " not in value else "",

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support import MICRO, STUDY, command_in
 from wandb_server import Server
@@ -17,12 +18,15 @@ ON_A_GPU = re.compile(r"(memory|final)/gpu_|throughput/mfu$")  # tests/test_gpu.
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> Path:
+def swept(once) -> Path:
     """A sweep of real runs, kept offline."""
-    folder = tmp_path_factory.mktemp("sweep")
-    done = command_in(folder, "train.py", "-m", *COMMON_OVERRIDES, *MICRO, "epochs=1", "pos=none,learned", "seed=0,1")
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def fill(folder: Path) -> None:
+        sweep = ["-m", *COMMON_OVERRIDES, *MICRO, "epochs=1", "pos=none,learned", "seed=0,1"]
+        done = command_in(folder, "train.py", *sweep)
+        assert done.returncode == 0, done.stderr
+
+    return once("published-sweep", fill)
 
 
 @pytest.fixture
@@ -77,6 +81,7 @@ def made(folder: Path, *arguments: str, **env: str) -> dict:
     return json.loads((folder / path).read_text())
 
 
+@pytest.mark.slow
 def test_the_workspace_has_every_section_and_its_panels_show_what_runs_log(folder):
     told = made(folder)
     sections = {
@@ -146,19 +151,23 @@ def test_a_report_of_a_study_has_its_statement_and_its_answer(folder):
     experiments = folder / "experiments" / "positions"
     experiments.mkdir(parents=True)
     study = {**STUDY, "overrides": [*MICRO, "epochs=1"], "scales": {"cpu": {"seeds": [0, 1]}}}
+    study["tune"] = {"optim.lr": [5e-4]}  # the default, so that the runs of the sweep have the chosen setting
     (experiments / "study.yaml").write_text(json.dumps(study))
+    tried = pd.DataFrame([("digits", arm, "optim.lr=0.0005", 0.5, True) for arm in STUDY["factors"]["pos"]])
+    tried.columns = ["part", "arm", "setting", "val/acc", "chosen"]
+    tried.to_csv(experiments / "tuned.csv", index=False)
     out = folder / "study.json"
     with pytest.MonkeyPatch.context() as patch:
         for name in ("WANDB_MODE", "WANDB_API_KEY"):  # W&B reads its mode once a process; without a login it is offline
             patch.delenv(name, raising=False)
         for runs in (folder / "runs", folder / "none"):  # with its runs, and from what was written of them
-            said = publish_study("positions", "cpu", runs, "p", "e", out, tuned=False, experiments=experiments.parent)
+            said = publish_study("positions", "cpu", runs, "p", "e", out, experiments=experiments.parent)
             assert said == str(out)
             told = json.loads(out.read_text())
             text = json.dumps(told["spec"], ensure_ascii=False)
             assert told["title"] == STUDY["question"]
             says = STUDY["parts"]["digits"]["statements"]["learned_helps"]["says"]
-            for words in ("Open.", says, STUDY["doubts"]):
+            for words in ("Open.", says, STUDY["doubts"], "Tuning"):
                 assert words in text
             assert ("/e/p/runs/" in text) == (runs.name == "runs")
 

@@ -1,11 +1,8 @@
 """Pages of real runs: of a study, of a sweep, of all studies; and every study.yaml can be run."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
-from support import ROOT, STUDY, configure, options, run
+from support import STUDY, configure, options, run
 from test_rule import cells as planted
 from test_rule import curves, solved_of, tree
 
 from patchbench.commands.report import report_all, report_study, report_sweep
 from patchbench.config.identity import identity_of
-from patchbench.config.plan import COMMON_OVERRIDES, cells, identities, overrides, parts_at, read_study, studies
+from patchbench.config.plan import cells, identities, overrides, parts_at, read_study, studies
 from patchbench.pages.dashboard.gather import gather
 from patchbench.pages.study.numbers import Report, pareto, t_estimate, train_gflops
 from patchbench.pages.study.page import markdown, page
@@ -32,28 +29,10 @@ from patchbench.study.reading import parse
 from patchbench.study.verdict import HOW_MUCH, NO, NOT_RUN, OPEN, WITHDRAWN, YES, judge
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> Path:
-    """A sweep of real runs: two schemes, three seeds."""
-    folder = tmp_path_factory.mktemp("sweep")
-    line = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "-m",
-        *COMMON_OVERRIDES,
-        *STUDY["overrides"],
-        "trainer=cpu",
-        "pos=none,learned",
-        "seed=0,1,2",
-    ]
-    subprocess.run(line, cwd=folder, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    return folder / "runs"
-
-
 @pytest.fixture
-def runs(swept, tmp_path) -> Path:
+def runs(study_runs, tmp_path) -> Path:
     """A copy that a test may damage."""
-    return Path(shutil.copytree(swept, tmp_path / "runs"))
+    return Path(shutil.copytree(study_runs, tmp_path / "runs"))
 
 
 @pytest.fixture
@@ -290,7 +269,7 @@ def test_any_sweep_has_the_same_tables_over_what_varies(runs):
     assert [(row["arm"], row["status"]) for row in told] == [("conv-4_none_digits_s9_aaaaaaaa", "unfinished")]
     one = report_sweep(runs, {"pos": "none"})
     assert "3 of 3 runs have a result: 1 arm in 1 part, 3 seeds." in (one.parent / "README.md").read_text()
-    with pytest.raises(ValueError, match="no finished run of these"):
+    with pytest.raises(ValueError, match="no finished run with these values"):
         report_sweep(runs, {"data": "mnist"})
     with pytest.raises(ValueError, match="is no arm"):
         report_sweep(runs, {}, against="rope")

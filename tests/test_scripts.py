@@ -63,7 +63,7 @@ def test_every_script_has_a_help_with_examples_and_imports_nothing_heavy_for_it(
         ("report.py tests tune=true", "tune takes one value in all runs of tests"),
         ("runs.py delete=true", "say which runs"),
         ("runs.py limit=few", "limit=few must be a whole number"),
-        ("simulate_rule.py samples=10", "samples=10 tells no rate of 5 %"),
+        ("simulate_rule.py samples=10", "samples=10 are too few to measure a rate of 5 %"),
         ("study.py", "give the name of a study"),
         ("study.py position --dryrun", "--dryrun is no option: did you mean --dry-run?"),
         ("wandb_sweep.py --method bayes", "--method is no option: write it without dashes, method=<value>"),

@@ -20,6 +20,7 @@ from patchbench.study.reading import parse
 from patchbench.study.verdict import YES, judge
 
 
+@pytest.mark.slow
 def test_a_study_is_run_reported_and_not_run_again(command, tmp_path):
     given = ["projection", "scale=smoke", "tune=false"]
     shown = command("scripts/study.py", *given, "--dry-run")

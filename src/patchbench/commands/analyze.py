@@ -1,4 +1,4 @@
-"""Analyse what the input stage of a trained network learned: pictures, a page and numbers."""
+"""Analysis of the input stage of a trained network: pictures, a page and numbers."""
 
 import json
 import math
@@ -39,16 +39,19 @@ from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.task import Classify
 from patchbench.weights.read import net_state
 
-SIZES = (0.75, 1.25)  # of the side, in whole patches
-MOVES = 3  # up to a patch, beside none
-WORK = {"cpu": 6e11, "cuda": 2e14}  # multiply-adds for robustness: some 20 seconds
+SIZES = (0.75, 1.25)  # factors of the image size; the sizes are rounded to whole patches
+MOVES = 3  # number of shifts of up to a patch, in addition to no shift
+WORK = {"cpu": 6e11, "cuda": 2e14}  # multiply-accumulates for robustness: about 20 seconds
 HOW = "scripts/analyze.py with images=<number>"
-FEWEST, LOOKED_AT = 16, 512  # test images: of robustness at least, of everything else at most
+FEWEST, LOOKED_AT = 16, 512  # test images: at least for robustness, at most for everything else
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Numbers by the names of the record, `analysis/...`; on other ranks than the first, nothing."""
+    """Result of an analysis. numbers: by their names in the record, `analysis/...`. pictures: paths by name.
+
+    On ranks other than the first, numbers, pictures and left_out are empty.
+    """
 
     numbers: dict[str, float]
     pictures: dict[str, Path]
@@ -59,20 +62,20 @@ class Analysis:
 def analyze(
     ckpt: Path, out: Path, machine: Machine, *, images: int | None, of: dict[str, Any] | None = None
 ) -> Analysis:
-    """Analyse the network of a checkpoint, see `analysis`. Refused where it or its data cannot be read.
+    """Analyse the network of a checkpoint, see `analysis`. Refused if the checkpoint or its data cannot be read.
 
-    of: the record of the run whose checkpoint it has to be.
+    of: record of the run to which the checkpoint must belong; None: any run.
     """
     with refusing():
         if images is not None and images < FEWEST:
-            raise ValueError(f"images={images} are too few to tell an accuracy: use {FEWEST} or more, or null")
+            raise ValueError(f"images={images} are too few to measure an accuracy: use {FEWEST} or more, or null")
         run = reopen(ckpt, machine, of=of)
     with loading():
         return analysis(run.draft, run.trainer, run.task, run.data, ckpt, out, images=images)
 
 
 def analyze_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
-    """Add the analysis to a finished run that was trained without it."""
+    """Add the analysis to the record of a finished run that was trained without it, and return the record."""
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
     result = analyze(out_dir / f"{cfg.tested}.ckpt", out_dir, machine, images=None, of=done)
     done |= {"result": done["result"] | result.numbers}
@@ -90,10 +93,10 @@ def analysis(
     *,
     images: int | None = None,
 ) -> Analysis:
-    """Write analysis.html and the folder analysis/ with each picture and the numbers into `out`.
+    """Write analysis.html, and the folder analysis/ with each picture and the numbers, into `out`.
 
-    task: with the weights of `ckpt`, for robustness, which all ranks measure together; the rest is left to the first.
-    images: of the test split, for robustness; None: as many as some seconds suffice for.
+    task: with the weights of `ckpt`, for robustness, which all ranks measure together; the first rank measures the
+    rest. images: number of test images for robustness; None: as many as take about 20 seconds.
     """
     if not data.splits:
         data.setup("")
@@ -114,7 +117,7 @@ def look(
     left_out: list[str],
     device: torch.device,
 ) -> Analysis:
-    """Measure, draw and write."""
+    """Measure the network of a checkpoint, write its pictures, numbers and page into `out`, and print a summary."""
     checkpoint, source = read_checkpoint(ckpt), data.source
     origin = checkpoint["patchbench"]
     cfg = restored(origin)
@@ -153,7 +156,12 @@ def look(
 def robustness(
     draft: Draft, trainer: pl.Trainer, task: Classify, data: Batches, images: int | None
 ) -> tuple[dict[str, float], list[str]]:
-    """`<view>/acc` of each view, `/same` of shuffles and moves, and `images`, their number; and the views left out."""
+    """Return the robustness by name, and what was left out, in words.
+
+    Names: <view>/acc of each view; <view>/same of shuffles and shifts; <view>/lost of shuffles; the accuracy of each
+    group of images, if the split has groups; `images`, the number of test images. See `evaluate_views`.
+    images: see `analysis`.
+    """
     left_out: list[str] = []
     views = views_of(draft, left_out)
     work = draft.cost.macs * (len(views.shuffles) + len(views.moves) + 1)
@@ -165,13 +173,16 @@ def robustness(
         available = min(available, data.limit * data.batch_size)
     images = min(images, available)
     if images < available:
-        left_out.append(f"robustness: all but {images:,} of {available:,} test images; {HOW} takes more")
+        left_out.append(f"robustness: {available - images:,} of {available:,} test images; {HOW} measures more")
     figures = evaluate_views(trainer, task, data, views, draft.test_at, most=images)
     return {name.removeprefix("test/"): value for name, value in figures.items()} | {"images": images}, left_out
 
 
 def views_of(draft: Draft, left_out: list[str]) -> Views:
-    """Shuffles of patches and pixels, moves up to a patch, other sizes; views that cannot be go to `left_out`."""
+    """Return the views to measure: other sizes, shuffled patches and pixels, and shifts of up to a patch.
+
+    The reasons against views that the network or the images do not allow are appended to `left_out`.
+    """
     net, source = draft.net, draft.source
     patch_size = size("patch", to_plain(draft.cfg.patch))
     sizes, shuffles = [], []
@@ -193,7 +204,7 @@ def views_of(draft: Draft, left_out: list[str]) -> Views:
 
 
 def other_sizes(img_size: Size, step: Size) -> Iterator[Size]:
-    """Sizes around that of the images, in whole steps."""
+    """Yield image sizes that are smaller and larger than that of the images, as multiples of `step`."""
     for factor in SIZES:
         height, width = (max(1, round(factor * n / s)) * s for n, s in zip(img_size, step, strict=True))
         if (height, width) != img_size:
@@ -201,7 +212,7 @@ def other_sizes(img_size: Size, step: Size) -> Iterator[Size]:
 
 
 def refuse_long(net: Any, source: Source, img_size: Size) -> None:
-    """ValueError where attention over the image would be too much to hold, were it not fused."""
+    """Raise ValueError if the attention weights of a block, were they stored, would take more than MOST_BYTES."""
     if net.layout is not None:
         with torch.no_grad():
             shape = net.embed(torch.empty(1, source.in_chans, *img_size, device="meta")).shape

@@ -1,4 +1,4 @@
-"""Images per second that one core reads from each kind of data set, beside torchvision's ImageFolder with PIL."""
+"""Images per second that one core reads from each kind of data set, and from torchvision's ImageFolder with PIL."""
 
 import json
 import tempfile
@@ -42,7 +42,7 @@ def photograph(height: int, width: int, rng: np.random.Generator) -> Image.Image
 
 
 def make_folder(root: Path, options: Mapping[str, Any]) -> None:
-    """Write JPEGs in the folders of two classes, with hard links as further images."""
+    """Write JPEG files of three splits with two classes each; hard links multiply the images of the training split."""
     rng = np.random.default_rng(0)
     for split, count in {"train": options["images"], "val": 8, "test": 8}.items():
         for i in range(count):
@@ -64,7 +64,7 @@ def any_place(size: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def any_size(draws: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """Draw square crops of 8 to 100 % of the area, at random places."""
+    """Draw crops of 8 to 100 % of the area, with the aspect ratio of the image, at random places."""
     side = (torch.sqrt(0.08 + 0.92 * torch.rand(len(draws), 1)) * sizes).long()
     return torch.cat([(torch.rand(len(draws), 2) * (sizes - side + 1)).long(), side], 1)
 
@@ -76,7 +76,7 @@ def choices(count: int, batch_size: int) -> list[BatchIndices]:
 
 
 def bench(options: Mapping[str, Any]) -> None:
-    """Measure all ways, write the table as JSON and print it. options: see scripts/bench_data.py."""
+    """Measure all ways of reading, write the table as JSON, and print it. options: see scripts/bench_data.py."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         table = measure(Path(folder), options)
@@ -84,7 +84,11 @@ def bench(options: Mapping[str, Any]) -> None:
 
 
 def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measure every way of reading, in turn; of several rounds the fastest counts."""
+    """Return the images per second of every way of reading: of the fastest round, with all ways in turn in each round.
+
+    root: an empty folder. Keys: rung, the name of the way; per, `core` for the CPU time of one core, `loader` for the
+    wall time of a DataLoader with `workers` processes; images_per_s.
+    """
     jpegs = root / "jpegs"
     make_folder(jpegs, options)
     size, cache_size, batch_size, workers = (options[name] for name in ("size", "cache", "batch", "workers"))
@@ -104,7 +108,7 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     scenes = Diagnostic(scene=quadrant, unit=0.5, img_size=24, eval_seed=0, **sizes).splits()["train"]
     memory = InMemory(*mapped.read(range(len(mapped))))
     chosen = choices(len(files), batch_size)
-    some = chosen[: max(1, len(chosen) // options["copies"])]  # enough for the slow ways
+    some = chosen[: max(1, len(chosen) // options["copies"])]  # fewer batches, for the slow ways of reading
 
     to_floats = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     training = transforms.Compose([transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(), *to_floats])
@@ -161,7 +165,7 @@ def measure(root: Path, options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def report(table: list[dict[str, Any]], options: Mapping[str, Any]) -> None:
-    """Write the table as JSON to a file, and print it as Markdown."""
+    """Write the table, the settings and the environment as JSON to a file, and print the table as Markdown."""
     plain = table[0]["images_per_s"]
     jpeg = next(row["images_per_s"] for row in table if row["rung"].startswith("data=imagefolder"))
     settings = {name: value for name, value in options.items() if name != "out"}

@@ -1,4 +1,4 @@
-"""The CPU time of a cell of a sweep beyond the time of its training."""
+"""The CPU time of a cell of a sweep, minus the time of its training."""
 
 import os
 import subprocess
@@ -29,20 +29,20 @@ if __name__ == "__main__":
 
 
 def command_s(folder: Path, *arguments: str) -> float:
-    """Return the CPU seconds of a process that trains, from its start to its end; of several processes the least."""
+    """Return the CPU seconds of a process that trains, from its start to its end; the least, if there are several."""
     folder.mkdir()
     script = folder / "timed.py"
     script.write_text(TIMED)
     command = [sys.executable, str(script), *arguments, f"runs_dir={folder}"]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-    if done.returncode:  # its error stands on stderr
+    if done.returncode:  # the process has printed its error to stderr
         raise SystemExit(done.returncode)
     output = done.stdout + "".join(log.read_text() for log in folder.glob("*/log.txt"))
     return min(float(line.split()[1]) for line in output.splitlines() if line.startswith("cpu_s "))
 
 
 def training_s(folder: Path, overrides: list[str]) -> float:
-    """Return the CPU seconds of a run in this process, the second time that it is made."""
+    """Return the CPU seconds of a run in this process: of the second run, since the first one also warms up."""
     register()
     for i in range(2):
         cfg = composed(overrides)
@@ -52,7 +52,10 @@ def training_s(folder: Path, overrides: list[str]) -> float:
 
 
 def bench(overrides: Sequence[str]) -> None:
-    """Time cells of one step, as a command and in a sweep, and print the difference. overrides: options of train.py."""
+    """Measure cells of one step, as commands and in a sweep, and print the difference to training alone.
+
+    overrides: options of train.py.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     options = [*ONE_STEP, *overrides]

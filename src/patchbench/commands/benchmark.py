@@ -1,4 +1,4 @@
-"""Speed and memory of training or inference: of a configuration alone, beside another one, or beside a peer."""
+"""Speed and memory of training or inference: of one configuration, of two configurations, or of one and a peer."""
 
 import json
 import re
@@ -24,25 +24,25 @@ from patchbench.runs.provenance import environment
 from patchbench.track.terminal import say
 
 SETTINGS = ("rounds", "steps", "warmup", "peer", "compare", "run", "timm")
-GRAPHS = 64  # of a block: those of two sides, in training and in evaluation, and of batches of several sizes
+GRAPHS = 64  # compiled graphs per block: for two sides, training and evaluation, and several batch sizes
 
 
 def benchmark(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[str]) -> Path:
-    """Measure, print the table, write the record; its path.
+    """Measure, print the table, write the record, and return its path.
 
-    options: those of scripts/benchmark.py. given: options of train.py. typed: options of both, as they were typed.
-    Refused before anything is measured where it cannot be.
+    options: options of scripts/benchmark.py. given: options of train.py. typed: options of both, as they were typed.
+    Refused if a side cannot be measured; impossible options are refused before anything is measured.
     """
     with tempfile.TemporaryDirectory() as scratch:
         return written(options, given, typed, Path(scratch))
 
 
 def written(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[str], scratch: Path) -> Path:
-    """Do as `benchmark` says. scratch: an empty folder."""
+    """Write the record of a benchmark, see `benchmark`. scratch: an empty folder."""
     register()
     torch._dynamo.config.recompile_limit = GRAPHS
     overrides = checked(given)
-    cfg = composed(overrides)  # here, so that Hydra's objections are told as train.py tells them
+    cfg = composed(overrides)  # outside of `refusing`, so that errors of Hydra are reported as by train.py
     asked = Asked(options["run"], overrides)
     pair = [asked, *([asked.changed(options["compare"])] if options["compare"] else [])]
     for each in pair:
@@ -80,7 +80,7 @@ def said(rounds: int) -> Any:
 
 
 def file_name(record: Mapping[str, Any], date: datetime) -> str:
-    """A file for a record, as in conv-16-learned-digits-s0-micro-train-2026-11-26-0949.json."""
+    """Name the file of a record: conv-16-learned-digits-s0-micro-train-2026-11-26-094937.json."""
     names = "-beside-".join(side["name"] for side in record["sides"])
     words = re.sub(r"[^a-z0-9]+", "-", f"{names} {record['mode']}".lower()).strip("-")
     return f"{words[:100]}-{date:%Y-%m-%d-%H%M%S}.json"

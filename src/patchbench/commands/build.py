@@ -1,4 +1,4 @@
-"""Parts of a run from its configuration, and the checks that they fit together."""
+"""Construction of the parts of a run from its configuration, with checks that they fit together."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +31,10 @@ from patchbench.train.task import Classify
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Check the options outside the groups. ValueError names the first that cannot be."""
+    """Check the options outside of the groups, and those of budget, logger and optimizer.
+
+    ValueError names the first option with an impossible value.
+    """
     for name in ("epochs", "batch_size", "log_every"):
         if cfg[name] < 1:
             raise ValueError(f"{name}={cfg[name]} must be at least 1")
@@ -60,7 +63,7 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def check_optim(optim: DictConfig) -> None:
-    """Check the numbers of the optimizer, and build it, as Lightning does when training starts."""
+    """Check the options `optim.*`, also by building the optimizer and the schedule. ValueError names the option."""
     for name in {"lr", "weight_decay", "momentum"} & set(optim):
         if not optim[name] >= 0:
             raise ValueError(f"optim.{name}={optim[name]} must not be negative")
@@ -88,14 +91,17 @@ def check_optim(optim: DictConfig) -> None:
 
 
 def check_workers(workers: Any) -> None:
-    """ValueError unless `workers` is a number of processes or auto."""
+    """Raise ValueError unless `workers` is a number of processes or auto."""
     if workers != "auto" and not (isinstance(workers, int) and workers >= 0):
         raise ValueError(f"workers={workers} must be auto or a number of processes, 0 for none")
 
 
 @contextmanager
 def building(path: str, part: DictConfig) -> Iterator[None]:
-    """Raise a part's own refusal, without the exception that Hydra wraps around it, with its knobs named in full."""
+    """Raise the errors of a part without the exception that Hydra wraps around them, and complete the names of knobs.
+
+    path: path of the part, see `qualified`.
+    """
     with qualified(path, map(str, part)):
         try:
             yield
@@ -107,32 +113,32 @@ def building(path: str, part: DictConfig) -> Iterator[None]:
 
 
 def build_source(cfg: DictConfig) -> Source:
-    """The data set of the configuration. ValueError, OSError: refusals of the set, which name its knobs in full."""
+    """Build the data set of the configuration. ValueError and OSError name its knobs with their path."""
     with building("data", cfg.data):
         return instantiate(cfg.data)
 
 
 def build_augment(cfg: DictConfig, source: Source) -> Augment:
-    """The augmentation of the configuration. ValueError names its knobs in full."""
+    """Build the augmentation of the configuration. ValueError names its knobs with their path."""
     with building("augment", cfg.augment):
         return instantiate(cfg.augment)(source)
 
 
 def build_net(cfg: DictConfig, source: Source) -> Any:
-    """The network that fits the images and classes of the source, freshly initialised.
+    """Build the network for the images and classes of the source, with initial weights.
 
-    It maps `b c H W` to `b classes`, is built on the meta device as well, and says of itself
+    It maps `b c H W` to `b classes`, can be built on the meta device, and has the following attributes:
 
-        layout             its tokens, or None where it has none
-        blocks             modules that are compiled, and shared out among devices, each by itself
-        no_weight_decay()  names of the parameters that are spared weight decay beside biases and norms
-        embed              its embedding, where its YAML names ${embed}: asked for `fit_images` and `varies`
+        layout             its tokens; None if it has no tokens
+        blocks             modules; each is compiled, and sharded among devices, by itself
+        no_weight_decay()  names of parameters without weight decay, in addition to biases and norms
+        embed              its embedding, if its YAML file refers to ${embed}; may have `fit_images` and `varies`
     """
     cfg = cfg.copy()
     with open_dict(cfg):
-        cfg.model.pop("init_from", None)  # for whoever trains it, see weights/load.py
+        cfg.model.pop("init_from", None)  # read by the code that trains the network, see weights/load.py
     build = instantiate(cfg.model)
-    with qualified("model", cfg.model.keys() - cfg.keys()):  # an option beside `model`, such as embed, is no knob
+    with qualified("model", cfg.model.keys() - cfg.keys()):  # a name that is also an option, such as embed, is no knob
         net = build(img_size=source.img_size, in_chans=source.in_chans, num_classes=source.num_classes)
     if cfg.freeze is not None:
         freeze(net, cfg.freeze)
@@ -140,14 +146,15 @@ def build_net(cfg: DictConfig, source: Source) -> Any:
 
 
 def build_trainer(cfg: DictConfig, out_dir: Path, callbacks: list[pl.Callback], *, epochs: int) -> pl.Trainer:
-    """Lightning's Trainer by the options `trainer.*`."""
+    """Build Lightning's Trainer with the options `trainer.*`."""
     return instantiate(cfg.trainer)(max_epochs=epochs, out_dir=out_dir, callbacks=callbacks)
 
 
 def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, resident_bytes: int | None = None) -> Batches:
-    """Read the data now, on the first process of the node, so that what is wrong with it is said before training.
+    """Return the batches. The first process of each node reads the data now, so that errors appear before training.
 
-    resident_bytes: bytes of the device that a set held in memory may take; None: the share `resident` of what is free.
+    resident_bytes: bytes of device memory for a data set in memory; None: the share `resident` of the free memory.
+    ValueError or OSError if the data cannot be read, or, without allow_cost, if batches do not fit into shared memory.
     """
     if resident_bytes is None:
         resident_bytes = int(cfg.resident * free_memory(trainer.strategy.root_device, trainer.num_devices))
@@ -172,9 +179,9 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, resident_
 
 
 def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
-    """Let an embedding that asks for `fit_images` see some before training.
+    """Before training, fit an embedding that has `fit_images` to this number of training images.
 
-    Called when the data are there, on every rank: all see the same images, so all fit the same.
+    Called on every rank when the data are set up. All ranks use the same images, so that all fits are equal.
     """
     data: Any = trainer
     embed: Any = getattr(task.net, "embed", None)
@@ -185,7 +192,7 @@ def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
 def build_task(
     cfg: DictConfig, net: nn.Module, data: Batches, duration: Duration, origin: Mapping[str, Any] | None = None
 ) -> Classify:
-    """Lightning's module that trains and judges `net`. origin: what its checkpoints keep, see config/origin.py."""
+    """Build the Lightning module that trains and evaluates `net`. origin: for its checkpoints, see config/origin.py."""
     optimizer = instantiate(cfg.optim.optimizer)
     if cfg.trainer.strategy == "fsdp" and optimizer.func is SGD:
         optimizer = partial(optimizer, fused=False)  # torch's fused SGD takes no shards
@@ -206,14 +213,15 @@ def build_task(
 
 
 def has_batch_norms(net: nn.Module) -> bool:
-    """True if some module normalises by statistics of the batch, as no frozen one does."""
+    """True if a module normalises by the statistics of the batch; a frozen batch norm does not."""
     return any(isinstance(module, _BatchNorm) and module.training for module in net.modules())
 
 
 def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[str]:
-    """Let batch norms see the batch of all devices, so that their number changes nothing; remarks where that fails.
+    """Synchronise batch norms over all devices, so that results do not depend on the number of devices.
 
-    ValueError for several CPUs, among which torch shares none.
+    Return a remark if the batch may be split into micro-batches, which batch norms see one at a time. ValueError for
+    several CPU processes, for which torch has no synchronised batch norm.
     """
     if not has_batch_norms(net):
         return []
@@ -227,21 +235,22 @@ def share_batch_norms(cfg: DictConfig, net: Any, trainer: pl.Trainer) -> list[st
     if trainer.world_size > 1:
         convert_sync_batchnorm(net)
     if trainer.accumulate_grad_batches > 1 or cfg.trainer.micro_batch == "auto":
-        return ["batch norms see one micro-batch at a time: what is learnt depends on how the batch is split"]
+        return ["batch norms see one micro-batch at a time: the result of training depends on how the batch is split"]
     return []
 
 
 def compiles(cfg: DictConfig, trainer: pl.Trainer) -> bool:
-    """True where `compile` asks for compiled blocks: auto is for GPUs."""
+    """True if blocks are compiled: with compile=true, and with compile=auto on a GPU."""
     return cfg.compile is True or (cfg.compile == "auto" and trainer.strategy.root_device.type == "cuda")
 
 
 def compile_blocks(net: Any) -> None:
-    """Compile each block by itself: as fast as the whole network, and compiled once for all blocks.
+    """Compile each block by itself, which is as fast as compiling the whole network; all blocks share one compilation.
 
-    Modules that turn q and k, or shift the logits, are compiled as well: one takes up to 30 small operations a block.
+    Modules that rotate q and k, or add a bias to the logits, are compiled too: in each block, such a module takes up to
+    30 small operations.
     """
-    torch._dynamo.config.optimize_ddp = False  # it would split the graph of a block, which is finer than DDP's buckets
+    torch._dynamo.config.optimize_ddp = False  # true would split the graph of a block at the buckets of DDP
     for parts in ("blocks", "rotation", "bias"):
         for part in getattr(net, parts, ()):
             part.compile()

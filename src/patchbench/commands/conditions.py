@@ -1,6 +1,7 @@
-"""Conditions of a training that are no part of the run: they change its figures by rounding, as other devices do.
+"""Conditions of training that do not identify a run, such as the device: they change its results by rounding.
 
-A run that was cut off may go on under others. That is said, and its record lists all conditions in their order.
+An interrupted run may continue under other conditions. A remark reports this, and the record of the run lists all
+conditions in their order.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ ASKED = {"trainer.precision": "precision", "residual": "residual", "compile": "c
 
 
 def conditions(cfg: DictConfig, trainer: pl.Trainer) -> dict[str, Any]:
-    """The conditions of a training that is about to start."""
+    """Return the conditions of a training that is about to start."""
     return {
         "device": trainer.strategy.root_device.type,
         "ranks": trainer.world_size,
@@ -29,9 +30,9 @@ def conditions(cfg: DictConfig, trainer: pl.Trainer) -> dict[str, Any]:
 def listed(
     cfg: DictConfig, trainer: pl.Trainer, before: Mapping[str, Any] | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """All conditions of a run until now, the present ones last, and a remark where they have changed.
+    """Return all conditions of a run, the present ones last, and remarks on changes.
 
-    before: the origin in the checkpoint that the run goes on from, or None.
+    before: origin in the checkpoint from which the run resumes, or None.
     """
     now = conditions(cfg, trainer)
     then = list((before or {}).get("conditions", []))
@@ -45,19 +46,19 @@ def listed(
         )
         if asked != (kept := trainer.accumulate_grad_batches):
             remarks.append(
-                f"micro-batches per step: {kept}, as this run began, not {asked}: its place in the data is counted in "
-                "them"
+                f"micro-batches per step: {kept}, as this run began, not {asked}: its position in the data is a number "
+                "of micro-batches"
             )
     if not then or then[-1] == now:
         return then or [now], remarks
     last = then[-1]
     changed = [f"{name}={last.get(name)} until here, {x} now" for name, x in now.items() if last.get(name) != x]
-    remarks.append(f"{', '.join(changed)}: figures may differ by rounding from those of a run without a break")
+    remarks.append(f"{', '.join(changed)}: figures may differ by rounding from those of an uninterrupted run")
     return [*then, now], remarks
 
 
 def not_of(cfg: DictConfig, done: Mapping[str, Any]) -> list[str]:
-    """Options that ask for conditions under which a finished run was not trained. done: its record."""
+    """List the options that ask for conditions under which a finished run was not trained. done: its record."""
     under = done.get("conditions", [])
     found = []
     for option, name in ASKED.items():

@@ -1,4 +1,4 @@
-"""Studies repeated on fresh seeds: predictions frozen before, and one page of what was found again."""
+"""Replication of studies on fresh seeds: predictions are frozen before, and one page lists the answers found again."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,13 +20,13 @@ MADE_BY = "Made by `python scripts/confirm.py --table` from the files of the stu
 
 
 def repeatable(scale: str, experiments: Path = EXPERIMENTS) -> list[str]:
-    """Names of the studies that repeat another scale at this one."""
+    """List the names of the studies in which this scale repeats another scale."""
     there = ((name, read_study(name, experiments)) for name in studies(experiments))
     return [name for name, study in there if scale in study.scales and study.scales[scale].like]
 
 
 def ready(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> list[str]:
-    """Those of the studies that were run whole at first; why another is left out is printed."""
+    """List the studies that can be repeated; for each of the others, print the reason."""
     found = []
     for name in names:
         try:
@@ -39,7 +39,10 @@ def ready(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> 
 
 
 def settled(name: str, scale: str, experiments: Path = EXPERIMENTS) -> Study:
-    """A study with every arm at the setting that was chosen for it. ValueError where it was not run whole at first."""
+    """Return a study with each arm at its chosen setting.
+
+    ValueError unless its runs at the scale that `scale` repeats are complete, and made with the present study.yaml.
+    """
     study = read_study(name, experiments)
     first = study.scales[scale].like
     folder = folder_of(name, first, Path("runs"), experiments)
@@ -56,9 +59,10 @@ def settled(name: str, scale: str, experiments: Path = EXPERIMENTS) -> Study:
 
 
 def freeze(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> Path:
-    """Write what these studies predict, with today's date and the commit; returns the file.
+    """Write the predictions of these studies, with today's date and the commit, and return the path of the file.
 
-    ValueError where a statement was changed after the study began to be repeated: nothing is written then.
+    ValueError, before anything is written, if a study already has runs on fresh seeds, and one of its statements is not
+    as it was frozen.
     """
     rows = frozen.read(experiments)
     today = datetime.now(UTC).date().isoformat()
@@ -76,7 +80,7 @@ def freeze(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) ->
 
 
 def check_frozen(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> None:
-    """ValueError unless every statement of these studies is the one that was frozen."""
+    """Raise ValueError unless every statement of these studies is frozen as it is now."""
     rows = frozen.read(experiments)
     for name in names:
         if changed := frozen.changed(settled(name, scale, experiments), scale, rows):
@@ -87,7 +91,7 @@ def check_frozen(names: Sequence[str], scale: str, experiments: Path = EXPERIMEN
 
 
 def confirmation(scale: str, experiments: Path = EXPERIMENTS) -> Path:
-    """Write the page over all studies that were repeated, from the files of their folders; returns it."""
+    """Write the page over all repeated studies, from the files in their folders, and return its path."""
     rows, repeated = frozen.read(experiments), []
     for name in repeatable(scale, experiments):
         study = read_study(name, experiments)

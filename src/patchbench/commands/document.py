@@ -1,4 +1,4 @@
-"""Answer a document sentence by sentence: the page, from statements as data, checks and the results of studies."""
+"""The page that answers a document sentence by sentence, from statements, checks and the results of studies."""
 
 import shlex
 import sys
@@ -30,7 +30,7 @@ from patchbench.study.verdict import HOW_MUCH, NOT_RUN, OPEN, WITHDRAWN
 from patchbench.study.verdict import Finding as Judged
 
 STATEMENTS = EXPERIMENTS / "statements.yaml"
-SCALE = "cpu"  # the scale of the studies whose results answer
+SCALE = "cpu"  # scale of the studies whose results are used
 
 
 def document(
@@ -39,11 +39,12 @@ def document(
     text: Path | None = None,
     results: Mapping[str, Result] | None = None,
 ) -> Path:
-    """Write the page beside the statements, as Markdown and as HTML; returns the HTML.
+    """Write the page next to the statements, as Markdown and as HTML, and return the path of the HTML file.
 
-    experiments: the folder of the studies. text: the document itself, in which every quote must stand. results: of the
-    studies by study.statement; without it, those of the folder. ValueError or OSError in one line, before anything is
-    written, for statements that cannot be read and for checks, arguments and results that are not there.
+    experiments: folder of the studies. text: the document, which must contain every quote; None: the file that the
+    statements name, if any. results: results of the studies by <study>.<statement>; None: those in `experiments`.
+    ValueError or OSError in one line, before anything is written, if the statements cannot be read, or if a check, an
+    argument or a result does not exist.
     """
     statements = read(path)
     if text or statements.text:
@@ -59,7 +60,7 @@ def document(
     answered = []
     with importing_from(where):
         for case in (case for sentence in statements.sentences for case in sentence.cases if case.check):
-            checking.find_check(case)  # all of them are there before the first is computed
+            checking.find_check(case)  # fails before the first check is computed
         tools = checking.Tools(build, where)
         for sentence in statements.sentences:
             findings = [finding_of(case, tools, given) for case in sentence.cases]
@@ -77,13 +78,13 @@ def document(
 
 
 def read(path: Path) -> Document:
-    """Read a file of statements. FileNotFoundError or ValueError in one line."""
+    """Read a file of statements. FileNotFoundError or ValueError, in one line, if that is not possible."""
     try:
         text_of(path)
         tree = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         raise
-    except (OmegaConfBaseException, YAMLError, OSError) as error:  # OSError: a number or a word alone
+    except (OmegaConfBaseException, YAMLError, OSError) as error:  # OSError: the file holds only a number or a word
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"{path} must be a mapping of title and sections")
@@ -94,7 +95,7 @@ def read(path: Path) -> Document:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file. ValueError in one line if it is no text, OSError if it cannot be read."""
+    """Read a text file. ValueError, in one line, if it is not in UTF-8; OSError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -102,7 +103,7 @@ def text_of(path: Path) -> str:
 
 
 def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result]) -> Finding:
-    """The result of a case: computed now, or that of its study."""
+    """Return a case with its result: computed by its check, taken from its study, or missing."""
     if case.needs:
         return Finding(case, Result(f"Nothing here decides it: it would take {case.needs}", "not run", "", ""), "")
     if case.check:
@@ -111,7 +112,7 @@ def finding_of(case: Case, tools: checking.Tools, results: Mapping[str, Result])
 
 
 def build(*options: str) -> nn.Module:
-    """Build the network that `python train.py data=random <options>` would train. ValueError if it cannot be."""
+    """Build the network that `python train.py data=random <options>` would train. ValueError if that is impossible."""
     register()
     given = ["data=random", *options]
     try:
@@ -122,7 +123,10 @@ def build(*options: str) -> nn.Module:
 
 
 def results_of(experiments: Path, where: Path, statements: Document) -> dict[str, Result]:
-    """The results of the studies that the statements refer to. ValueError for a study that the folder does not have."""
+    """Return the results of the studies to which the statements refer, by <study>.<statement> and <study>.<factor>.
+
+    where: folder of the page, to which links are relative. ValueError if the folder `experiments` lacks a study.
+    """
     there = studies(experiments)
     results: dict[str, Result] = {}
     first = {reference.partition(".")[0]: reference for reference in reversed(statements.references)}
@@ -144,7 +148,7 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
 
 
 def limits(experiments: Path, statements: Document) -> list[str]:
-    """List remarks of studies on runs that were recorded before, each with the names of the studies."""
+    """List the entries `as_recorded` of the studies, each with the names of the studies that have this entry."""
     names = dict.fromkeys(reference.partition(".")[0] for reference in statements.references)
     said: dict[str, list[str]] = {}
     for name in names:
@@ -154,7 +158,10 @@ def limits(experiments: Path, statements: Document) -> list[str]:
 
 
 def result_of(judged: Judged, link: str) -> Result:
-    """The result of a statement of a study. One that is withdrawn, or lacks runs or a control, counts as not run."""
+    """Convert the finding about a statement of a study to a result.
+
+    A statement that is withdrawn, or lacks runs, results or a control, counts as not run.
+    """
     says, reason = judged.statement.says, judged.because
     if judged.answer in (NOT_RUN, WITHDRAWN):
         return Result(says, "not run", f"withdrawn: {reason}" if judged.answer == WITHDRAWN else reason, link)
@@ -165,7 +172,7 @@ def result_of(judged: Judged, link: str) -> Result:
 
 
 def amounts(report: Report, link: str) -> dict[str, Result]:
-    """The effects of each factor, as the result of one case."""
+    """Return the measured effects of each factor, by factor, as one result."""
     found: dict[str, list[str]] = {}
     for effect in report.judgement.effects:
         if effect.amount is not None:
@@ -175,13 +182,13 @@ def amounts(report: Report, link: str) -> dict[str, Result]:
 
 
 def in_short(judged: Judged) -> str:
-    """The sums of arms that were measured, with their data: left_of: sincos − none."""
+    """Spell the part and the measured sums of arms of a statement: left_of: sincos − none."""
     return f"{judged.part.name}: {' and '.join(sum_of_arms(step.terms) for step in judged.steps)}"
 
 
 @contextmanager
 def importing_from(folder: Path) -> Iterator[None]:
-    """Let checks of the user's own be imported from a folder."""
+    """Allow imports of the user's own checks from a folder."""
     sys.path.insert(0, str(folder.resolve()))
     try:
         yield

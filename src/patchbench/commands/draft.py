@@ -1,4 +1,4 @@
-"""A run before it takes memory: drafted on the meta device, costed, checked, and split into batches that fit."""
+"""Draft of a run: its network on the meta device, its cost, checks before training, and the size of micro-batches."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from patchbench.train.memory import MicroBatches, accumulation, refuse_too_costl
 
 @dataclass(frozen=True)
 class Draft:
-    """A run before it takes memory: its data set, its network on the meta device, the cost of an image."""
+    """Draft of a run, which takes no memory for weights: data set, network on the meta device, cost of an image."""
 
     cfg: DictConfig
     source: Source
@@ -42,23 +42,23 @@ class Draft:
     cost: Cost
 
     def views(self) -> Views:
-        """Views of the test images that the options `eval.*` ask for, checked against the network."""
+        """Return the views of the test images in the options `eval.*`. ValueError if the network cannot process one."""
         options: Any = OmegaConf.to_container(self.cfg.eval, resolve=True)
         views = read_views(**options, run_patch=to_plain(self.cfg.patch))
         check_views(views, self.net, self.source)
         return views
 
     def test_at(self, img_size: Size) -> Split:
-        """The test split of the same data set at another image size."""
+        """Return the test split of the same data set at another image size."""
         resized: Any = OmegaConf.merge(self.cfg, {"data": {"img_size": list(img_size)}})
         return build_source(resized).splits()["test"]
 
     def macs_at(self, img_size: Size) -> int:
-        """Multiply-accumulates of an image of another size."""
+        """Count the multiply-accumulates of an image of another size."""
         return cost(self.net, self.net.layout, self.source.in_chans, img_size).macs
 
     def memory(self, trainer: pl.Trainer) -> Memory:
-        """Estimate a training step at the precision of the trainer, without computing anything."""
+        """Estimate the memory of a training step at the precision of the trainer, without computing the step."""
         source, bf16 = self.source, "bf16" in str(trainer.precision)
         estimate = memory(self.net, self.net.layout, source.in_chans, source.img_size, bf16=bf16)
         sharded = self.cfg.trainer.strategy == "fsdp"
@@ -66,9 +66,9 @@ class Draft:
 
 
 def draft(cfg: DictConfig, source: Source | None = None) -> Draft:
-    """Draft a run. ValueError, OSError and the like where a part cannot be built.
+    """Draft a run. ValueError, TypeError, OSError or an error of Hydra if a part cannot be built.
 
-    source: the data set of `cfg`, where it is there already.
+    source: the data set of `cfg`, if it is already built.
     """
     source = build_source(cfg) if source is None else source
     with torch.device("meta"):
@@ -79,9 +79,11 @@ def draft(cfg: DictConfig, source: Source | None = None) -> Draft:
 def split_batch(
     draft: Draft, trainer: pl.Trainer, ckpt: Path | None, free: int | None = None
 ) -> tuple[MicroBatches, Memory]:
-    """Micro-batches that fit, and what a step takes. ValueError, without allow_cost, where nothing would fit.
+    """Set the number of micro-batches of the trainer; return a callback that may increase it, and the memory of a step.
 
-    free: bytes of the device; None: what is free now, for which a GPU gives this process a context.
+    ckpt: checkpoint from which the run resumes; its number of micro-batches is used. free: free bytes of the device;
+    None: measured now, for which a GPU creates a CUDA context for this process. ValueError if the batch cannot be split
+    as the options ask, or, without allow_cost, if an image costs too much or a micro-batch does not fit into memory.
     """
     cfg, source = draft.cfg, draft.source
     trainer.accumulate_grad_batches = accumulation(
@@ -91,7 +93,7 @@ def split_batch(
         world_size=trainer.world_size,
     )
     auto = cfg.trainer.micro_batch == "auto"
-    if ckpt:  # its place in the data is counted in its own micro-batches
+    if ckpt:  # its position in the data is counted in its own micro-batches
         state = read_checkpoint(ckpt)["callbacks"][MicroBatches.__name__]
         auto, trainer.accumulate_grad_batches = False, state["accumulate"]
     images = images_at_once(cfg, trainer)
@@ -114,7 +116,10 @@ def split_batch(
 
 
 def refuse_lone_values(draft: Draft, images: int) -> None:
-    """ValueError where a batch norm would see one value of each channel, which has no variance."""
+    """Raise ValueError if a batch norm would see one value per channel, which has no variance.
+
+    images: number of images of a micro-batch.
+    """
     if images > 1 or not has_batch_norms(draft.net):
         return
     try:
@@ -122,18 +127,18 @@ def refuse_lone_values(draft: Draft, images: int) -> None:
     except ValueError as error:
         part = "embed.norm=layer" if "norm" in draft.cfg.embed else "a larger data.img_size"
         raise ValueError(
-            f"batch_size={draft.cfg.batch_size} gives a batch norm one image at a time, of which it sees one place: "
+            f"batch_size={draft.cfg.batch_size} gives a batch norm one image at a time, with one value per channel: "
             f"use more images at a time, or {part}"
         ) from error
 
 
 def images_at_once(cfg: DictConfig, trainer: pl.Trainer) -> int:
-    """Images of a micro-batch on one device."""
+    """Return the number of images of a micro-batch on one device."""
     return max(1, cfg.batch_size // (trainer.world_size * trainer.accumulate_grad_batches))
 
 
 def build_duration(draft: Draft, data: Batches) -> Duration:
-    """ValueError if the budget does not hold a step; where the data are not read yet, that shows later."""
+    """Build the duration of training. ValueError if the budget is less than a step, provided that the data are read."""
     duration = Duration(instantiate(draft.cfg.budget), data, draft.cost.train_flops(draft.cfg.batch_size))
     if data.splits:
         duration.check()
@@ -141,9 +146,9 @@ def build_duration(draft: Draft, data: Batches) -> Duration:
 
 
 def check_run(cfg: DictConfig, source: Source, out_dir: Path) -> Cost:
-    """Refuse what training would refuse, without the memory, the weights and the checkpoint that it takes.
+    """Check a run as training does before its first step, without weights and checkpoints, and return its cost.
 
-    Several processes may do this at once: on a GPU none of them takes memory, not even that of a context.
+    Several processes may do this at the same time: none of them takes memory of a GPU, not even for a CUDA context.
     """
     check_options(cfg)
     run = draft(cfg, source)

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on its test split, and on other views of the test images."""
+"""Evaluation of a checkpoint on its test split, and on other views of the test images."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,11 +18,11 @@ from patchbench.track.terminal import print_result, say
 
 
 def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, of: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Test a network again, from its checkpoint alone; its origin, `result`, and `hits` as in the record.
+    """Test a network again, from its checkpoint alone; return its origin with `result`, `viewed` and `hits`.
 
-    viewed: the names of the figures of views. views: the options `eval.*`. of: the record of the run that
-    is completed by the figures, which are then not printed. Refused where the checkpoint or its data
-    cannot be read.
+    result, hits: as in a record. viewed: names of the metrics of views. views: the options `eval.*`. of: record of the
+    run to which the checkpoint must belong, and to which the caller adds the metrics; then nothing is printed.
+    Refused if the checkpoint or its data cannot be read.
     """
     silent = of is not None
     names = nullcontext if silent else naming_own_options
@@ -32,7 +32,7 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, of: dict[str, A
     for remark in () if silent else getattr(run.draft.source, "remarks", ()):
         say(remark)
     if same:
-        say(f"{same}: the figures tell nothing; images are read with the data.range of training, see run.json")
+        say(f"{same}: the results mean nothing; images are read with the data.range of training, see run.json")
     with loading(), names():
         tested, hits = test(run.trainer, run.task, run.data)
         viewed = evaluate_views(run.trainer, run.task, run.data, run.draft.views(), run.draft.test_at)
@@ -44,7 +44,10 @@ def evaluate(ckpt: Path, machine: Machine, views: DictConfig, *, of: dict[str, A
 
 
 def evaluate_again(cfg: DictConfig, done: dict[str, Any], out_dir: Path) -> dict[str, Any]:
-    """Evaluate a finished run in the views of `cfg.eval`, and add the figures to its record, whose own ones stay."""
+    """Evaluate a finished run in the views of `cfg.eval`, add the metrics to its record, and return the record.
+
+    Metrics of these views replace those in the record; all other metrics of the record stay.
+    """
     machine = Machine(cfg.trainer, cfg.workers, cfg.resident, cfg.data.get("root"), cfg.data.get("max_skipped"))
     views = eval_options(cfg)
     more = evaluate(out_dir / f"{cfg.tested}.ckpt", machine, OmegaConf.create(views), of=done)

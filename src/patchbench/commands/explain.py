@@ -1,4 +1,4 @@
-"""Explain an input stage with one image: a table in the terminal, and a page."""
+"""Explanation of an input stage with one image: a table in the terminal, and a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -38,16 +38,16 @@ from patchbench.track.terminal import say
 from patchbench.train.checkpoint import read_checkpoint
 from patchbench.weights.read import net_state
 
-BESIDE_CKPT = ("ckpt", "image", "data_root", "runs_dir")  # what may be given with a checkpoint
-IMAGES, SHOWINGS = 6, 7  # rows and columns of what training shows
-HEAVY = 2**31  # bytes of tables above which a scheme is counted but not built
+BESIDE_CKPT = ("ckpt", "image", "data_root", "runs_dir")  # options that may be given with a checkpoint
+IMAGES, SHOWINGS = 6, 7  # training images that the page shows, and augmented versions of each image
+HEAVY = 2**31  # bytes; a positional scheme with larger tables is counted, but not built
 
 
 def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -> Path:
-    """Print the way of one image, write the page, and return where it is.
+    """Print the way of one image through the input stage, write the page, and return its path.
 
-    choices: the option taken in each group; given: the arguments of the command. Refused before anything is written
-    where the configuration cannot run, or the image is not there.
+    choices: the option chosen in each group. given: the arguments of the command. Refused, before anything is written,
+    if the configuration is impossible or the image does not exist.
     """
     with refusing():
         image, runs_dir, state = cfg.image, Path(cfg.runs_dir), None
@@ -57,7 +57,7 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             cfg = restored(origin, cfg.data_root)
         else:
             if cfg.data_root:
-                raise ValueError(f"data_root={cfg.data_root} goes with ckpt; without it, data.root={cfg.data_root}")
+                raise ValueError(f"data_root={cfg.data_root} needs ckpt; without ckpt, use data.root={cfg.data_root}")
             check_values(cfg)
             origin = origin_of(cfg, choices)
         levels = origin["factors"]
@@ -65,8 +65,8 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
             plan = draft(cfg)
         if levels["pos"] is None:
             raise ValueError(
-                f"model={levels['model']} reads no position, and this page walks through a ViT: use model=tiny, or "
-                "another of those that do"
+                f"model={levels['model']} reads no position, and this page explains a Vision Transformer: use "
+                "model=tiny, or another model that reads positions"
             )
         source, schemes = plan.source, scheme_of_places(cfg)
         this = cost_of(embedding_name(levels), plan)
@@ -127,31 +127,31 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
 
 
 def checkpoint_alone(ckpt: str, given: Sequence[str]) -> dict[str, Any]:
-    """ValueError if options were given that the checkpoint decides."""
+    """Read a checkpoint. ValueError if options are given that the checkpoint determines."""
     keys = [argument.lstrip("+~").split("=")[0] for argument in given]
     if surplus := [argument for argument, key in zip(given, keys, strict=True) if key not in BESIDE_CKPT]:
         raise ValueError(
-            f"ckpt={ckpt} brings the configuration that it was trained with: leave out {' '.join(surplus)}, "
-            f"or leave out ckpt; with it go only {', '.join(BESIDE_CKPT[1:])}"
+            f"ckpt={ckpt} contains the configuration of its training: leave out {' '.join(surplus)}, or leave out "
+            f"ckpt; only {', '.join(BESIDE_CKPT[1:])} can be given with it"
         )
     return read_checkpoint(ckpt)
 
 
 def one_image(source: Source, image: str | None, *, colour: bool) -> tuple[int | str, torch.Tensor, str]:
-    """Read the image that the page follows: its number or name, its pixels, and what it is in words.
+    """Read the image of the page; return its number or name, its pixels, and its description in words.
 
-    image: the number of a test image, or a picture, see `photograph`. None: the first test image, or a photograph in
-    place of a grey one if `colour`, since three equal channels do not show where channels go. ValueError if it is not
-    there.
+    image: the number of a test image, or a picture, see `photograph`; None: the first test image. colour: replace a
+    grey first test image by a photograph, since three equal channels do not show the path of a channel. ValueError if
+    the image does not exist or does not decode.
     """
     if image is not None and not image.isdecimal():
         return image, photograph(image, source.img_size, source.in_chans), f"the photograph {image}"
     test, index = source.splits()["test"], int(image or 0)
     if not 0 <= index < len(test):
-        raise ValueError(f"image={index} is not there: the test split has images 0 to {len(test) - 1}")
+        raise ValueError(f"image={index} does not exist: the test split has images 0 to {len(test) - 1}")
     images, labels = test.read([index])
     if not len(images):
-        raise ValueError(f"image={index} does not decode: take another")
+        raise ValueError(f"image={index} does not decode: use another image")
     if image is None and colour and len(images[0]) == 3 and is_grey(images[0]):
         subject = "the photograph flower, since test image 0 is grey (image=0 shows that one)"
         return "flower", photograph("flower", source.img_size, source.in_chans), subject
@@ -161,7 +161,7 @@ def one_image(source: Source, image: str | None, *, colour: bool) -> tuple[int |
 
 
 def augmented_samples(data: Batches) -> AugmentedSamples:
-    """Training images, evenly spaced over the split, each as training would show it next and the times after that."""
+    """Return evenly spaced training images: each without augmentation, and as augmented in SHOWINGS epochs."""
     source, split = data.source, data.splits["train"]
     rows = min(IMAGES, len(split))
     indices = [i * len(split) // rows for i in range(rows)]
@@ -181,7 +181,7 @@ def augmented_samples(data: Batches) -> AugmentedSamples:
 
 
 def scheme_of_places(cfg: DictConfig) -> dict[str, str]:
-    """The scheme in each place that is filled, by place."""
+    """Return the name of the scheme in each place that is filled, by place."""
     return {
         place: name
         for name, scheme in instantiate(cfg.pos, _convert_="all").items()
@@ -191,14 +191,17 @@ def scheme_of_places(cfg: DictConfig) -> dict[str, str]:
 
 
 def cost_of(name: str, plan: Draft) -> CostBreakdown:
-    """Break down the cost of a network by its parts. name: of its embedding."""
+    """Break down the cost of a network by its parts. name: name of its embedding, for the page."""
     net, source = plan.net.eval(), plan.source
     needed = memory(net, net.layout, source.in_chans, source.img_size, bf16=False)
     return break_down(name, net, plan.cost, needed, (source.in_chans, *source.img_size))
 
 
 def standard(plan: Draft, this: CostBreakdown) -> list[CostBreakdown]:
-    """The cost with the standard embedding, patches of 16 by convolution; none where it cannot be, or is the same."""
+    """Return the cost with the standard embedding, a convolution with patches of 16.
+
+    The list is empty if the network cannot have this embedding, or has it already.
+    """
     conv = OmegaConf.merge(OmegaConf.load(CONF / "embed" / "conv.yaml"), {"patch_size": 16, "pad": True})
     try:
         other = cost_of("conv/16", draft(with_model(plan.cfg, "embed", conv), plan.source))
@@ -208,14 +211,14 @@ def standard(plan: Draft, this: CostBreakdown) -> list[CostBreakdown]:
 
 
 def with_model(cfg: DictConfig, part: str, value: Any) -> DictConfig:
-    """A copy of the configuration in which the network has another part."""
+    """Return a copy of the configuration with another part of the network. part: name of a knob of `model`."""
     copy: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     copy.model[part] = value
     return copy
 
 
 def position(net: Any) -> Iterator[torch.Tensor]:
-    """Parameters and buffers of the schemes of a network."""
+    """Yield the parameters and buffers of the positional schemes of a network."""
     for place in places.filled(net):
         for module in places.modules(net, place):
             yield from (*module.parameters(), *module.buffers())

@@ -1,4 +1,4 @@
-"""A finished run as weights that timm loads."""
+"""Export of a trained network as weights that timm loads."""
 
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from patchbench.weights.read import net_state
 
 
 def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
-    """Write the trained network for timm. Refused where timm has none that computes the same."""
+    """Write the trained network for timm, and print the call that loads it. Refused if no ViT of timm is equivalent.
+
+    data_root: present folder of the data; None: as in training.
+    """
     with refusing():
         if out.suffix != ".safetensors":
             raise ValueError(f"out={out} must end in .safetensors: use out={out.with_suffix('.safetensors')}")
@@ -21,8 +24,8 @@ def export(ckpt: Path, out: Path, *, data_root: str | None) -> None:
         levels = checkpoint["patchbench"]["factors"]
         if levels["pos"] is None:
             raise ValueError(
-                f"ckpt={ckpt} is of model={levels['model']}, and what is exported is a Vision Transformer of timm's: "
-                "take the weights from the checkpoint's own state_dict, where their names begin with net."
+                f"ckpt={ckpt} is of model={levels['model']}, but only Vision Transformers can be exported to timm: use "
+                "the weights in the state_dict of the checkpoint, where their names begin with net."
             )
         cfg = restored(checkpoint["patchbench"], data_root)
         with naming_own_options():

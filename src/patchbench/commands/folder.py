@@ -1,4 +1,4 @@
-"""The folder of a run, as an earlier start may have left it: a finished run, one cut off, or one that is on now."""
+"""The folder of a run, with a finished run, an interrupted run, or a run that is being trained now."""
 
 import os
 import shutil
@@ -39,13 +39,16 @@ EARLIER = "earlier"  # folder that keeps a finished run while rerun=true replace
 
 
 def alone_in(out_dir: Path) -> AbstractContextManager[None]:
-    """Let one process at a time train a run: a second one waits, then finds the record. Ranks follow their first."""
+    """Lock the folder, so that one process at a time trains a run: a second one waits, and then finds the record.
+
+    Ranks other than the first take no lock. Refused in a second process if torchrun or SLURM has started its ranks.
+    """
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return nullcontext()
 
     def wait() -> None:
         tasks = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1
-        if int(tasks) > 1:  # its other ranks, started from outside, would not wait
+        if int(tasks) > 1:  # the other ranks, which another program has started, would not wait
             raise Refused(f"another process trains {out_dir}: start this one again when that is done")
         say(f"another process trains {out_dir}: waiting for it")
 
@@ -53,14 +56,14 @@ def alone_in(out_dir: Path) -> AbstractContextManager[None]:
 
 
 def starts_anew(cfg: DictConfig) -> bool:
-    """True if rerun=true holds: a SLURM job that was queued again goes on with its checkpoint instead."""
+    """True for rerun=true, except in a SLURM job that was queued again: it resumes from its checkpoint."""
     return bool(cfg.rerun) and "SLURM_RESTART_COUNT" not in os.environ
 
 
 def record_in(out_dir: Path, origin: dict[str, Any], *, anew: bool) -> dict[str, Any] | None:
-    """The record of this run in its folder, or None. Refused where the folder holds another run, or a damaged record.
+    """Return the record of this run in its folder, or None. Refused if the record is damaged or of another run.
 
-    anew: the run is to be trained again, whatever its record is.
+    anew: the run will be trained again; a damaged record then counts as None. Before, `recover` repairs the folder.
     """
     recover(out_dir)
     path = out_dir / "run.json"
@@ -78,7 +81,10 @@ def record_in(out_dir: Path, origin: dict[str, Any], *, anew: bool) -> dict[str,
 
 
 def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[str, Any]) -> float:
-    """Show the record of a finished run, completed by what is asked of it now; the validation accuracy as tested."""
+    """Print the results of a finished run, after adding missing evaluations and the analysis to its record.
+
+    Return the validation accuracy of the tested weights.
+    """
     drop_earlier(out_dir)
     other_code = changes(done, origin)
     if other_code:
@@ -95,21 +101,21 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
         from patchbench.commands.analyze import analyze_again
 
         done = analyze_again(cfg, done, out_dir)
-    try:  # if it was killed before that
+    try:  # if the run was killed before it removed them
         drop_checkpoints(out_dir, done["config"].get("keep_checkpoints", "all"), cfg.tested)
-    except (OSError, ValueError) as error:  # the figures are shown whatever became of the weights
+    except (OSError, ValueError) as error:  # the results are printed even if the checkpoints are missing or damaged
         say(str(error))
     if cfg.ckpt:
         say(f"ckpt={cfg.ckpt} is not read: this run is done, and rerun=true trains it again from there.")
     for option in [*not_of(cfg, done), *unanswered(cfg, done["config"], out_dir)]:
-        say(f"{option} is not read: this run is done, and only rerun=true does that, with the training.")
+        say(f"{option} is not read: this run is done, and only training it again, rerun=true, can do that.")
     print_result(done["name"], done["result"], out_dir, tested=cfg.tested)
     say(f"This run was done before{', by other code than today' * bool(other_code)}; rerun=true trains it again.")
     return validation_accuracy(done)
 
 
 def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[str]:
-    """Options that ask a finished run for what it has not, and what only a training makes. then: its configuration."""
+    """List the options that a finished run cannot satisfy without training. then: its configuration in the record."""
     logger, kept = then.get("logger") or {}, kept_checkpoints(then.get("keep_checkpoints", "all"), cfg.tested)
     asked = {
         "logger.tables=true": cfg.logger.tables and not (out_dir / "confusion.csv").exists(),
@@ -123,9 +129,10 @@ def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[
 
 @contextmanager
 def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
-    """Move a finished run out of the way while it is trained anew; move it back where that leaves no checkpoint.
+    """Set a finished run aside while it is trained anew; move it back if training fails without a record or checkpoint.
 
-    It is removed by `drop_earlier`, when its successor has its record.
+    `drop_earlier` removes the run that was set aside when the new run has its record. The files of an interrupted run
+    are removed at once.
     """
     here, there = out_dir, out_dir / EARLIER
     first = anew and rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -133,7 +140,7 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
         drop_earlier(out_dir)
         move(here, there)
     elif first:
-        remove(here)  # of a run that was cut off
+        remove(here)  # files of an interrupted run
     try:
         yield
     except BaseException:
@@ -144,10 +151,9 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
 
 @rank_zero_only
 def recover(out_dir: Path) -> None:
-    """Move a finished run back that was being set aside when its process was killed: its record is moved last.
+    """Move a finished run back if its process was killed while it set the run aside, or before the first checkpoint.
 
-    So too where the training that was to replace it has not come to a checkpoint. What such a process was writing is
-    removed.
+    Partial files of a killed process are removed.
     """
     remove_partial_files(out_dir)
     earlier = out_dir / EARLIER
@@ -158,7 +164,7 @@ def recover(out_dir: Path) -> None:
 
 
 def put_back(out_dir: Path) -> None:
-    """Move a finished run back that was set aside, unless its successor has a record or can go on."""
+    """Move a finished run back that was set aside, unless the new run has a record or a checkpoint to resume from."""
     earlier = out_dir / EARLIER
     if (earlier / "run.json").exists() and not any((out_dir / name).exists() for name in ("run.json", "last.ckpt")):
         remove(out_dir)
@@ -168,7 +174,7 @@ def put_back(out_dir: Path) -> None:
 
 @rank_zero_only
 def drop_earlier(out_dir: Path) -> None:
-    """Remove the run that was set aside."""
+    """Remove the finished run that was set aside."""
     if (earlier := out_dir / EARLIER).is_dir():
         remove(earlier)
         shutil.rmtree(earlier, ignore_errors=True)
@@ -176,7 +182,7 @@ def drop_earlier(out_dir: Path) -> None:
 
 @rank_zero_only
 def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
-    """Remove the checkpoints that a finished run does not keep, and, but for keep=all, the states in last.ckpt.
+    """Remove the checkpoints that a finished run does not keep, and, without keep=all, the states in last.ckpt.
 
     keep, tested: see `kept_checkpoints`.
     """
@@ -188,7 +194,7 @@ def drop_checkpoints(out_dir: Path, keep: str, tested: str) -> None:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move the files of a run, its record last."""
+    """Move the files of a run, its record last, so that `recover` detects an interrupted move."""
     target.mkdir(parents=True, exist_ok=True)
     for name in reversed(FILES):
         if (source / name).exists():
@@ -196,7 +202,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the files of a run, its record last: without it, `recover` takes the rest for a run being set aside."""
+    """Remove the files of a run, its record last: `recover` would move files without a record back to the run."""
     for name in reversed(FILES):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -205,9 +211,11 @@ def remove(folder: Path) -> None:
 def checkpoint_to_resume(
     cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool
 ) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
-    """The checkpoint asked for, or the run's own if it was cut off, the origin that it holds, and remarks on it.
+    """Return the checkpoint from which to resume, the origin that it contains, and remarks; None, None, [] without one.
 
-    ValueError if the checkpoint belongs to another run.
+    The checkpoint is that of the option `ckpt`, or, unless the run starts anew, last.ckpt of an interrupted run. A
+    damaged last.ckpt is replaced by the one before. FileNotFoundError if the file of `ckpt` does not exist, ValueError
+    if the checkpoint is damaged, belongs to another run, or has no states of training.
     """
     own, cure = out_dir / "last.ckpt", OWN_FOLDER
     if cfg.ckpt:

@@ -1,4 +1,4 @@
-"""Evidence from a GPU: a list of what is measured, in its order, and the file that keeps it."""
+"""Evidence from a GPU: the list of items to measure, in their order, and the file with their results."""
 
 import contextlib
 import io
@@ -31,16 +31,16 @@ from patchbench.config.options import CONF
 from patchbench.runs.provenance import environment
 
 ROOT = CONF.parent
-TOKENS = (64, 65, 196, 197, 784)  # of attention: grids of 8 and of 14 with and without a class token, and a grid of 28
+TOKENS = (64, 65, 196, 197, 784)  # for attention: grids of 8 and 14, without and with a class token, and a grid of 28
 AUGMENTS = ("none", "light", "deit", "three")
 SMALL = "model=micro data=random data.img_size=32 patch=8 compile=false"
-FRACTION = 0.15  # of the GPU's memory, in which ViT-B/16 cannot train with 256 images at a time
+FRACTION = 0.15  # share of the GPU's memory, in which ViT-B/16 cannot train with 256 images at a time
 
 
 def evidence(kind: str, folder: Path, seconds: float) -> Path:
-    """Measure what there is time for, and return the file, which is written after every item.
+    """Measure the items for which there is time, and return the path of the file, which is written after every item.
 
-    kind: cuda, or cpu for a rehearsal with tiny networks. seconds: from now on.
+    kind: cuda, or cpu for a rehearsal with tiny networks. seconds: time for all items, from now on.
     """
     began = time.perf_counter()
     register()
@@ -63,7 +63,7 @@ def evidence(kind: str, folder: Path, seconds: float) -> Path:
 
 
 def items(found: Evidence) -> Iterator[Item]:
-    """List what is measured on a GPU, the most important first."""
+    """Yield the items that are measured on a GPU, the most important first."""
     gpu = torch.device("cuda")
     b16, tests = vit("base"), 75.0
     yield Item("ceilings", 8, partial(ceilings, gpu))
@@ -82,7 +82,7 @@ def items(found: Evidence) -> Iterator[Item]:
     yield Item("Ti/16", 12, partial(train, vit("tiny"), 1024, 40))
     yield Item("S/16", 12, partial(train, vit("small"), 512, 40))
     yield Item("L/16", 20, partial(train, vit("large"), 256, 40))
-    for batch in (128, 1024):  # a small network: the host against the device
+    for batch in (128, 1024):  # a small network: the time of the host counts, with and without graphs
         ti4 = vit("tiny", 4, 32)
         yield Item(f"Ti/4 at 32 px, b{batch}", 9, partial(train, ti4, batch, 60))
         yield Item(f"Ti/4 at 32 px, b{batch}, no graphs", 5, partial(train, f"{ti4} cuda_graphs=false", batch, 60))
@@ -95,7 +95,7 @@ def items(found: Evidence) -> Iterator[Item]:
 
 
 def rehearsed(found: Evidence) -> Iterator[Item]:
-    """List the same kinds of items with tiny networks on a CPU, to see that each runs; their figures mean nothing."""
+    """Yield the same kinds of items with tiny networks on a CPU, to test that each runs; their figures mean nothing."""
     cpu = torch.device("cpu")
     tiny = "model=micro data=random data.img_size=32 patch=8 trainer=cpu"
     yield Item("ceilings", 8, partial(ceilings, cpu, 32))
@@ -112,12 +112,12 @@ def rehearsed(found: Evidence) -> Iterator[Item]:
 
 
 def vit(model: str, patch: int = 16, img_size: int = 224) -> str:
-    """Options of a Vision Transformer on random images of a thousand classes."""
+    """Return options of a Vision Transformer with random images of a thousand classes."""
     return f"model={model} data=random data.img_size={img_size} data.num_classes=1000 patch={patch}"
 
 
 def random_images(arguments: str, batch_size: int, steps: int, every: int = 10) -> list[str]:
-    """Options of train.py for so many images that no epoch is short; they lie on the device. every: log_every."""
+    """Return options of train.py for random images, in epochs that are not short. every: log_every."""
     per_epoch = min(steps, max(5, 2560 // batch_size))
     return [
         *arguments.split(),
@@ -130,32 +130,32 @@ def random_images(arguments: str, batch_size: int, steps: int, every: int = 10) 
 
 
 def train(arguments: str, batch_size: int, steps: int) -> Figures:
-    """Training as train.py does it."""
+    """Measure training as train.py does it."""
     figures = trained(random_images(arguments, batch_size, steps), steps=steps, warmup=5)
     return {"arguments": arguments} | figures
 
 
 def alone(arguments: str, batch_size: int, steps: int, peer: str | None = None) -> Figures:
-    """A loop that is written by hand, with our network, or with a network of timm as it is."""
+    """Measure a training loop written by hand, with our network, or with the network `peer` of timm."""
     net = None if peer is None else timm.create_model(peer, num_classes=1000)
     return bare(random_images(arguments, batch_size, steps), steps=steps, warmup=3, net=net)
 
 
 def answers(arguments: str, batch_size: int, steps: int) -> Figures:
-    """Inference: throughput of batches, latency of one image."""
+    """Measure inference: throughput of batches, and latency of one image."""
     side = inference(Asked(None, random_images(arguments, batch_size, steps)), None, steps, 5, several=False)
     return {"arguments": arguments} | side.measure()
 
 
 def profiled(arguments: str, batch_size: int) -> Figures:
-    """Kernels and calls of a training step."""
+    """Return the times of the kernels of a training step, and the numbers of its CUDA calls, see `Profiled`."""
     look = Profiled(first=8, steps=6)
     trained(random_images(arguments, batch_size, 20, every=50), steps=15, warmup=5, callbacks=[look])
     return look.figures
 
 
 def waits(arguments: str) -> Figures:
-    """Train with the bar of a terminal; what made ten steps of the second epoch wait for the device."""
+    """Train with a progress bar; count the waits for the device in ten steps of the second epoch, by place in code."""
     before = os.environ.get("FORCE_COLOR")
     os.environ["FORCE_COLOR"] = "1"
     look = Waits(range(28, 38))
@@ -186,6 +186,6 @@ def in_little_memory(arguments: str, batch_size: int, fraction: float | None) ->
 
 
 def in_processes(kind: str, seconds: float) -> dict[str, Any]:
-    """DDP and FSDP with one device each, and a sweep whose two cells share a GPU."""
+    """Run DDP and FSDP with one device each, and a sweep whose two cells share a GPU; return exit codes and outputs."""
     with tempfile.TemporaryDirectory() as folder:
         return runs_in_processes(ROOT, folder, kind, seconds)

@@ -1,4 +1,4 @@
-"""Errors that come up in training and while images are read, in one line."""
+"""Errors of training and of reading images, in one line."""
 
 import errno
 import sys
@@ -16,7 +16,7 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EA
 
 
 def how_writing_failed(error: Exception) -> str | None:
-    """Say in one line that a disk is full or cannot be written; None for other errors."""
+    """Describe in one line that a disk is full or cannot be written; None for other errors."""
     if not isinstance(error, OSError) or error.errno not in FULL_OR_CLOSED:
         return None
     where = error.filename or "a file of the run"
@@ -25,16 +25,20 @@ def how_writing_failed(error: Exception) -> str | None:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Refuse a bad image and too little shared memory; where training diverges or a loader dies, fail in one line."""
+    """Convert failures of training and of reading images to errors of one line.
+
+    Refused for a bad image and too little shared memory. CellFailed, with its message printed, if training diverges, a
+    process that loads data dies, or a file cannot be written; with HYDRA_FULL_ERROR=1 the original error instead.
+    """
     try:
         with refusing(BadImage, NoSharedMemory):
             yield
-    except (Refused, CellFailed):  # an inner block has said it
+    except (Refused, CellFailed):  # already converted by an inner block
         raise
     except Exception as error:
         failure = str(error) if isinstance(error, Diverged) else loading_failure(error) or how_writing_failed(error)
         if failure is None or TRACEBACK:
             raise
-        if not isinstance(error, Diverged) or rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # all ranks notice
+        if not isinstance(error, Diverged) or rank_zero_only.rank == 0:  # type: ignore[attr-defined]  # all ranks fail
             print(f"error: {failure}", file=sys.stderr)
         raise CellFailed(failure) from error

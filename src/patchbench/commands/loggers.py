@@ -1,4 +1,4 @@
-"""Loggers of a run, and what goes to them beside the rows of metrics."""
+"""Loggers of a run, and predictions, checkpoints and analyses that go to them in addition to the metrics."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +27,7 @@ from patchbench.train.task import Classify
 def start_loggers(
     cfg: DictConfig, origin: dict[str, Any], costs: Cost, out_dir: Path, stack: ExitStack, *, resume: bool
 ) -> list[Logger]:
-    """The loggers of the configuration; what they open is closed with `stack`."""
+    """Start the loggers of the configuration; `stack` closes them."""
     loggers: list[Logger] = [MetricsCsv(out_dir / "metrics.csv")] if cfg.logger.csv else []
     if cfg.logger.wandb:
         run = instantiate(cfg.logger.wandb)(
@@ -44,7 +44,7 @@ def start_loggers(
 
 
 def flat_config(origin: dict[str, Any], costs: Cost) -> dict[str, Any]:
-    """Values that W&B groups and filters by: levels, size of the network, plain settings; the rest below `config`."""
+    """Return the configuration for W&B, with the values to group and filter by, such as factors, at the top level."""
     compared = origin["compared"].items()
     plain = {name: value for name, value in compared if "." not in name and isinstance(value, int | float | str)}
     rest = {"identity": origin["identity"], "config": origin["config"], "environment": environment()}
@@ -68,7 +68,7 @@ def log_predictions(trainer: pl.Trainer, task: Classify, data: Batches, out_dir:
 
 
 def log_checkpoint(trainer: pl.Trainer, ckpt: Path, metadata: dict[str, Any]) -> None:
-    """Send the checkpoint that was tested to W&B as an artifact."""
+    """Upload the tested checkpoint to W&B as an artifact."""
     for logger in trainer.loggers:
         if isinstance(logger, RunLogger):
             logger.log_checkpoint(ckpt, ckpt.parent.name, metadata)
@@ -77,11 +77,11 @@ def log_checkpoint(trainer: pl.Trainer, ckpt: Path, metadata: dict[str, Any]) ->
 def log_analysis(
     draft: Draft, trainer: pl.Trainer, task: Classify, data: Batches, meter: Meter, ckpt: Path
 ) -> dict[str, float]:
-    """Analyse the network that was just tested; its numbers, which go to all loggers, as the pictures to W&B.
+    """Analyse the tested network, log the numbers to all loggers and the pictures to W&B, and return the numbers.
 
-    ckpt: the checkpoint of its weights; pictures and page go beside it.
+    ckpt: checkpoint with its weights; pictures and page are written into the folder of the checkpoint.
     """
-    from patchbench.commands.analyze import analysis  # with what draws and fits, which few runs need
+    from patchbench.commands.analyze import analysis  # imports libraries for figures and fits, which few runs need
 
     with loading():
         result = analysis(draft, trainer, task, data, ckpt, ckpt.parent)

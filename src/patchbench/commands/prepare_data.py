@@ -1,4 +1,4 @@
-"""A set of images, prepared once for many runs."""
+"""Preparation of a cache of a data set, once for many runs."""
 
 import shlex
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from patchbench.track.terminal import say, spell_list, spell_size
 
 
 def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
-    """Turn the set of `cfg.data` into a cache at `cfg.out`, or verify the one that is there.
+    """Write a cache of the data set `cfg.data` to `cfg.out`, or, with `cfg.verify`, verify an existing cache.
 
-    given: the arguments of the command. Refused where the set cannot be read or the cache cannot be written.
+    given: the arguments of the command. Refused if the data set cannot be read, the cache cannot be written, or the
+    verified cache was altered.
     """
     with refusing():
         out = Path(cfg.out).expanduser()
@@ -33,7 +34,7 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
         if cfg.verify:
             say(f"{out}: all {verify(out, workers=workers):,} images and labels are as they were written")
             return
-        whole = {"crop_pct": 1.0} if "crop_pct" in cfg.data else {}  # what is cut off now is lost to training
+        whole = {"crop_pct": 1.0} if "crop_pct" in cfg.data else {}  # training cannot use pixels that are cut off now
         wanted: Any = OmegaConf.merge(cfg, {"data": {"img_size": cfg.size} | whole})
         knobs: Any = OmegaConf.to_container(wanted.data, resolve=True)
         made_from = {knob: value for knob, value in knobs.items() if f"data.{knob}" not in LIMITS}

@@ -1,4 +1,4 @@
-"""Publish the workspace of a project to W&B, and a report for each study or folder of runs."""
+"""Publication of the workspace of a project on W&B, and of a report on a study or a folder of runs."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ MEDIA = re.compile(r"(analysis/.+)_\d+_[0-9a-f]+\.\w+$")  # <key>_<step>_<hash>.
 
 
 def publish_workspace(project: str, entity: str | None, runs_dir: Path, out: Path) -> str:
-    """Returns its link, or the path of its specification where nobody is logged in."""
+    """Publish the workspace of a project; return its link, or the path of its specification without a login."""
     online = publish.logged_in()
     made = workspace(publish.entity_or_default(entity, online), project, pictures(runs_dir))
     return publish.publish(made, out) if online else str(publish.write(made, out, {}))
@@ -34,12 +34,14 @@ def publish_study(
     entity: str | None,
     out: Path,
     *,
-    tuned: bool,
     experiments: Path = EXPERIMENTS,
 ) -> str:
-    """Publish the report of a study, made anew if there are runs; else the report that was written before."""
+    """Publish the report of a study: a new report, or that in the folder of the study if no new one can be written.
+
+    Return as `publish_report`.
+    """
     try:
-        folder = report_study(name, runs_dir, scale, tuned=tuned, experiments=experiments).parent
+        folder = report_study(name, runs_dir, scale, experiments=experiments).parent
     except (ValueError, FileNotFoundError):
         folder = folder_of(name, scale or "cpu", runs_dir, experiments)
         if not (folder / "README.md").exists():
@@ -56,7 +58,10 @@ def publish_sweep(
 
 
 def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity: str | None, out: Path) -> str:
-    """Publish README.md, runs.csv and the figures of a folder."""
+    """Publish README.md and the figures of a folder, with links to the runs of its runs.csv.
+
+    Return the link of the report, or the path of its specification without a login.
+    """
     online = publish.logged_in()
     entity, table = publish.entity_or_default(entity, online), read_runs(folder / "runs.csv")
     made = report(
@@ -74,7 +79,7 @@ def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity
 
 
 def links(table: pd.DataFrame, runs_dir: Path, url: str | None) -> dict[str, list[str]]:
-    """Seeds of the runs that W&B has, by arm; as links if the address of the project is known."""
+    """Return the seeds of the runs that W&B has, by arm; as links if the address of the project is known."""
     found: dict[str, list[str]] = {}
     for row in table[table["status"] == "done"].to_dict("records"):
         path = runs_dir / str(row["run"]) / ID_FILE
@@ -85,6 +90,6 @@ def links(table: pd.DataFrame, runs_dir: Path, url: str | None) -> dict[str, lis
 
 
 def pictures(runs_dir: Path) -> list[str]:
-    """The keys below `analysis/` that runs of this folder have logged pictures under."""
+    """List the keys `analysis/...` under which runs of this folder have logged pictures."""
     files = runs_dir.glob("wandb/*run-*/files/media/*/analysis/**/*")
     return sorted({found[1] for path in files if (found := MEDIA.search(path.as_posix()))})

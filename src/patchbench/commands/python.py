@@ -1,4 +1,4 @@
-"""The commands as functions, for notebooks and programs; their words are those of the command line."""
+"""The commands as functions for notebooks and programs, with the options of the command line."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +24,11 @@ from patchbench.weights.read import net_state
 
 
 def net(*overrides: str) -> nn.Module:
-    """Build the network that `python train.py <overrides>` would train, with the weights that it would begin with.
+    """Build the network that `python train.py <overrides>` would train, with the initial weights of its seed.
 
-    It maps images (b, c, H, W), normalised as its data are, to logits (b, classes). ValueError in one line for an
-    option or a combination that cannot be.
+    It maps images (b, c, H, W), normalised like its data, to logits (b, classes). Weights of model.init_from are not
+    loaded, and an embedding with `fit_images` is not fitted. ValueError, in one line, for an impossible option or
+    combination of options.
     """
     cfg = configuration(overrides)
     with in_one_line(overrides):
@@ -39,7 +40,8 @@ def net(*overrides: str) -> nn.Module:
 def trained(ckpt: str | Path, *, data_root: str | None = None) -> nn.Module:
     """Load the network of a checkpoint, in evaluation mode, on the CPU.
 
-    data_root: where its data lie now, if they moved. ValueError for a file that was altered, or is no checkpoint.
+    data_root: present folder of its data, if they were moved. FileNotFoundError if there is no such file, ValueError if
+    the file was altered or is no checkpoint.
     """
     with in_one_line(()):
         checkpoint = read_checkpoint(ckpt)
@@ -52,7 +54,8 @@ def trained(ckpt: str | Path, *, data_root: str | None = None) -> nn.Module:
 def run(*overrides: str) -> dict[str, Any]:
     """Train as `python train.py <overrides>` does, into the same folder, and return the record of run.json.
 
-    A run that is done is not repeated. ValueError where it cannot run, RuntimeError where it fails; both in one line.
+    A finished run is not repeated. ValueError if the run is impossible, RuntimeError if training fails, both in one
+    line.
     """
     cfg = configuration(overrides, whole=True)
     out_dir = display_path(Path(cfg.hydra.run.dir))
@@ -62,7 +65,7 @@ def run(*overrides: str) -> dict[str, Any]:
 
 
 def configuration(overrides: Sequence[str], *, whole: bool = False) -> DictConfig:
-    """Compose the configuration of train.py. whole: with the part of Hydra, which names the folder of the run."""
+    """Compose the configuration of train.py. whole: with the key `hydra`, which names the folder of the run."""
     register()
     GlobalHydra.instance().clear()
     with in_one_line(overrides):
@@ -72,7 +75,7 @@ def configuration(overrides: Sequence[str], *, whole: bool = False) -> DictConfi
 
 @contextmanager
 def in_one_line(overrides: Sequence[str]) -> Iterator[None]:
-    """Raise what the command line prints: ValueError for a refusal, RuntimeError for a failure."""
+    """Convert the errors that a command prints: to ValueError if it cannot run, to RuntimeError if training fails."""
     try:
         yield
     except (Refused, *HYDRA_ERRORS) as error:

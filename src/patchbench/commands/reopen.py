@@ -1,4 +1,4 @@
-"""A trained network again, from its checkpoint alone: its configuration, its data, its weights."""
+"""A trained network, built from its checkpoint alone: its configuration, its data, its weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +21,12 @@ from patchbench.train.checkpoint import read_checkpoint
 from patchbench.train.shard import load_weights
 from patchbench.train.task import Classify
 
-OWN = {"data.root": "data_root", "data.max_skipped": "max_skipped"}  # as commands that take ckpt call these knobs
+OWN = {"data.root": "data_root", "data.max_skipped": "max_skipped"}  # options of commands with ckpt, by knob
 
 
 @contextmanager
 def naming_own_options() -> Iterator[None]:
-    """Name the options of commands that take ckpt in refusals of a data set, which say data.root and the like."""
+    """Replace the names of knobs in errors of a data set by the options of commands with ckpt, such as data_root."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -41,9 +41,9 @@ def naming_own_options() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Machine:
-    """Settings for the evaluation of a checkpoint: trainer, loaders, memory for data, and where the data lie.
+    """Settings for the evaluation of a checkpoint: trainer, workers, memory for data, and location of the data.
 
-    max_skipped: of the data set; None for that of training.
+    data_root, max_skipped: knobs of the data set; None: as in training.
     """
 
     trainer: DictConfig
@@ -65,7 +65,7 @@ class Reopened:
 
 
 def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint of this run. ValueError for one of another run, which somebody laid there."""
+    """Read the checkpoint of a run. ValueError if it cannot be read, or belongs to another run."""
     try:
         checkpoint = read_checkpoint(path)
     except (OSError, ValueError) as error:
@@ -81,11 +81,11 @@ def own_checkpoint(path: Path, origin: Mapping[str, Any]) -> dict[str, Any]:
 def reopen(
     ckpt: Path, machine: Machine, views: DictConfig | None = None, of: Mapping[str, Any] | None = None
 ) -> Reopened:
-    """Build everything that a checkpoint describes and load its weights.
+    """Build everything that a checkpoint describes, and load its weights.
 
-    views: options `eval.*` in place of those that the run was trained with. of: the origin of the run whose checkpoint
-    it has to be. ValueError, OSError and the like where the
-    checkpoint or its data cannot be read, or the views cannot be taken of its network.
+    views: options `eval.*` in place of those of the run. of: origin of the run to which the checkpoint must belong;
+    None: any run. ValueError, TypeError, OSError or an error of Hydra if the checkpoint or its data cannot be read, or
+    the network cannot process the views.
     """
     asked = {"trainer": machine.trainer} | ({} if views is None else {"eval": views})
     check_values(OmegaConf.create(asked))
@@ -113,10 +113,13 @@ def reopen(
 
 
 def check_fit(ckpt: Path, there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
-    """ValueError if weights have other shapes than the network that fits the data."""
+    """Raise ValueError if the weights of a checkpoint have other shapes than those of the network for the data.
+
+    there: weights of the checkpoint. here: weights of the network.
+    """
     for name, weight in here.items():
         if name in there and there[name].shape != weight.shape:
             raise ValueError(
                 f"ckpt={ckpt} does not fit these data: {name} is {list(there[name].shape)} there and "
-                f"{list(weight.shape)} for them: evaluate it on data with as many channels and classes"
+                f"{list(weight.shape)} for these data: use data with the same number of channels and classes"
             )

@@ -1,4 +1,4 @@
-"""Write the pages of a study, of any folder of runs, and of all studies together, from the records of runs."""
+"""Pages about a study, about any folder of runs, and about all studies together, from the records of runs."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -34,7 +34,7 @@ from patchbench.study.outcomes import Evidence
 from patchbench.study.verdict import judge
 
 MADE_BY = "Made by `python scripts/report.py --all` from the files of the studies."
-VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # factors of arms; `data` makes the parts
+VARIED = tuple(name for name in FACTORS if name not in ("data", "seed"))  # factors of arms; each data set is a part
 
 
 def report_study(
@@ -42,14 +42,14 @@ def report_study(
     runs_dir: Path,
     scale: str | None = None,
     *,
-    tuned: bool | None = None,
+    tuned: bool = True,
     experiments: Path = EXPERIMENTS,
 ) -> Path:
-    """Write runs.csv, curves.csv, hits.npz, README.md, its figures and report.html; returns report.html.
+    """Write runs.csv, curves.csv, hits.npz, README.md with its figures, and report.html, whose path is returned.
 
-    scale: without one, the scale that has most runs. tuned: the runs are those at the settings that tuning chose; None:
-    if it has chosen any. Runs that the files of the study hold, and `runs_dir` does not, count as well.
-    ValueError or OSError in one line if there can be no report.
+    For a study of costs, only the pages are written. scale: None: the scale with the most runs. tuned: false: the runs
+    have the settings of study.yaml; otherwise those that tuning chose, if it has chosen any. Runs in the files of the
+    study count even if `runs_dir` does not contain them. ValueError or OSError, in one line, if no report can be made.
     """
     study = read_study(name, experiments)
     folders = {each: folder_of(name, each, runs_dir, experiments) for each in study.scales}
@@ -63,7 +63,7 @@ def report_study(
                 f"study {name}: there is no {folder / COSTS}: python scripts/costs.py {name} scale={scale}"
             )
         return write(report_of(study, scale, runs_dir, experiments), folder)
-    if tuned is not False:
+    if tuned:
         study = at_its_best(study, scale, settings_folder(study, scale, runs_dir, experiments))
     planned = plan_of(study, scale, merged(records, folder), experiments)
     if (planned["status"] == "done").any() or not holds_results(folder):
@@ -77,18 +77,21 @@ def report_study(
             f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
             f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
         )
-    return write(report_of(study, scale, runs_dir, experiments, tuned=tuned is not False), folder)
+    return write(report_of(study, scale, runs_dir, experiments, tuned=tuned), folder)
 
 
 def holds_results(folder: Path) -> bool:
-    """True if the runs.csv of a study has a finished run, which no empty report may replace."""
+    """True if runs.csv in the folder of a study has a finished run, which no empty report may replace."""
     return (folder / "runs.csv").exists() and bool((read_runs(folder / "runs.csv")["status"] == "done").any())
 
 
 def records_of(runs_dir: Path, folders: Sequence[Path]) -> pd.DataFrame:
-    """The records of a folder of runs; none where the folder is missing and the files of the study hold its runs."""
+    """Load the records of a folder of runs; empty if there is no such folder, and the files of the study have runs.
+
+    FileNotFoundError if there are neither. folders: folders of the study.
+    """
     if not runs_dir.exists() and any((folder / "runs.csv").exists() for folder in folders):
-        print(f"runs_dir={runs_dir} is no folder: the report is about the runs that the files of the study hold")
+        print(f"runs_dir={runs_dir} is no folder: the report uses only the runs in the files of the study")
         return pd.DataFrame(columns=KEYS)
     return load(runs_dir, knobs=False)
 
@@ -96,9 +99,9 @@ def records_of(runs_dir: Path, folders: Sequence[Path]) -> pd.DataFrame:
 def report_of(
     study: Study, scale: str, runs_dir: Path = Path("runs"), experiments: Path = EXPERIMENTS, *, tuned: bool = True
 ) -> Report:
-    """The report on a study, from nothing but the files of its folder: so the same files give the same pages.
+    """Return the report on a study, from the files of its folder alone, so that the same files give the same pages.
 
-    study: every arm at its chosen setting, if they were tuned.
+    study: with each arm at its chosen setting, if the arms were tuned. tuned: false leaves out the table of tuning.
     """
     folder = folder_of(study.name, scale, runs_dir, experiments)
     settings = settings_folder(study, scale, runs_dir, experiments)
@@ -119,7 +122,7 @@ def report_of(
 
 
 def evidence_of(study: Study, scale: str, folder: Path) -> Evidence:
-    """The results of a study at a scale, from the files of its folder."""
+    """Return the results of a study at a scale, from the files of its folder."""
     if study.of_costs:
         return Evidence(measurements(study, scale, folder))
     table = recorded(study, scale, folder) if study.as_recorded else rows_of(folder)
@@ -128,7 +131,7 @@ def evidence_of(study: Study, scale: str, folder: Path) -> Evidence:
 
 
 def measurements(study: Study, scale: str, folder: Path) -> pd.DataFrame:
-    """The rounds of costs.csv as the runs of a study: a round takes the place of a seed."""
+    """Return the rounds of costs.csv as runs of a study: the number of the round takes the place of the seed."""
     columns = {"images_per_s": "final/images_per_s", "step_ms": "final/step_ms_median"}
     columns |= {"tokens": "model/tokens", "gmacs": "model/gmacs", "round": "seed", "computation": "identity"}
     found = read_costs(folder).rename(columns=columns).assign(status="done")
@@ -140,7 +143,7 @@ def measurements(study: Study, scale: str, folder: Path) -> pd.DataFrame:
 
 
 def on_fresh_seeds(study: Study, scale: str, experiments: Path) -> Fresh | None:
-    """The findings of the scale that repeats this one, if its folder holds finished runs."""
+    """Judge the scale that repeats this scale, if its folder has finished runs; None otherwise."""
     for name, other in study.scales.items():
         folder = folder_of(study.name, name, Path("runs"), experiments)
         if other.like == scale and holds_results(folder):
@@ -150,23 +153,26 @@ def on_fresh_seeds(study: Study, scale: str, experiments: Path) -> Fresh | None:
 
 
 def seeds_in_words(seeds: pd.Series) -> str:
-    """The first and the last of the seeds: 100 to 109."""
+    """Spell the first and the last of the seeds: 100 to 109."""
     return f"{seeds.min():.0f} to {seeds.max():.0f}"
 
 
 def at_its_best(study: Study, scale: str, settings: Path) -> Study:
-    """Every arm at the setting that tuning chose, in parts that are tuned. settings: the folder that holds them."""
+    """Return the study with each arm at the setting that tuning chose, in parts that are completely tuned.
+
+    settings: folder of the chosen settings.
+    """
     return best(study, scale, settings, complete=False) if (settings / FILE).exists() else study
 
 
 def rows_of(folder: Path) -> pd.DataFrame:
-    """The rows of runs.csv, with an empty budget where the part has no ladder."""
+    """Read the rows of runs.csv; the budget, column rung, is empty in a part without a ladder."""
     table = read_runs(folder / "runs.csv")
     return table.assign(rung=table["rung"].fillna("") if "rung" in table else "")
 
 
 def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
-    """The planned runs of a study as runs.csv has them, taken by part, arm, budget and seed."""
+    """Return the planned runs of a study with their results in runs.csv, matched by part, arm, budget and seed."""
     known = rows_of(folder)
     keys = ["part", "arm", "rung", "seed"]
     planned = pd.DataFrame([(cell.part, cell.arm, cell.rung, cell.seed) for cell in cells(study, scale)], columns=keys)
@@ -176,7 +182,10 @@ def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
 
 
 def likely_scale(study: Study, there: Mapping[str, Set[str]], experiments: Path) -> str:
-    """The scale that has most runs, by the first arm of each part; of equal ones, cpu. there: identities by scale."""
+    """Return the scale with the most runs of the first arm of each part; of equal scales, cpu.
+
+    there: identities of the existing runs, by scale.
+    """
     first = {part.name: next(iter(part.arms)) for part in study.parts}
 
     def finished(scale: str) -> tuple[int, bool]:
@@ -187,14 +196,15 @@ def likely_scale(study: Study, there: Mapping[str, Set[str]], experiments: Path)
 
 
 def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None) -> Path:
-    """Write the same tables over whatever factors vary among the runs of a folder; returns report.html.
+    """Write a report on the runs of a folder, with the pages of a study, and return the path of report.html.
 
-    where: the level of a factor, or the value of an option, that the runs must have. against: the arm that all others
-    are compared with.
+    Each combination of the values that vary among the runs is an arm. where: values that the runs must have, by factor
+    or option. against: arm with which all others are compared; None: the first. ValueError if no finished run has these
+    values, or there is no such arm.
     """
     records = load(runs_dir)
     finished = records[records["status"] == "done"]
-    records = records.drop(finished.index[finished.duplicated("identity")])  # a copy of a folder is no evidence
+    records = records.drop(finished.index[finished.duplicated("identity")])  # a copy of a folder counts once
     for name, value in where.items():
         if name not in records:
             raise ValueError(
@@ -203,7 +213,9 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
         records = records[records[name].astype(str) == value]
     done = records[records["status"] == "done"]
     if done.empty:
-        raise ValueError(f"runs_dir={runs_dir} holds no finished run{' of these' * bool(where)}: nothing to report")
+        raise ValueError(
+            f"runs_dir={runs_dir} holds no finished run{' with these values' * bool(where)}: nothing to report"
+        )
     name_arms = arm_names(done)
     table = records.assign(
         part=records.get("data", pd.Series(dtype=str)), arm=name_arms.reindex(records.index).fillna(records["run"])
@@ -229,7 +241,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
 
 
 def arm_names(done: pd.DataFrame) -> pd.Series:
-    """Name the arm of each run by the levels that vary, the seed and the data set aside: `pos=learned patch=4`."""
+    """Name the arm of each run by the factors and options that vary, without seed and data: `pos=learned patch=4`."""
     varied = [name for name in VARIED if done[name].nunique(dropna=False) > 1]
     settings = [
         name
@@ -247,7 +259,10 @@ def arm_names(done: pd.DataFrame) -> pd.Series:
 
 
 def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> Study:
-    """Compare every arm with the first, or with `against`; nothing is predicted."""
+    """Return a study that compares each arm with the first arm, or with `against`; nothing is predicted.
+
+    ValueError if a data set has no arm `against`.
+    """
     parts = []
     for data, rows in done.groupby("data"):
         ordered = rows.drop_duplicates("arm").sort_values([n for n in VARIED if rows[n].notna().all()])["arm"]
@@ -265,7 +280,7 @@ def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> S
 
 
 def report_all(experiments: Path = EXPERIMENTS) -> list[Path]:
-    """Write the pages over all studies, from the files that their folders hold, so that it needs no runs."""
+    """Write the pages over all studies, from the files in their folders alone, and return the paths of the pages."""
     reports = list(all_reports(experiments))
     text, pictures = effects.page(reports)
     pages_of_all = {
@@ -284,14 +299,14 @@ def report_all(experiments: Path = EXPERIMENTS) -> list[Path]:
 
 
 def all_reports(experiments: Path) -> Iterator[tuple[Report, Mapping[str, str]]]:
-    """The reports on all studies, with the links to their pages."""
+    """Yield the reports on all studies, with the links to their pages."""
     for name in studies(experiments):
         for scale in read_study(name, experiments).scales:
             yield from reports_on(name, experiments, scale)
 
 
 def reports_on(name: str, experiments: Path, scale: str) -> Iterator[tuple[Report, Mapping[str, str]]]:
-    """The report on a study at a scale, if its folder holds runs of that scale, with the links to its page."""
+    """Yield the report on a study at a scale, with the link to its page, if its folder has results of that scale."""
     study, folder = read_study(name, experiments), folder_of(name, scale, Path("runs"), experiments)
     if scale != "smoke" and scale in study.scales and (folder / (COSTS if study.of_costs else RUNS)).exists():
         study = at_its_best(study, scale, settings_folder(study, scale, Path("runs"), experiments))
@@ -302,7 +317,7 @@ def reports_on(name: str, experiments: Path, scale: str) -> Iterator[tuple[Repor
 
 
 def of_today(study: Study, scale: str, folder: Path, experiments: Path, rows: pd.DataFrame) -> None:
-    """ValueError if runs.csv answers another study.yaml than that of today, by the first seed of each arm."""
+    """Raise ValueError if a run in runs.csv has other options than study.yaml; only the first seed of an arm counts."""
     first = {(cell.part, cell.arm, cell.rung): cell for cell in reversed(cells(study, scale, experiments))}
     today = dict(zip(first, identities(study, list(first.values())), strict=True))
     for row in rows[rows["status"] == "done"].itertuples():
@@ -316,9 +331,10 @@ def of_today(study: Study, scale: str, folder: Path, experiments: Path, rows: pd
 
 
 def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """Validation accuracy after each epoch of every finished run, and the cost up to that epoch.
+    """Return the validation accuracy after each epoch of every finished run, as `score`, and its training cost so far.
 
-    table: rows of runs. points: the columns POINTS of each run.
+    table: rows of runs. points: the columns POINTS of each run. gflops: cost of training until this epoch, in units of
+    1e9 FLOPs.
     """
     names = ["part", "arm", "rung", "seed", "identity", "gflops"]
     runs = table.assign(gflops=train_gflops(table))[table["status"] == "done"].reindex(columns=names)
@@ -327,7 +343,10 @@ def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(report: Report, folder: Path) -> Path:
-    """Write pages and figures. Figures of an earlier report are removed, since its parts may have been others."""
+    """Write the pages and figures of a report, and return the path of report.html.
+
+    Figures of an earlier report are removed first, since that report may have had other parts.
+    """
     text = page.markdown(report)
     for old in folder.glob("*.svg"):
         old.unlink()

@@ -1,4 +1,4 @@
-"""Print how often the rules of a study err."""
+"""Tables of how often the rules of a study err, by simulation."""
 
 from collections.abc import Iterator
 
@@ -14,15 +14,15 @@ CLAIMS = 12
 
 
 def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield each table, in percent of samples, under its title."""
+    """Yield each table with its title. Rates and shares are in percent; the last table is in standard deviations."""
     yield (
-        f"two arms of equal means, and of 6 and 6, 10 and 10, 6 and 10 seeds: called different ({samples} samples); "
-        f"also how many intervals miss\nby the permutation test, by Welch's t, by the larger p value (the rule); "
-        f"and by the rule at the strictest of {CLAIMS} claims, where {100 * ALPHA / CLAIMS:.1f} is promised",
+        f"two arms of equal means, of 6 and 6, 10 and 10, 6 and 10 seeds ({samples} samples): how often they are\n"
+        "called different, and how often intervals miss, by the permutation test, by Welch's t, by the larger p value\n"
+        f"(the rule), and by the rule at the strictest of {CLAIMS} claims: {100 * ALPHA / CLAIMS:.1f} is promised",
         pd.DataFrame({arms: two_arms(arms, samples) for arms in calibration.ARMS}).T,
     )
     yield (
-        f"sums of arms whose value is 0, by Student's t ({samples} samples): called other than 0",
+        f"sums of arms whose value is 0, by Student's t ({samples} samples): how often they are called other than 0",
         percent(
             {
                 terms: {f"n={n}": calibration.error_rate_of_sum(terms, n, samples) for n in (6, 10)}
@@ -32,8 +32,8 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
     )
     few = samples // 4
     yield (
-        f"two arms that are equal over all images there could be ({few} samples): called different\n"
-        "tau: the sd that the choice of images brings, in points of accuracy; share: that of images in the variance",
+        f"two arms that are equal over all possible images ({few} samples): how often they are called different\n"
+        "tau: standard deviation from the choice of images, in points of accuracy; share: of images in the variance",
         pd.DataFrame(
             {
                 f"{nets}; {n} seeds, {images} images": over_images(nets, n, images, few)
@@ -44,7 +44,8 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
     )
     shapes = ("normal", "uniform", "exponential", "lognormal")
     yield (
-        f"seeds of one arm ({10 * samples} samples): said to fall into two groups; {100 * FALSE_ALARM:.1f} is intended",
+        f"seeds of one arm ({10 * samples} samples): how often they seem to form two groups; {100 * FALSE_ALARM:.1f} "
+        "is intended",
         percent(
             {
                 shape: {
@@ -56,7 +57,7 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
         ),
     )
     yield (
-        "the smallest difference of two arms that is found in 80 of 100 studies, in sd of an arm",
+        "the smallest difference of two arms that is found in 80 of 100 studies, in standard deviations of an arm",
         pd.DataFrame(
             {
                 f"{n} seeds": {f"{claims} claims": smallest_effect(n, 1.0, claims) for claims in (1, 4, CLAIMS)}

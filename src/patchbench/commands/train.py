@@ -71,12 +71,12 @@ def train(
     remarks: Sequence[str] = (),
     in_sweep: bool = False,
 ) -> float:
-    """Train, test the checkpoint `tested`, and leave the record, the checkpoints and the metrics in `out_dir`.
+    """Train, test the checkpoint `tested`, and write record, checkpoints and metrics into `out_dir`.
 
-    choices: the option taken in each group. remarks: lines to print before all others. Returns the validation accuracy
-    of the weights that were tested, for sweepers.
-    A run that has its record is not repeated, one that was cut off goes on from its last checkpoint. Refused before
-    anything is trained, written or removed where the configuration cannot run.
+    Return the validation accuracy of the tested weights, for sweepers.
+    choices: the option chosen in each group. remarks: lines to print before all others. in_sweep: the run is a cell of
+    a sweep. A finished run is not repeated; an interrupted run resumes from its last checkpoint. Refused, before
+    training starts and before an earlier run is set aside, if the configuration is impossible.
     """
     for remark in remarks:
         say(remark)
@@ -100,7 +100,7 @@ def train(
 
 @dataclass(frozen=True)
 class Ready:
-    """All that a training needs, built and checked."""
+    """The parts of a training, built and checked."""
 
     origin: dict[str, Any]
     trainer: pl.Trainer
@@ -109,14 +109,14 @@ class Ready:
     meter: Meter
     stop: StopOnSignal
     draft: Draft
-    views: Views  # of the test images, beside the images as they are
+    views: Views  # of the test images, in addition to the unchanged images
     ckpt: Path | None  # to resume from
     headline: str
     remarks: list[str]
 
 
 def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
-    """Train, test, and write the record; see `train`."""
+    """Train, test, write the record, and return the validation accuracy; see `train`."""
     trainer, task, data, meter, costs = ready.trainer, ready.task, ready.data, ready.meter, ready.draft.cost
     name, record, ckpt = ready.origin["name"], out_dir / "run.json", out_dir / f"{cfg.tested}.ckpt"
     with ready.stop.watching(), ExitStack() as stack:
@@ -164,7 +164,10 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
 
 
 def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: bool, in_sweep: bool) -> Ready:
-    """Build every part, the dearest last; ValueError, OSError and the like where one cannot be or does not fit."""
+    """Build all parts of a training, the most expensive last.
+
+    ValueError, TypeError, OSError or an error of Hydra if a part cannot be built or does not fit into memory.
+    """
     plan = draft(cfg)
     views = plan.views()
     ckpt, before, remarks = checkpoint_to_resume(cfg, origin, out_dir, anew=anew)

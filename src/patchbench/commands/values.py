@@ -1,4 +1,4 @@
-"""Checks of the values of a configuration, before anything is built of it."""
+"""Check of the values of a configuration, before anything is built from it."""
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -9,11 +9,11 @@ from patchbench.train.task import Classify
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Check the types of all values. ValueError names the first that is of a wrong one, and what it must be."""
+    """Check the types of all values. ValueError names the first value of a wrong type, and the expected type."""
     if "pos" in cfg:
         check_schemes()
     cfg = cfg.copy()
-    if "model" in cfg and "init_from" in cfg.model:  # no argument of the network: for whoever trains it
+    if "model" in cfg and "init_from" in cfg.model:  # no argument of the network: training reads it
         check_kind("model.init_from", cfg.model.init_from, str | None)
         with open_dict(cfg):
             del cfg.model.init_from

@@ -63,7 +63,7 @@ class Bag(nn.Module):
 
 
 class Block(nn.Module):
-    """Pass tokens through the block of the ViT, less its attention."""
+    """Block of the ViT without attention: a norm and an MLP for each token, with a residual connection."""
 
     def __init__(self, embed_dim: int, hidden_dim: int) -> None:
         super().__init__()

@@ -67,8 +67,8 @@ def dilations(field: int, depth: int) -> list[int]:
         deeper = next(n for n in range(1, 99) if 3**n >= field)
         other = f" or depth={deeper}" if field > most and field % 2 else ""
         raise ValueError(
-            f"field={field} is not what depth={depth} convolutions of 3x3 see without gaps, odd numbers "
-            f"from {least} to {most}: use field={nearest}{other}"
+            f"field={field} is not possible: depth={depth} convolutions of 3x3 without gaps see an odd number "
+            f"of pixels, from {least} to {most}: use field={nearest}{other}"
         )
     steps, side, rest = [], 1, (field - 1) // 2
     for later_layers in reversed(range(depth)):

@@ -17,8 +17,8 @@ from patchbench.layout import Layout
 class Cost:
     """Tokens in the trunk (prefix included), parameters, and multiply-accumulates of the forward pass.
 
-    grid_size, num_tokens: None for a network without tokens. macs: for each image. macs_per_step: for a batch,
-    whatever the number of its images, such as a kernel that is resampled or a bias that is computed by a network.
+    grid_size, num_tokens: None for a network without tokens. macs: for one image. macs_per_step: for a batch of any
+    size, for example to resample a kernel, or to compute a bias by a network.
     """
 
     grid_size: Size | None
@@ -28,9 +28,9 @@ class Cost:
     macs_per_step: int = 0
 
     def train_flops(self, images: int, steps: int = 1) -> int:
-        """Count the FLOPs of training steps on so many images in all: forward and, at twice its cost, backward.
+        """Count the FLOPs of training on `images` images in `steps` steps: forward, and backward at twice its cost.
 
-        A step is one of the optimizer: what is repeated for each micro-batch or device counts once.
+        A step is a step of the optimizer: a computation that each micro-batch or device repeats counts once.
         """
         return 6 * (images * self.macs + steps * self.macs_per_step)
 
@@ -70,8 +70,8 @@ def cost(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size) -
 def macs_by_module(net: nn.Module, images: int, in_chans: int, img_size: Size) -> dict[str, dict[Any, int]]:
     """Count the MACs of a forward pass, by module and operation. MACs are half of the FLOPs."""
     device, training = next(net.parameters()).device, net.training
-    net.eval()  # batch norms cannot normalise one image, and nothing random shall happen
-    still = {name: weight.detach() for name, weight in net.named_parameters()}  # the counter fails at views of those
+    net.eval()  # so that batch norms accept one image, and nothing is random
+    still = {name: weight.detach() for name, weight in net.named_parameters()}  # the counter fails on views of these
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         functional_call(net, still, torch.empty(images, in_chans, *img_size, device=device))
     net.train(training)

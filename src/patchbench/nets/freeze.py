@@ -6,15 +6,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from patchbench.layout import PLACES
 
 PARTS = ("trunk", "embed")
-BESIDE = ("embed.", "head.", "attn_pool.", *(f"{place}." for place in PLACES))  # the trunk: they are trained
+BESIDE = ("embed.", "head.", "attn_pool.", *(f"{place}." for place in PLACES))  # trained if the trunk is frozen
 
 
 def freeze(net: nn.Module, part: str) -> None:
-    """Let no gradient reach a part of the network, one of PARTS.
+    """Freeze a part of the network, one of PARTS: its parameters get no gradients.
 
-    trunk: all but the embedding, the positions and the head, with the attention that pools. embed: the embedding. Batch
-    norms in the part normalise by their running averages, as in evaluation, and leave these as they are.
-    ValueError where the network has no such part, or nothing is left to train.
+    trunk: everything except the embedding, the positional schemes, the head and the attention that pools. embed: the
+    embedding. Batch norms in the part normalise by their running averages, as in evaluation, and do not update them.
+    ValueError if the part has no parameters, or if the network has no other parameters to train.
     """
 
     def frozen(name: str) -> bool:

@@ -15,10 +15,10 @@ def init_trunk(module: nn.Module) -> None:
 def init_projection(module: nn.Module) -> None:
     """Initialise every projection of every embedding with variance 1 / fan-in (LeCun et al., 1998).
 
-    With one rule a study compares projections and not their initialisations: in timm at patch 4 those of conv and
-    linear differ fourfold. Tokens of unit noise start with a standard deviation of about 1; of 0.7 where ReLUs (stem,
-    overlap_stack) or a weighted sum of channels (luminance) take from it, of 1.3 after the backbone of hybrid, and of
-    flexi as its resized kernel has it.
+    With one rule for all embeddings, a study compares projections and not initialisations: in timm, with patches of 4
+    pixels, the initial weights of conv and linear differ by a factor of four. For images of unit noise, tokens start
+    with a standard deviation of about 1. It is 0.7 after ReLUs (stem, overlap_stack) and after a weighted sum of
+    channels (luminance), 1.3 after the backbone of hybrid, and depends on the resized kernel in flexi.
     """
     if isinstance(module, nn.Linear | nn.Conv2d):
         trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)

@@ -16,17 +16,16 @@ from patchbench.checks import Size
 from patchbench.layout import Layout
 from patchbench.nets.cost import num_tokens
 
-BATCHES = 32, 64  # images; of so many the peak lies where most images' tensors are, and not where most weights' are
+BATCHES = 32, 64  # images: enough that their tensors, and not the weights, decide when the peak is
 
 
 @dataclass(frozen=True)
 class Memory:
     """Estimated bytes at the peak of a training step.
 
-    weights: parameters and buffers; of the parameters that are trained, gradients and the two averages of AdamW.
-    per_image: tensors that live at the peak for each image. per_step: other tensors that live then, whatever the number
-    of images, such as the bf16 copies of the weights. bias: attention bias of one layer and one image, or 0; the other
-    fields include it.
+    weights: parameters and buffers, and for trained parameters also gradients and the two averages of AdamW. per_image:
+    tensors of each image at the peak. per_step: other tensors at the peak, independent of the number of images, such as
+    the bf16 copies of the weights. bias: attention bias of one layer and one image, or 0; the other fields include it.
     """
 
     weights: int
@@ -41,9 +40,9 @@ class Memory:
 def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size, *, bf16: bool) -> Memory:
     """Estimate the memory of a training step of `net`, which may be on the meta device: nothing is computed.
 
-    Not counted: workspaces of kernels, and the framework. Allocators need more than the tensors, the most with small
-    tensors. A learned attention bias takes heads * n * n values per layer and image here, as on a CPU; the kernels of a
-    GPU save fewer, but compute a gradient of this size.
+    Workspaces of kernels and the framework are not counted. Allocators need more memory than the tensors, especially if
+    the tensors are small. A learned attention bias counts as heads * n * n values per layer and image, as on a CPU; the
+    kernels of a GPU save fewer values, but compute a gradient of this size.
     """
     few, many = (peak(net, images, in_chans, img_size, bf16=bf16) for images in BATCHES)
     per_image = (many - few) // (BATCHES[1] - BATCHES[0])
@@ -62,11 +61,11 @@ def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size,
 
 
 def peak(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bool) -> int:
-    """Measure the bytes of all tensors but parameters, buffers and gradients at the peak of forward and backward.
+    """Return the bytes of all tensors except parameters, buffers and gradients at the peak of forward and backward.
 
-    Both run on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`. Gradients are
-    there from the start, as those of an earlier micro-batch are. The network is in eval mode: fake tensors allow no
-    random patch size.
+    Both run on fake CPU tensors, which have shapes and types but no values, under autocast if `bf16`. All gradients
+    exist before, as after an earlier micro-batch. The network is in eval mode, because fake tensors allow no random
+    patch size.
     """
     training = net.training
     net.eval()
@@ -87,15 +86,15 @@ def peak(net: nn.Module, images: int, in_chans: int, img_size: Size, *, bf16: bo
 
 
 class FakeOnCPU(FakeTensorMode):
-    """Fake tensors of the CPU alone. Without this, torch looks for a GPU at each operation: a third of the time."""
+    """Fake tensors on the CPU. Without this class, torch looks for a GPU at each operation: a third of the time."""
 
     avoid_device_init = True
 
 
 class LiveBytes(TorchDispatchMode):
-    """Count the bytes of the tensors that operations make, as long as they live, each storage once.
+    """Count the bytes of the tensors that operations create, until the tensors are freed; each storage counts once.
 
-    live: now. peak: the most at a time.
+    live: bytes at this moment. peak: largest value of `live` so far.
     """
 
     def __init__(self) -> None:
@@ -116,6 +115,6 @@ class LiveBytes(TorchDispatchMode):
 
 
 def storages(tree: Any) -> dict[int, UntypedStorage]:
-    """The storages of the tensors in a tree, by address: views share theirs."""
+    """Return the storages of the tensors in a tree, by address; views of a tensor share its storage."""
     found = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
     return {storage._cdata: storage for storage in found}

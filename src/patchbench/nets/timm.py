@@ -41,7 +41,7 @@ class TimmNet(nn.Module):
         shapes: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes}
         pretrained_cfg = timm.models.get_pretrained_cfg(name)
         if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
-            shapes["img_size"] = img_size  # the others take any size, and no such argument
+            shapes["img_size"] = img_size  # other networks take any size, and have no such argument
 
         def create() -> Any:
             return timm.create_model(name, pretrained=False, **{**shapes, **(options or {})})
@@ -51,13 +51,13 @@ class TimmNet(nn.Module):
                 draft = create()
         except Exception as error:  # timm has no exception of its own for a network that cannot be built
             raise ValueError(
-                f"options={options} cannot be for name={name}: {one_line(error)}; use "
+                f"options={options} cannot be used with name={name}: {one_line(error)}; use "
                 "options=null or another model.name"
             ) from error
         if small and not isinstance(draft, ResNet):
             raise ValueError(
                 f"small=true is for ResNets, and name={name} is a {type(draft).__name__}: use "
-                "small=false, and where it has such, an option of its own, as in options={patch_size:2} of "
+                "small=false, and an option of this network if it has one, as in options={patch_size:2} of "
                 "a ConvNeXt"
             )
         if small:

@@ -56,7 +56,7 @@ def schemes_by_place(schemes: Mapping[str, Position]) -> dict[str, str]:
 class DropPath(nn.Module):
     """Skip a branch for some of the images, and scale it up for the others (Huang et al., 2016).
 
-    The rate is a buffer: timm's DropPath has it as a number, and torch.compile makes a graph for every number, up to 8.
+    The rate is a buffer. In timm's DropPath it is a number, and torch.compile makes a graph for every number, up to 8.
     """
 
     rate: Tensor
@@ -78,15 +78,17 @@ class ViT(nn.Module):
     embed: builds the embedding from (img_size, in_chans, embed_dim). pos: the schemes by name, see `Position`.
     The first prefix token is the class token, the others are registers (Darcet et al., 2024); no prefix token has a
     place on the grid. `pool="cls"` reads the class token, `pool="mean"` the average of the patch tokens, `pool="map"`
-    lets a learned query attend to them (Zhai et al., 2022). final_norm: the last norm acts on what was `pooled`, on the
-    `tokens` before that, or nowhere (`none`). pre_norm: norm the tokens before the first block (Radford et al., 2021).
+    lets a learned query attend to them (Zhai et al., 2022). final_norm: the last norm acts on the `pooled` vector, on
+    the `tokens` before pooling, or is left out (`none`). pre_norm: norm the tokens before the first block (Radford et
+    al., 2021).
     act: of the MLPs, `gelu`, `gelu_tanh`, `quick_gelu`, or `swiglu`, which gates the hidden layer (Shazeer, 2020).
-    scale_attn_norm, scale_mlp_norm: norm what attention gathered, and the hidden layer, before each is projected.
+    scale_attn_norm, scale_mlp_norm: norm the output of attention, and the hidden layer of the MLP, before it is
+    projected.
     layer_scale: each branch is multiplied, channel by channel, by weights that start at this number, `blocks.*.gamma_1`
-    and `gamma_2` (Touvron et al., 2021, "Going deeper with Image Transformers"); None: branches as they are.
+    and `gamma_2` (Touvron et al., 2021, "Going deeper with Image Transformers"); None: branches are not multiplied.
     residual: dtype of the residual stream under autocast, `float32` or `bfloat16`.
     With a class token and without position, the network is timm's `VisionTransformer`, parameter by parameter; only
-    prefix tokens start elsewhere, with a standard deviation of 0.02, and there with 1e-6.
+    prefix tokens start with a standard deviation of 0.02, and in timm with 1e-6.
     """
 
     def __init__(
@@ -221,7 +223,7 @@ class ViT(nn.Module):
                 rope = self.rotation[i](grid_size)
             if i < len(self.bias):
                 bias = self.pad_for_prefix(self.bias[i](grid_size))
-            x = block(x, rope=rope, attn_mask=bias).to(x.dtype)  # layer_scale, in float32, would widen a bfloat16 one
+            x = block(x, rope=rope, attn_mask=bias).to(x.dtype)  # layer_scale may return float32
             if i in self.after:
                 x = self.on_grid(self.between[self.after[i]], x, grid_size)
         if self.final_norm == "tokens":
@@ -246,7 +248,7 @@ class ViT(nn.Module):
         return F.pad(bias, (p, 0, p, 0))[None]
 
     def no_weight_decay(self) -> set[str]:
-        """Name the parameters of positional schemes and prefix tokens (timm's hook of this name)."""
+        """Return the names of the parameters of positional schemes and prefix tokens (timm's hook of this name)."""
         spared = ("prefix", *(f"{place}." for place in PLACES))
         return {name for name, _ in self.named_parameters() if name.startswith(spared)}
 

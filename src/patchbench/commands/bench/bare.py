@@ -1,4 +1,4 @@
-"""A training loop as one writes it by hand: the measure of what the framework adds to a step."""
+"""Bare training loop, without the framework, to measure what the framework adds to a step."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from patchbench.track.device import GIB
 
 
 class Shuffled(Sampler[BatchIndices]):
-    """Batches of an epoch in random order; the last images, fewer than a batch, are left out."""
+    """Sampler of the batches of an epoch, in random order. An incomplete last batch is left out."""
 
     def __init__(self, count: int, batch_size: int) -> None:
         self.count, self.batch_size = count, batch_size
@@ -33,13 +33,13 @@ class Shuffled(Sampler[BatchIndices]):
 
 
 def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | None = None) -> Figures:
-    """Train for `warmup` + `steps` steps; the figures of the latter.
+    """Train for `warmup` + `steps` steps; return the figures of the last `steps` steps.
 
     A step reads a batch, normalises it, computes loss and gradient, clips the gradient and calls the optimizer.
-    Precision, compilation and processes that read are those of train.py. There is no augmentation, no schedule, no
-    accuracy, no log, no check.
-    overrides: options of train.py. net: trained in place of theirs, as it is, on the same data. ValueError where the
-    configuration asks for more than such a loop does.
+    Precision, compilation and the number of processes that read are those of train.py. The loss is cross-entropy with
+    label smoothing. There is no augmentation, no schedule, no accuracy, no log, no check.
+    overrides: options of train.py. net: a network that is trained instead of the network of the options, as it is, on
+    the same data. ValueError for a configuration with augmentation or with micro-batches.
     """
     cfg = training(overrides, warmup + steps)
     check_plain(cfg)
@@ -77,7 +77,7 @@ def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | 
 
 
 def check_plain(cfg: DictConfig) -> None:
-    """ValueError where a configuration asks for more than a loop that is written by hand does."""
+    """Raise ValueError for a configuration with augmentation or with micro-batches: the bare loop has neither."""
     if cfg.hydra.runtime.choices.augment != "none":
         raise ValueError(
             f"augment={cfg.hydra.runtime.choices.augment}: the bare loop augments nothing, so it is measured with "
@@ -91,13 +91,13 @@ def check_plain(cfg: DictConfig) -> None:
 
 
 def levels(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a channel, of pixels in 0 ... 255, each of shape (1, c, 1, 1)."""
+    """Return mean and standard deviation of each channel, for pixels in 0 ... 255, both of shape (1, c, 1, 1)."""
     mean, std = (torch.tensor(v, device=device).mul(255).view(1, -1, 1, 1) for v in (source.mean, source.std))
     return mean, std
 
 
 def fit_embedding(net: nn.Module, source: Source, split: Split) -> None:
-    """Let an embedding that asks for `fit_images` see some before training."""
+    """Before training, fit an embedding that has `fit_images` to this number of training images."""
     embed = getattr(net, "embed", None)
     if count := min(getattr(embed, "fit_images", 0), len(split)):
         images, _ = split.read(range(count))
@@ -106,9 +106,10 @@ def fit_embedding(net: nn.Module, source: Source, split: Split) -> None:
 
 
 def endless(split: Split, batch_size: int, workers: int | str, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches on the device, epoch after epoch. A set in memory lives there as a whole.
+    """Yield batches on the device, epoch after epoch without end.
 
-    workers: processes that read; auto: none for a set in memory, else one per core, 8 at most.
+    A set in memory is copied to the device as a whole. workers: number of processes that read; auto: none for a set in
+    memory, else one per core, at most 8.
     """
     sampler, on_gpu = Shuffled(len(split), batch_size), device.type == "cuda"
     if isinstance(split, TensorSplit) and not split.crops:

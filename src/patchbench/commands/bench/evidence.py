@@ -1,4 +1,4 @@
-"""A file of measurements that grows by an item at a time."""
+"""File of measurements, which is written again after each item."""
 
 import gc
 import json
@@ -17,7 +17,7 @@ from patchbench.machine import write_whole
 
 @dataclass(frozen=True)
 class Item:
-    """Something to measure: its name, about how many seconds it takes, and the function that measures it."""
+    """A measurement: its name, the seconds that it takes, approximately, and the function that measures."""
 
     name: str
     seconds: float | int
@@ -25,18 +25,21 @@ class Item:
 
 
 class Evidence:
-    """A file that grows by an item at a time, so that whatever ends the process leaves what was measured."""
+    """File of measurements that is written after each item, so that measured items remain if the process is ended.
+
+    facts: content of the file, to which items are added. deadline: a time of time.perf_counter().
+    """
 
     def __init__(self, path: Path, facts: Figures, deadline: float) -> None:
         self.path, self.facts, self.deadline = path, facts, deadline
         self.write()
 
     def left(self) -> float:
-        """Seconds until the deadline."""
+        """Return the seconds until the deadline."""
         return self.deadline - time.perf_counter()
 
     def add(self, item: Item) -> None:
-        """Measure an item, unless its seconds are not left; an error is its result."""
+        """Measure an item, or leave it out if less than `item.seconds` is left. An error is stored as the result."""
         began, done = time.perf_counter(), self.facts.setdefault("items", {})
         if self.left() < item.seconds:
             done[item.name] = {"left_out": "no time was left"}

@@ -1,4 +1,4 @@
-"""Speed and memory of a network that answers: throughput of batches, latency of one image."""
+"""Speed and memory of inference: throughput of batches, latency of one image."""
 
 import time
 
@@ -15,9 +15,10 @@ from patchbench.track.device import GIB, bf16_peak
 
 
 class Inference:
-    """A network in evaluation and inference mode, on random images that lie on the device.
+    """A network in evaluation mode, with random images on the device.
 
-    net: is moved there; compiled as train.py compiles it, if `compiled`. bf16: computes in bfloat16 by autocast.
+    net: the network, which is moved to the device. compiled: compile the network as train.py does. bf16: compute in
+    bfloat16 by autocast.
     """
 
     def __init__(
@@ -41,9 +42,12 @@ class Inference:
         return torch.randn(count, *self.shape, device=self.device)
 
     def measure(self, steps: int, warmup: int) -> Figures:
-        """Time `steps` batches and as many single images, after `warmup` of each that do not count."""
+        """Measure the throughput of `steps` batches and the latency of `steps` images.
+
+        Before each of the two, `warmup` batches or images do not count.
+        """
         on_gpu = self.device.type == "cuda"
-        held = torch.cuda.memory_allocated(self.device) if on_gpu else 0  # of other networks
+        held = torch.cuda.memory_allocated(self.device) if on_gpu else 0  # of all networks, also of this one
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             figures = self.throughput(steps, warmup)
             if on_gpu:
@@ -52,11 +56,11 @@ class Inference:
             return figures | self.latency(steps, warmup)
 
     def throughput(self, steps: int, warmup: int) -> Figures:
-        """Time batches, one after the other, without a wait between them."""
+        """Time batches one after the other, without waiting for the device between them."""
         images = self.images(self.batch_size)
         times, wall, cpu = timed_steps(lambda: self.net(images), steps, warmup, self.device)
         figures = step_times(times, self.batch_size)
-        flops = self.cost.train_flops(self.batch_size) / 3 * steps / sum(times)  # forward alone
+        flops = self.cost.train_flops(self.batch_size) / 3 * steps / sum(times)  # forward: a third of training
         figures["tflops_per_gpu"] = flops / 1e12
         if self.cost.num_tokens:
             figures["tokens_per_s"] = figures["images_per_s"] * self.cost.num_tokens
@@ -65,7 +69,7 @@ class Inference:
         return figures | per_step(wall, cpu, steps, self.batch_size)
 
     def latency(self, steps: int, warmup: int) -> Figures:
-        """Time single images, each until its answer is there."""
+        """Time single images, each until its result is computed."""
         image, times = self.images(1), []
         for number in range(warmup + steps):
             began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The limits of a device: what no network can pass."""
+"""Speed of matrix products, copies and attention on a device, as limits for the speed of networks."""
 
 import statistics
 import time
@@ -15,7 +15,11 @@ from patchbench.commands.bench.training import synchronize
 
 
 def ceilings(device: torch.device, scale: int = 1) -> Figures:
-    """Measure what nothing can pass: matrix products, copies on the device, copies to it. scale: divides all sizes."""
+    """Measure the speed of matrix products in bfloat16, of copies on the device, and of copies to the device.
+
+    `pageable_*_kib_host_ms`: milliseconds that the host takes to start a copy from memory that is not pinned, while the
+    device is busy. scale: divides the side of the matrices; its square divides the bytes of the large copies.
+    """
     side, size = 8192 // scale, 2**30 // scale**2
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = timed(device, lambda: a @ b)
@@ -41,7 +45,10 @@ def ceilings(device: torch.device, scale: int = 1) -> Figures:
 
 
 def attention(device: torch.device, batch: int, heads: int, sizes: Iterable[int]) -> list[Figures]:
-    """Time attention, forward and backward, without a bias, with a fixed and with a learned one."""
+    """Time attention, forward and backward: without a bias, with a fixed bias and with a learned bias.
+
+    sizes: numbers of tokens. The result has a row for each number of tokens and each kind of bias.
+    """
     rows = []
     for n in sizes:
         for bias in ("none", "fixed", "learned"):
@@ -74,7 +81,7 @@ def attention(device: torch.device, batch: int, heads: int, sizes: Iterable[int]
 def error_of_attention(
     q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h n d"], v: Float[Tensor, "b h n d"], mask: Tensor | None
 ) -> float:
-    """Relative distance of the result from one in float64; NaN stays NaN."""
+    """Return the relative distance between attention and the same attention in float64; NaN if a value is NaN."""
     with torch.no_grad():
         out = F.scaled_dot_product_attention(q, k, v, mask).double()
         logits = q.double() @ k.double().transpose(-1, -2) / q.shape[-1] ** 0.5
@@ -83,7 +90,7 @@ def error_of_attention(
 
 
 def timed(device: torch.device, compute: Callable[[], object], repeats: int = 20) -> float:
-    """Median seconds of a computation, by the clock of the device."""
+    """Return the median seconds of a computation, by the clock of the device, after three repetitions as warm-up."""
     for _ in range(3):
         compute()
     times = []

@@ -1,4 +1,4 @@
-"""Trainings and tests as processes: how each ended, and what it said at the end."""
+"""Trainings and tests as processes, each with its exit code and the end of its output."""
 
 import contextlib
 import importlib.util
@@ -16,7 +16,11 @@ from patchbench.commands.bench.rounds import Figures
 
 
 def ended(commands: dict[str, list[str]], root: Path, seconds: float) -> Figures:
-    """Run commands side by side; how each ended, and the last lines that it printed."""
+    """Run commands at the same time; return for each command its exit code and the end of its output.
+
+    commands: arguments, by name. seconds: time for all commands. A command that takes longer is killed, and its exit
+    code is a text that says so.
+    """
     results: Figures = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         running = {}
@@ -37,13 +41,16 @@ def ended(commands: dict[str, list[str]], root: Path, seconds: float) -> Figures
 
 
 def ends(lines: Sequence[str]) -> Iterator[str]:
-    """The last lines of an output, and warnings before them."""
+    """Yield the last 12 lines of an output, and before them all earlier lines with warnings."""
     yield from (line[:300] for line in lines[:-12] if "warn" in line.lower())
     yield from (line[:300] for line in lines[-12:])
 
 
 def runs_in_processes(root: Path, folder: str, device: str, seconds: float) -> Figures:
-    """DDP and FSDP with one device each, and a sweep whose two cells share a GPU."""
+    """Run DDP and FSDP with one device each, and a sweep of two cells, which share the GPU if the device is `cuda`.
+
+    root: folder of train.py. folder: folder for the runs. device: `cuda` or `cpu`. seconds: see `ended`.
+    """
     small = ["model=micro", "data=random", "data.train_size=512", "data.eval_size=64", "patch=16", "epochs=2"]
     accelerator = f"trainer.accelerator={'gpu' if device == 'cuda' else device}"
     line = [sys.executable, "train.py"]
@@ -58,7 +65,11 @@ def runs_in_processes(root: Path, folder: str, device: str, seconds: float) -> F
 
 
 def run_tests(root: Path, device: str, seconds: float) -> dict[str, Any]:
-    """Run tests marked `gpu`: each scheme with one embedding, each embedding with one scheme; on a CPU two of them."""
+    """Run tests of tests/test_gpu.py; return the counts of their outcomes, and the tests that did not pass.
+
+    On a GPU: every positional scheme with one embedding, every embedding with one scheme, and the tests of memory. On a
+    CPU: two tests that need no GPU.
+    """
     chosen = ["-m", "gpu", "-k", "conv or learned or memory"]
     if device == "cpu":
         chosen = ["-k", "step_in_bf16 and conv and rope", "-m", "not gpu"]
@@ -78,7 +89,7 @@ def run_tests(root: Path, device: str, seconds: float) -> dict[str, Any]:
     for test, outcome in re.findall(r"(tests/\S+::[^\s\[]+(?:\[[^\]]*\])?) (PASSED|FAILED|ERROR|SKIPPED)", output):
         outcomes[test] = outcome
     for outcome, test in re.findall(r"(PASSED|FAILED|ERROR|SKIPPED) (tests/\S+::[^\s\[]+(?:\[[^\]]*\])?)", output):
-        outcomes[test] = outcome  # the order of xdist
+        outcomes[test] = outcome  # with xdist the outcome comes first
     counts = {o.lower(): sum(v == o for v in outcomes.values()) for o in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
     return {
         "command": " ".join(["python", *line[1:]]),

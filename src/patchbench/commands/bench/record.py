@@ -1,4 +1,4 @@
-"""A benchmark as a record that can be made again, and as a table."""
+"""Record of a benchmark, with all that is needed to repeat the benchmark, and its table."""
 
 import shlex
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 from patchbench.commands.bench.rounds import Figures, ratios, summary
 
-ROWS = (  # label, figure, and how its value is written
+ROWS = (  # label, name of the figure, format of its value
     ("images/s", "images_per_s", ",.0f"),
     ("images/s, with pauses", "images_per_s_wall", ",.0f"),
     ("tokens/s", "tokens_per_s", ",.0f"),
@@ -30,7 +30,7 @@ ROWS = (  # label, figure, and how its value is written
     ("CPU s an epoch", "epoch_cpu_s", ",.1f"),
     ("cores that others used", "others_cores", ".2f"),
 )
-COMPARED = {  # figures of which a ratio is taken, and what they are
+COMPARED = {  # figures that are compared as ratios, and their descriptions
     "image_ms": "the time of an image",
     "image_ms_wall": "the time of an image, with pauses",
     "image_cpu_ms": "the CPU time of an image",
@@ -40,7 +40,7 @@ COMPARED = {  # figures of which a ratio is taken, and what they are
 
 @dataclass(frozen=True)
 class Measured:
-    """A side of a benchmark. facts: what was measured, in plain values. rounds: its figures, a row a round."""
+    """Measurements of a side. facts: description of the side, in plain values. rounds: figures, one row per round."""
 
     name: str
     facts: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Measured:
 
 
 def described(measured: Sequence[Measured]) -> dict[str, Any]:
-    """The sides, and of two of them the ratios, the first over the second."""
+    """Return the sides as plain values; for two sides also the ratios of their figures, the first over the second."""
     found: dict[str, Any] = {"sides": [side.plain() for side in measured]}
     if len(measured) == 2:
         found["ratios"] = ratios(measured[0].rounds, measured[1].rounds, list(COMPARED))
@@ -60,7 +60,10 @@ def described(measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:
-    """Name, software and clocks of a device, as it is before it works."""
+    """Return name, memory, software and clocks of a GPU at the time of the call; for a CPU only the name.
+
+    Driver, clocks, power and temperature are from nvidia-smi, and are left out if it fails.
+    """
     if device.type != "cuda":
         return {"name": device.type}
     properties = torch.cuda.get_device_properties(device)
@@ -77,7 +80,7 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 
 
 def table(record: Mapping[str, Any]) -> Iterator[str]:
-    """The lines that show a record: what was measured, its figures, and their ratios."""
+    """Yield the lines of the table of a record: the settings, the sides, their figures, and the ratios."""
     sides, settings = record["sides"], record["settings"]
     letters = "AB"[: len(sides)]
     yield f"{record['mode']}, {settings['rounds']} rounds{spelled(settings)}; {place(record)}"
@@ -97,7 +100,7 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def overhead(record: Mapping[str, Any]) -> str:
-    """Share that the framework adds to a training image: of wall time on a GPU, of CPU time on a CPU."""
+    """Describe how much the framework adds to a training image: wall time on a GPU, CPU time on a CPU."""
     on_gpu = record["sides"][0]["conditions"]["device"] == "cuda"
     found = record["ratios"]["image_ms_wall" if on_gpu else "image_cpu_ms"]
     of = "wall time" if on_gpu else "CPU time"
@@ -112,7 +115,7 @@ def spelled(settings: Mapping[str, Any]) -> str:
 
 
 def place(record: Mapping[str, Any]) -> str:
-    """Device, threads, versions and commit of a record."""
+    """Describe the device, with the number of threads on a CPU, the version of torch, and the commit of a record."""
     environment, name = record["environment"], record["device"]["name"]
     machine = environment["machine"]
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}"
@@ -123,7 +126,7 @@ def place(record: Mapping[str, Any]) -> str:
 
 
 def cell(found: Mapping[str, float] | None, how: str) -> str:
-    """A figure over the rounds: its median, the least and the largest."""
+    """Format a figure over the rounds: median, least and largest value. Return an empty text if there is none."""
     if found is None:
         return ""
     median, low, high = (format(found[name], how) for name in ("median", "low", "high"))
@@ -131,7 +134,7 @@ def cell(found: Mapping[str, float] | None, how: str) -> str:
 
 
 def spell_ratio(found: Mapping[str, Any]) -> str:
-    """The median of a ratio, its interval, and that of the fastest rounds."""
+    """Format a ratio: its median, its interval, and the ratio of the fastest rounds."""
     many = len(found["rounds"]) >= 6
     how = "95 % interval " if many else "least and largest "
     middle = f"{found['median']:.3f} ({how}{found['low']:.3f} to {found['high']:.3f})"
@@ -139,5 +142,5 @@ def spell_ratio(found: Mapping[str, Any]) -> str:
 
 
 def command_line(script: str, arguments: Sequence[str]) -> str:
-    """The command that makes a record, as a shell takes it."""
+    """Return the command that makes a record, quoted for a shell."""
     return shlex.join(["python", f"scripts/{script}.py", *arguments])

@@ -1,4 +1,4 @@
-"""Measurements that take turns, so that a machine whose speed changes is as fast for all of them."""
+"""Rounds of measurements. Each round measures all sides, so that a change of the speed of a machine affects all."""
 
 import gc
 import statistics
@@ -16,10 +16,11 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ratio:
-    """The ratio of a figure of two sides in each round, the first over the second.
+    """Ratio of a figure between two sides in each round, the first side over the second.
 
-    low, high: interval of the median, of 95 % or more, whatever the distribution; with fewer than six rounds the least
-    and the largest. fastest: the ratio of the least values of all rounds, since other processes only ever slow down.
+    low, high: interval of the median, with a confidence of 95 % or more for any distribution; with fewer than six
+    rounds, the least and the largest ratio. fastest: ratio of the least values over all rounds, since other processes
+    can only slow a side down.
     """
 
     rounds: list[float]
@@ -32,10 +33,10 @@ class Ratio:
 def interleaved(
     sides: Sequence[Callable[[], Figures]], rounds: int, say: Callable[[int, list[Figures]], None]
 ) -> list[list[Figures]]:
-    """Measure each side once in every round; the figures of each side, a row a round.
+    """Measure each side once in every round; return the figures of each side, one row per round.
 
-    `others_cores` is added to each: cores that other processes used meanwhile. say: told the number of a round, from 1,
-    and its figures.
+    Each row also has `others_cores`, the cores that other processes used during the measurement. say: is called after
+    each round with its number, from 1, and the figures of all sides.
     """
     found: list[list[Figures]] = [[] for _ in sides]
     for number in range(1, rounds + 1):
@@ -51,14 +52,17 @@ def interleaved(
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
-    """Compare two sides by a figure of every round, of which the same round of the other is the fair measure."""
+    """Return the ratio of a figure between two sides. first, second: values of the figure, one per round."""
     values = [a / b for a, b in zip(first, second, strict=True)]
     low, high = spread(values)
     return Ratio(values, statistics.median(values), low, high, min(first) / min(second))
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """An interval of the median of 95 % or more, by order statistics; of fewer than six values, their range."""
+    """Return an interval of the median with a confidence of 95 % or more, by order statistics.
+
+    For fewer than six values, return their range.
+    """
     if len(values) < 6:
         return min(values), max(values)
     interval = quantile_test(values, p=0.5).confidence_interval(0.95)
@@ -66,14 +70,14 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ratios(first: Sequence[Figures], second: Sequence[Figures], names: Sequence[str]) -> dict[str, Any]:
-    """The ratios of all figures that both sides have in every round, by name, as plain values."""
+    """Return the ratios of the figures that both sides have in every round, and that are not 0, as plain values."""
     rows = (*first, *second)
     shared = [name for name in names if all(row.get(name) for row in rows)]
     return {name: asdict(ratio([r[name] for r in first], [r[name] for r in second])) for name in shared}
 
 
 def summary(rows: Sequence[Figures], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Median, least and largest value of the figures over the rounds."""
+    """Return the median, the least and the largest value of each figure over the rounds."""
     found = {name: [row[name] for row in rows if isinstance(row.get(name), int | float)] for name in names}
     return {
         name: {"median": statistics.median(values), "low": min(values), "high": max(values)}

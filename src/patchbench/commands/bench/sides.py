@@ -1,4 +1,4 @@
-"""Sides of a benchmark: a configuration, another one, a trained network, a peer."""
+"""Sides of a benchmark: a configuration, another configuration, a trained network, or a peer."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -28,14 +28,14 @@ from patchbench.config.unread import remarks_on_unread
 from patchbench.runs.record import read_record
 from patchbench.track.terminal import say
 
-ENDS = ("epochs", "budget", "ckpt", "rerun", "analyze", "eval")  # options of a run, which a benchmark does not make
-OF_THE_MACHINE = ("trainer", "workers", "resident", "batch_size", "compile")  # a trained run may be given them anew
-EPOCHS = 2  # measured with peer=timm, unless epochs= says otherwise
+ENDS = ("epochs", "budget", "ckpt", "rerun", "analyze", "eval")  # options of a run that a benchmark does not read
+OF_THE_MACHINE = ("trainer", "workers", "resident", "batch_size", "compile")  # options that go together with run=
+EPOCHS = 2  # measured with peer=timm, if epochs= is not given
 
 
 @dataclass(frozen=True)
 class Side:
-    """A name for people, a description in plain values, and the measurement of a round."""
+    """A side of a benchmark. name: for the table. facts: description in plain values. measure: measures one round."""
 
     name: str
     facts: dict[str, Any]
@@ -43,10 +43,10 @@ class Side:
 
 
 def sides_of(options: Mapping[str, Any], pair: Sequence["Asked"], scratch: Path) -> list[Side]:
-    """The sides that the options ask for, built and checked, nothing measured yet. ValueError, OSError and Refused.
+    """Build and check the sides that the options ask for; nothing is measured yet.
 
-    options: those of scripts/benchmark.py. pair: one side, or two that are compared. scratch: an empty
-    folder that stays until all is measured.
+    options: options of scripts/benchmark.py. pair: one side, or two sides that are compared. scratch: an empty folder
+    that exists until everything is measured. ValueError, OSError or Refused if a side cannot be measured.
     """
     overrides = pair[0].overrides
     if options["peer"] == "timm":
@@ -69,13 +69,16 @@ def sides_of(options: Mapping[str, Any], pair: Sequence["Asked"], scratch: Path)
 
 @dataclass(frozen=True)
 class Asked:
-    """A trained run or a configuration. run: a folder or a checkpoint, or None."""
+    """A trained run or a configuration. run: folder or checkpoint of the run; None for a configuration."""
 
     run: str | None
     overrides: list[str]
 
     def changed(self, compare: str) -> "Asked":
-        """The same with other options, as they would be typed after its own: of one option the last counts."""
+        """Return a copy with further options after its own options; the last value of an option counts.
+
+        compare: the options as typed in a shell. `run=` replaces the run.
+        """
         words = shlex.split(compare)
         runs = [word.partition("=")[2] for word in words if word.startswith("run=")]
         others = checked([word for word in words if not word.startswith("run=")])
@@ -83,7 +86,7 @@ class Asked:
 
 
 def checked(words: Sequence[str]) -> list[str]:
-    """Options of train.py as they are typed, in Hydra's order. Refused where Hydra would read them otherwise."""
+    """Return options of train.py with the flags last. Refused for an option that Hydra would ignore or misread."""
     overrides = flags_last(words, "train")
     refuse_options_of_the_other_mode(overrides)
     refuse_added_options(overrides)
@@ -91,16 +94,17 @@ def checked(words: Sequence[str]) -> list[str]:
 
 
 def refuse_unread(overrides: Sequence[str]) -> None:
-    """ValueError for an option that says how long a run is, or what is asked of it at its end."""
+    """Raise ValueError for an option that a benchmark does not read: the options in ENDS."""
     for override in overrides:
         if override.lstrip("+").partition("=")[0].partition(".")[0] in ENDS:
             raise ValueError(f"{override} is not read by a benchmark, whose length is steps= and rounds=: leave it out")
 
 
 def checked_draft(overrides: Sequence[str], *, several: bool = False) -> tuple[DictConfig, Draft]:
-    """The configuration of a run, and its network on the meta device. ValueError and the like where it cannot be.
+    """Return the configuration of a run, and its draft, with the network on the meta device.
 
-    several: it is one of two, so that an option may be for the other.
+    several: true for one of two sides: an option that it does not read is then no error, since the other side may read
+    it. Refused, ValueError and the like if the run is not possible.
     """
     cfg = composed(["logger=csv", *overrides])
     for remark in remarks_on_unread(cfg, cfg.hydra.runtime.choices, overrides, in_sweep=several):
@@ -111,7 +115,7 @@ def checked_draft(overrides: Sequence[str], *, several: bool = False) -> tuple[D
 
 
 def one_device(cfg: DictConfig) -> Any:
-    """The trainer of a configuration. ValueError for several devices."""
+    """Return the trainer of a configuration. ValueError if it uses several devices."""
     trainer = build_trainer(cfg, Path(), [], epochs=1)
     if trainer.world_size > 1:
         raise ValueError(f"trainer.devices={cfg.trainer.devices}: a benchmark measures one device: leave it out")
@@ -133,7 +137,7 @@ def facts_of(cfg: DictConfig, plan: Draft, trainer: Any, overrides: Sequence[str
 
 
 def training(overrides: Sequence[str], steps: int, warmup: int, *, several: bool) -> Side:
-    """Training of a configuration as train.py does it."""
+    """Return the side that trains a configuration as train.py does."""
     cfg, plan = checked_draft(overrides, several=several)
     name = title(factors_of(cfg, cfg.hydra.runtime.choices))
     facts = facts_of(cfg, plan, one_device(cfg), overrides)
@@ -141,7 +145,10 @@ def training(overrides: Sequence[str], steps: int, warmup: int, *, several: bool
 
 
 def inference(asked: Asked, data_root: str | None, steps: int, warmup: int, *, several: bool) -> Side:
-    """Inference by the network of a configuration, untrained, or by that of a run."""
+    """Return the side of inference: with the untrained network of a configuration, or with the network of a run.
+
+    data_root: folder with the data of the run; None for the folder of its training.
+    """
     if asked.run is None:
         cfg, plan = checked_draft(asked.overrides, several=several)
         trainer, name = one_device(cfg), title(factors_of(cfg, cfg.hydra.runtime.choices))
@@ -174,17 +181,20 @@ def inference(asked: Asked, data_root: str | None, steps: int, warmup: int, *, s
 
 
 def refuse_another_network(overrides: Sequence[str]) -> None:
-    """ValueError for an option that a trained network has already."""
+    """Raise ValueError for an option that is not in OF_THE_MACHINE: a trained run has its own network and data."""
     for override in overrides:
         if override.lstrip("+").partition("=")[0].partition(".")[0] not in OF_THE_MACHINE:
             raise ValueError(
-                f"{override} is of the network, and run= brings its own: leave it out; beside run= there are "
-                f"{', '.join(f'{name}=' for name in OF_THE_MACHINE)}"
+                f"{override} is of the network, which run= already defines: leave it out; options that go together "
+                f"with run= are {', '.join(f'{name}=' for name in OF_THE_MACHINE)}"
             )
 
 
 def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The checkpoint of a run, given by its folder or by itself, and the record that lies beside it."""
+    """Return the checkpoint of a run, and the record next to it, or None. run: folder of a run, or a checkpoint.
+
+    ValueError if there is no such path, or if the folder has no run.json.
+    """
     if not run.exists():
         raise ValueError(f"run={run}: there is no such folder or file; python scripts/runs.py lists the runs")
     folder = run if run.is_dir() else run.parent
@@ -198,7 +208,10 @@ def checkpoint_of(run: Path) -> tuple[Path, dict[str, Any] | None]:
 
 
 def beside_timm(folder: str | None, overrides: Sequence[str], scratch: Path) -> list[Side]:
-    """Training as train.py does it and as timm's train.py does it, an epoch at a time."""
+    """Return two sides, measured in epochs: training by our train.py and by timm's train.py.
+
+    folder: checkout of timm. scratch: see `sides_of`.
+    """
     peer = timm_train.checkout(folder)
     rest = [override for override in overrides if not override.startswith("epochs=")]
     refuse_unread(rest)
@@ -215,7 +228,7 @@ def beside_timm(folder: str | None, overrides: Sequence[str], scratch: Path) -> 
 
 
 def epochs_of(overrides: Sequence[str]) -> int:
-    """The epochs that are measured beside timm. ValueError for no number of them."""
+    """Return the number of epochs that are measured with peer=timm. ValueError unless it is a whole number above 0."""
     values = [override.partition("=")[2] for override in overrides if override.startswith("epochs=")]
     if values and not (values[-1].isdecimal() and int(values[-1])):
         raise ValueError(f"epochs={values[-1]} must be a whole number, 1 or more")

@@ -1,6 +1,6 @@
-"""timm's own train.py with the same network, folder and recipe, each run as a process, and the cost of an epoch.
+"""Cost of an epoch of our train.py and of timm's train.py, with the same network, folder of images and recipe.
 
-The flags are those of timm 1.0.8 to 1.0.28 (Wightman, 2019).
+Both run as processes of their own. The flags are those of timm 1.0.8 to 1.0.28 (Wightman, 2019).
 """
 
 import os
@@ -28,9 +28,10 @@ from patchbench.nets.vit import ViT
 from patchbench.weights.export import to_timm
 
 CLONE = "git clone --branch v1.0.26 https://github.com/huggingface/pytorch-image-models"
-OWN_FLAGS = {"in_chans": "--in-chans", "num_classes": "--num-classes", "global_pool": "--gp"}  # no --model-kwargs
+# Arguments of networks that have flags of their own; all others go to --model-kwargs.
+OWN_FLAGS = {"in_chans": "--in-chans", "num_classes": "--num-classes", "global_pool": "--gp"}
 OWN_FLAGS |= {"drop_path_rate": "--drop-path", "drop_rate": "--drop"}
-EVALUATED = ("val", "valid", "validation", "test")  # folders, the first that is there
+EVALUATED = ("val", "valid", "validation", "test")  # folders of validation images; the first that exists is used
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Checkout:
 
 
 def checkout(folder: str | None) -> Checkout:
-    """Find timm's train.py. ValueError says what is missing, and how to get it."""
+    """Return the checkout in a folder. ValueError names what is missing, and the command that makes a checkout."""
     if folder is None:
         raise ValueError(f"peer=timm needs timm=<folder>, a checkout of pytorch-image-models: {CLONE}")
     root = Path(folder).expanduser().resolve()
@@ -52,16 +53,17 @@ def checkout(folder: str | None) -> Checkout:
     found = re.search(r"__version__\s*=\s*['\"](.+?)['\"]", (root / "timm/version.py").read_text(encoding="utf-8"))
     if found is None or not found[1].startswith("1."):
         version = found[1] if found else "unknown"
-        raise ValueError(f"timm={folder} is version {version}, and the flags of 1.0 are known here: {CLONE}")
+        raise ValueError(f"timm={folder} is version {version}, but peer=timm uses the flags of version 1.0: {CLONE}")
     return Checkout(root, found[1])
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """Trainings whose difference is the cost of `epochs` epochs, start and end left out.
+    """Trainings whose difference measures the cost of an epoch, so that start and end of a training do not count.
 
-    line: the command of a training of so many epochs that leaves its files in a folder. cwd: where it runs. images,
-    val_images: of the training and of the validation of an epoch.
+    line: function from a number of epochs and a folder to the command of a training that writes its files there. cwd:
+    folder in which the command runs. images, val_images: number of images per epoch of training and of validation.
+    epochs: number of epochs by which the trainings differ.
     """
 
     line: Callable[[int, Path], list[str]]
@@ -71,12 +73,16 @@ class Epochs:
     epochs: int
 
     def measure(self) -> Figures:
-        """Train for one epoch, then for `epochs` more. ValueError where a training fails, or is too short to tell."""
+        """Train once for 1 epoch and once for 1 + `epochs` epochs; return the difference, per epoch and per image.
+
+        ValueError if a training fails, or if the difference is not above 0.
+        """
         (cpu, wall), (cpu_more, wall_more) = (self.run(count) for count in (1, 1 + self.epochs))
         cpu_s, wall_s = (cpu_more - cpu) / self.epochs, (wall_more - wall) / self.epochs
         if min(cpu_s, wall_s) <= 0:
             raise ValueError(
-                f"epochs={self.epochs} take no longer than the start of a training varies: use more epochs"
+                f"epochs={self.epochs} are too few: the training of more epochs took no longer than that of one "
+                "epoch: use more epochs"
             )
         figures: Figures = {"epoch_cpu_s": cpu_s, "epoch_wall_s": wall_s, "images_per_s": self.images / wall_s}
         return figures | {
@@ -86,7 +92,10 @@ class Epochs:
         }
 
     def run(self, epochs: int) -> tuple[float, float]:
-        """CPU seconds, of the processes that it starts as well, and wall seconds of a training."""
+        """Train for some epochs; return CPU seconds, with those of its child processes, and wall seconds.
+
+        ValueError if the training fails.
+        """
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
             line, began = self.line(epochs, Path(folder)), time.perf_counter()
             process = subprocess.Popen(line, cwd=self.cwd, stdout=output, stderr=output)
@@ -106,9 +115,10 @@ class Epochs:
 
 
 def both(overrides: Sequence[str], peer: Checkout, epochs: int, scratch: Path) -> tuple[Epochs, Epochs]:
-    """Trainings of ours and of timm's on the same folder. ValueError where timm's train.py has no such thing.
+    """Return the trainings by our train.py and by timm's train.py on the same folder.
 
-    scratch: an empty folder, for links to the data, which must be there as long as they are trained on.
+    scratch: an empty folder for links to the data; it must exist as long as the trainings run. ValueError for an option
+    that timm's train.py does not support.
     """
     cfg = composed(["logger=csv", *overrides])
     if cfg.hydra.runtime.choices.data != "imagefolder":
@@ -121,7 +131,7 @@ def both(overrides: Sequence[str], peer: Checkout, epochs: int, scratch: Path) -
     root = Path(cfg.data.root).expanduser().resolve()
     there = [name for name in EVALUATED if (root / name).is_dir()]
     given = list(overrides)
-    if len(there) == 1:  # ours would hold images for validation out of train/, and judge by this one
+    if len(there) == 1:  # else our train.py would take validation images from train/ and test on this folder
         for name, target in {"train": "train", "val": there[0], "test": there[0]}.items():
             (scratch / name).symlink_to(root / target)
         given.append(f"data.root={scratch}")
@@ -145,9 +155,10 @@ def both(overrides: Sequence[str], peer: Checkout, epochs: int, scratch: Path) -
 
 
 def flags_of(cfg: DictConfig, source: Source, workers: int) -> list[str]:
-    """The flags of timm's train.py for the network and the recipe of a configuration, whose data were read.
+    """Return the flags of timm's train.py for the network and the recipe of a configuration.
 
-    ValueError where timm's train.py has no such network, optimizer or augmentation.
+    source: the data of the configuration, whose splits were read. ValueError if timm's train.py does not have the
+    network, the optimizer or the augmentation.
     """
     trainer = build_trainer(cfg, Path(), [], epochs=1)
     flags = [*network(cfg, source), *optimizer(cfg), *augmentation(cfg)]
@@ -166,7 +177,10 @@ def flags_of(cfg: DictConfig, source: Source, workers: int) -> list[str]:
 
 
 def network(cfg: DictConfig, source: Source) -> list[str]:
-    """The flags of the network: by its name in timm, or as `export` describes it. ValueError where timm has none."""
+    """Return the flags of the network: its name in timm, or the arguments that export.py writes.
+
+    ValueError if timm does not have this network.
+    """
     net = build_net(cfg, source)
     arguments: dict[str, Any]
     if isinstance(net, TimmNet):
@@ -180,7 +194,7 @@ def network(cfg: DictConfig, source: Source) -> list[str]:
         try:
             arguments, _ = to_timm(net, img_size=source.img_size, num_classes=source.num_classes)
         except ValueError as error:
-            raise ValueError(f"peer=timm trains what scripts/export.py can write for timm: {error}") from error
+            raise ValueError(f"peer=timm needs a network that scripts/export.py can write: {error}") from error
         if cfg.model.drop_path:
             arguments["drop_path_rate"] = cfg.model.drop_path
     else:
@@ -198,7 +212,10 @@ def network(cfg: DictConfig, source: Source) -> list[str]:
 
 
 def optimizer(cfg: DictConfig) -> list[str]:
-    """The flags of optimizer and schedule. A learning rate that rises first costs no time, and is left out."""
+    """Return the flags of optimizer and schedule. The warm-up of the learning rate costs no time, and is left out.
+
+    ValueError unless the optimizer is AdamW or SGD.
+    """
     optim = cfg.optim
     target = optim.optimizer._target_
     if target == "torch.optim.AdamW":
@@ -214,7 +231,10 @@ def optimizer(cfg: DictConfig) -> list[str]:
 
 
 def augmentation(cfg: DictConfig) -> list[str]:
-    """The flags of the augmentation: none, or DeiT's, whose repeats timm has for several devices alone."""
+    """Return the flags of augment=none or augment=deit. ValueError for another augmentation.
+
+    The repeated augmentation of DeiT is left out, because timm has it only for several devices.
+    """
     augment, name = cfg.augment, cfg.hydra.runtime.choices.augment
     if name == "none":
         return ["--no-aug"]

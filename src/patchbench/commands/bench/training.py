@@ -1,4 +1,4 @@
-"""Speed and memory of training as train.py does it, for some steps."""
+"""Speed and memory of training, as train.py trains, for some steps."""
 
 import statistics
 import tempfile
@@ -20,7 +20,7 @@ from patchbench.config.origin import origin_of
 from patchbench.track.device import Laps
 from patchbench.track.progress import ProgressBar
 
-OF_METER = (  # what track/meter.py measures over the steps after the warm-up
+OF_METER = (  # figures of track/meter.py, over the steps after the warm-up
     "images_per_s",
     "tokens_per_s",
     "step_ms_median",
@@ -36,7 +36,7 @@ OF_METER = (  # what track/meter.py measures over the steps after the warm-up
 
 
 class Clock(pl.Callback):
-    """Wall and CPU time of all steps after the first `warmup`, with what lies between them but validation."""
+    """Callback that sums wall and CPU time after the first `warmup` steps, with pauses, but without validation."""
 
     def __init__(self, warmup: int) -> None:
         self.warmup, self.warm = warmup, False
@@ -70,7 +70,11 @@ class Clock(pl.Callback):
 
 
 class HostTime(pl.Callback):
-    """Host time of a step, without waiting for the device: where it is the longer one, the device idles."""
+    """Callback that measures the time of the host for each batch, without waiting for the device.
+
+    If the host takes longer than the device, the device waits for the host. first: seconds from the construction of
+    this object to the end of the first batch.
+    """
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -87,9 +91,9 @@ class HostTime(pl.Callback):
 
 
 def training(overrides: Sequence[str], steps: int) -> DictConfig:
-    """Compose a training of so many steps; its rows of metrics go to a file, unless the overrides say otherwise.
+    """Compose the configuration of a training of `steps` steps.
 
-    overrides: options of train.py, without a budget.
+    overrides: options of train.py, without a budget. Rows of metrics go to a file, unless the overrides have a logger.
     """
     return composed(["logger=csv", *overrides, "budget=steps", f"budget.value={steps}"])
 
@@ -102,10 +106,12 @@ def trained(
     callbacks: Sequence[pl.Callback] = (),
     bar: bool = False,
 ) -> Figures:
-    """Train for `warmup` + `steps` steps as train.py would, without checkpoints and test; the figures of the latter.
+    """Train for `warmup` + `steps` steps as train.py does, without checkpoints and test; return the figures.
 
-    Validation is one batch an epoch. callbacks: called after all others. bar: with the bar of a terminal.
-    `images_per_s` and `step_ms_*` are of steps alone; `step_ms_wall` and `step_cpu_ms` count all but validation.
+    The first `warmup` steps count only for `seconds_to_first_step`. Validation is one batch per epoch. callbacks: are
+    called after those of train.py. bar: keep the progress bar.
+    `images_per_s`, `step_ms_median` and `step_ms_p95` count steps only; `step_ms_wall` and `step_cpu_ms` also count the
+    pauses between steps, except validation.
     """
     cfg = training(overrides, warmup + steps)
     host, clock = HostTime(), Clock(warmup)
@@ -115,7 +121,7 @@ def trained(
         trainer: Any = ready.trainer
         kept = [callback for callback in trainer.callbacks if bar or not isinstance(callback, ProgressBar)]
         trainer.callbacks = [*kept, host, *callbacks, clock]
-        trainer.save_checkpoint = lambda *_, **__: None  # a large network takes seconds to write
+        trainer.save_checkpoint = lambda *_, **__: None  # writing a large network takes seconds
         trainer.limit_val_batches = 1
         ready.meter.warm_up = warmup
         trainer.loggers = start_loggers(cfg, ready.origin, ready.draft.cost, out_dir, stack, resume=False)
@@ -134,7 +140,7 @@ def trained(
 
 
 def per_step(wall_s: float, cpu_s: float, steps: int, batch_size: int) -> Figures:
-    """Means over steps and images: wall time, CPU time of this process, images per second of wall time."""
+    """Return wall time and CPU time of this process, per step and per image, and images per second of wall time."""
     return {
         "step_ms_wall": 1000 * wall_s / steps,
         "step_cpu_ms": 1000 * cpu_s / steps,
@@ -147,7 +153,7 @@ def per_step(wall_s: float, cpu_s: float, steps: int, batch_size: int) -> Figure
 def timed_steps(
     step: Callable[[], object], steps: int, warmup: int, device: torch.device
 ) -> tuple[list[float], float, float]:
-    """Seconds of each of `steps` steps by the clock of the device, and wall and CPU seconds of all, after a warm-up."""
+    """Time steps after a warm-up; return the seconds of each step on the device, and wall and CPU seconds of all."""
     for _ in range(warmup):
         step()
     synchronize(device)
@@ -164,7 +170,7 @@ def timed_steps(
 
 
 def step_times(seconds: Sequence[float], batch_size: int) -> Figures:
-    """Rate, and median and 95th percentile of the time, of steps that take a batch each."""
+    """Return the throughput of steps of one batch each, and median and 95th percentile of their times `seconds`."""
     figures: Figures = {"batch_size": batch_size, "steps": len(seconds)}
     figures |= {"images_per_s": len(seconds) * batch_size / sum(seconds)}
     figures |= {"step_ms_median": ms(seconds), "step_ms_p95": p95(seconds)}
@@ -172,16 +178,16 @@ def step_times(seconds: Sequence[float], batch_size: int) -> Figures:
 
 
 def ms(seconds: Sequence[float]) -> float:
-    """The median in milliseconds."""
+    """Return the median in milliseconds."""
     return 1000 * statistics.median(seconds)
 
 
 def p95(seconds: Sequence[float]) -> float:
-    """The 95th percentile in milliseconds."""
+    """Return the 95th percentile in milliseconds."""
     return 1000 * sorted(seconds)[int(0.95 * len(seconds))]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
