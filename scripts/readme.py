@@ -189,7 +189,10 @@ def found() -> str:
 
 def first_answer(page: str) -> str:
     """Return the first yes or no of the page of a study with its amount, or else the first amount; or else nothing."""
-    answers = re.findall(r"^> \*\*(Yes|No|By how much)\.\*\* (.+)\n>\n> Measured: .*, (\S.*?\))\. ", page, re.MULTILINE)
+    value = r"\S.*?\)(?:; guessing gives \S+ %)?"
+    answers = re.findall(
+        rf"^> \*\*(Yes|No|By how much)\.\*\* (.+)\n>\n> Measured: .*, ({value})\. ", page, re.MULTILINE
+    )
     certain = [answer for answer in answers if answer[0] != "By how much"]
     return next((f"**{word}.** {says} {amount}" for word, says, amount in [*certain, *answers]), "none yet")
 

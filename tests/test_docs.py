@@ -64,11 +64,12 @@ def test_the_first_answer_of_a_study_is_one_that_is_decided():
     first_answer = runpy.run_path(str(ROOT / "scripts" / "readme.py"))["first_answer"]
     untested = "> **Not tested.** “A is better.” No run of these arms has been made."
     amount = "> **By how much.** “B is better.”\n>\n> Measured: b − a on x, y, +1.2 pt (+0.1 to +2.3 pt). It moves."
-    decided = "> **No.** It does not hold that: “C is better.”\n>\n> Measured: c on x, 3.0 % (1.0 to 5.0 %). If so."
+    says, level = "It does not hold that: “C is better.”", "3.0 % (1.0 to 5.0 %); guessing gives 2.5 %"
+    decided = f"> **No.** {says}\n>\n> Measured: c on x, {level}. If so."
     assert first_answer(untested) == "none yet"
     assert first_answer("\n\n".join([untested, amount])) == "**By how much.** “B is better.” +1.2 pt (+0.1 to +2.3 pt)"
     page = "\n\n".join([untested, amount, decided])
-    assert first_answer(page) == "**No.** It does not hold that: “C is better.” 3.0 % (1.0 to 5.0 %)"
+    assert first_answer(page) == f"**No.** {says} {level}"
 
 
 def test_the_study_of_the_docs_is_complete(tmp_path):

@@ -4,7 +4,7 @@ import math
 
 from patchbench.pages.study import figures, fresh
 from patchbench.pages.study.markdown import picture, table
-from patchbench.pages.study.numbers import Report, interval, measured, p_value, region, sum_of_arms, with_unit
+from patchbench.pages.study.numbers import Report, interval, is_level, measured, p_value, region, sum_of_arms, with_unit
 from patchbench.statistics.inference import ALPHA, least_seeds, spread
 from patchbench.statistics.power import POWER, smallest_effect
 from patchbench.study.design import ROLES, STEPS
@@ -43,7 +43,7 @@ def in_words(finding: Finding) -> str:
         return f"> {head} {sentence(finding.because)}"
     if not any(step.amount for step in finding.steps):
         return f"> {head}\n>\n> {sentence(finding.because)}"
-    return f"> {head}\n>\n> Measured: {compared(finding)} {measured(finding)}. {how_sure(finding)}"
+    return f"> {head}\n>\n> Measured: {compared(finding)} {measured(finding)}{baseline(finding)}. {how_sure(finding)}"
 
 
 def compared(finding: Finding) -> str:
@@ -53,6 +53,14 @@ def compared(finding: Finding) -> str:
     among = " among seeds that solve the task" if finding.statement.among_solved else ""
     label = "" if finding.metric.label == "test accuracy" else f", {finding.metric.label}"
     return f"{sums} on {finding.part.name}{budget}{among}{label},"
+
+
+def baseline(finding: Finding) -> str:
+    """Spell the value of guessing, for a statement about the value of an arm: ; guessing gives 25.0 %"""
+    part, chance = finding.part, finding.part.chance
+    if chance is None or not is_level(finding) or finding.statement.metric != part.metric:
+        return ""
+    return f"; guessing gives {finding.metric.value(chance)}"
 
 
 def how_sure(finding: Finding) -> str:
