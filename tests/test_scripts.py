@@ -15,9 +15,9 @@ from patchbench.config.arguments import EXTRAS, Arguments, errors_in_one_line, r
 
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")])
 HEAVY = ("torch", "timm", "pytorch_lightning", "wandb", "pandas", "matplotlib")
-HELP = f"""
+IMPORTS = f"""
 import runpy, sys
-sys.argv = [sys.argv[1], "--help"]
+del sys.argv[0]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
@@ -25,15 +25,29 @@ finally:
 """
 
 
+def with_imports(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; the last line of its output names the HEAVY packages that it has imported."""
+    line = [sys.executable, "-c", IMPORTS, *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_has_a_help_with_examples_and_imports_nothing_heavy_for_it(script):
-    done = subprocess.run([sys.executable, "-c", HELP, script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = with_imports(script, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     *text, heavy = done.stdout.splitlines()
     assert heavy.strip() == "heavy:"
     assert f"python {script} " in "\n".join(text), "an example"
     assert max(map(len, text[: text.index("")] if "" in text else text)) <= 120
+
+
+@pytest.mark.parametrize("given", ["patch=13", "embed=stem patch=8 data.img_size=[16,20]"])
+def test_patches_that_do_not_cover_the_image_are_refused_without_heavy_imports(given):
+    done = with_imports("train.py", *given.split(), "data=random")
+    assert done.returncode == 2
+    assert re.match(r"error: patch=\d+ does not cover data.img_size=\S+ exactly: use .* embed.pad=true$", done.stderr)
+    assert done.stdout.strip() == "heavy:"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +68,7 @@ def test_every_script_has_a_help_with_examples_and_imports_nothing_heavy_for_it(
         ("document.py nowhere.yaml tune=true", "tune=true is no option"),
         ("gpu_evidence.py --device cpu", "--device is no option: write it without dashes, device=<value>"),
         ("gpu_evidence.py device=tpu", "device=tpu is unknown"),
-        ("publish.py tune=maybe", "tune=maybe must be true or false"),
+        ("publish.py position tune=true", "tune=true is no option"),
         ("publish.py scale=cpu", "scale=cpu is no option"),
         ("readme.py nowhere/run.json", "nowhere/run.json"),
         ("report.py", "give the name of a study or a folder of runs"),

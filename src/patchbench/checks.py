@@ -19,6 +19,26 @@ def size(name: str, value: object) -> Size:
     return pair[0], pair[1]
 
 
+def cover(img_size: int | Sequence[int], patch_size: int | Sequence[int], pad: bool) -> tuple[Size, Size]:
+    """Return the grid of patches that cover an image edge to edge, and the zeros to add.
+
+    Returns grid_size, and the numbers of rows and columns of zeros at the bottom and at the right.
+    ValueError if the patches do not cover the image exactly and `pad` is false: pixels are never cropped silently.
+    """
+    image, patch = size("data.img_size", img_size), size("patch", patch_size)
+    missing = (-image[0] % patch[0], -image[1] % patch[1])
+    if any(missing) and not pad:
+        larger = (image[0] + missing[0], image[1] + missing[1])
+        smaller = (image[0] // patch[0] * patch[0], image[1] // patch[1] * patch[1])
+        fitting = " or ".join(f"data.img_size={spell(s)}" for s in (smaller, larger) if min(s) > 0)
+        patches = [p for p in range(1, min(image) + 1) if image[0] % p == 0 and image[1] % p == 0]
+        raise ValueError(
+            f"patch={spell(patch)} does not cover data.img_size={spell(image)} exactly: use {fitting}, "
+            f"or patch={'|'.join(map(str, patches))}, or pad with embed.pad=true"
+        )
+    return ((image[0] + missing[0]) // patch[0], (image[1] + missing[1]) // patch[1]), missing
+
+
 @contextmanager
 def qualified(path: str, knobs: Iterable[str]) -> Iterator[None]:
     """Complete the names of knobs in error messages: `std=0` becomes `pos.learned.tokens.std=0`.

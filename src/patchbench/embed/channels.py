@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, one_of, size
-from patchbench.layout import cover, padded
+from patchbench.checks import Size, cover, one_of, size
+from patchbench.layout import padded
 
 STANDARDS = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722)}
 

@@ -7,8 +7,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, size
-from patchbench.layout import cover, padded
+from patchbench.checks import Size, cover, size
+from patchbench.layout import padded
 
 
 class ConvEmbed(nn.Module):

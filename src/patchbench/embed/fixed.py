@@ -10,8 +10,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, size, spell
-from patchbench.layout import cover, padded
+from patchbench.checks import Size, cover, size, spell
+from patchbench.layout import padded
 
 FITTED = ("pca", "whitened")
 BASES = ("dct", "hadamard", "random", "orthonormal", *FITTED)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, one_of, size
-from patchbench.layout import cover, padded
+from patchbench.checks import Size, cover, one_of, size
+from patchbench.layout import padded
 
 
 class FlexiEmbed(nn.Module):

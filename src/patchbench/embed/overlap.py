@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, size, spell
-from patchbench.layout import cover, img_size_of
+from patchbench.checks import Size, cover, size, spell
+from patchbench.layout import img_size_of
 
 
 class OverlapEmbed(nn.Module):

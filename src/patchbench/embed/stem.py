@@ -7,8 +7,8 @@ from itertools import zip_longest
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchbench.checks import Size, size, spell
-from patchbench.layout import NORMS, cover, padded
+from patchbench.checks import Size, cover, size, spell
+from patchbench.layout import NORMS, padded
 
 ACTS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "none": nn.Identity}
 

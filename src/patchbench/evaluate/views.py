@@ -7,10 +7,9 @@ from einops import rearrange
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from patchbench.checks import Size, spell
+from patchbench.checks import Size, cover, spell
 from patchbench.data.draws import Images, Purpose, eval_draws, uniform
 from patchbench.data.source import Crop, Split, unreadable
-from patchbench.layout import cover
 
 Change = Callable[[UInt8[Tensor, "b c H W"], Int[Tensor, " b"]], UInt8[Tensor, "b c h w"]]
 """Function from images, and their numbers in the split, to changed images."""
