@@ -34,11 +34,12 @@ NESTED: dict[str, dict[str, Any]] = {  # entries of the parts that readers of ma
 }
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: str | Path) -> dict[str, Any]:
     """Read a record. FileNotFoundError if there is none, ValueError if it is damaged or of an earlier version."""
     cure = "remove its folder, or train it again by rerun=true"
     try:
-        text = path.read_bytes()
+        with open(path, "rb") as file:
+            text = file.read()
         record = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise
@@ -76,7 +77,7 @@ def type_errors(record: Mapping[str, Any]) -> Iterator[str]:
     for part in (record["factors"], record["result"], versions):
         for name in part.keys() & RESERVED:  # these columns identify the run in every table
             yield f"it has an entry {name} among factors, figures or versions"
-    if not all(isinstance(value, str | None) for value in versions.values()):
+    if not all(value is None or isinstance(value, str) for value in versions.values()):
         yield "its environment.versions are no texts"
     for name, value in record["result"].items():
         if not is_figure(value) and not (isinstance(value, str) and name.startswith("model/")):
@@ -88,9 +89,10 @@ def type_errors(record: Mapping[str, Any]) -> Iterator[str]:
 
 def is_figure(value: object) -> bool:
     """True for an integer or float that fits into a float."""
-    with suppress(OverflowError):
-        return isinstance(value, int | float) and not isinstance(value, bool) and isinstance(float(value), float)
-    return False
+    if isinstance(value, int) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            value = float(value)
+    return isinstance(value, float)
 
 
 @contextmanager

@@ -36,8 +36,9 @@ def load(runs_dir: Path, *, knobs: bool = True) -> pd.DataFrame:
             f"runs_dir={runs_dir} is no folder: give the one that holds the runs, runs_dir=<folder>"
         )
     rows, leaves = [], []
+    start = os.path.join(runs_dir, "")
     for path in run_folders(runs_dir):
-        name = os.path.relpath(path, runs_dir)
+        name = path[len(start) :]
         if printable(name) != name:  # a table or a page cannot contain this name
             print(f"left out: {printable(path)}, whose name is no text: rename the folder", file=sys.stderr)
             continue
@@ -84,7 +85,7 @@ def read_run(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
     record: dict[str, Any] | None = None
     try:
         with skip_damaged():
-            record = read_record(Path(folder, "run.json"))
+            record = read_record(os.path.join(folder, "run.json"))
     except FileNotFoundError:
         return row | {"status": status_from_log(Path(folder))}, {}
     if record is None:
