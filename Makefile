@@ -75,8 +75,9 @@ confirm: $(READY) ## repeat the studies on fresh seeds, after python scripts/con
 
 MICRO = model=micro data.img_size=16 patch=4 trainer=cpu
 
-benchmark: $(READY) ## what the framework adds to a step of a small network, beside a bare loop, into benchmarks/
+benchmark: $(READY) ## what the framework adds to a step of a small network, beside a bare loop and beside Lightning alone
 	OMP_NUM_THREADS=1 $(RUN) scripts/benchmark.py $(MICRO) peer=bare rounds=15 steps=60 out=benchmarks/micro-beside-bare-loop.json $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) scripts/benchmark.py $(MICRO) peer=lightning rounds=15 steps=60 out=benchmarks/micro-beside-lightning.json $(ARGS)
 
 evidence: $(READY) ## on a machine with a CUDA GPU: tests, speed and memory there, into benchmarks/ (9 minutes)
 	$(RUN) scripts/gpu_evidence.py

@@ -11,8 +11,9 @@ mode      train or infer
 rounds    number of rounds; each round measures all sides, and gives a ratio of two sides
 steps     per round; with mode=infer: batches, and single images. warmup: steps before that do not count
 compare   options of the second side, added to the options of the first side
-peer      bare: the same network, data and optimizer without the framework. timm: train.py of a checkout of
-          pytorch-image-models; CPU and wall time of an epoch of both commands, measured over epochs=2
+peer      bare: the same network, data and optimizer in a loop of their own. lightning: the same, by Lightning's
+          Trainer alone. timm: train.py of a checkout of pytorch-image-models; CPU and wall time of an epoch of both
+          commands, measured over epochs=2
 data_root folder with the data of run=, if it has moved
 out       file of the record, or a folder for a new file; by default <runs_dir>/benchmarks
 """
@@ -42,7 +43,7 @@ def refuse(given: Arguments) -> None:
     one_of("mode", options["mode"], ("train", "infer"))
     at_least(1, rounds=options["rounds"], steps=options["steps"], warmup=options["warmup"])
     if options["peer"] is not None:
-        one_of("peer", options["peer"], ("bare", "timm"))
+        one_of("peer", options["peer"], ("bare", "lightning", "timm"))
     infer, peer = options["mode"] == "infer", options["peer"]
     alone = {
         "run": (infer, "mode=infer"),

@@ -42,9 +42,9 @@ def measured(tmp_path: Path, *given: str, **options: Any) -> dict[str, Any]:
     return json.loads(benchmark(own, [*SMALL, *given], ["typed"]).read_text())
 
 
-@pytest.fixture(scope="module")
-def beside_bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return measured(tmp_path_factory.mktemp("bare"), peer="bare")
+@pytest.fixture(scope="module", params=["bare", "lightning"])
+def beside(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
+    return measured(tmp_path_factory.mktemp(request.param), peer=request.param)
 
 
 def test_sides_take_turns_in_every_round():
@@ -82,10 +82,10 @@ def test_a_figure_that_a_side_lacks_has_no_ratio():
     assert summary(rows, ["a", "b", "c"])["b"] == {"median": 2.0, "low": 2.0, "high": 2.0}
 
 
-def test_a_record_holds_all_that_makes_it_again(beside_bare):
-    assert beside_bare["command"] == "python scripts/benchmark.py typed"
-    assert beside_bare["settings"] | {"rounds": 2, "steps": 4, "warmup": 2, "peer": "bare"} == beside_bare["settings"]
-    ours, peer = beside_bare["sides"]
+def test_a_record_holds_all_that_makes_it_again(beside):
+    assert beside["command"] == "python scripts/benchmark.py typed"
+    assert beside["settings"] | {"rounds": 2, "steps": 4, "warmup": 2} == beside["settings"]
+    ours, peer = beside["sides"]
     assert ours["overrides"] == SMALL
     assert ours["conditions"] == {
         "device": "cpu",
@@ -94,40 +94,43 @@ def test_a_record_holds_all_that_makes_it_again(beside_bare):
         "residual": "float32",
         "compile": False,
     }
-    assert {"versions", "commit", "machine"} <= beside_bare["environment"].keys()
-    assert beside_bare["threads"] == torch.get_num_threads()
+    assert {"versions", "commit", "machine"} <= beside["environment"].keys()
+    assert beside["threads"] == torch.get_num_threads()
     assert [len(side["rounds"]) for side in (ours, peer)] == [2, 2]
-    for name, found in beside_bare["ratios"].items():
+    for name, found in beside["ratios"].items():
         pairs = zip(ours["rounds"], peer["rounds"], strict=True)
         assert found["rounds"] == [a[name] / b[name] for a, b in pairs]
-    assert {"image_ms", "image_ms_wall", "image_cpu_ms"} == beside_bare["ratios"].keys()
+    assert {"image_ms", "image_ms_wall", "image_cpu_ms"} == beside["ratios"].keys()
 
 
-def test_figures_of_a_round_agree_with_each_other(beside_bare):
-    for side in beside_bare["sides"]:
+def test_figures_of_a_round_agree_with_each_other(beside):
+    for side in beside["sides"]:
         for row in side["rounds"]:
             assert row["steps"] == 4
             assert row["image_ms"] * 32 == pytest.approx(row["step_ms_median"])
             assert row["images_per_s_wall"] * row["step_ms_wall"] / 1000 == pytest.approx(32)
             assert row["step_ms_p95"] >= row["step_ms_median"] > 0
             assert row["step_cpu_ms"] > 0
-    ours = beside_bare["sides"][0]["rounds"][0]
+    ours = beside["sides"][0]["rounds"][0]
     assert ours["tokens_per_s"] == pytest.approx(16 * ours["images_per_s"])
     assert 0 <= ours["data_wait_frac"] < 1
     assert ours["cpu_rss_gib"] > 0
 
 
-def test_the_table_says_what_the_framework_adds_and_the_page_has_a_row(beside_bare, tmp_path, capsys):
+def test_the_table_says_what_the_framework_adds_and_the_page_has_a_row(beside, tmp_path, capsys):
     from patchbench.commands.bench.record import table
 
-    lines = list(table(beside_bare))
+    lines = list(table(beside))
     [line] = [line for line in lines if line.startswith("framework overhead per training image")]
-    assert f"{beside_bare['ratios']['image_cpu_ms']['median'] - 1:+.1%} of CPU time" in line
+    assert f"{beside['ratios']['image_cpu_ms']['median'] - 1:+.1%} of CPU time" in line
     speeds = runpy.run_path(str(ROOT / "scripts" / "readme.py"))["speeds"]
     assert "no figure of speed is claimed here" in speeds([])
-    row = speeds([beside_bare]).splitlines()[2]
-    assert row.startswith("| training, micro conv/4 learned digits s0, 32 images a step | a bare loop")
-    assert f"{beside_bare['ratios']['image_cpu_ms']['median']:.3f}" in row
+    row = speeds([beside]).splitlines()[2]
+    peer = {"bare": "a bare loop", "lightning": "Lightning alone"}[beside["settings"]["peer"]]
+    assert row.startswith(
+        f"| training, micro conv/4 learned digits s0, 32 images a step | {peer} with the same network"
+    )
+    assert f"{beside['ratios']['image_cpu_ms']['median']:.3f}" in row
 
 
 def test_a_warm_up_counts_for_nothing():
@@ -219,7 +222,7 @@ def measured_run(tmp_path: Path, path: Path, *given: str) -> dict[str, Any]:
         (["model=cnn", "embed=linear"], {}, "embed=linear is not read, because of model=cnn"),
         (["trainer.devices=2"], {}, "measures one device"),
         ([], {"compare": "budget=steps"}, "budget=steps is not read by a benchmark"),
-        (["augment=light"], {"peer": "bare"}, "the bare loop augments nothing"),
+        (["augment=light"], {"peer": "bare"}, "augments nothing"),
         (["trainer.accumulate=2"], {"peer": "bare"}, "takes whole batches"),
         ([], {"peer": "timm"}, "peer=timm needs timm=<folder>"),
         ([], {"peer": "timm", "timm": "/nowhere"}, "timm=/nowhere holds no train.py"),

@@ -57,7 +57,7 @@ def test_patches_that_do_not_cover_the_image_are_refused_without_heavy_imports(g
         ("bench_data.py round=3", "round=3 is no option: did you mean rounds=?"),
         ("benchmark.py mode=test", "mode=test is unknown: use train or infer"),
         ("benchmark.py rounds=0", "rounds=0 must be at least 1"),
-        ("benchmark.py peer=lightning", "peer=lightning is unknown: use bare or timm"),
+        ("benchmark.py peer=keras", "peer=keras is unknown: use bare or lightning or timm"),
         ("benchmark.py run=runs/a", "run=runs/a is read with mode=infer alone"),
         ("benchmark.py peer=bare compare=embed=linear", "compare=embed=linear does not go together with peer=bare"),
         ("benchmark.py peer=timm timm=x steps=9", "steps=9 does not go together with peer=timm"),

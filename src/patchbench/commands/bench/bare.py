@@ -1,6 +1,7 @@
 """Bare training loop, without the framework, to measure what the framework adds to a step."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,19 +33,43 @@ class Shuffled(Sampler[BatchIndices]):
                 yield BatchIndices(part.tolist())
 
 
-def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | None = None) -> Figures:
-    """Train for `warmup` + `steps` steps; return the figures of the last `steps` steps.
+@dataclass(frozen=True)
+class Plain:
+    """Parts of a training with nothing beside it: network and optimizer, on one device, and batches without end."""
 
-    A step reads a batch, normalises it, computes loss and gradient, clips the gradient and calls the optimizer.
-    Precision, compilation and the number of processes that read are those of train.py. The loss is cross-entropy with
-    label smoothing. There is no augmentation, no schedule, no accuracy, no log, no check.
+    cfg: DictConfig
+    device: torch.device
+    precision: str
+    net: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Iterator[tuple[Tensor, Tensor]]
+    levels: tuple[Tensor, Tensor]
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy with label smoothing. images: b c H W, values 0 ... 255."""
+        mean, std = self.levels
+        smoothing = self.cfg.optim.label_smoothing
+        return F.cross_entropy(self.net((images - mean) / std), labels, label_smoothing=smoothing)
+
+    def figures(self, times: Sequence[float], wall: float, cpu: float) -> Figures:
+        """Return the figures of steps. times: seconds of each step. wall, cpu: seconds of all steps."""
+        figures = step_times(times, self.cfg.batch_size)
+        if self.device.type == "cuda":
+            figures["gpu_peak_allocated_gib"] = torch.cuda.max_memory_allocated(self.device) / GIB
+        return figures | per_step(wall, cpu, len(times), self.cfg.batch_size)
+
+
+def plain(overrides: Sequence[str], steps: int, net: nn.Module | None = None) -> Plain:
+    """Build the parts of a training. ValueError for a configuration with augmentation or with micro-batches.
+
+    Precision, compilation and the number of processes that read are those of train.py.
     overrides: options of train.py. net: a network that is trained instead of the network of the options, as it is, on
-    the same data. ValueError for a configuration with augmentation or with micro-batches.
+    the same data.
     """
-    cfg = training(overrides, warmup + steps)
+    cfg = training(overrides, steps)
     check_plain(cfg)
     trainer = build_trainer(cfg, Path(), [], epochs=1)
-    device, bf16 = trainer.strategy.root_device, "bf16" in str(trainer.precision)
+    device = trainer.strategy.root_device
     source = build_source(cfg)
     split = source.splits()["train"]
     torch.manual_seed(cfg.seed)
@@ -55,38 +80,45 @@ def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | 
             compile_blocks(net)
     net = net.to(device).train()
     optimizer = instantiate(cfg.optim.optimizer)(net.parameters())
-    parameters = list(net.parameters())
     batches = endless(split, cfg.batch_size, cfg.workers, device)
-    mean, std = levels(source, device)
+    return Plain(cfg, device, str(trainer.precision), net, optimizer, batches, levels(source, device))
+
+
+def bare(overrides: Sequence[str], *, steps: int, warmup: int, net: nn.Module | None = None) -> Figures:
+    """Train for `warmup` + `steps` steps; return the figures of the last `steps` steps.
+
+    A step reads a batch, normalises it, computes loss and gradient, clips the gradient and calls the optimizer. There
+    is no augmentation, no schedule, no accuracy, no log, no check.
+    overrides, net: see `plain`.
+    """
+    parts = plain(overrides, warmup + steps, net)
+    optimizer, parameters = parts.optimizer, list(parts.net.parameters())
+    clip, bf16 = parts.cfg.optim.clip_grad, "bf16" in parts.precision
 
     def step() -> None:
-        images, labels = next(batches)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(net((images - mean) / std), labels, label_smoothing=cfg.optim.label_smoothing)
+        images, labels = next(parts.batches)
+        with torch.autocast(parts.device.type, torch.bfloat16, enabled=bf16):
+            loss = parts.loss(images, labels)
         optimizer.zero_grad()
         loss.backward()
-        if cfg.optim.clip_grad is not None:
-            nn.utils.clip_grad_norm_(parameters, cfg.optim.clip_grad)
+        if clip is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
 
-    times, wall, cpu = timed_steps(step, steps, warmup, device)
-    figures = step_times(times, cfg.batch_size)
-    if device.type == "cuda":
-        figures["gpu_peak_allocated_gib"] = torch.cuda.max_memory_allocated(device) / GIB
-    return figures | per_step(wall, cpu, steps, cfg.batch_size)
+    return parts.figures(*timed_steps(step, steps, warmup, parts.device))
 
 
 def check_plain(cfg: DictConfig) -> None:
-    """Raise ValueError for a configuration with augmentation or with micro-batches: the bare loop has neither."""
+    """Raise ValueError for a configuration with augmentation or with micro-batches: these peers have neither."""
     if cfg.hydra.runtime.choices.augment != "none":
         raise ValueError(
-            f"augment={cfg.hydra.runtime.choices.augment}: the bare loop augments nothing, so it is measured with "
+            f"augment={cfg.hydra.runtime.choices.augment}: this peer augments nothing, so it is measured with "
             "augment=none"
         )
     if cfg.trainer.accumulate != 1 or cfg.trainer.micro_batch is not None:
         raise ValueError(
-            f"trainer.accumulate={cfg.trainer.accumulate} trainer.micro_batch={cfg.trainer.micro_batch}: the bare "
-            "loop takes whole batches: use a smaller batch_size"
+            f"trainer.accumulate={cfg.trainer.accumulate} trainer.micro_batch={cfg.trainer.micro_batch}: this "
+            "peer takes whole batches: use a smaller batch_size"
         )
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from patchbench.commands.bench import timm_train
 from patchbench.commands.bench.bare import bare, check_plain
 from patchbench.commands.bench.inference import Inference
+from patchbench.commands.bench.lightning import lightning
 from patchbench.commands.bench.rounds import Figures
 from patchbench.commands.bench.training import trained
 from patchbench.commands.build import build_net, build_trainer, check_options, compiles
@@ -30,6 +31,10 @@ from patchbench.track.terminal import say
 
 ENDS = ("epochs", "budget", "ckpt", "rerun", "analyze", "eval")  # options of a run that a benchmark does not read
 OF_THE_MACHINE = ("trainer", "workers", "resident", "batch_size", "compile")  # options that go together with run=
+PEERS: dict[str, tuple[str, Callable[..., Figures]]] = {
+    "bare": ("a bare loop with the same network", bare),
+    "lightning": ("Lightning alone with the same network", lightning),
+}
 EPOCHS = 2  # measured with peer=timm, if epochs= is not given
 
 
@@ -58,10 +63,10 @@ def sides_of(options: Mapping[str, Any], pair: Sequence["Asked"], scratch: Path)
         sides = [inference(asked, options["data_root"], steps, warmup, several=several) for asked in pair]
     else:
         sides = [training(asked.overrides, steps, warmup, several=several) for asked in pair]
-    if options["peer"] == "bare":
+    if options["peer"] in PEERS:
         check_plain(composed(overrides))
-        measure = partial(bare, overrides, steps=steps, warmup=warmup)
-        sides.append(Side("a bare loop with the same network", sides[0].facts, measure))
+        name, loop = PEERS[options["peer"]]
+        sides.append(Side(name, sides[0].facts, partial(loop, overrides, steps=steps, warmup=warmup)))
     if len(sides) == 2 and sides[0].name == sides[1].name:
         sides[1] = Side(f"{sides[1].name}, {options['compare']}", sides[1].facts, sides[1].measure)
     return sides
