@@ -179,7 +179,7 @@ def prepare_data(cfg: DictConfig, source: Source, trainer: pl.Trainer, resident_
 
 
 def fit_embedding(trainer: pl.Trainer, task: Any, stage: str) -> None:
-    """Before training, fit an embedding that has `fit_images` to this number of training images.
+    """Fit an embedding that has `fit_images` to this number of training images, before training.
 
     Called on every rank when the data are set up. All ranks use the same images, so that all fits are equal.
     """

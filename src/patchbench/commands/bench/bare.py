@@ -129,7 +129,7 @@ def levels(source: Source, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def fit_embedding(net: nn.Module, source: Source, split: Split) -> None:
-    """Before training, fit an embedding that has `fit_images` to this number of training images."""
+    """Fit an embedding that has `fit_images` to this number of training images, before training."""
     embed = getattr(net, "embed", None)
     if count := min(getattr(embed, "fit_images", 0), len(split)):
         images, _ = split.read(range(count))
