@@ -1,6 +1,6 @@
 """All imports of a cell, made once: the fork server of multiprocessing loads this module, and forks each cell.
 
-This module computes nothing, so it starts neither CUDA nor OpenMP threads, which do not work after a fork.
+This module calls nothing of torch, so it starts neither CUDA nor OpenMP threads, which do not work after a fork.
 """
 
 import atexit
@@ -33,13 +33,20 @@ import patchbench.data.sets
 import patchbench.embed
 import patchbench.nets
 import patchbench.pos
+from patchbench.config.origin import TRUNK
+from patchbench.runs.provenance import code
 
 LAZY = (wandb, sklearn.datasets, sklearn.model_selection, patchbench.commands.train)  # other modules import them late
 PACKAGES = (patchbench.embed, patchbench.pos, patchbench.nets, patchbench.data.sets, patchbench.data.diagnostics)
-for package in (*PACKAGES, patchbench.data.augment):  # their modules are named only in the configuration
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
+NAMED = [  # modules that are named only in the configuration
+    module.name
+    for package in (*PACKAGES, patchbench.data.augment)
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+]
+for name in NAMED:
+    importlib.import_module(name)
 Plugins.instance()  # Hydra's search for plugins
+code([*NAMED, *TRUNK])  # the digests of these modules, which the record of each cell contains
 
 
 def run_cell(

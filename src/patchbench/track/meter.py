@@ -63,7 +63,7 @@ class DataWait(PassThroughProfiler):
         self.profiler.teardown(stage)
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Return the context of the profiler; if none was asked for, one that costs nothing, which Lightning's does."""
+        """Return the context of the profiler, or an empty one if there is none: that of Lightning costs time."""
         return self.nothing if type(self.profiler) is PassThroughProfiler else self.profiler.profile(action_name)
 
     def start(self, action_name: str) -> None:
