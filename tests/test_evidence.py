@@ -18,6 +18,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and it would be measured")
 def test_without_a_gpu_it_says_so_in_one_line(command, tmp_path):
     done = command("scripts/gpu_evidence.py")

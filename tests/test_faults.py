@@ -111,6 +111,7 @@ def suppressed(ready) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.variants("arguments", [ALONE, LOADERS])
 def test_signal_at_a_random_moment(lab, undisturbed, arguments):
     """The process ends within 10 s, with 128 + the signal's number or its record; the same command completes it."""
@@ -405,6 +406,7 @@ def test_the_folder_of_runs_moves_between_cut_and_resume(lab, undisturbed):
     assert_equal(lab, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.variants(
     "refused", ["workers=-1", "trainer.devices=0", "ckpt=/nowhere", "max_gmacs=0", "log_every=0", "optim.lr=-1"]
 )

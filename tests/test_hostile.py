@@ -143,6 +143,7 @@ def test_no_script_of_a_name_runs_in_a_browser(pages, watched, name):
     assert happened == []
 
 
+@pytest.mark.slow
 def test_the_pages_are_those_that_are_tested(pages, tmp_path):
     """The pages contain the hostile names, so an unescaped name would be noticed."""
     copy = Path(shutil.copy(pages["analysis"], tmp_path / "page.html"))

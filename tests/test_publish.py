@@ -105,6 +105,7 @@ def test_the_workspace_has_every_section_and_its_panels_show_what_runs_log(folde
     }
 
 
+@pytest.mark.slow
 def test_pictures_that_runs_have_logged_are_in_the_workspace(folder):
     [run, *_] = folder.glob("runs/wandb/offline-run-*")
     for name in (

@@ -133,6 +133,7 @@ def test_all_cells_are_checked_before_the_first_starts(command: Command, tmp_pat
     assert "about" in row
 
 
+@pytest.mark.slow
 def test_a_cell_that_fails_fails_alone_and_is_tried_again(command: Command, tmp_path: Path) -> None:
     script = tmp_path / "faulty.py"
     script.write_text(FAULTY)

@@ -381,6 +381,7 @@ with logging(Path("runs/next")) as logger:  # in the same process, as in a sweep
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("until", "said"),
     [(2, "did not answer for 5 s and was ended; offline"), (200, "did not answer for 2 s and was ended: further rows")],
@@ -450,6 +451,7 @@ with logging(Path("runs/run")) as logger:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NAMESPACES, reason="this system gives users no file systems of their own")
 def test_a_full_disk_is_told_where_the_run_ends(tmp_path):
     python = shlex.join([sys.executable, "-c", FULL, str(Path(__file__).parent)])
@@ -481,6 +483,7 @@ with logging(Path("runs/next")) as logger:  # in the same process, as in a sweep
 """
 
 
+@pytest.mark.slow
 def test_if_the_process_of_wandb_ends_it_is_said_once_and_runs_go_on(tmp_path):
     line = [sys.executable, "-c", ENDING, str(Path(__file__).parent)]
     done = subprocess.run(line, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
