@@ -36,13 +36,16 @@ SMALL = [each for each in MICRO if not each.startswith(("limit_batches", "log_ev
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "benchmark.py"))
 
 
+PEERS = {"bare": "a bare loop with the same network", "lightning": "Lightning alone with the same network"}
+
+
 def measured(tmp_path: Path, *given: str, **options: Any) -> dict[str, Any]:
     """The record of a benchmark that is made in this process."""
     own = SCRIPT["KNOWN"] | {"rounds": 2, "steps": 4, "warmup": 2, "out": str(tmp_path / "out.json")} | options
     return json.loads(benchmark(own, [*SMALL, *given], ["typed"]).read_text())
 
 
-@pytest.fixture(scope="module", params=["bare", "lightning"])
+@pytest.fixture(scope="module", params=PEERS)
 def beside(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
     return measured(tmp_path_factory.mktemp(request.param), peer=request.param)
 
@@ -86,6 +89,7 @@ def test_a_record_holds_all_that_makes_it_again(beside):
     assert beside["command"] == "python scripts/benchmark.py typed"
     assert beside["settings"] | {"rounds": 2, "steps": 4, "warmup": 2} == beside["settings"]
     ours, peer = beside["sides"]
+    assert peer["name"] == PEERS[beside["settings"]["peer"]]
     assert ours["overrides"] == SMALL
     assert ours["conditions"] == {
         "device": "cpu",
@@ -126,10 +130,8 @@ def test_the_table_says_what_the_framework_adds_and_the_page_has_a_row(beside, t
     speeds = runpy.run_path(str(ROOT / "scripts" / "readme.py"))["speeds"]
     assert "no figure of speed is claimed here" in speeds([])
     row = speeds([beside]).splitlines()[2]
-    peer = {"bare": "a bare loop", "lightning": "Lightning alone"}[beside["settings"]["peer"]]
-    assert row.startswith(
-        f"| training, micro conv/4 learned digits s0, 32 images a step | {peer} with the same network"
-    )
+    peer = PEERS[beside["settings"]["peer"]]
+    assert row.startswith(f"| training, micro conv/4 learned digits s0, 32 images a step | {peer} |")
     assert f"{beside['ratios']['image_cpu_ms']['median']:.3f}" in row
 
 
@@ -222,7 +224,7 @@ def measured_run(tmp_path: Path, path: Path, *given: str) -> dict[str, Any]:
         (["model=cnn", "embed=linear"], {}, "embed=linear is not read, because of model=cnn"),
         (["trainer.devices=2"], {}, "measures one device"),
         ([], {"compare": "budget=steps"}, "budget=steps is not read by a benchmark"),
-        (["augment=light"], {"peer": "bare"}, "augments nothing"),
+        (["augment=light"], {"peer": "bare"}, "this peer augments nothing"),
         (["trainer.accumulate=2"], {"peer": "bare"}, "takes whole batches"),
         ([], {"peer": "timm"}, "peer=timm needs timm=<folder>"),
         ([], {"peer": "timm", "timm": "/nowhere"}, "timm=/nowhere holds no train.py"),

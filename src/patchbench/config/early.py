@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.checks import cover, size
-from patchbench.config.errors import Refused
+from patchbench.config.errors import refusing
 from patchbench.config.identity import reads, to_plain
 
 
@@ -19,7 +19,5 @@ def refuse_uncovered_image(cfg: DictConfig) -> None:
         patch = size("patch", to_plain(OmegaConf.select(cfg, "embed.patch_size", throw_on_missing=False)))
     except ValueError:
         return
-    try:
+    with refusing(ValueError):
         cover(image, patch, pad=False)
-    except ValueError as error:
-        raise Refused(str(error)) from error
