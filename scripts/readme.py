@@ -115,21 +115,39 @@ def speed(record: dict) -> str:
 
 
 def gpus(evidence: Iterable[dict]) -> str:
-    """Return the table of the newest file of scripts/gpu_evidence.py, and the number of older files."""
+    """Return the tables of the files of scripts/gpu_evidence.py, the newest first, and the number of older files.
+
+    A file has a table if it has items that were not measured in a newer one; it shows these items alone.
+    """
+    from patchbench.commands.gpu_evidence import measured  # seconds of imports, not needed for --help
+
     newest = sorted((e for e in evidence if not e["rehearsal"]), key=lambda e: e["date"], reverse=True)
-    if not newest:
-        return (
-            "There is no file from a GPU yet: no figure of speed or memory on one is claimed here. "
-            "`python scripts/gpu_evidence.py` makes one.\n"
-        )
-    older = [f"Older measurements: {len(newest) - 1} in `benchmarks/`.", ""] if len(newest) > 1 else []
-    return "\n".join([*gpu(newest[0]), *older])
+    lines: list[str] = []
+    shown: set[str] = set()
+    older = 0
+    for file in newest:
+        tested = {"tests"} if file["items"].get("tests", {}).get("counts") else set()  # failures are shown, too
+        names = (measured(file["items"]) | tested) - shown - {"ceilings"}
+        older += not names
+        shown |= names
+        if names:
+            lines += gpu(file, names)
+    left_out = [name for file in newest[:1] for name in file["items"] if name not in shown | {"ceilings"}]
+    lines += [f"Not measured: {'; '.join(left_out)}.", ""] if left_out else []
+    lines += [f"Older measurements of the same: {older} in `benchmarks/`.", ""] if older else []
+    return "\n".join(lines) or (
+        "There is no file from a GPU yet: no figure of speed or memory on one is claimed here. "
+        "`python scripts/gpu_evidence.py` makes one.\n"
+    )
 
 
-def gpu(evidence: dict) -> Iterator[str]:
-    """Yield the lines of a table of trainings, and sentences on inference, the device and the tests."""
-    items = evidence["items"]
-    ceiling = items.get("ceilings", {}).get("matmul_bf16_tflops")
+def gpu(evidence: dict, names: set[str]) -> Iterator[str]:
+    """Yield the lines of a table of trainings, and sentences on inference, the device and the tests.
+
+    names: items to show.
+    """
+    ceiling = evidence["items"].get("ceilings", {}).get("matmul_bf16_tflops")
+    items = {name: item for name, item in evidence["items"].items() if name in names}
     titles = ["training on random images", "batch", "images/s", "with pauses", "step ms", "host ms"]
     titles += ["MFU", "of a product", "GiB"]
     yield f"| {' | '.join(titles)} |"
@@ -144,12 +162,10 @@ def gpu(evidence: dict) -> Iterator[str]:
             cells += [f"{item[PEAK]:.1f}" if PEAK in item else ""]
             yield f"| {' | '.join(cells)} |"
     answers = [item for item in items.values() if "latency_ms_median" in item]
-    left_out = [name for name, item in items.items() if {"left_out", "error"} & set(map(str, item))]
     device, tests = evidence["device"], items.get("tests", {})
     counts = ", ".join(f"{number} {outcome}" for outcome, number in tests.get("counts", {}).items() if number)
     yield ""
     limit = f"; a product of matrices reached {ceiling:,.0f} TFLOP/s here" if ceiling else ""
-    missing = f" Not measured: {', '.join(left_out)}." if left_out else ""
     yield from (
         f"Inference of `{item['arguments']}`: {item['images_per_s']:,.0f} images/s in batches of {item['batch_size']}, "
         f"one image in {item['latency_ms_median']:.2f} ms (95th percentile {item['latency_ms_p95']:.2f} ms).\n"
@@ -158,7 +174,7 @@ def gpu(evidence: dict) -> Iterator[str]:
     yield (
         f"{device['name']}, driver {device.get('driver', 'unknown')}, CUDA {device.get('cuda', 'unknown')}, torch "
         f"{evidence['versions']['torch']}, commit {str(evidence['commit'])[:10]}, {evidence['date'][:10]}. "
-        f"MFU is by the data sheet{limit}. Tests on the GPU: {counts or 'none run'}.{missing}"
+        f"MFU is by the data sheet{limit}.{f' Tests on the GPU: {counts}.' if counts else ''}"
     )
     yield ""
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from support import ROOT
 
+from patchbench.commands.gpu_evidence import measured
+
 
 def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
@@ -52,13 +54,21 @@ def test_it_is_rehearsed_on_a_cpu_and_leaves_a_file_that_makes_a_table(command, 
     table = script("readme").gpus
     assert "no file from a GPU yet" in table([evidence]), "a rehearsal is no evidence"
     items["attention"] = {"left_out": "no time was left"}
-    said = table([evidence | {"rehearsal": False}] * 2)
+    older = evidence | {"rehearsal": False, "date": "2026-01-01T00:00:00+00:00"}
+    said = table([evidence | {"rehearsal": False}, older])
     assert "Inference of `model=micro" in said
     assert "| B/16 inference |" not in said
     assert f"| B/16 | 16 | {goal['images_per_s']:,.0f} |" in said
     assert "Not measured: attention." in said
     assert "Tests on the GPU: 2 passed." in said
-    assert "Older measurements: 1 in" in said
+    assert "Older measurements of the same: 1 in" in said
+    partial = {name: item for name, item in items.items() if name in ("ceilings", "attention", "B/16 bare loop")}
+    said = table([evidence | {"rehearsal": False, "items": partial}, older])
+    assert said.count("| B/16 bare loop |") == 1
+    assert said.index("| B/16 bare loop |") < said.index("| B/16 | 16 |"), (
+        "an older file shows what the newer one lacks"
+    )
+    assert "Tests on the GPU: 2 passed." in said
 
 
 def test_a_page_says_plainly_that_there_is_no_figure_yet_and_keeps_the_rest(tmp_path, monkeypatch):
@@ -75,3 +85,20 @@ def test_a_page_says_plainly_that_there_is_no_figure_yet_and_keeps_the_rest(tmp_
     assert [page.read_text() for page in pages] == ["c\n", text.replace("old\n", block)]
     with pytest.raises(ValueError, match="<!-- none -->"):
         readme.write_between("none", block)
+
+
+def test_items_that_failed_or_had_no_time_are_not_measured():
+    done = {"exit_code": 0, "images_per_s": 1.0}
+    items = {
+        "a": done,
+        "b": {"left_out": "no time was left"},
+        "c": {"error": "ValueError"},
+        "d": {"sweep": {"exit_code": 1}},
+    }
+    assert measured(items | {"e": [1, 2], "tests": {"exit_code": 1, "counts": {"failed": 1}}}) == {"a", "e"}
+
+
+def test_an_earlier_file_must_be_there(command, tmp_path):
+    done = command("scripts/gpu_evidence.py", "device=cpu", f"rest={tmp_path / 'none.json'}")
+    assert done.returncode == 2
+    assert "none.json: there is no such file" in done.stderr

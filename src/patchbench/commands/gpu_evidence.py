@@ -2,12 +2,13 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from patchbench.commands.bench.bare import bare
 from patchbench.commands.bench.evidence import Evidence, Item
 from patchbench.commands.bench.limits import attention, ceilings
-from patchbench.commands.bench.processes import run_tests, runs_in_processes
+from patchbench.commands.bench.processes import every_optimizer, run_tests, runs_in_processes
 from patchbench.commands.bench.profiles import Profiled, Waits
 from patchbench.commands.bench.record import device_facts
 from patchbench.commands.bench.rounds import Figures
@@ -37,11 +38,13 @@ SMALL = "model=micro data=random data.img_size=32 patch=8 compile=false"
 FRACTION = 0.15  # share of the GPU's memory, in which ViT-B/16 cannot train with 256 images at a time
 
 
-def evidence(kind: str, folder: Path, seconds: float) -> Path:
+def evidence(kind: str, folder: Path, seconds: float, earlier: Path | None = None) -> Path:
     """Measure the items for which there is time, and return the path of the file, which is written after every item.
 
-    kind: cuda, or cpu for a rehearsal with tiny networks. seconds: time for all items, from now on.
+    kind: cuda, or cpu for a rehearsal with tiny networks. seconds: time for all items, from now on. earlier: file of
+    this function; items that it has are left out, except the ceilings, with which the others are compared.
     """
+    had = set() if earlier is None else measured(json.loads(earlier.read_text(encoding="utf-8"))["items"])
     began = time.perf_counter()
     register()
     date = datetime.now(UTC)
@@ -54,12 +57,23 @@ def evidence(kind: str, folder: Path, seconds: float) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", facts["device"]["name"].lower()).strip("-")
     found = Evidence(folder / f"{name}-{date:%Y-%m-%d-%H%M}.json", facts, began + seconds)
     for item in rehearsed(found) if kind == "cpu" else items(found):
-        found.add(item)
+        if item.name not in had - {"ceilings"}:
+            found.add(item)
     facts["wall_s"] = time.perf_counter() - began
     found.write()
-    done = [item for item in facts["items"].values() if not {"error", "left_out"} & set(map(str, item))]
-    print(f"wrote {found.path}: {len(done)} of {len(facts['items'])} items")
+    print(f"wrote {found.path}: {len(measured(facts['items']))} of {len(facts['items'])} items")
     return found.path
+
+
+def measured(items: dict[str, Any]) -> set[str]:
+    """Return the names of the items of a file that were measured; tests and trainings that failed were not."""
+
+    def failed(item: Any) -> bool:
+        return isinstance(item, dict) and (
+            bool({"error", "left_out"} & item.keys()) or bool(item.get("exit_code")) or any(map(failed, item.values()))
+        )
+
+    return {name for name, item in items.items() if not failed(item)}
 
 
 def items(found: Evidence) -> Iterator[Item]:
@@ -89,7 +103,8 @@ def items(found: Evidence) -> Iterator[Item]:
     ti5x5 = f"{vit('tiny')} embed=overlap max_gmacs=1000"
     yield Item("Ti, 5x5 stride 2, 224 px", 17, partial(train, ti5x5, 64, 6))
     yield Item("B/16 inference", 10, partial(answers, b16, 256, 40))
-    yield Item("processes", 45, partial(in_processes, "cuda", 45.0))
+    yield Item("processes", 45, partial(in_processes, runs_in_processes, "cuda", 45.0))
+    yield Item("optimizers", 45, partial(in_processes, every_optimizer, "cuda", 45.0))
     yield Item("B/16 in little memory", 15, partial(in_little_memory, b16, 256, FRACTION))
     yield Item("tests", tests, lambda: run_tests(ROOT, "cuda", max(1.0, found.left() - 5)))
 
@@ -106,7 +121,8 @@ def rehearsed(found: Evidence) -> Iterator[Item]:
     yield Item("B/16 bare loop", 6, partial(alone, tiny, 16, 3))
     yield Item("B/16 timm, eager", 6, partial(alone, tiny, 16, 3, "test_vit"))
     yield Item("B/16 inference", 10, partial(answers, tiny, 16, 3))
-    yield Item("processes", 45, partial(in_processes, "cpu", 45.0))
+    yield Item("processes", 45, partial(in_processes, runs_in_processes, "cpu", 45.0))
+    yield Item("optimizers", 45, partial(in_processes, every_optimizer, "cpu", 60.0))
     yield Item("B/16 in little memory", 15, partial(in_little_memory, tiny, 16, None))
     yield Item("tests", 50, lambda: run_tests(ROOT, "cpu", min(75.0, found.left() - 5)))
 
@@ -185,7 +201,7 @@ def in_little_memory(arguments: str, batch_size: int, fraction: float | None) ->
             torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def in_processes(kind: str, seconds: float) -> dict[str, Any]:
-    """Run DDP and FSDP with one device each, and a sweep whose two cells share a GPU; return exit codes and outputs."""
+def in_processes(runs: Callable[[Path, str, str, float], Figures], kind: str, seconds: float) -> Figures:
+    """Run trainings as processes, in a folder that is removed; return exit codes and outputs."""
     with tempfile.TemporaryDirectory() as folder:
-        return runs_in_processes(ROOT, folder, kind, seconds)
+        return runs(ROOT, folder, kind, seconds)

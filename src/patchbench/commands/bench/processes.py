@@ -51,17 +51,35 @@ def runs_in_processes(root: Path, folder: str, device: str, seconds: float) -> F
 
     root: folder of train.py. folder: folder for the runs. device: `cuda` or `cpu`. seconds: see `ended`.
     """
-    small = ["model=micro", "data=random", "data.train_size=512", "data.eval_size=64", "patch=16", "epochs=2"]
-    accelerator = f"trainer.accelerator={'gpu' if device == 'cuda' else device}"
-    line = [sys.executable, "train.py"]
-    more = ["batch_size=64", "logger=none", accelerator]
     commands = {
-        name: [*line, *small, f"trainer={name}", "trainer.devices=1", *more, f"runs_dir={folder}/{name}"]
-        for name in ("ddp", "fsdp")
+        name: [*small(device, folder, name), f"trainer={name}", "trainer.devices=1"] for name in ("ddp", "fsdp")
     }
-    share = ["hydra.launcher.gpus_per_job=0.5"] if device == "cuda" else []
-    commands["sweep"] = [*line, "-m", *small, "embed=conv,linear", *share, *more, f"runs_dir={folder}/sweep"]
+    commands["sweep"] = [*small(device, folder, "sweep"), "-m", "embed=conv,linear", *shares(device, 2)]
     return ended(commands, root, seconds)
+
+
+def every_optimizer(root: Path, folder: str, device: str, seconds: float) -> Figures:
+    """Run a sweep over all optimizers, with binary cross entropy, LayerScale and a frozen embedding.
+
+    The arguments are those of `runs_in_processes`.
+    """
+    names = sorted(path.stem for path in (root / "conf" / "optim").glob("*.yaml"))
+    more = ["optim.loss=bce", "model.layer_scale=1e-4", "freeze=embed", f"hydra.launcher.jobs={len(names)}"]
+    sweep = ["-m", f"optim={','.join(names)}", *more, *shares(device, len(names))]
+    return ended({"sweep": [*small(device, folder, "optimizers"), *sweep]}, root, seconds)
+
+
+def small(device: str, folder: str, name: str) -> list[str]:
+    """Return the command line of a short training. Its runs are stored in the folder `name` of `folder`."""
+    sizes = ["model=micro", "data=random", "data.train_size=512", "data.eval_size=64", "patch=16", "epochs=2"]
+    accelerator = f"trainer.accelerator={'gpu' if device == 'cuda' else device}"
+    more = ["batch_size=64", "logger=none", accelerator, f"runs_dir={folder}/{name}"]
+    return [sys.executable, "train.py", *sizes, *more]
+
+
+def shares(device: str, cells: int) -> list[str]:
+    """Return options of a sweep for several cells that use one GPU at the same time; none for a CPU."""
+    return [f"hydra.launcher.gpus_per_job={1 / cells:g}"] if device == "cuda" else []
 
 
 def run_tests(root: Path, device: str, seconds: float) -> dict[str, Any]:
