@@ -171,6 +171,12 @@ def gpu(evidence: dict, names: set[str]) -> Iterator[str]:
         f"one image in {item['latency_ms_median']:.2f} ms (95th percentile {item['latency_ms_p95']:.2f} ms).\n"
         for item in answers
     )
+    yield from (
+        f"GPU time of a step of {name.removesuffix(' profiled')}, in ms: "
+        f"{', '.join(f'{kind} {ms:.1f}' for kind, ms in item['ms'].items())}.\n"
+        for name, item in items.items()
+        if "ms" in item
+    )
     yield (
         f"{device['name']}, driver {device.get('driver', 'unknown')}, CUDA {device.get('cuda', 'unknown')}, torch "
         f"{evidence['versions']['torch']}, commit {str(evidence['commit'])[:10]}, {evidence['date'][:10]}. "
@@ -187,7 +193,7 @@ def found() -> str:
     page = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
     answers = re.findall(r"^\| \*\*(.+?)\*\* (\d+) \|", page, re.MULTILINE)
     lines = [f"Of its sentences: {', '.join(f'{count} {answer}' for answer, count in answers)}.", ""]
-    lines += ["| question | first answer of its page | runs with a result |", "|---|---|---|"]
+    lines += ["| question | first decided answer of its page | runs with a result |", "|---|---|---|"]
     missing = []
     for name in studies():
         folder = ROOT / "experiments" / name
@@ -198,7 +204,7 @@ def found() -> str:
             continue
         first = first_answer((folder / "README.md").read_text(encoding="utf-8"))
         lines.append(f"| [{read_study(name).question}](experiments/{name}/README.md) | {first} | {counts} |")
-    note = "pt: percentage points. A doubling: twice the time. In brackets: the 95 % confidence interval."
+    note = "pt: percentage points. In brackets: the 95 % confidence interval."
     note += f" Without results yet: {', '.join(missing)}." if missing else ""
     return "\n".join([*lines, "", note, ""])
 

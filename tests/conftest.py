@@ -43,6 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", type=Path, help="a file for the table of these trials")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("regenerate"):
+        config.option.markexpr = ""  # the slow tests write files as well
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Draw a fault so many times; its variants, which the mark of that name lists, take turns, and each is tried."""
     if "trial" not in metafunc.fixturenames:

@@ -98,7 +98,22 @@ def some(values: Iterable[Any], *fast: Any) -> list[Any]:
     values = list(values)
     assert fast
     assert all(value in values for value in fast), f"{fast} are not all among {values}"
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    return [value if value in fast else slow(value) for value in values]
+
+
+def every(values: Iterable[Any], n: int) -> list[Any]:
+    """Return parameters of a test: all values, of which one of each n is tested without `make test-all`.
+
+    It is the first of the first n, the second of the next n, and so on, so that all kinds of a product take turns.
+    """
+    return [value if i % n == i // n % n else slow(value) for i, value in enumerate(values)]
+
+
+def slow(value: Any) -> Any:
+    """Return a parameter of a test that only `make test-all` tests; a tuple holds one value for each argument."""
+    if hasattr(value, "marks"):  # a pytest.param
+        return pytest.param(*value.values, marks=[*value.marks, pytest.mark.slow], id=value.id)
+    return pytest.param(*(value if isinstance(value, tuple) else [value]), marks=pytest.mark.slow)
 
 
 def generated() -> list[str]:

@@ -372,7 +372,7 @@ def test_a_file_that_does_not_decode_is_named_in_one_line(tmp_path, suffix):
         assert "object at" not in str(bad.value)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "bmp", "tif", "ppm", "avif"])
+@pytest.mark.parametrize("suffix", some(["jpg", "png", "gif", "webp", "bmp", "tif", "ppm", "avif"], "jpg", "png"))
 def test_no_damage_does_more_than_name_the_file(tmp_path, suffix):
     file = io.BytesIO()
     noise((40, 40), 8).save(file, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))

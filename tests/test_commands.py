@@ -56,6 +56,7 @@ def test_evaluation_from_the_checkpoint_alone(command, micro, tmp_path):
     assert "canvas24" in more.stdout, more.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_run_per_cell_and_a_group_of_them(command, micro, tmp_path):
     sweep = ["-m", *micro, "embed=conv,linear", "pos=none,learned", "epochs=1", "trainer=cpu"]
     sweep.append("logger.tables=true")  # with pictures: each cell keeps them in a folder of its own

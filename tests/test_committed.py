@@ -114,7 +114,7 @@ def test_two_machines_that_share_the_work_leave_the_files_of_one(runs, experimen
     assert {name: both[name] for name in FILES} == {name: one[name] for name in FILES}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", some(FILES, committed.RUNS))
 @pytest.mark.parametrize("share", some([0.5, 0.97, None], None), ids=["half", "nearly all", "a flipped bit"])
 def test_a_file_that_was_cut_or_altered_is_refused_and_the_others_stay(runs, experiments, name, share):
     before = report(experiments, runs)

@@ -279,6 +279,7 @@ def menu(page: Any, name: str) -> None:
     header.locator(".dtcc-button_dropdown").click()
 
 
+@pytest.mark.slow
 @in_browser
 def test_a_filter_of_the_table_filters_every_plot(opened):
     assert opened.inner_text("#chosen") == "all 14 runs"

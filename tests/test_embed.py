@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import options
+from support import every, options
 from torch import nn
 from torch.nn.functional import conv2d
 
@@ -159,7 +159,7 @@ def test_pixel_is_conv_at_patch_1_whatever_the_patch(build):
     assert net.embed.grid_size == (4, 6)
 
 
-@pytest.mark.parametrize("name", options("embed"))
+@pytest.mark.parametrize("name", every(options("embed"), 3))
 def test_every_layer_of_every_embedding_starts_with_the_variance_of_its_fan_in(build, name):
     net = build(f"embed={name}", "model=tiny", "model.depth=1")
     layers = [m for n, m in net.embed.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "backbone" not in n]

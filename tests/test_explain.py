@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import open_dict
 from PIL import Image
-from support import configure, options, record, some
+from support import configure, every, options, record, some
 from torch import nn
 
 from patchbench.commands.build import build_net, build_source
@@ -145,7 +145,7 @@ def walked(build: Callable[..., Any], *overrides: str) -> Walk:
     return walk(net, pixels, "noise", torch.full((3, 1, 1), 0.5), torch.ones(3, 1, 1), None)
 
 
-@pytest.mark.parametrize("embed", options("embed"))
+@pytest.mark.parametrize("embed", every(options("embed"), 4))
 def test_a_formula_is_given_only_where_it_gives_the_grid(build, embed):
     """Compute the numbers of the formula here, if the page has one."""
     seen = walked(build, f"embed={embed}", "data.img_size=32", "patch=8")

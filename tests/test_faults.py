@@ -279,6 +279,7 @@ def test_a_second_ctrl_c(lab, undisturbed):
     assert_equal(lab, undisturbed(ALONE)[0])
 
 
+@pytest.mark.slow
 def test_a_bit_of_the_last_checkpoint_flips(lab, undisturbed):
     """It is not loaded, it is named, and the run goes on from the checkpoint before."""
     expected, _ = undisturbed(ALONE)
@@ -394,6 +395,7 @@ def test_the_process_of_wandb_ends_or_is_stopped(lab, undisturbed, how):
     assert_equal(lab, expected)
 
 
+@pytest.mark.slow
 def test_the_folder_of_runs_moves_between_cut_and_resume(lab, undisturbed):
     """The run goes on in its new place as if it had not moved."""
     expected, _ = undisturbed(ALONE)

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from support import NOISY, command_in, configure, cut_at, options, run, train_in, weights
+from support import NOISY, command_in, configure, cut_at, options, run, some, train_in, weights
 
 from patchbench.commands.build import build_net, build_source, check_options
 from patchbench.commands.draft import draft
@@ -68,7 +68,7 @@ NOTHING_LEFT = {("trunk", "timm"), ("trunk", "resnet"), ("trunk", "convnext")}
 NOTHING_THERE = {("embed", model) for model in ("timm", "resnet", "convnext", "cnn")}
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", some(options("model"), "cnn", "micro", "resnet"))
 def test_every_network_has_a_part_to_freeze_or_says_that_it_has_none(build, model):
     for part in PARTS:
         refused = (part, model) in NOTHING_LEFT | NOTHING_THERE

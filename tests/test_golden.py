@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import options
+from support import options, some
 
 from patchbench.config.identity import baseline
 
@@ -39,7 +39,7 @@ def start(values: torch.Tensor) -> str:
     return f"mean {abs(values.mean().item()):.2f} std {values.std().item():.1g}"
 
 
-@pytest.mark.parametrize("model", options("model"))
+@pytest.mark.parametrize("model", some(options("model"), "micro", "resnet"))
 def test_parameters_start_and_decay_as_written_down(build, model, request):
     torch.manual_seed(0)
     text = describe(build(f"model={model}"))

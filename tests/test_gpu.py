@@ -37,7 +37,11 @@ EMBEDS, SCHEMES = options("embed"), options("pos")
 
 def arms() -> list:
     """List the arms: on a GPU all, ordered by scheme, so that blocks are compiled once."""
-    on_cpu = [("cpu", e, p) for p in SCHEMES for e in EMBEDS if e == "conv" or p == "learned"]
+    on_cpu = some(
+        [("cpu", e, p) for p in SCHEMES for e in EMBEDS if e == "conv" or p == "learned"],
+        *(("cpu", "conv", p) for p in ("peg", "relbias_mlp", "rope_mixed", "sincos")),
+        *(("cpu", e, "learned") for e in ("channelwise", "conv", "flexi", "overlap_stack", "spt", "stem")),
+    )
     on_gpu = [pytest.param("cuda", e, p, marks=needs_gpu) for p in SCHEMES for e in EMBEDS]
     return on_cpu + on_gpu
 

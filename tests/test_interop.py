@@ -10,7 +10,7 @@ import timm
 import timm_family
 import torch
 from safetensors.torch import save_file
-from support import configure, some, train_in
+from support import configure, every, some, train_in
 from timm.models.eva import Eva
 from torch import nn
 
@@ -90,9 +90,11 @@ def saved(vit: nn.Module, folder: Path) -> str:
     return str(path)
 
 
+SIZES = [((16, 16), (4, 4)), ((16, 24), (4, 4)), ((16, 24), (4, 8))]
+
+
 @pytest.mark.parametrize("embed", some(["conv", "linear"], "conv"))
-@pytest.mark.parametrize("arm", ARMS)
-@pytest.mark.parametrize(("img_size", "patch"), [((16, 16), (4, 4)), ((16, 24), (4, 4)), ((16, 24), (4, 8))])
+@pytest.mark.parametrize(("img_size", "patch", "arm"), every([(*sizes, arm) for arm in ARMS for sizes in SIZES], 3))
 def test_timms_logits_are_ours(build, tmp_path, embed, arm, img_size, patch):
     ours, theirs = ARMS[arm]
     vit = timms(img_size=img_size, patch_size=patch, **theirs)
@@ -103,7 +105,7 @@ def test_timms_logits_are_ours(build, tmp_path, embed, arm, img_size, patch):
     torch.testing.assert_close(net(images), vit(images), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("arguments", EVAS.values(), ids=EVAS)
+@pytest.mark.parametrize("arguments", every(EVAS.values(), 3), ids=EVAS)
 def test_evas_logits_are_ours_with_the_options_that_refusals_name(arguments):
     torch.manual_seed(0)
     sizes = {"img_size": (16, 24), "patch_size": (4, 4), "num_classes": 10}
@@ -434,12 +436,15 @@ def test_the_command_prints_the_call_that_loads_the_file_it_wrote(command, build
 
 @pytest.mark.parametrize(
     ("script", "arguments", "said"),
-    [
-        ("train.py", "model.init_from=vit_tiny_patch16_224 model=tiny", ["vit_tiny_patch16_224", "file"]),
-        ("scripts/export.py", "ckpt=none.ckpt out=a.safetensors", ["no such file"]),
-        ("scripts/export.py", "ckpt=none.ckpt", ["out must be given"]),
-        ("scripts/export.py", "ckpt=none.ckpt out=a.bin", ["out=a.safetensors"]),
-    ],
+    every(
+        [
+            ("train.py", "model.init_from=vit_tiny_patch16_224 model=tiny", ["vit_tiny_patch16_224", "file"]),
+            ("scripts/export.py", "ckpt=none.ckpt out=a.safetensors", ["no such file"]),
+            ("scripts/export.py", "ckpt=none.ckpt", ["out must be given"]),
+            ("scripts/export.py", "ckpt=none.ckpt out=a.bin", ["out=a.safetensors"]),
+        ],
+        4,
+    ),
 )
 def test_what_cannot_be_is_one_line(command, script, arguments, said):
     done = command(script, *arguments.split(), HF_HUB_OFFLINE="1")

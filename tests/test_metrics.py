@@ -123,12 +123,12 @@ def test_a_name_means_the_same_in_every_stage(name, label, unit, better):
     assert (line.label, line.unit, line.better) == (label, unit, better)
 
 
-def test_a_sum_has_the_unit_of_its_terms_and_a_logarithm_counts_doublings():
+def test_a_sum_has_the_unit_of_its_terms_and_a_logarithm_is_told_as_a_ratio():
     inside = metric("test/inside/acc - test/cut/acc")
     assert (inside.value(0.2), inside.change(0.2)) == ("20.0 pt", "+20.0 pt")
     assert metric("final/step_ms_median - final/step_ms_p95").change(-2.5) == "-2.5 ms"
     assert metric("test/acc - test/loss").change(0.2) == "+0.2"
-    assert metric("log2(model/tokens)").change(1.5) == "+1.5 doublings"
+    assert metric("log2(model/tokens)").change(1.5) == "2.83 times"
     assert metric("log2(model/tokens)").value(4.0) == "4"
 
 

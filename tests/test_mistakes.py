@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from support import CONF, ROOT, configure, train_in
+from support import CONF, ROOT, configure, every, train_in
 
 from patchbench.commands.build import build_source, check_options
 from patchbench.commands.draft import check_run
@@ -214,7 +214,7 @@ def typed(monkeypatch, capsys) -> Callable[[str], tuple[int, str, str]]:
     return typed
 
 
-@pytest.mark.parametrize("line", MISTAKES)
+@pytest.mark.parametrize("line", every(MISTAKES, 4))
 @pytest.mark.skipif(torch.cuda.is_available(), reason="one of them asks for a GPU that is not there")
 def test_a_mistake_is_said_in_one_line_with_its_cure(typed, tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
@@ -272,7 +272,7 @@ def with_value(option: str, knob: str, value: object) -> DictConfig | None:
     return cfg
 
 
-@pytest.mark.parametrize("option", sorted({option for option, _ in LEAVES}))
+@pytest.mark.parametrize("option", every(sorted({option for option, _ in LEAVES}), 4))
 def test_a_value_of_a_wrong_type_is_refused_by_its_name_or_is_none(option):
     """Every knob in conf/ gets text, null, a list and a mapping, and its annotation decides."""
     own = [knob for owner, knob in LEAVES if owner == option]

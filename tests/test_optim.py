@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support import NOISY, command_in, configure, cut_at, metrics, options, run, task_for, weights
+from support import NOISY, command_in, configure, cut_at, metrics, options, run, some, task_for, weights
 from timm.loss import BinaryCrossEntropy
 
 from patchbench.commands.build import build_net, build_source, check_options
@@ -44,7 +44,7 @@ def test_muon_moves_the_matrices_of_blocks_and_adamw_all_else():
     assert by_muon == {name for name, p in net.blocks.named_parameters(prefix="blocks") if p.ndim == 2}
 
 
-@pytest.mark.parametrize("optim", OPTIMS)
+@pytest.mark.parametrize("optim", some(OPTIMS, "adamw", "muon"))
 def test_it_moves_every_parameter_and_goes_on_to_the_bit(tmp_path, micro, monkeypatch, optim):
     arguments = [*micro, f"optim={optim}", NOISY, "model.layer_scale=0.1", "limit_batches=3"]
     run(tmp_path / "whole", *arguments)

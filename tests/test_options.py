@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from support import CONF, composed_once, configure, options, shuffle_patches
+from support import CONF, composed_once, configure, every, options, shuffle_patches, some
 from timm.layers import apply_rot_embed_cat
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,7 +46,7 @@ def network(embed: str, pos: str, *overrides: str, **knobs: object) -> torch.nn.
     return build_net(cfg, build_source(cfg))
 
 
-@pytest.mark.parametrize("number", range(max(len(options("embed")), len(options("pos")))))
+@pytest.mark.parametrize("number", every(range(max(len(options("embed")), len(options("pos")))), 3))
 def test_an_option_composes_to_the_same_beside_others(number):
     """The premise of `together`."""
     embed = options("embed")[number % len(options("embed"))]
@@ -83,7 +83,7 @@ def test_every_option_composes(group):
         assert "hydra" not in cfg[group]
 
 
-@pytest.mark.parametrize(("embed", "pos", "prefix"), PAIRS)
+@pytest.mark.parametrize(("embed", "pos", "prefix"), every(PAIRS, 3))
 def test_every_parameter_learns_on_a_grid_that_is_not_square(embed, pos, prefix):
     model = [f"model.{knob}" for knob in prefix.split()]
     net = network(embed, pos, "model=micro", "data.img_size=[16,24]", "patch=[4,8]", *model)
@@ -353,7 +353,7 @@ def test_cost_of_an_embedding_is_counted_without_computing_it(embed):
     assert net.embed(torch.empty(2, 3, 32, 48, device="meta")).shape[1:3] == counted.grid_size
 
 
-@pytest.mark.parametrize("embed", options("embed"))
+@pytest.mark.parametrize("embed", some(options("embed"), "conv", "overlap", "stem", "flexi"))
 def test_a_batch_costs_what_its_images_cost_and_what_is_computed_once_a_step(embed):
     for pos in options("pos"):
         with torch.device("meta"):
@@ -394,10 +394,14 @@ def test_equal_seeds_start_every_arm_from_an_equal_trunk(plain_trunk, embed, pos
 
 @pytest.mark.parametrize(
     ("embed", "pos"),
-    [
-        *((embed, "none") for embed in options("embed")),
-        *(("conv", pos) for pos in [*SCHEMES, "[learned,rope,relbias,peg]"]),
-    ],
+    some(
+        [
+            *((embed, "none") for embed in options("embed")),
+            *(("conv", pos) for pos in [*SCHEMES, "[learned,rope,relbias,peg]"]),
+        ],
+        *((embed, "none") for embed in ("flexi", "overlap", "stem")),
+        *(("conv", pos) for pos in ("learned", "peg", "relbias_mlp", "rope_mixed", "[learned,rope,relbias,peg]")),
+    ),
 )
 def test_compiles_as_one_graph_and_runs_in_bf16(embed, pos):
     import jaxtyping

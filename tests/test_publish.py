@@ -120,6 +120,7 @@ def test_pictures_that_runs_have_logged_are_in_the_workspace(folder):
     assert keys == ["analysis/block_0/heads", "analysis/kernels"]
 
 
+@pytest.mark.slow
 def test_a_report_of_a_sweep_says_what_its_page_says_and_links_to_its_runs(folder):
     told = made(folder, "runs", "against=none", "entity=someone")
     written = (folder / "runs" / "reports" / "all" / "README.md").read_text()
@@ -145,6 +146,7 @@ def test_a_report_of_a_sweep_says_what_its_page_says_and_links_to_its_runs(folde
     assert config <= has_config
 
 
+@pytest.mark.slow
 def test_a_report_of_a_study_has_its_statement_and_its_answer(folder):
 
     from patchbench.commands.publish import publish_study
@@ -201,14 +203,14 @@ def made_again(folder: Path) -> dict:
     return json.loads(path.read_text())["spec"]
 
 
-def test_what_cannot_be_published_is_refused_in_one_line(folder):
-    (folder / "empty").mkdir()
+def test_what_cannot_be_published_is_refused_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
     for arguments, said in (
         (["no_such_study"], "there is no"),
         (["colour=red"], "colour=red is no option"),
         (["empty"], "no finished run"),
     ):
-        done = command_in(folder, "scripts/publish.py", *arguments)
+        done = command_in(tmp_path, "scripts/publish.py", *arguments)
         assert done.returncode == 2
         [line] = done.stderr.splitlines()
         assert line.startswith("error: ")

@@ -6,13 +6,14 @@ import select
 import signal
 import sys
 import time
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from support import NOISY, ROOT, Cut, configure, cut_at, metrics, run, weights
+from support import NOISY, ROOT, Cut, configure, cut_at, metrics, run, some, weights
 
 from patchbench.commands.build import build_augment, build_net, build_source
 from patchbench.commands.evaluate import evaluate
@@ -64,8 +65,18 @@ def test_record_csv_and_checkpoint_tell_the_same(tmp_path, micro):
         assert again["result"][name] == result[name]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("step", "how"), [(2, "signal"), (3, "signal"), (5, "signal"), (5, "crash"), (8, "signal")])
+CUTS = [(2, "signal"), (3, "signal"), (5, "signal"), (5, "crash"), (8, "signal")]
+
+
+@pytest.mark.parametrize(
+    ("step", "how", "workers"),
+    some(
+        [(step, how, workers) for workers in (0, 2) for step, how in CUTS],
+        (3, "signal", 0),
+        (5, "crash", 2),
+        (8, "signal", 0),
+    ),
+)
 def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, micro, monkeypatch, step, how, workers):
     arguments = [*micro, "epochs=3", NOISY, "trainer.accumulate=2", "limit_batches=3", f"workers={workers}"]
     whole = run(tmp_path / "whole", *arguments)
@@ -193,8 +204,7 @@ def test_a_run_that_is_done_is_not_repeated_unless_asked(tmp_path, micro, capsys
 FLAT = "optim.lr=1e-6"  # weights change, accuracy does not: the first epoch is the best
 
 
-@pytest.mark.parametrize("tested", TESTED)
-@pytest.mark.parametrize("keep", KEEP)
+@pytest.mark.parametrize(("keep", "tested"), some(product(KEEP, TESTED), ("tested", "last"), ("none", "best")))
 def test_a_finished_run_keeps_the_checkpoints_asked_for_and_is_not_repeated_without_them(tmp_path, micro, keep, tested):
     arguments = [*micro, FLAT, f"keep_checkpoints={keep}", f"tested={tested}"]
     done = run(tmp_path, *arguments)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from support import ROOT, configure
+from support import ROOT, configure, some
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from wandb_server import Server
 
@@ -23,19 +23,19 @@ def as_run(*arguments: str, method: str = "grid") -> dict:
     return yaml.safe_load(yaml.safe_dump(wandb_sweep(arguments, method=method, metric="val/acc_best", project="p")))
 
 
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "embed=conv,linear",
-        "patch=4,[4,8]",
-        "pos=[learned,rope],none",
-        "limit_batches=null,4",
-        "compile=true,false,auto",
-        "seed=range(2,9,3)",
-        "optim.lr=1e-5,0.5",
-        "data_dir='a b',\"c,d\",e\\,f",
-    ],
-)
+SWEPT = [
+    "embed=conv,linear",
+    "patch=4,[4,8]",
+    "pos=[learned,rope],none",
+    "limit_batches=null,4",
+    "compile=true,false,auto",
+    "seed=range(2,9,3)",
+    "optim.lr=1e-5,0.5",
+    "data_dir='a b',\"c,d\",e\\,f",
+]
+
+
+@pytest.mark.parametrize("argument", some(SWEPT, SWEPT[2], SWEPT[-1]))
 def test_what_an_agent_of_wandb_runs_is_what_a_sweep_of_hydra_would(argument):
     [axis] = OverridesParser.create().parse_overrides([argument])
     key, values = axis.key_or_group, as_run(argument)["parameters"][axis.key_or_group]["values"]

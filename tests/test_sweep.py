@@ -110,6 +110,7 @@ def test_a_sweep_runs_each_cell_once_and_again_only_what_it_lacks(command: Comma
     assert no_process_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_all_cells_are_checked_before_the_first_starts(command: Command, tmp_path: Path) -> None:
     sweep = ["-m", *BRIEF, "embed=conv,cnv", "patch=4,5", "pos=learned,[learned,sincos]"]
     refused = command("train.py", *sweep)
@@ -153,6 +154,7 @@ def test_a_cell_that_fails_fails_alone_and_is_tried_again(command: Command, tmp_
     assert no_process_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_cells_and_the_next_start_resumes_them(tmp_path: Path) -> None:
     sweep = ["-m", *LONG, "seed=0,1,2", "hydra.launcher.jobs=2"]
     started = start(tmp_path, *sweep)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 import torch
 import wandb
 from pytorch_lightning.loggers import WandbLogger
-from support import MICRO, ROOT, command_in, configure, record, wandb_file
+from support import MICRO, ROOT, command_in, configure, every, record, wandb_file
 from wandb_server import Server
 
 from patchbench.commands.build import check_options
@@ -269,9 +270,11 @@ def logging(out_dir: Path, **more: Any) -> AbstractContextManager[WandbLogger]:
 PREDICTED = predictions(*map(torch.tensor, ([0, 1], [1, 0], [1, 1], [0.9, 0.6], [0.9, 0.4])), ["a", "b\\xb9"])
 
 
-@pytest.mark.parametrize("wandb_dir", [None, "../elsewhere/wandb dir"])
-@pytest.mark.parametrize("runs_dir", ["runs", "../outside/runs", "{tmp}/far off/runs", "link/runs"])
-@pytest.mark.parametrize("online", [False, True])
+RUNS_DIRS = ["runs", "../outside/runs", "{tmp}/far off/runs", "link/runs"]
+WANDB_DIRS = [None, "../elsewhere/wandb dir"]
+
+
+@pytest.mark.parametrize(("online", "runs_dir", "wandb_dir"), every(product([False, True], RUNS_DIRS, WANDB_DIRS), 4))
 def test_wherever_runs_lie_artifacts_and_later_rows_arrive(
     server, here, tmp_path, monkeypatch, capsys, runs_dir, wandb_dir, online
 ):

@@ -6,13 +6,17 @@ patchbench.run("data=digits", "epochs=2")       a run, and its record
 """
 
 from importlib.metadata import version
-from typing import Any
 
 __version__ = version("patchbench")
+__all__ = ["net", "run", "trained"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("net", "run", "trained"):
+def __dir__() -> list[str]:
+    return ["__version__", *__all__]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
         from patchbench.commands import python  # seconds of imports
 
         return getattr(python, name)

@@ -33,6 +33,7 @@ table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular
 th, td { text-align: left; padding: .34rem 1.1rem .34rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); }
 td.number, th.number { text-align: right; white-space: nowrap; }
+td code { overflow-wrap: break-word; } /* a column is as wide as its longest word */
 """
 # Text in a column of a length that reads well, in the middle of the window; figures and tables may be wider.
 ARTICLE = """
@@ -44,6 +45,7 @@ h1, h2, h3, p, ul, pre, blockquote, details, figcaption { max-width: 46rem; marg
 summary { cursor: pointer; }
 @media (max-width: 800px) {
   body { padding: 1.2rem 1rem 3rem; }
+  .scroll table:not(.steps) td + td:not(.number, [style*="right"]) { min-width: 9rem; }
   h1 { font-size: 1.5rem; }
   .zoom input:checked + * { width: 1100px; max-width: none; }
   .zoom:focus-within { outline: 2px solid var(--mark); }

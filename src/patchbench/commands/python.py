@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from torch import nn
+from torchvision.transforms.functional import normalize
 
 from patchbench.commands.build import build_net, build_source
 from patchbench.commands.train import train
@@ -40,14 +42,18 @@ def net(*overrides: str) -> nn.Module:
 def trained(ckpt: str | Path, *, data_root: str | None = None) -> nn.Module:
     """Load the network of a checkpoint, in evaluation mode, on the CPU.
 
+    Its function `normalize` maps images (b, c, H, W) of values 0 ... 1 to the inputs of the network, with the mean and
+    the standard deviation of its training data.
     data_root: present folder of its data, if they were moved. FileNotFoundError if there is no such file, ValueError if
     the file was altered or is no checkpoint.
     """
     with in_one_line(()):
         checkpoint = read_checkpoint(ckpt)
         cfg = restored(checkpoint["patchbench"], data_root)
-        network = build_net(cfg, build_source(cfg))
+        source = build_source(cfg)
+        network = build_net(cfg, source)
         network.load_state_dict(net_state(checkpoint))
+        network.normalize = partial(normalize, mean=list(source.mean), std=list(source.std))  # type: ignore[assignment]
         return network.eval()
 
 

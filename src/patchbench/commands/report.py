@@ -26,6 +26,7 @@ from patchbench.machine import write_whole
 from patchbench.pages.study import effects, page
 from patchbench.pages.study.numbers import Fresh, Report, train_gflops
 from patchbench.pages.study.predictions import errata, predictions
+from patchbench.pages.study.statements import summary
 from patchbench.runs.committed import POINTS, RUNS, curve_points, merged, read_curves, read_hits, read_runs, write_files
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import KEYS, load
@@ -223,7 +224,8 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     table = table.assign(part=table["part"].fillna(""), rung="")
     study = sweep_as_study(runs_dir, table[table["status"] == "done"], against)
     chosen = " ".join(f"{name}={value}" for name, value in where.items())
-    given = shlex.join([str(runs_dir), *(f"{name}={value}" for name, value in where.items())])
+    compared = [] if against is None else [f"against={against}"]
+    given = shlex.join([str(runs_dir), *(f"{name}={value}" for name, value in where.items()), *compared])
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "runs.csv", table.dropna(axis=1, how="all").to_csv(index=False))
@@ -266,10 +268,11 @@ def sweep_as_study(runs_dir: Path, done: pd.DataFrame, against: str | None) -> S
     parts = []
     for data, rows in done.groupby("data"):
         ordered = rows.drop_duplicates("arm").sort_values([n for n in VARIED if rows[n].notna().all()])["arm"]
-        arms = dict.fromkeys(ordered, ())
+        arms: dict[str, tuple[str, ...]] = dict.fromkeys(ordered, ())
         first = next(iter(arms)) if against is None else against
         if first not in arms:
             raise ValueError(f"against={first} is no arm of {data}: {', '.join(arms)}")
+        arms = {first: (), **arms}
         statements = tuple(
             Statement(f"{data}: {arm}", "", (((1, arm), (-1, first)),), 0.0, np.inf, "claim", "", "test/acc")
             for arm in arms
@@ -355,4 +358,5 @@ def write(report: Report, folder: Path) -> Path:
     write_whole(folder / "README.md", text)
     path = folder / "report.html"
     write_whole(path, page.page(report, text))
+    print(*summary(report), sep="\n")
     return path

@@ -71,7 +71,7 @@ def case_result(case: Case, result: Result) -> Result:
         return replace(result, says=f"Measured for: “{result.says.rstrip('.')}”", answer=answer)
     if result.answer not in ("yes", "no"):
         return result
-    measured = f"study: {result.answer}{', must be no' if case.contrary else ''}; {result.measured}"
+    measured = f"study: {result.answer}{'; the sentence needs a no' if case.contrary else ''}; {result.measured}"
     holds = (result.answer == "no") == case.contrary
     return replace(result, answer="yes" if holds else "no", measured=measured)
 

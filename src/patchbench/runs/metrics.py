@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 FACTORS = ("embed", "patch", "pos", "data", "model", "augment", "optim", "seed")
 STAGES = {"train": "training", "val": "validation", "test": "test"}  # the first word of a label
 MORE, LESS, UNKNOWN = 1, -1, 0
+DOUBLINGS = "doublings"  # unit of a difference of logarithms to base 2
 Number = int | float
 
 
@@ -65,15 +66,21 @@ class Metric:
         return f"{self.number(x, 2)}%" if self.unit == "%" and not math.isnan(x) else self.number(x, 2)
 
     def signed(self, x: Number) -> str:
-        """Spell a difference without its unit; a difference of shares has one decimal, two below ten points."""
+        """Spell a difference without its unit; a difference of shares has one decimal, two below ten points.
+
+        A difference of logarithms is spelled as the ratio that it stands for: 1 doubling is 2.
+        """
+        if self.change_unit == DOUBLINGS:
+            return f"{2.0**x:.3g}"
         if self.factor != 100:
             return f"{'-' if x < 0 else '+'}{four_digits(abs(x))}"
         digits = 1 if abs(x) >= 0.1 else 2
         return f"{round(x * 100, digits) + 0.0:+.{digits}f}"
 
     def change(self, x: Number) -> str:
-        """Spell a difference with its unit: +1.3 pt."""
-        return "n/a" if math.isnan(x) else f"{self.signed(x)} {self.change_unit}".rstrip()
+        """Spell a difference with its unit: +1.3 pt, 2.5 times."""
+        unit = "times" if self.change_unit == DOUBLINGS else self.change_unit
+        return "n/a" if math.isnan(x) else f"{self.signed(x)} {unit}".rstrip()
 
     def clip(self, x: Number) -> Number:
         """Clip a value to the range of the metric: a share lies between 0 and 1."""
@@ -142,7 +149,7 @@ METRICS = {
 def metric(name: str) -> Metric:
     """Return the meaning of a name; that of a sum, `a - b`, or a logarithm, `log2(a)`, follows from its terms."""
     if name.startswith("log2("):
-        return Metric(f"log2 of {metric(name[5:-1]).label}", unit_of_change="doublings")
+        return Metric(f"log2 of {metric(name[5:-1]).label}", unit_of_change=DOUBLINGS)
     if len(terms := re.split(r" [+-] ", name)) > 1:
         units = {metric(term).change_unit for term in terms}
         return Metric(name, units.pop() if len(units) == 1 else "")

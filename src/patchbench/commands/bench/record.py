@@ -95,7 +95,7 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
     if record.get("ratios"):
         yield ""
         yield from (f"A / B, {COMPARED[name]}: {spell_ratio(found)}" for name, found in record["ratios"].items())
-    if record["settings"]["peer"] in ("bare", "lightning"):
+    if record["settings"]["peer"] not in (None, "timm"):
         yield overhead(record)
 
 
@@ -105,10 +105,8 @@ def overhead(record: Mapping[str, Any]) -> str:
     found = record["ratios"]["image_ms_wall" if on_gpu else "image_cpu_ms"]
     of = "wall time" if on_gpu else "CPU time"
     amounts = [f"{found[name] - 1:+.1%}" for name in ("median", "low", "high")]
-    beside = {"bare": "a bare loop", "lightning": "Lightning alone"}[record["settings"]["peer"]]
-    return (
-        f"framework overhead per training image, beside {beside}: {amounts[0]} of {of} ({amounts[1]} to {amounts[2]})"
-    )
+    peer = record["sides"][1]["name"]
+    return f"framework overhead per training image, beside {peer}: {amounts[0]} of {of} ({amounts[1]} to {amounts[2]})"
 
 
 def spelled(settings: Mapping[str, Any]) -> str:

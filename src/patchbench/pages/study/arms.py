@@ -72,7 +72,7 @@ def every_arm(report: Report) -> str:
     for part in report.parts:
         line = metric(part.metric)
         header = [
-            "arm", "seeds", line.label, "sd", "95 % interval (t)", "noise of the test set",
+            "arm", "seeds", line.label, "sd", "95 % interval (t)", "test noise",
             "tokens", "GMACs", "images/s", "memory, GiB",
         ]  # fmt: skip
         threshold = TARGET if part.solved is None else part.solved
@@ -82,13 +82,15 @@ def every_arm(report: Report) -> str:
         for rung in report.rungs(part):
             rows = [arm_row(report, part, arm, rung, threshold) for arm in part.arms]
             title = f"{part.name}, {part.ladder.knob}={rung}" if part.ladder else part.name
-            sections += [f"### {title}", table(header, rows, range(1, len(header)))]
+            shown = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+            filled = [[row[i] for i in shown] for row in (header, *rows)]
+            sections += [f"### {title}", table(filled[0], filled[1:], range(1, len(shown)))]
         sections.append(f"Intervals apply to {population(part, report.cells, report.evidence.hits)}.")
     sections.append(
-        "Noise of the test set: the standard deviation of an accuracy, in points, that comes from the finite number of "
+        "Test noise: the standard deviation of an accuracy, in points, that comes from the finite number of "
         "test images. Steps: optimizer steps up to the first validation that reached this accuracy, median over seeds, "
-        "if at least half of them reached it. Images/s and memory are measured separately from training, on an idle "
-        "machine; empty cells were not measured."
+        "if at least half of them reached it. Images/s and memory, where they were measured, were measured separately "
+        "from training, on an idle machine."
     )
     return "\n\n".join(sections)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from patchbench.runs.metrics import Metric, metric
+from patchbench.runs.metrics import DOUBLINGS, Metric, metric
 from patchbench.statistics.amounts import sum_of_means
 from patchbench.statistics.inference import ALPHA, Amount, Values, spread
 from patchbench.study.design import Part, Study, Terms
@@ -109,7 +109,8 @@ def with_unit(finding: Finding, x: float) -> str:
         return f"beyond the budget for {'the first' if x > 0 else 'the second'} arm"
     if is_level(finding):
         return finding.metric.value(x)
-    return f"0 {finding.metric.change_unit}".rstrip() if x == 0 else finding.metric.change(x)
+    line = finding.metric
+    return f"0 {line.change_unit}".rstrip() if x == 0 and line.change_unit != DOUBLINGS else line.change(x)
 
 
 def interval(finding: Finding, value: Amount, level: float = 1 - ALPHA) -> str:

@@ -63,6 +63,31 @@ def baseline(finding: Finding) -> str:
     return f"; guessing gives {finding.metric.value(chance)}"
 
 
+def verdict(finding: Finding) -> str:
+    """Write what a comparison of a sweep shows."""
+    if finding.answer == OPEN and finding.steps and all(amount_without_interval(step) for step in finding.steps):
+        return "cannot be told: too few runs for an interval"
+    return SWEEP[finding.answer]
+
+
+def amount_without_interval(step: Step) -> bool:
+    return step.amount is not None and not all(map(math.isfinite, step.amount.interval(1 - ALPHA)))
+
+
+def summary(report: Report) -> list[str]:
+    """Return a line for the terminal for each comparison of a sweep, or each answer of a study."""
+    findings = report.judgement.findings
+    if report.sweep:
+        measured_ones = [finding for finding in findings if any(step.amount for step in finding.steps)]
+        return [f"{compared(finding)} {measured(finding)}: {verdict(finding)}" for finding in measured_ones]
+    decided = (report.judgement.finding(name) for name in report.study.decides)
+    return [
+        f"{finding.answer}: {finding.statement.says} {measured(finding)}".rstrip()
+        for finding in decided
+        if finding is not None
+    ]
+
+
 def how_sure(finding: Finding) -> str:
     """Write the certainty of an answer in words."""
     if finding.answer in (YES, NO):
@@ -84,10 +109,15 @@ def statements(report: Report) -> str:
     shown = [finding for finding in findings if any(step.amount for step in finding.steps)]
     if report.sweep:
         title = "Differences"
-        note = "Compared with the first arm; *higher* and *lower* are corrected for the number of comparisons (Holm)."
+        references = {step.terms[-1][1] for finding in findings for step in finding.steps}
+        reference = f"the arm {references.pop()}" if len(references) == 1 else "the first arm of its data set"
+        note = (
+            f"Each arm is compared with {reference}. *Higher* and *lower* are corrected for the number of comparisons "
+            "(Holm)."
+        )
         header = ["compared", "measured", "95 % interval", "p", "p, corrected", "verdict"]
         rows = [
-            [*measurement(finding, step), p_value(finding.p), p_value(finding.p_holm), SWEEP[finding.answer]]
+            [*measurement(finding, step), p_value(finding.p), p_value(finding.p_holm), verdict(finding)]
             for finding in findings
             for step in finding.steps
         ]
