@@ -34,6 +34,10 @@ def test_a_run_has_its_record_and_its_network(tmp_path, monkeypatch, capsys):
     assert not net.training
     state = {name.removeprefix("net."): value for name, value in weights(folder, "best.ckpt").items()}
     torch.testing.assert_close(dict(net.state_dict()), state, rtol=0, atol=0)
+    split = build_source(configure(*QUICK)).splits()["test"]
+    images, labels = split.read(range(int(record["result"]["test/images"])))
+    right = (net(net.normalize(images / 255)).argmax(1) == labels).float().mean()
+    assert float(right) == pytest.approx(record["result"]["test/acc"], abs=1e-3)
     capsys.readouterr()
     assert patchbench.run(*QUICK) == record
     assert "This run was done before" in capsys.readouterr().out
