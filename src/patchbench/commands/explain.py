@@ -117,12 +117,13 @@ def explain(cfg: DictConfig, choices: Mapping[str, str], given: Sequence[str]) -
     trained = "_trained" if state is not None else ""
     shown = f"image{image}" if isinstance(image, int) else Path(image).stem
     path = runs_dir / "explain" / f"{stem}_{levels['model']}_{origin['identity']}{trained}_{shown}.html"
+    for remark in getattr(source, "remarks", ()):
+        say(remark)
+    print_walk(explanation.title, rows, breakdowns)  # at once: the figures take seconds
     html = page(explanation)
     with refusing():
         write_whole(path, html)
-    for remark in getattr(source, "remarks", ()):
-        say(remark)
-    print_walk(explanation.title, rows, breakdowns, path)
+    print(path)
     return path
 
 

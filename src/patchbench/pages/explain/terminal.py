@@ -1,7 +1,6 @@
 """The steps of an image through the input stage, as a table in the terminal."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,8 +11,8 @@ from patchbench.pages.explain.costs import cost_rows
 from patchbench.pages.explain.walk import Step
 
 
-def print_walk(title: str, steps: Sequence[Step], breakdowns: Sequence[CostBreakdown], page: Path) -> None:
-    """Print the steps of the image, the costs, and the path of the page with the figures."""
+def print_walk(title: str, steps: Sequence[Step], breakdowns: Sequence[CostBreakdown]) -> None:
+    """Print the steps of the image and the costs."""
     console = Console(highlight=False)
     console.print(f"\n[bold]{title}[/bold]", soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -32,4 +31,3 @@ def print_walk(title: str, steps: Sequence[Step], breakdowns: Sequence[CostBreak
     for name, cells in cost_rows(breakdowns):
         table.add_row(name, *cells)
     console.print(table)
-    console.print(f"{page}", soft_wrap=True, markup=False)
