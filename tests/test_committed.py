@@ -181,7 +181,7 @@ def test_a_sweep_makes_the_runs_that_no_machine_has_finished(runs, experiments, 
     for path in gone:
         shutil.rmtree(path)
     assert len(to_run()) == 4
-    assert "2 of 6 runs were finished elsewhere" in capsys.readouterr().out
+    assert "2 of 6 runs are in " in capsys.readouterr().out
     shutil.rmtree(runs)
     assert to_run() == []
     for other in ("rerun=true", "epochs=1", "eval.img_size=[24]", "analyze=true"):

@@ -40,6 +40,7 @@ PASSWORD, TOKEN = "hunter2canary", "t0kencanary"
         ("HF_TOKEN=t0k foo.api_key='t0k' data.label_key=x", "HF_TOKEN=*** foo.api_key='***' data.label_key=x"),
         ("https://host/x@v2/y", "https://host/x@v2/y"),
         ("pos=[learned,rope] mail me@host?", "pos=[learned,rope] mail me@host?"),
+        ("VisionTransformer(class_token=False, hub_token=t0k)", "VisionTransformer(class_token=False, hub_token=***"),
         (7, 7),
     ],
 )  # fmt: skip

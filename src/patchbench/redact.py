@@ -21,7 +21,7 @@ SECRET_PARAMETER = re.compile(  # names of parameters; a long value is a secret 
 LONG = 16  # characters
 ASSIGNED = re.compile(  # on a command line, as in data.options.api_key=...
     r"""((?:^|[\s'"{,+~]|[\w.@/-]*[_.-])(?:token|secret|password|passwd|credentials?|(?:api|access|account|private|secret)_?key)=)"""
-    r"""(['"]?)([^\s'",}]+)""",
+    r"""(['"]?)(?!(?:true|false|none|null)\b)([^\s'",}]+)""",  # class_token=False is a switch
     re.IGNORECASE,
 )
 

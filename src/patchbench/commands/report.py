@@ -27,6 +27,7 @@ from patchbench.pages.study import effects, page
 from patchbench.pages.study.numbers import Fresh, Report, train_gflops
 from patchbench.pages.study.predictions import errata, predictions
 from patchbench.pages.study.statements import summary
+from patchbench.runs.browse import filter_rows
 from patchbench.runs.committed import POINTS, RUNS, curve_points, merged, read_curves, read_hits, read_runs, write_files
 from patchbench.runs.metrics import FACTORS
 from patchbench.runs.records import KEYS, load
@@ -211,7 +212,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
             raise ValueError(
                 f"{name}={value}: {name} takes one value in all runs of {runs_dir}, or is none of its columns"
             )
-        records = records[records[name].astype(str) == value]
+        records = filter_rows(records, [f"{name}={value}"])
     done = records[records["status"] == "done"]
     if done.empty:
         raise ValueError(

@@ -158,7 +158,8 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             log_checkpoint(trainer, ckpt, ready.origin["factors"] | result)
         drop_checkpoints(out_dir, cfg.keep_checkpoints, cfg.tested)
     if left_out:
-        say(f"{len(left_out)} images do not decode and were skipped; run.json names all: {', '.join(left_out[:3])}")
+        several = "1 image does" if len(left_out) == 1 else f"{len(left_out)} images do"
+        say(f"{several} not decode, skipped; run.json names all: {', '.join(left_out[:3])}")
     print_result(name, result, out_dir, tested=cfg.tested)
     return validation_accuracy(done)
 

@@ -397,4 +397,6 @@ def optional(tree: Mapping[str, Any], path: str, key: str) -> float | None:
 
 def one_of(value: Any, allowed: Sequence[str], path: str) -> None:
     if value not in allowed:
-        raise ValueError(f"{path} {value!r} is none of {', '.join(map(str, allowed)) or 'nothing: there is none'}")
+        raise ValueError(
+            f"{path} {value!r} does not exist: use {', '.join(map(str, allowed)) or 'none, since there is none'}"
+        )

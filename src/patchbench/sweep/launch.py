@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -133,7 +134,10 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
     if other := sum(cell.state == "skipped" and cell.other_code for cell in cells):
         print(f"{other} of the cells that were done before used other code than today; rerun=true trains them again")
     if received:
+        print("stopped by a signal; the same command resumes the sweep")
         raise SystemExit(128 + received)
+    if config.hydra.runtime.choices["hydra/sweeper"] == "grid" and len(cells) > 1:
+        print(f"python scripts/report.py {shlex.quote(str(config.runs_dir))} compares all runs of this folder")
     return [result(cell.same_as or cell) for cell in cells]
 
 

@@ -36,7 +36,7 @@ def cells_to_run(
         known = dict(zip(planned, identities(study, planned), strict=True))
         missing = [cell for cell in planned if not has_all_results(cell, remote.get(known[cell]))]
         if done := len(planned) - len(missing):
-            print(f"{done} of {len(planned)} runs were finished elsewhere, see {path}: rerun=true makes them here")
+            print(f"{done} of {len(planned)} runs are in {path}, not in {runs_dir}: rerun=true makes them here")
         planned = missing
     return [list(cell.overrides) for cell in planned]
 

@@ -126,7 +126,8 @@ def statements(report: Report) -> str:
     else:
         title = "Every statement"
         roles = ", ".join(f"*{role}*: {meaning}" for role, meaning in ROLES.items())
-        note = f"Each statement was written before the runs, except for the changes listed below. {roles}."
+        changed = ", except for the changes listed below" if report.study.changes else ""
+        note = f"Each statement was written before the runs{changed}. {roles}."
         header = ["statement", "compared", "measured", "95 % interval", "true if", "p", "p, corrected", "answer"]
         body = table(header, [row for finding in findings for row in statement_rows(finding)], (2, 3, 5, 6))
         caption = (
