@@ -52,7 +52,7 @@ def test_a_scale_like_another_differs_in_seeds_alone(tmp_path):
     assert "epochs=3" in first[0]
     assert {cell.seed for cell in cells(study, "confirm")} == set(SEEDS["confirm"])
     assert study.scales["confirm"].like == "cpu"
-    with pytest.raises(ValueError, match="like 'gpu' is none of cpu"):
+    with pytest.raises(ValueError, match="like 'gpu' does not exist: use cpu"):
         parse("x", repeatable(scales={"cpu": {"seeds": "0-2"}, "confirm": {"like": "gpu", "seeds": "3-5"}}))
 
 
@@ -79,7 +79,7 @@ def test_one_part_can_be_run_alone(tmp_path):
         cells(tuned_study("positions", "cpu", "none", tmp_path, part, experiments), "cpu") for part in (None, "texture")
     )
     assert one == [cell for cell in whole if cell.part == "texture"]
-    with pytest.raises(ValueError, match="part 'txt' is none of digits, texture"):
+    with pytest.raises(ValueError, match="part 'txt' does not exist: use digits, texture"):
         only_part(read_study("positions", experiments), "txt")
 
 

@@ -842,7 +842,7 @@ def test_a_study_that_cannot_be_is_refused_in_one_line_with_the_place_and_the_cu
         ({"predicted": "perhaps"}, {}, "predicted 'perhaps' does not exist: use yes, no"),
         ({"role": "guess"}, {}, "role 'guess' does not exist: use claim, control, aside"),
         ({"withdrawn": True}, {}, "withdrawn=True must be the reason, as a sentence"),
-        ({"at": 15}, {}, "at '15' does not exist: use nothing: there is none"),
+        ({"at": 15}, {}, "at '15' does not exist: there is none"),
         ({"at": 20}, LADDER, "at '20' does not exist: use 15, 30, 60"),
         ({"metric": SOLVED}, {}, "needs a threshold for solving the task, as in solved: 0.9"),
         ({"metric": STEPS}, {}, "needs a threshold for solving the task, as in solved: 0.9"),
