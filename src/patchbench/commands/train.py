@@ -158,8 +158,9 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             log_checkpoint(trainer, ckpt, ready.origin["factors"] | result)
         drop_checkpoints(out_dir, cfg.keep_checkpoints, cfg.tested)
     if left_out:
-        several = "1 image does" if len(left_out) == 1 else f"{len(left_out)} images do"
-        say(f"{several} not decode, skipped; run.json names all: {', '.join(left_out[:3])}")
+        one = len(left_out) == 1
+        counted = "1 image does not decode and was" if one else f"{len(left_out)} images do not decode and were"
+        say(f"{counted} skipped; run.json names all: {', '.join(left_out[:3])}")
     print_result(name, result, out_dir, tested=cfg.tested)
     return validation_accuracy(done)
 
