@@ -130,14 +130,14 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
                 view.ended(cell)
         received = pool.run([cell for cell in cells if cell.state == "waiting"], ended)
     print_results(cells)
+    if config.hydra.runtime.choices["hydra/sweeper"] == "grid" and len(cells) > 1 and not received:
+        print(f"python scripts/report.py {shlex.quote(str(config.runs_dir))} compares all runs of this folder")
     print_unsynced(cells)
     if other := sum(cell.state == "skipped" and cell.other_code for cell in cells):
         print(f"{other} of the cells that were done before used other code than today; rerun=true trains them again")
     if received:
         print("stopped by a signal; the same command resumes the sweep")
         raise SystemExit(128 + received)
-    if config.hydra.runtime.choices["hydra/sweeper"] == "grid" and len(cells) > 1:
-        print(f"python scripts/report.py {shlex.quote(str(config.runs_dir))} compares all runs of this folder")
     return [result(cell.same_as or cell) for cell in cells]
 
 
