@@ -119,20 +119,20 @@ def gpus(evidence: Iterable[dict]) -> str:
 
     A file has a table if it has items that were not measured in a newer one; it shows these items alone.
     """
-    from patchbench.commands.gpu_evidence import measured  # seconds of imports, not needed for --help
+    from patchbench.commands.bench.evidence import measured  # seconds of imports, not needed for --help
 
     newest = sorted((e for e in evidence if not e["rehearsal"]), key=lambda e: e["date"], reverse=True)
     lines: list[str] = []
-    shown: set[str] = set()
+    shown = {"ceilings"}  # in the sentence below each table
     older = 0
     for file in newest:
         tested = {"tests"} if file["items"].get("tests", {}).get("counts") else set()  # failures are shown, too
-        names = (measured(file["items"]) | tested) - shown - {"ceilings"}
+        names = (measured(file["items"]) | tested) - shown
         older += not names
         shown |= names
         if names:
             lines += gpu(file, names)
-    left_out = [name for file in newest[:1] for name in file["items"] if name not in shown | {"ceilings"}]
+    left_out = [name for file in newest[:1] for name in file["items"] if name not in shown]
     lines += [f"Not measured: {'; '.join(left_out)}.", ""] if left_out else []
     lines += [f"Older measurements of the same: {older} in `benchmarks/`.", ""] if older else []
     return "\n".join(lines) or (

@@ -35,11 +35,11 @@ def main(arguments: list[str]) -> None:
             )
         elif given.names[0] in report.studies():
             given.refuse_unless(OF_A_STUDY)
-            written = [report.report_study(given.names[0], options["runs_dir"], options["scale"])]
+            written = [report.report_study(given.names[0], options["runs_dir"], options["scale"], show=True)]
         else:
             given.refuse_unless(OF_A_FOLDER, others=True)
             chosen = dict(argument.split("=", 1) for argument in given.others)
-            written = [report.report_sweep(Path(given.names[0]), chosen, options["against"])]
+            written = [report.report_sweep(Path(given.names[0]), chosen, options["against"], show=True)]
     print(*written, sep="\n")
 
 

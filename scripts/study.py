@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
         if part and not dry_run:
             print(f"part {part} is done: python scripts/study.py {name} makes the other runs and the report")
         elif not dry_run:
-            print(report.report_study(name, runs_dir, scale, tuned=tune))
+            print(report.report_study(name, runs_dir, scale, tuned=tune, show=True))
 
 
 def tuned(given: str, study: Any) -> bool:

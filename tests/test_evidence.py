@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import ROOT
 
-from patchbench.commands.gpu_evidence import measured
+from patchbench.commands.bench.evidence import measured
 
 
 def script(name: str) -> ModuleType:
@@ -94,6 +94,7 @@ def test_items_that_failed_or_had_no_time_are_not_measured():
         "b": {"left_out": "no time was left"},
         "c": {"error": "ValueError"},
         "d": {"sweep": {"exit_code": 1}},
+        "f": {"exit_code": None, "ended": "stopped when the time was over"},
     }
     assert measured(items | {"e": [1, 2], "tests": {"exit_code": 1, "counts": {"failed": 1}}}) == {"a", "e"}
 

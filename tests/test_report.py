@@ -254,7 +254,7 @@ def test_results_are_not_overwritten_by_none(runs, experiments, tmp_path):
 
 
 def test_any_sweep_has_the_same_tables_over_what_varies(runs, capsys):
-    path = report_sweep(runs, {}, against="none")
+    path = report_sweep(runs, {}, against="none", show=True)
     assert re.search(r"^learned − none on digits, \S+ pt \(no interval\): cannot be told", capsys.readouterr().out)
     check_page(path)
     text = (path.parent / "README.md").read_text()

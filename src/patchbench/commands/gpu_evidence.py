@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import timm
 import torch
 
 from patchbench.commands.bench.bare import bare
-from patchbench.commands.bench.evidence import Evidence, Item
+from patchbench.commands.bench.evidence import Evidence, Item, measured
 from patchbench.commands.bench.limits import attention, ceilings
 from patchbench.commands.bench.processes import every_optimizer, run_tests, runs_in_processes
 from patchbench.commands.bench.profiles import Profiled, Waits
@@ -63,17 +62,6 @@ def evidence(kind: str, folder: Path, seconds: float, earlier: Path | None = Non
     found.write()
     print(f"wrote {found.path}: {len(measured(facts['items']))} of {len(facts['items'])} items")
     return found.path
-
-
-def measured(items: dict[str, Any]) -> set[str]:
-    """Return the names of the items of a file that were measured; tests and trainings that failed were not."""
-
-    def failed(item: Any) -> bool:
-        return isinstance(item, dict) and (
-            bool({"error", "left_out"} & item.keys()) or bool(item.get("exit_code")) or any(map(failed, item.values()))
-        )
-
-    return {name for name, item in items.items() if not failed(item)}
 
 
 def items(found: Evidence) -> Iterator[Item]:

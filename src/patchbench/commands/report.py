@@ -46,12 +46,14 @@ def report_study(
     *,
     tuned: bool = True,
     experiments: Path = EXPERIMENTS,
+    show: bool = False,
 ) -> Path:
     """Write runs.csv, curves.csv, hits.npz, README.md with its figures, and report.html, whose path is returned.
 
     For a study of costs, only the pages are written. scale: None: the scale with the most runs. tuned: false: the runs
     have the settings of study.yaml; otherwise those that tuning chose, if it has chosen any. Runs in the files of the
-    study count even if `runs_dir` does not contain them. ValueError or OSError, in one line, if no report can be made.
+    study count even if `runs_dir` does not contain them. show: print the answers. ValueError or OSError, in one line,
+    if no report can be made.
     """
     study = read_study(name, experiments)
     folders = {each: folder_of(name, each, runs_dir, experiments) for each in study.scales}
@@ -64,7 +66,7 @@ def report_study(
             raise ValueError(
                 f"study {name}: there is no {folder / COSTS}: python scripts/costs.py {name} scale={scale}"
             )
-        return write(report_of(study, scale, runs_dir, experiments), folder)
+        return write(report_of(study, scale, runs_dir, experiments), folder, show=show)
     if tuned:
         study = at_its_best(study, scale, settings_folder(study, scale, runs_dir, experiments))
     planned = plan_of(study, scale, merged(records, folder), experiments)
@@ -79,7 +81,7 @@ def report_study(
             f"runs_dir={runs_dir} holds no finished run of study {name} at scale={scale} with today's options: make "
             f"the runs, or give the folder that holds them; {folder / 'runs.csv'} stays as it is"
         )
-    return write(report_of(study, scale, runs_dir, experiments, tuned=tuned), folder)
+    return write(report_of(study, scale, runs_dir, experiments, tuned=tuned), folder, show=show)
 
 
 def holds_results(folder: Path) -> bool:
@@ -197,12 +199,12 @@ def likely_scale(study: Study, there: Mapping[str, Set[str]], experiments: Path)
     return max(study.scales, key=finished)
 
 
-def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None) -> Path:
+def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None = None, *, show: bool = False) -> Path:
     """Write a report on the runs of a folder, with the pages of a study, and return the path of report.html.
 
     Each combination of the values that vary among the runs is an arm. where: values that the runs must have, by factor
-    or option. against: arm with which all others are compared; None: the first. ValueError if no finished run has these
-    values, or there is no such arm.
+    or option. against: arm with which all others are compared; None: the first. show: print the comparisons. ValueError
+    if no finished run has these values, or there is no such arm.
     """
     records = load(runs_dir)
     finished = records[records["status"] == "done"]
@@ -212,7 +214,8 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
             raise ValueError(
                 f"{name}={value}: {name} takes one value in all runs of {runs_dir}, or is none of its columns"
             )
-        records = filter_rows(records, [f"{name}={value}"])
+    conditions = [f"{name}={value}" for name, value in where.items()]
+    records = filter_rows(records, conditions)
     done = records[records["status"] == "done"]
     if done.empty:
         raise ValueError(
@@ -224,9 +227,8 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
     )
     table = table.assign(part=table["part"].fillna(""), rung="")
     study = sweep_as_study(runs_dir, table[table["status"] == "done"], against)
-    chosen = " ".join(f"{name}={value}" for name, value in where.items())
-    compared = [] if against is None else [f"against={against}"]
-    given = shlex.join([str(runs_dir), *(f"{name}={value}" for name, value in where.items()), *compared])
+    chosen = " ".join(conditions)
+    given = shlex.join([str(runs_dir), *conditions, *([] if against is None else [f"against={against}"])])
     folder = runs_dir / "reports" / (chosen.replace(" ", "_").replace("/", "-") or "all")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "runs.csv", table.dropna(axis=1, how="all").to_csv(index=False))
@@ -240,7 +242,7 @@ def report_sweep(runs_dir: Path, where: Mapping[str, str], against: str | None =
         again=f"python scripts/report.py {given}",
         sweep=True,
     )
-    return write(report, folder)
+    return write(report, folder, show=show)
 
 
 def arm_names(done: pd.DataFrame) -> pd.Series:
@@ -346,10 +348,10 @@ def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     return found.assign(gflops=found["images"] * found["gflops"])
 
 
-def write(report: Report, folder: Path) -> Path:
+def write(report: Report, folder: Path, *, show: bool) -> Path:
     """Write the pages and figures of a report, and return the path of report.html.
 
-    Figures of an earlier report are removed first, since that report may have had other parts.
+    Figures of an earlier report are removed first, since that report may have had other parts. show: print its summary.
     """
     text = page.markdown(report)
     for old in folder.glob("*.svg"):
@@ -359,5 +361,7 @@ def write(report: Report, folder: Path) -> Path:
     write_whole(folder / "README.md", text)
     path = folder / "report.html"
     write_whole(path, page.page(report, text))
-    print(*summary(report), sep="\n")
+    if show:
+        for line in summary(report):
+            print(line)
     return path

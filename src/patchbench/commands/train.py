@@ -61,6 +61,7 @@ from patchbench.train.shard import load_weights
 from patchbench.train.signals import StopOnSignal
 from patchbench.train.task import Classify
 from patchbench.weights.load import load
+from patchbench.words import count
 
 
 def train(
@@ -158,9 +159,9 @@ def run(cfg: DictConfig, ready: Ready, out_dir: Path) -> float:
             log_checkpoint(trainer, ckpt, ready.origin["factors"] | result)
         drop_checkpoints(out_dir, cfg.keep_checkpoints, cfg.tested)
     if left_out:
-        one = len(left_out) == 1
-        counted = "1 image does not decode and was" if one else f"{len(left_out)} images do not decode and were"
-        say(f"{counted} skipped; run.json names all: {', '.join(left_out[:3])}")
+        do, were = ("does", "was") if len(left_out) == 1 else ("do", "were")
+        counted = f"{count(len(left_out), 'image')} {do} not decode and {were} skipped"
+        say(f"{counted}; run.json names all: {', '.join(left_out[:3])}")
     print_result(name, result, out_dir, tested=cfg.tested)
     return validation_accuracy(done)
 

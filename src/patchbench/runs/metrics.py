@@ -15,7 +15,6 @@ from fnmatch import fnmatchcase
 FACTORS = ("embed", "patch", "pos", "data", "model", "augment", "optim", "seed")
 STAGES = {"train": "training", "val": "validation", "test": "test"}  # the first word of a label
 MORE, LESS, UNKNOWN = 1, -1, 0
-DOUBLINGS = "doublings"  # unit of a difference of logarithms to base 2
 Number = int | float
 
 
@@ -34,6 +33,7 @@ class Metric:
     curves: tuple[str, ...] = ()
     main: str = ""
     unit_of_change: str | None = None  # unit of a difference, if it differs from that of a value
+    logarithm: bool = False  # to base 2: a difference is spelled as the ratio that it stands for
 
     @property
     def factor(self) -> int:
@@ -66,11 +66,8 @@ class Metric:
         return f"{self.number(x, 2)}%" if self.unit == "%" and not math.isnan(x) else self.number(x, 2)
 
     def signed(self, x: Number) -> str:
-        """Spell a difference without its unit; a difference of shares has one decimal, two below ten points.
-
-        A difference of logarithms is spelled as the ratio that it stands for: 1 doubling is 2.
-        """
-        if self.change_unit == DOUBLINGS:
+        """Spell a difference without its unit; a difference of shares has one decimal, two below ten points."""
+        if self.logarithm:
             return f"{2.0**x:.3g}"
         if self.factor != 100:
             return f"{'-' if x < 0 else '+'}{four_digits(abs(x))}"
@@ -79,8 +76,7 @@ class Metric:
 
     def change(self, x: Number) -> str:
         """Spell a difference with its unit: +1.3 pt, 2.5 times."""
-        unit = "times" if self.change_unit == DOUBLINGS else self.change_unit
-        return "n/a" if math.isnan(x) else f"{self.signed(x)} {unit}".rstrip()
+        return "n/a" if math.isnan(x) else f"{self.signed(x)} {self.change_unit}".rstrip()
 
     def clip(self, x: Number) -> Number:
         """Clip a value to the range of the metric: a share lies between 0 and 1."""
@@ -149,7 +145,7 @@ METRICS = {
 def metric(name: str) -> Metric:
     """Return the meaning of a name; that of a sum, `a - b`, or a logarithm, `log2(a)`, follows from its terms."""
     if name.startswith("log2("):
-        return Metric(f"log2 of {metric(name[5:-1]).label}", unit_of_change=DOUBLINGS)
+        return Metric(f"log2 of {metric(name[5:-1]).label}", unit_of_change="times", logarithm=True)
     if len(terms := re.split(r" [+-] ", name)) > 1:
         units = {metric(term).change_unit for term in terms}
         return Metric(name, units.pop() if len(units) == 1 else "")

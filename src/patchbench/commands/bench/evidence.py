@@ -58,3 +58,16 @@ class Evidence:
 
     def write(self) -> None:
         write_whole(self.path, json.dumps(self.facts, indent=1) + "\n")
+
+
+def measured(items: dict[str, Any]) -> set[str]:
+    """Return the names of the items of a file that were measured; tests and trainings that failed were not."""
+
+    def failed(item: Any) -> bool:
+        return isinstance(item, dict) and (
+            bool({"error", "left_out"} & item.keys())
+            or item.get("exit_code", 0) != 0
+            or any(map(failed, item.values()))
+        )
+
+    return {name for name, item in items.items() if not failed(item)}

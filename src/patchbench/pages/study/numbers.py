@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from patchbench.runs.metrics import DOUBLINGS, Metric, metric
+from patchbench.runs.metrics import Metric, metric
 from patchbench.statistics.amounts import sum_of_means
 from patchbench.statistics.inference import ALPHA, Amount, Values, spread
 from patchbench.study.design import Part, Study, Terms
@@ -110,7 +110,7 @@ def with_unit(finding: Finding, x: float) -> str:
     if is_level(finding):
         return finding.metric.value(x)
     line = finding.metric
-    return f"0 {line.change_unit}".rstrip() if x == 0 and line.change_unit != DOUBLINGS else line.change(x)
+    return f"0 {line.change_unit}".rstrip() if x == 0 and not line.logarithm else line.change(x)
 
 
 def interval(finding: Finding, value: Amount, level: float = 1 - ALPHA) -> str:
@@ -118,13 +118,18 @@ def interval(finding: Finding, value: Amount, level: float = 1 - ALPHA) -> str:
 
 
 def interval_in_words(line: Metric, value: Amount, level: float = 1 - ALPHA, *, change: bool = True) -> str:
-    """Spell an interval; `no interval` if its ends are not finite, as with censored times or too few seeds."""
-    low, high = value.interval(level)
-    if not (math.isfinite(low) and math.isfinite(high)):
+    """Spell an interval; `no interval` if there is none."""
+    if not has_interval(value, level):
         return "no interval"
+    low, high = value.interval(level)
     if not change:
         return f"{line.number(line.clip(low))} to {line.value(line.clip(high))}"
     return f"{line.signed(low)} to {line.change(high)}"
+
+
+def has_interval(value: Amount, level: float = 1 - ALPHA) -> bool:
+    """False if the ends of the interval are not finite, as with censored times or too few seeds."""
+    return all(map(math.isfinite, value.interval(level)))
 
 
 def amount_in_words(line: Metric, value: Amount) -> str:

@@ -4,7 +4,17 @@ import math
 
 from patchbench.pages.study import figures, fresh
 from patchbench.pages.study.markdown import picture, table
-from patchbench.pages.study.numbers import Report, interval, is_level, measured, p_value, region, sum_of_arms, with_unit
+from patchbench.pages.study.numbers import (
+    Report,
+    has_interval,
+    interval,
+    is_level,
+    measured,
+    p_value,
+    region,
+    sum_of_arms,
+    with_unit,
+)
 from patchbench.statistics.inference import ALPHA, least_seeds, spread
 from patchbench.statistics.power import POWER, smallest_effect
 from patchbench.study.design import ROLES, STEPS
@@ -65,13 +75,10 @@ def baseline(finding: Finding) -> str:
 
 def verdict(finding: Finding) -> str:
     """Write what a comparison of a sweep shows."""
-    if finding.answer == OPEN and finding.steps and all(amount_without_interval(step) for step in finding.steps):
+    amounts = [step.amount for step in finding.steps]
+    if finding.answer == OPEN and amounts and all(amount and not has_interval(amount) for amount in amounts):
         return "cannot be told: too few runs for an interval"
     return SWEEP[finding.answer]
-
-
-def amount_without_interval(step: Step) -> bool:
-    return step.amount is not None and not all(map(math.isfinite, step.amount.interval(1 - ALPHA)))
 
 
 def summary(report: Report) -> list[str]:
