@@ -152,6 +152,18 @@ def test_under_torchrun_on_one_node(alone, tmp_path):
     assert_same(tmp_path, alone)
 
 
+@pytest.mark.parametrize("given", [[], ["trainer=ddp", "trainer.devices=3", "trainer.accelerator=cpu"]])
+def test_other_ranks_than_torchrun_started_are_refused(tmp_path, monkeypatch, given):
+    """Each of the two processes would otherwise train the whole run, in the same folder."""
+    started = {"RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    for name, value in {**started, "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, str(value))
+    cure = "torchrun started 2 task.s. on each of 1 node.s.: use trainer=ddp trainer.devices=2 trainer.num_nodes=1"
+    with pytest.raises(Refused, match=cure):
+        train_in(configure(*RUN, "trainer=cpu", *given), tmp_path)
+    assert not list(tmp_path.glob("*.*"))
+
+
 @pytest.mark.slow
 def test_under_torchrun_on_two_nodes(alone, tmp_path):
     nodes = []

@@ -21,7 +21,7 @@ from patchbench.sweep.knobs import Knobs
 
 # Environment variables of a process that is one of several ranks. They are removed for a cell, which starts its own.
 RANK_VARIABLES = {"LOCAL_RANK", "RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"}
-RANK_VARIABLES |= {"MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"}
+RANK_VARIABLES |= {"MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED", "TORCHELASTIC_RUN_ID"}
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # signals that end a sweep
 REFUSED = 2  # exit code of a configuration that cannot run, for which a second attempt would fail too
 

@@ -10,15 +10,10 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
-from pytorch_lightning.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
 from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from patchbench.train.checkpoint import AtomicCheckpoint
+from patchbench.train.ranks import rank_environment, refuse_other_ranks
 from patchbench.train.shard import Averaged, Sharded
 
 # float16 needs scaled gradients, and a fused optimizer unscales them only after they are clipped
@@ -90,14 +85,13 @@ def make_trainer(
     else:  # Lightning sets it, and then each step of AdamW looks for the NVML library: 0.1 ms, where there is none
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     quiet()
-    ranks = ranks_in_slurm()
+    on_node = devices if isinstance(devices, int) else max(1, gpus * on_gpu)
+    refuse_other_ranks(on_node, num_nodes)
     trainer = pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
         num_nodes=num_nodes,
-        strategy=Sharded(num_nodes * (devices if isinstance(devices, int) else max(1, gpus * on_gpu)))
-        if sharded
-        else (Averaged() if strategy == "ddp" else strategy),
+        strategy=Sharded(num_nodes * on_node) if sharded else (Averaged() if strategy == "ddp" else strategy),
         precision=chosen(on_gpu) if precision == "auto" else precision,  # type: ignore[arg-type]
         accumulate_grad_batches=accumulate,
         max_epochs=max_epochs,
@@ -110,7 +104,7 @@ def make_trainer(
         default_root_dir=out_dir,
         logger=False,  # loggers are set when training starts
         callbacks=callbacks,
-        plugins=[AtomicCheckpoint(), *ranks],
+        plugins=[AtomicCheckpoint(), *rank_environment()],
         num_sanity_val_steps=0,
         inference_mode=not sharded,  # FSDP2 needs the version counters of tensors, which inference mode does not have
         use_distributed_sampler=False,  # data/batches.py distributes the images, without padding
@@ -123,41 +117,12 @@ def make_trainer(
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     # Lightning asks the first rank before every step whether it was stopped, and waits for its device to answer
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-    if any(isinstance(starts_ranks, SLURMEnvironment) for starts_ranks in ranks):
-        refuse_other_ranks_than_tasks(trainer)
     return trainer
 
 
 def chosen(on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
     """The precision `auto`. A T4, a V100 and an RTX 20xx emulate bf16, more slowly than they compute in float32."""
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-
-
-def ranks_in_slurm() -> list[ClusterEnvironment]:
-    """Use the tasks of srun as ranks in a SLURM job; without srun, or with torchrun, start ranks as elsewhere."""
-    if "SLURM_JOB_ID" not in os.environ or TorchElasticEnvironment.detect():
-        return []
-    if "SLURM_STEP_ID" not in os.environ or not SLURMEnvironment.detect():  # the latter: a shell started by srun
-        return [LightningEnvironment()]
-    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(tasks_of_srun()[0]))  # Lightning requires it
-    return [SLURMEnvironment(auto_requeue=False)]  # train/signals.py saves; SLURM or submitit queue the job again
-
-
-def tasks_of_srun() -> tuple[int, int]:
-    """Return the number of tasks per node, and the number of nodes."""
-    nodes = int(os.environ["SLURM_STEP_NUM_NODES"])
-    return int(os.environ["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
-
-
-def refuse_other_ranks_than_tasks(trainer: pl.Trainer) -> None:
-    """Raise ValueError where Lightning would continue with too few ranks, or with several trainings of one run."""
-    tasks, nodes = tasks_of_srun()
-    if (trainer.num_devices, trainer.num_nodes) != (tasks, nodes):
-        raise ValueError(
-            f"trainer.devices={trainer.num_devices} trainer.num_nodes={trainer.num_nodes}, but srun started {tasks} "
-            f"task(s) on each of {nodes} node(s): use trainer=ddp trainer.devices={tasks} trainer.num_nodes={nodes}, "
-            "or hydra/launcher=slurm_node, which asks for what the trainer needs"
-        )
 
 
 def quiet() -> None:
