@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from patchbench.config.arguments import errors_in_one_line, read
+from patchbench.words import count
 
 
 def main(arguments: list[str]) -> None:
@@ -16,8 +17,8 @@ def main(arguments: list[str]) -> None:
         options = read(__doc__, arguments, {"runs_dir": Path("runs"), "out": None}).options
         from patchbench.pages.dashboard.page import write  # seconds of imports, not needed for --help
 
-        path, count = write(options["runs_dir"], Path(options["out"]) if options["out"] else None)
-    print(f"{count} runs, {path.stat().st_size / 1e6:.1f} MB: open {path} in a browser")
+        path, runs = write(options["runs_dir"], Path(options["out"]) if options["out"] else None)
+    print(f"{count(runs, 'run')}, {path.stat().st_size / 1e6:.1f} MB: open {path} in a browser")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from patchbench.config.arguments import errors_in_one_line, read
+from patchbench.words import count
 
 KNOWN = {"runs_dir": Path("runs"), "columns": None, "sort": None, "limit": 50, "out": None, "study": None}
 KNOWN |= {"scale": None, "delete": False}
@@ -35,10 +36,10 @@ def main(arguments: list[str]) -> None:
         table = browse.select_columns(chosen, columns, options["sort"])
         if options["out"]:
             browse.write(chosen.loc[table.index, columns or list(chosen)], Path(options["out"]))
-            print(f"wrote {len(chosen)} runs to {options['out']}")
+            print(f"wrote {count(len(chosen), 'run')} to {options['out']}")
         elif options["delete"]:
             busy = browse.delete(chosen, runs_dir)
-            print(f"deleted {len(chosen) - len(busy)} runs")
+            print(f"deleted {count(len(chosen) - len(busy), 'run')}")
             for run in busy:
                 print(f"{run} is being trained and was not deleted")
         else:

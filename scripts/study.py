@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from patchbench.config.arguments import errors_in_one_line, read
+from patchbench.words import count
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOWN = {"scale": "cpu", "part": None, "tune": "auto", "jobs": None, "runs_dir": Path("runs")}
@@ -42,8 +43,8 @@ def main(arguments: list[str]) -> None:
         planned = plan.cells(study, scale)
         plan.identities(study, planned)  # checks that Hydra accepts every arm
         counts = {part.name: len(part.arms) for part in plan.parts_at(study, scale)}
-        arms = ", ".join(f"{part} {count}" for part, count in counts.items())
-        print(f"{study.question}\n{len(planned)} runs: arms of {arms}; scale {scale}", flush=True)
+        arms = ", ".join(f"{part} {number}" for part, number in counts.items())
+        print(f"{study.question}\n{count(len(planned), 'run')}: arms of {arms}; scale {scale}", flush=True)
         jobs = jobs_at_a_time(given.options["jobs"], planned, given.others)
         rest = [*jobs, f"runs_dir={runs_dir}", *given.others, *(["--dry-run"] * dry_run)]
         if tune and not tuning.is_tuned(study, scale, plan.settings_folder(study, scale, runs_dir)):

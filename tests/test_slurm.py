@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -144,9 +145,9 @@ def test_a_killed_cell_is_reported_and_the_others_end(start, micro, tmp_path, ho
     again = start(*line)
     output = end(again)
     assert again.returncode == 0, output
-    third, fourth = sorted(set(jobs(tmp_path)) - {first, second})
+    [third] = set(jobs(tmp_path)) - {first, second}
     assert "resuming from" in said(tmp_path, third)
-    assert "done before" in said(tmp_path, fourth)
+    assert "1 done before, 1 waiting" in output
 
 
 def test_ranks_by_srun_alone_train_as_one_process(command, micro, tmp_path):
@@ -171,3 +172,31 @@ def test_ranks_by_srun_alone_train_as_one_process(command, micro, tmp_path):
     assert code == 2, log
     assert "error: trainer.devices=1 trainer.num_nodes=1, but srun started 2 task(s) on each of 1 node(s)" in log
     assert not list(tmp_path.glob("odd/*/*"))
+
+
+def test_options_of_all_runs_are_checked_before_jobs_are_submitted(start, micro, tmp_path):
+    process = start(*sweep(*micro, "patch=4,x", "hydra/launcher=slurm", "trainer=cpu", *CELL))
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 2, output
+    assert "patch=x must be a whole number" in output
+    assert "error: 1 of 2 cells cannot run, see above: no job was submitted" in output
+    assert jobs(tmp_path) == []
+
+
+def test_ctrl_c_ends_the_waiting_and_leaves_the_jobs(start, micro, tmp_path):
+    line = sweep(*micro, "epochs=1", "seed=0,1", "hydra/launcher=slurm", "trainer=cpu", *CELL)
+    process = start(*line)
+    wait_for(lambda: len(jobs(tmp_path)) == 2, "the jobs")
+    time.sleep(2)  # until it waits
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, output
+    assert "2 SLURM jobs" in output
+    assert "the jobs go on" in output
+    assert "Traceback" not in output
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/run.json"))) == 2, "the records")
+    again = start(*line)
+    output, _ = again.communicate(timeout=LIMIT_S)
+    assert again.returncode == 0, output
+    assert "2 cells: 2 done before" in output
+    assert len(jobs(tmp_path)) == 2

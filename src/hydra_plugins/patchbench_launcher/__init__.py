@@ -68,7 +68,7 @@ class GridSweeper(Sweeper):
         self.params = params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config_loader = hydra_context.config_loader
+        self.config, self.config_loader = config, hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -81,11 +81,19 @@ class GridSweeper(Sweeper):
         return cells
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        cells = self.cells(arguments)
-        results = self.launcher.launch(cells, 0) if cells else []
+        results = self.launch([list(cell) for cell in self.cells(arguments)])
         for result in results:
             _ = result.return_value  # raises where a cell failed
         return list(results)
+
+    def launch(self, cells: list[list[str]]) -> Sequence[JobReturn]:
+        if not cells:
+            return []
+        if self.config.hydra.runtime.choices["hydra/launcher"].startswith("slurm"):
+            from patchbench.sweep.slurm import submit
+
+            return submit(cells, self.config, self.launcher.launch)
+        return self.launcher.launch(cells, 0)
 
 
 class StudySweeper(GridSweeper):

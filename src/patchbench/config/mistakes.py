@@ -20,6 +20,7 @@ from patchbench.redact import without_secrets
 HYDRA_ERRORS = HydraException, OmegaConfBaseException
 EXTRAS = {"submitit_slurm": "slurm", "optuna": "optuna"}  # option of a plugin of Hydra: the extra that installs it
 TYPE_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+OMEGACONF_WORDS = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
 OPTION_ALIASES = {  # names in other tools: the option here
     "data=imagenet": "data=imagefolder data.root=<folder>",
     "data=mnist": "data=torchvision data.name=MNIST",
@@ -127,7 +128,9 @@ def explained(error: BaseException, given: Sequence[str], command: str) -> str:
     refused = r"(?:Value '(.*)'|field '(\w+)' is not Optional|Non optional|Cannot convert '\w+' to)"
     if match := re.search(rf"{refused}.*full_key: (\S+)", text):
         shown = as_typed(match[3], given, f"{match[3]}={match[1]}")
-        return f"{shown} must be {type_of(match[3], command)}{example(match[3])}"
+        wanted = re.search(r"could not be converted to (Integer|Float|Boolean)", text)
+        words = OMEGACONF_WORDS[wanted[1]] if wanted else type_of(match[3], command)
+        return f"{shown} must be {words}{example(match[3])}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]} must be given: {match[1]}=<value>"
     if match := re.search(r"Environment variable '(\S+)' not found.*full_key: (\S+)", text):

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from patchbench.config.errors import Refused
 from patchbench.config.identity import READERS, defaults, leaves, reads, to_plain
 from patchbench.config.names import SWEEP
+from patchbench.words import count
 
 ALWAYS_READ = ("seed",)  # by the trainer, also if no knob refers to it
 READ_ELSEWHERE = ("patch",)  # by the evaluation, as eval.patch
@@ -71,5 +72,6 @@ def remarks_on_sweep(unread_by: Sequence[Mapping[str, str]], given: Sequence[str
             raise Refused(
                 f"{on_the_line[key]} is read by no cell of this sweep, because of {why}: leave out one of the two"
             )
-        remarks.append(f"{len(reasons)} of {len(unread_by)} cells do not read {key}, because of {why}")
+        who = f"{len(reasons)} of {count(len(unread_by), 'cell')} {'does' if len(reasons) == 1 else 'do'}"
+        remarks.append(f"{who} not read {key}, because of {why}")
     return remarks

@@ -17,6 +17,7 @@ from patchbench.machine import write_whole
 from patchbench.runs import wandb_files
 from patchbench.runs.lock import is_locked
 from patchbench.runs.metrics import FACTORS, main_metrics, metric
+from patchbench.words import count
 
 COMPARE = {"<=": operator.le, ">=": operator.ge, "!=": operator.ne, "<": operator.lt, ">": operator.gt}
 CONDITION = re.compile(r"(?P<column>[^<>=!]+)(?P<how><=|>=|!=|==|<|>|=)(?P<value>.*)")
@@ -95,9 +96,9 @@ def print_table(frame: pd.DataFrame, full: pd.DataFrame, limit: int) -> None:
     needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     console.width = max(console.width, needed)  # so that no cell is cut off
     console.print(table)
-    counts = ", ".join(f"{count} {status}" for status, count in full["status"].value_counts().items())
+    counts = ", ".join(f"{number} {status}" for status, number in full["status"].value_counts().items())
     more = f"; {len(frame) - limit:,} more, limit=0 shows all" if len(frame) > limit else ""
-    console.print(f"{len(frame):,} runs: {counts or 'none'}{more}")
+    console.print(f"{count(len(frame), 'run')}: {counts or 'none'}{more}")
 
 
 def cell(name: str, value: object) -> str:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,7 +28,15 @@ from patchbench.sweep.cell import Cell, Composed, Facts
 from patchbench.sweep.estimate import Estimate
 from patchbench.sweep.knobs import Knobs
 from patchbench.sweep.pool import ENDING, RANK_VARIABLES, Pool, warm, warm_context
-from patchbench.sweep.view import View, print_cells, print_costs, print_invalid, print_results
+from patchbench.sweep.view import (
+    View,
+    print_cells,
+    print_costs,
+    print_invalid,
+    print_report_command,
+    print_results,
+)
+from patchbench.words import count
 
 Result = tuple[str | None, float | None, str]  # directory, validation accuracy, error
 SWEEP_OPTIONS = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.run.dir")
@@ -79,9 +86,7 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
     given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # interpolations differ between cells
     settings = [o for o in given["hydra"] if not o.startswith(SWEEP_OPTIONS)]
     where = [o for o in given["hydra"] if o.startswith("hydra.sweep.")]
-    names = titles(overrides, set(given["task"]))
-    source = config.hydra.job.config_name
-    cells = [Cell(own, title, n, source) for n, (own, title) in enumerate(zip(overrides, names, strict=True), first)]
+    cells = cells_of(overrides, first, config)
     with exit_on_signals():
         gpus = check_cells(cells, settings + where, knobs)
     invalid = [cell for cell in cells if cell.state == "invalid"]
@@ -100,7 +105,7 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
         print_invalid(invalid)
         if knobs.on_invalid == "raise":
             raise Refused(
-                f"{len(invalid)} of {len(cells)} cells cannot run, see above: correct them, or skip them with "
+                f"{len(invalid)} of {count(len(cells), 'cell')} cannot run, see above: correct them, or skip them with "
                 "hydra.launcher.on_invalid=skip"
             )
     if knobs.dry_run:
@@ -131,7 +136,7 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
         received = pool.run([cell for cell in cells if cell.state == "waiting"], ended)
     print_results(cells)
     if config.hydra.runtime.choices["hydra/sweeper"] == "grid" and len(cells) > 1 and not received:
-        print(f"python scripts/report.py {shlex.quote(str(config.runs_dir))} compares all runs of this folder")
+        print_report_command(config.runs_dir)
     print_unsynced(cells)
     if other := sum(cell.state == "skipped" and cell.other_code for cell in cells):
         print(f"{other} of the cells that were done before used other code than today; rerun=true trains them again")
@@ -159,6 +164,13 @@ def result(cell: Cell) -> Result:
     return str(cell.folder), cell.value, cell.error
 
 
+def cells_of(overrides: list[list[str]], first: int, config: DictConfig) -> list[Cell]:
+    """Return the cells with these overrides, numbered from `first`."""
+    names = titles(overrides, set(config.hydra.overrides.task))
+    numbered = enumerate(zip(overrides, names, strict=True), first)
+    return [Cell(own, title, n, config.hydra.job.config_name) for n, (own, title) in numbered]
+
+
 def titles(overrides: Sequence[Sequence[str]], fixed: set[str]) -> list[str]:
     """Name each cell by the overrides in which the cells differ; a single cell by those that are not in `fixed`."""
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else fixed
@@ -167,29 +179,41 @@ def titles(overrides: Sequence[Sequence[str]], fixed: set[str]) -> list[str]:
 
 def check_cells(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
     """Compose and check all cells, set the state of cells that need not or cannot run, and return the GPU names."""
-    count = min(cores(), len(cells))
-    with ProcessPoolExecutor(count, warm_context(), initializer=warm, initargs=("warm:exit_with_parent",)) as workers:
-        try:
-            gpus = compose_and_check(cells, settings, knobs, workers)
-        except BaseException:
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
+    with warm_workers(len(cells)) as workers:
+        num_gpus = workers.submit(warm, "check:gpus")
+        compose_cells(cells, settings, workers)
+        gpus = name_gpus(num_gpus.result())
+        refuse_too_few_gpus(cells, len(gpus), knobs)
+        build_cells(cells, workers)
     return gpus
 
 
-def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, workers: Executor) -> list[str]:
-    """Do the work of `check_cells` with these worker processes."""
-    num_gpus = workers.submit(warm, "check:gpus")
+@contextmanager
+def warm_workers(tasks: int) -> Iterator[Executor]:
+    """Yield warm processes that share this number of tasks; an error in the block ends them without waiting."""
+    processes = min(cores(), tasks)
+    initial: Any = {"initializer": warm, "initargs": ("warm:exit_with_parent",)}
+    with ProcessPoolExecutor(processes, warm_context(), **initial) as workers:
+        try:
+            yield workers
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def compose_cells(cells: list[Cell], settings: list[str], workers: Executor) -> None:
+    """Compose the configurations of all cells, and find the cells that are done or that cannot be composed."""
     composing = [
         workers.submit(warm, "check:compose_cell", [*cell.overrides, *settings], cell.number, cell.config_name)
         for cell in cells
     ]
     for cell, future in zip(cells, composing, strict=True):
         store_outcome(cell, future.result())
-    gpus = name_gpus(num_gpus.result())
     mark_done_and_duplicates(cells)
-    refuse_too_few_gpus(cells, len(gpus), knobs)
 
+
+def build_cells(cells: list[Cell], workers: Executor) -> None:
+    """Build each waiting cell once per group of cells that differ only in their seed, to find those that fail."""
     to_check: dict[str, list[Cell]] = {}  # groups of cells that differ only in their seed, which are checked once
     for cell in cells:
         if cell.state == "waiting" and cell.composed:
@@ -204,7 +228,6 @@ def compose_and_check(cells: list[Cell], settings: list[str], knobs: Knobs, work
         for key, check in checks.items():
             for cell in to_check[key]:
                 store_outcome(cell, check.result())
-    return gpus
 
 
 def store_outcome(cell: Cell, outcome: Composed | Facts | str) -> None:

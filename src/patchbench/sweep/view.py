@@ -1,6 +1,7 @@
 """The terminal view of a sweep: its cells before they run, while they run, and their results."""
 
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from patchbench.sweep.cell import Cell
 from patchbench.sweep.pool import Running
+from patchbench.words import count
 
 COLOURS = {"done": "green", "skipped": "green", "failed": "red", "invalid": "red", "stopped": "yellow"}
 WORDS = {"skipped": "done before", "same": "same run as another cell"}
@@ -64,9 +66,10 @@ def print_costs(cells: Sequence[Cell], estimate: Callable[[Cell], float | None],
     """Print the number of cells by state, and the estimated time of all cells."""
     times = [estimate(cell) for cell in cells if cell.state == "waiting"]
     known = [seconds for seconds in times if seconds is not None]
-    total = (
-        "unknown: no similar cell was measured here" if len(known) < len(times) else f"about {total_time(known, jobs)}"
-    )
+    total = f"about {total_time(known, jobs)}"
+    if unknown := len(times) - len(known):
+        why = "no similar cell was measured here"
+        total = f"{total}, without {unknown} of which {why}" if known else f"unknown: {why}"
     console().print(f"{count_by_state(cells)}; {jobs} at a time, time in all: {total}")
 
 
@@ -88,7 +91,7 @@ def state_text(cell: Cell) -> Text:
 def count_by_state(cells: Sequence[Cell]) -> str:
     """Spell the numbers of cells by state: 24 cells: 10 done, 2 running, ..."""
     counts = Counter(cell.state for cell in cells)
-    return f"{len(cells)} cells: " + ", ".join(
+    return f"{count(len(cells), 'cell')}: " + ", ".join(
         f"{counts[state]} {WORDS.get(state, state)}"
         for state in ("done", "skipped", "same", "running", "failed", "stopped", "invalid", "waiting")
         if counts[state]
@@ -102,6 +105,11 @@ def print_invalid(cells: Sequence[Cell]) -> None:
     for cell in cells:
         table.add_row(Text(cell.title), Text(cell.error))
     console(stderr=True).print(table)
+
+
+def print_report_command(runs_dir: str) -> None:
+    """Print the command that compares the runs of a sweep."""
+    print(f"python scripts/report.py {shlex.quote(runs_dir)} compares all runs of this folder")
 
 
 class View:
@@ -132,8 +140,8 @@ class View:
 
     def ended(self, cell: Cell) -> None:
         """Print a line for a cell that has ended, above the screen if there is one."""
-        count = sum(cell.state in ENDED for cell in self.cells)
-        line = Text(f"{count:>{len(str(len(self.cells)))}}/{len(self.cells)} ")
+        ended = sum(cell.state in ENDED for cell in self.cells)
+        line = Text(f"{ended:>{len(str(len(self.cells)))}}/{len(self.cells)} ")
         line.append(f"{WORDS.get(cell.state, cell.state):<8}", COLOURS.get(cell.state, ""))
         line.append(f" {cell.title}")
         if cell.state == "done":
