@@ -3,6 +3,7 @@
 python scripts/confirm.py --freeze              write the predictions to experiments/frozen.csv; commit the file, then
 python scripts/confirm.py                       make the missing runs at scale=confirm, and experiments/confirmation.md
 python scripts/confirm.py position overlap      only for these studies; also with --freeze
+python scripts/confirm.py --dry-run             list the missing runs and their cost; nothing is trained
 python scripts/confirm.py --table               only write the page, from the files of the studies
 python scripts/confirm.py position jobs=4 runs_dir=/scratch/runs     and other options of scripts/study.py
 """
@@ -18,7 +19,9 @@ STUDY = Path(__file__).resolve().with_name("study.py")
 
 def main(arguments: list[str]) -> None:
     with errors_in_one_line():
-        given = read(__doc__, arguments, {"scale": "confirm"}, most_names=99, flags=["freeze", "table"], others=True)
+        given = read(
+            __doc__, arguments, {"scale": "confirm"}, most_names=99, flags=["freeze", "table", "dry-run"], others=True
+        )
         from patchbench.commands import confirm  # seconds of imports, not needed for --help
 
         scale = given.options["scale"]
@@ -32,13 +35,17 @@ def main(arguments: list[str]) -> None:
         if "freeze" in given.flags:
             print(confirm.freeze(names, scale))
             return
-        if "table" not in given.flags:
-            confirm.check_frozen(names, scale)
+        dry_run = "dry-run" in given.flags
+        if dry_run or "table" not in given.flags:
+            if not dry_run:
+                confirm.check_frozen(names, scale)
             for name in names:
-                done = subprocess.run([sys.executable, str(STUDY), name, f"scale={scale}", *given.others])
+                line = [name, f"scale={scale}", *["--dry-run"] * dry_run, *given.others]
+                done = subprocess.run([sys.executable, str(STUDY), *line])
                 if done.returncode:
                     raise SystemExit(done.returncode)
-        print(confirm.confirmation(scale))
+        if not dry_run:
+            print(confirm.confirmation(scale))
 
 
 if __name__ == "__main__":

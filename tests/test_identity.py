@@ -618,7 +618,13 @@ def test_an_option_of_sweeps_in_a_single_run_is_refused_and_the_other_way_round(
         refuse_options_of_the_other_mode(line.split())
     other = line.removeprefix("-m ") if line.startswith("-m") else f"{line} --multirun"
     refuse_options_of_the_other_mode(other.split())
-    refuse_options_of_the_other_mode([*line.split(), "--cfg", "job"])
+    refuse_options_of_the_other_mode([*line.removeprefix("-m ").split(), "--cfg", "job"])
+
+
+@pytest.mark.parametrize("line", ["-m --cfg job", "--info --multirun", "seed=1,2 -m --cfg=hydra"])
+def test_printing_a_configuration_is_refused_in_a_sweep(line):
+    with pytest.raises(Refused, match="prints the configuration of one run: leave out -"):
+        refuse_options_of_the_other_mode(line.split())
 
 
 def test_a_patch_that_only_evaluation_reads_is_part_of_the_question(tmp_path):

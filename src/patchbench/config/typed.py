@@ -129,8 +129,13 @@ def refuse_incomplete_options(overrides: Sequence[str], *, submits: bool) -> Non
 
 
 def refuse_options_of_the_other_mode(arguments: Sequence[str]) -> None:
-    """Refuse options of sweeps without -m, and the folder of a single run with -m: Hydra would ignore them."""
-    flags = {argument for argument in arguments if argument.startswith("-")}
+    """Refuse options of sweeps without -m, and the folder of a single run with -m: Hydra would ignore them.
+
+    Also refused is -m beside a flag that prints the configuration of one run.
+    """
+    flags = {argument.partition("=")[0] for argument in arguments if argument.startswith("-")}
+    if (multirun := flags & {"-m", "--multirun"}) and (printing := flags & {"--cfg", "-c", "--info", "-i"}):
+        raise Refused(f"{min(printing)} prints the configuration of one run: leave out {min(multirun)}")
     if flags & PRINTING:
         return
     in_sweep = bool(flags & {"-m", "--multirun"}) or "hydra.mode=MULTIRUN" in arguments
