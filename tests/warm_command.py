@@ -23,6 +23,10 @@ def run_script(script: str, arguments: Sequence[str], env: dict[str, str], folde
     if limit := env.get("LIMIT_FSIZE"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    import torch
+
     from patchbench.sweep.warm import run_as_main  # in the fork server: imported there already
 
+    if threads := env.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))  # OpenMP read its variables before the fork
     run_as_main(script, arguments)
