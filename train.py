@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from patchbench.config.command import command
-from patchbench.config.early import refuse_uncovered_image
+from patchbench.config.early import refuse_early
 from patchbench.config.unread import remarks_on_unread
 from patchbench.machine import display_path
 
@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> float:
     hydra = HydraConfig.get()
     choices, in_sweep = dict(hydra.runtime.choices), hydra.mode == RunMode.MULTIRUN
     remarks = remarks_on_unread(cfg, choices, hydra.overrides.task, in_sweep=in_sweep)
-    refuse_uncovered_image(cfg)
+    refuse_early(cfg)
 
     from patchbench.commands.train import train  # seconds of imports, not needed for --help and for refusals
 

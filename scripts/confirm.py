@@ -25,13 +25,13 @@ def main(arguments: list[str]) -> None:
         from patchbench.commands import confirm  # seconds of imports, not needed for --help
 
         scale = given.options["scale"]
-        there = confirm.repeatable(scale)
-        if not there:
+        names_of_scale = confirm.repeatable(scale)
+        if not names_of_scale:
             raise ValueError(f"scale={scale}: no study has a scale of this name that repeats another scale")
         for name in given.names:
-            if name not in there:
-                raise ValueError(f"{name} is no study with scale={scale}: use {', '.join(there)}")
-        names = given.names or confirm.ready(there, scale)
+            if name not in names_of_scale:
+                raise ValueError(f"{name} is no study with scale={scale}: use {', '.join(names_of_scale)}")
+        names = given.names or confirm.ready(names_of_scale, scale)
         if "freeze" in given.flags:
             print(confirm.freeze(names, scale))
             return

@@ -39,12 +39,13 @@ def learned(result: dict[str, Any]) -> dict[str, str]:
     """Return rows with results of an analysis: accuracy with shuffled patches, and the change of the kernels."""
     if "analysis/kernel_start_cosine" not in result:
         return {}
-    found = {name.removeprefix("analysis/"): value for name, value in result.items()}
+    measures = {name.removeprefix("analysis/"): value for name, value in result.items()}
     return {
-        "accuracy, patches shuffled": f"{found['robust/shuffled_patches/acc']:.2%}, {found['robust/moved0/acc']:.2%} "
-        f"as they are, on {found['robust/images']:,.0f} images",
-        "kernels moved": f"by {found['kernel_start_difference']:.0%} of their length, mean cosine with the start "
-        f"{found['kernel_start_cosine']:.2f}",
+        "accuracy, patches shuffled": f"{measures['robust/shuffled_patches/acc']:.2%}, "
+        f"{measures['robust/moved0/acc']:.2%} "
+        f"as they are, on {measures['robust/images']:,.0f} images",
+        "kernels moved": f"by {measures['kernel_start_difference']:.0%} of their length, mean cosine with the start "
+        f"{measures['kernel_start_cosine']:.2f}",
     }
 
 
@@ -92,8 +93,14 @@ def speeds(records: Iterable[dict]) -> str:
             "`python scripts/benchmark.py embed=conv out=benchmarks/conv.json` makes one.\n"
         )
     titles = ["measured", "beside", "images/s", "ms a step", "ms for one image", "GiB", "takes times as long", "where"]
-    made = ["Made by:", "", "```", *(row["command"] for row in rows), "```", ""]
+    made = ["Made by:", "", "```", *map(command, rows), "```", ""]
     return "\n".join([f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *map(speed, rows), "", *made])
+
+
+def command(record: dict) -> str:
+    """Return the command that makes a record, on a CPU with the number of threads of the record."""
+    on_gpu = record["device"]["name"] != "cpu"
+    return record["command"] if on_gpu else f"OMP_NUM_THREADS={record['threads']} {record['command']}"
 
 
 def speed(record: dict) -> str:
@@ -101,7 +108,7 @@ def speed(record: dict) -> str:
     from patchbench.commands.bench.record import place, spell_ratio  # seconds of imports, not needed for --help
 
     first, *others = record["sides"]
-    figures = {name: found["median"] for name, found in first["summary"].items()}
+    figures = {name: figure["median"] for name, figure in first["summary"].items()}
     kind = "inference" if record["mode"] == "infer" else "training"
     cells = [f"{kind}, {first['name']}, {first['batch_size']} images a step", "".join(o["name"] for o in others)]
     shown = {"images_per_s": ",.0f", "step_ms_median": ",.2f", "latency_ms_median": ",.2f"}
@@ -185,7 +192,7 @@ def gpu(evidence: dict, names: set[str]) -> Iterator[str]:
     yield ""
 
 
-def found() -> str:
+def findings() -> str:
     """Return the counts of the answers about the document, and a table of the studies that have results."""
     from patchbench.config.plan import read_study, studies
     from patchbench.runs.committed import read_runs
@@ -247,7 +254,7 @@ def write(paths: Iterable[Path]) -> None:
         write_between("data bench", reading(files.pop("data.json")))
     write_between("speed", speeds(file for file in files.values() if "sides" in file))
     write_between("gpu", gpus(file for file in files.values() if "rehearsal" in file))
-    write_between("found", found())
+    write_between("found", findings())
 
 
 if __name__ == "__main__":

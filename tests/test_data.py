@@ -296,7 +296,7 @@ def test_a_training_whose_loading_process_dies_or_loses_a_batch_fails_in_one_lin
         run(tmp_path, *micro, "epochs=1", "workers=1", "resident=0")
     [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "workers=0" in error
-    assert "the same command goes on" in error
+    assert "repeat the command to resume" in error
     assert not (tmp_path / "run.json").exists()
 
 

@@ -63,7 +63,7 @@ def test_every_page_is_linked_from_the_readme():
 
 
 def test_the_table_of_results_is_that_of_the_committed_studies():
-    assert runpy.run_path(str(ROOT / "scripts" / "readme.py"))["found"]() in (ROOT / "README.md").read_text()
+    assert runpy.run_path(str(ROOT / "scripts" / "readme.py"))["findings"]() in (ROOT / "README.md").read_text()
 
 
 def test_the_first_answer_of_a_study_is_one_that_is_decided():

@@ -90,3 +90,19 @@ def test_docstrings_are_sentences_that_begin_with_a_verb_or_a_noun():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
                 assert not FRAGMENT.match(text) or "?" in text, f"{path}: {text.splitlines()[0]}"
+
+
+def test_names_are_nouns_and_verbs():
+    """Words that point at something and do not name it; `kept` alone is a knob, of data=faded_photos."""
+    pointing = {"asking", "few", "found", "had", "held", "here", "homeless", "odd", "said", "there", "told", "whose"}
+    names = set()
+    for path in [*MODULES, *(SRC.parents[1] / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add((path.name, node.id))
+            elif isinstance(node, ast.arg):
+                names.add((path.name, node.arg))
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add((path.name, node.name))
+    assert len(names) > 1000
+    assert [(file, name) for file, name in sorted(names) if name in pointing] == []

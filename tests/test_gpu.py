@@ -4,6 +4,9 @@ On a CPU the same steps are computed in bf16 without compilation, with every emb
 """
 
 import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import jaxtyping
 import pandas as pd
@@ -12,13 +15,14 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.strategies import SingleDeviceStrategy
-from support import configure, metrics, options, record, some, train_in
+from support import configure, metrics, options, record, slow, some, train_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from patchbench.commands.build import build_net, build_source, compile_blocks, instantiate
+from patchbench.commands.loggers import start_loggers
 from patchbench.commands.train import prepare
 from patchbench.config.errors import Refused
 from patchbench.config.origin import origin_of
@@ -199,32 +203,40 @@ def test_graphs_without_a_gpu_are_refused(tmp_path, micro):
         train_in(configure(*micro, "trainer=cpu", "cuda_graphs=true", "logger=none"), tmp_path)
 
 
-@pytest.mark.parametrize("drop_path", [0.0, 0.2])
-def test_blocks_share_their_graphs_however_deep_the_network(build, traceable, drop_path):
-    torch.compiler.reset()
-    graphs = []
-
-    def count(graph, inputs):
-        graphs.append(graph)
-        return graph
-
-    net = build("model=micro", "model.depth=12", f"model.drop_path={drop_path}")
-    for block in net.blocks:
-        block.compile(backend=count)
-    images = torch.randn(2, 3, 64, 64)
-    net(images).sum().backward()
-    with torch.no_grad():
-        net.eval()(images)
-    assert len(graphs) == 2, "one for training, one for evaluation"
-
-
-def test_ddp_leaves_the_graph_of_a_block_whole(build, traceable, tmp_path, monkeypatch):
-    graphs = []
-    net = build("model=small", "model.depth=2")
+@pytest.fixture
+def graphs(traceable, monkeypatch) -> list[object]:
+    """The graphs that `compile_blocks` makes; they run without being compiled."""
+    made: list[object] = []
     as_it_is = torch.nn.Module.compile
-    backend = lambda graph, _: graphs.append(graph) or graph  # noqa: E731
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: as_it_is(self, backend=backend))
+    backend = lambda graph, _: made.append(graph) or graph  # noqa: E731
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: as_it_is(self, backend=backend, fullgraph=True))
     torch.compiler.reset()
+    return made
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("drop_path", [0.0, 0.2])
+def test_a_block_has_four_graphs_at_most_over_the_life_of_a_run(build, graphs, drop_path, precision):
+    """The graphs are of training, of the last and smaller batch, of evaluation, and of another size of images."""
+    net = build("model=micro", "model.depth=12", "pos=learned", f"model.drop_path={drop_path}")
+    compile_blocks(net)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        for _ in range(2):  # epochs
+            net.train()
+            for size in (8, 8, 8):
+                net(torch.randn(size, 3, 64, 64)).sum().backward()
+            net.eval()
+            for size in (8, 8, 3):
+                with torch.inference_mode():
+                    net(torch.randn(size, 3, 64, 64))
+        for side in (96, 48, 64):
+            with torch.inference_mode():
+                net(torch.randn(4, 3, side, side))
+    assert 2 <= len(graphs) <= 4
+
+
+def test_ddp_leaves_the_graph_of_a_block_whole(build, graphs, tmp_path):
+    net = build("model=small", "model.depth=2")
     compile_blocks(net)
     torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", world_size=1, rank=0)
     try:
@@ -252,33 +264,85 @@ def test_what_a_scheme_adds_to_a_block_is_one_graph_at_every_size(build, traceab
 class Device(TorchDispatchMode):
     """Take batches and parameters for tensors of a device, and all that is made of them; list what reads them."""
 
-    READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "bincount", "repeat_interleave")
+    READS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal", "allclose", "bincount")
+    READS += ("repeat_interleave",)
+    METHODS = ("tolist", "numpy", "cpu", "__array__")  # which copy nothing on a CPU, so no operation shows them
 
     def __init__(self) -> None:
         super().__init__()
-        self.there = WeakTensorKeyDictionary()
+        self.on_device = WeakTensorKeyDictionary()
         self.reads: list[str] = []
+        self.methods = pytest.MonkeyPatch()
+
+    def __enter__(self):
+        for name in self.METHODS:
+            self.methods.setattr(Tensor, name, self.noted(name, getattr(Tensor, name)))
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self.methods.undo()
+
+    def noted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(tensor: Tensor, *arguments: Any, **options: Any) -> Any:
+            if tensor in self.on_device:
+                self.note(name)
+            return method(tensor, *arguments, **options)
+
+        return called
 
     def put(self, tensors: object) -> None:
         for tensor in tree_leaves(tensors):
             if isinstance(tensor, Tensor):
-                self.there[tensor] = True
+                self.on_device[tensor] = True
+
+    def note(self, name: object) -> None:
+        calls = "".join(traceback.format_stack()[:-2])
+        if "F.one_hot" not in calls:  # it checks its labels on a CPU alone
+            self.reads.append(f"{name} in {calls}")
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        there = any(isinstance(x, Tensor) and x in self.there for x in tree_leaves((args, kwargs)))
-        if there and func.overloadpacket.__name__ in self.READS:
-            calls = "".join(traceback.format_stack()[:-1])
-            if "F.one_hot" not in calls:  # it checks its labels on a CPU alone
-                self.reads.append(f"{func} in {calls}")
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        placed = [x for x in tensors if x in self.on_device]
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(x.dtype == torch.bool for x in placed)
+        to_host = name == "copy_" and args[0] not in self.on_device
+        if placed and (name in self.READS or by_mask or to_host):
+            self.note(func)
         result = func(*args, **(kwargs or {}))
-        if there:
+        if placed and not to_host:
             self.put(result)
         return result
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda t: t[0].item(),
+        lambda t: bool(t.sum() > 0),
+        lambda t: t.tolist(),
+        lambda t: t.cpu(),
+        lambda t: (t * 2).numpy(),
+        lambda t: t[t > 0],
+        lambda t: torch.allclose(t, t),
+        lambda t: torch.zeros(4).copy_(t),
+    ],
+)
+def test_the_test_below_sees_every_kind_of_read(read):
+    device, tensor = Device(), torch.ones(4)
+    device.put(tensor)
+    with device:
+        (tensor * 2 + tensor[tensor.long()]).clone()
+        assert device.reads == []
+        read(tensor)
+    assert len(device.reads) >= 1
+
+
+@pytest.mark.parametrize("logger", ["none", slow("wandb")])
 @pytest.mark.parametrize("augment", some(options("augment"), "deit"))
-def test_no_step_waits_for_the_device_at_a_terminal_either(tmp_path, micro, augment, monkeypatch):
+def test_no_step_waits_for_the_device_at_a_terminal_either(tmp_path, micro, augment, logger, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
     device, steps = Device(), []
     transfer, augmented = Batches.transfer_batch_to_device, Batches.on_after_batch_transfer
 
@@ -291,23 +355,27 @@ def test_no_step_waits_for_the_device_at_a_terminal_either(tmp_path, micro, augm
         with device:
             return augmented(self, batch, index)
 
-    class Watch(pl.Callback):
+    class Open(pl.Callback):
         def on_train_batch_start(self, trainer, task, *_):
             if trainer.current_epoch == 1:
                 device.put([*task.parameters(), *task.buffers(), *trainer.callback_metrics.values()])
                 steps.append(device.__enter__())
 
+    class Close(pl.Callback):
         def on_train_batch_end(self, trainer, task, *_):
             if trainer.current_epoch == 1:
                 device.__exit__(None, None, None)
 
     monkeypatch.setattr(Batches, "transfer_batch_to_device", arrives)
     monkeypatch.setattr(Batches, "on_after_batch_transfer", ready)
-    command = [*micro, f"augment={augment}", "trainer=cpu", "logger=none", "limit_batches=6", "log_every=100"]
+    command = [*micro, f"augment={augment}", "trainer=cpu", f"logger={logger}", "limit_batches=6", "log_every=100"]
     cfg = configure(*command)
     made = prepare(cfg, origin_of(cfg, cfg.hydra.runtime.choices), tmp_path, anew=False, in_sweep=False)
-    made.trainer.callbacks.insert(0, Watch())
-    made.trainer.fit(made.task, made.data)
+    made.trainer.callbacks = [Open(), *made.trainer.callbacks, Close()]
+    with ExitStack() as stack:
+        costs = made.draft.cost
+        made.trainer.loggers = start_loggers(cfg, made.origin, costs, tmp_path, stack, resume=False)
+        made.trainer.fit(made.task, made.data)
     assert len(steps) == 6
     assert device.reads == []
 

@@ -126,7 +126,9 @@ MISTAKES = {
     "trainer.strategy=dp": ["trainer.strategy=dp must be auto, ddp or fsdp"],
     "trainer.profiler=fast": ["trainer.profiler=fast must be simple, advanced, pytorch or null"],
     "+trainer.profiler=simple": ["+trainer.profiler=simple", "trainer.profiler=simple"],
-    "trainer.max_time=3600": ["trainer.max_time=3600 must be text or null"],
+    "trainer.max_time=3600": [
+        "trainer.max_time=3600 must be days:hours:minutes:seconds, as in trainer.max_time=00:12:00:00"
+    ],
     "trainer.max_time=01:00:00": ["trainer.max_time=01:00:00 must be days:hours:minutes:seconds"],
     "trainer.max_epochs=3": ["trainer.max_epochs=3", "did you mean epochs=?"],
     "trainer.val_check_interval=0.5": ["trainer.val_check_interval=0.5", "trainer.limit_val_batches="],

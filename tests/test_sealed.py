@@ -318,7 +318,7 @@ def test_a_full_disk_is_named_in_one_line_and_the_run_goes_on_when_there_is_room
     assert limited.returncode == 1, limited.stderr
     [line] = [line for line in limited.stderr.splitlines() if line.startswith("error: ")]
     assert "best.ckpt cannot be written" in line
-    assert "the same command goes on" in line
+    assert "repeat the command to resume" in line
     assert "Traceback" not in limited.stderr
     assert not list(tmp_path.rglob("*.part-*"))
     assert command_in(tmp_path, "train.py", *arguments).returncode == 0

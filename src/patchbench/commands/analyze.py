@@ -138,10 +138,10 @@ def look(
     for name, picture in drawn.items():
         paths[name] = folder / f"{name}.png"
         paths[name].write_bytes(picture)
-    said = readings(measures, robust, source.num_classes)
+    findings = readings(measures, robust, source.num_classes)
     levels = origin["factors"]
-    short = summary(measures, robust, said)
-    text = page(title(levels), command_line(levels), measures, numbers, drawn, said, short, left_out)
+    short = summary(measures, robust, findings)
+    text = page(title(levels), command_line(levels), measures, numbers, drawn, findings, short, left_out)
     result = Analysis(numbers, paths, left_out, out / "analysis.html")
     for path, content in ((folder / "numbers.json", json.dumps(numbers, indent=2) + "\n"), (result.page, text)):
         write_whole(path, content)

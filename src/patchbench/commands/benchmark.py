@@ -47,7 +47,9 @@ def written(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[st
     pair = [asked, *([asked.changed(options["compare"])] if options["compare"] else [])]
     for each in pair:
         composed(each.overrides)
+    out = Path(options["out"] or Path(cfg.runs_dir, "benchmarks"))
     with refusing():
+        (out.parent if out.suffix == ".json" else out).mkdir(parents=True, exist_ok=True)
         sides = sides_of(options, pair, scratch)
         device = build_trainer(cfg, Path(), [], epochs=1).strategy.root_device
     settings = {name: options[name] for name in SETTINGS}
@@ -58,18 +60,17 @@ def written(options: Mapping[str, Any], given: Sequence[str], typed: Sequence[st
     record |= {"command": command_line("benchmark", typed), "settings": settings, "threads": torch.get_num_threads()}
     record |= {"device": device_facts(device), "environment": environment()}
     with loading(), refusing(ValueError, OSError, torch.OutOfMemoryError):
-        found = interleaved([side.measure for side in sides], options["rounds"], said(options["rounds"]))
-    record |= described([Measured(side.name, side.facts, rows) for side, rows in zip(sides, found, strict=True)])
+        rounds = interleaved([side.measure for side in sides], options["rounds"], round_printer(options["rounds"]))
+    record |= described([Measured(side.name, side.facts, rows) for side, rows in zip(sides, rounds, strict=True)])
     record = without_secrets(record)
     say("\n".join(["", *table(record), ""]))
-    path = Path(options["out"] or Path(cfg.runs_dir, "benchmarks"))
-    path = path if path.suffix == ".json" else path / file_name(record, date)
+    path = out if out.suffix == ".json" else out / file_name(record, date)
     write_whole(path, json.dumps(record, indent=1) + "\n")
     say(str(display_path(path)))
     return path
 
 
-def said(rounds: int) -> Any:
+def round_printer(rounds: int) -> Any:
     """Return a function that prints a line for each round."""
 
     def line(number: int, rows: Sequence[Figures]) -> None:

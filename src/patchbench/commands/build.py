@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD
 
 from patchbench.checks import one_of, positive, qualified, share
+from patchbench.config.early import check_numbers, check_rates
 from patchbench.config.identity import reads, to_plain
 from patchbench.data.augment.chain import Augment
 from patchbench.data.batches import Batches
@@ -35,15 +36,9 @@ def check_options(cfg: DictConfig) -> None:
 
     ValueError names the first option with an impossible value.
     """
-    for name in ("epochs", "batch_size", "log_every"):
-        if cfg[name] < 1:
-            raise ValueError(f"{name}={cfg[name]} must be at least 1")
+    check_numbers(cfg)
     if not cfg.budget.value > 0:
         raise ValueError(f"budget.value={cfg.budget.value} must be above 0")
-    if not 0 <= cfg.seed < 2**63:
-        raise ValueError(f"seed={cfg.seed} must be at least 0 and below 2**63")
-    if cfg.limit_batches is not None and cfg.limit_batches < 1:
-        raise ValueError(f"limit_batches={cfg.limit_batches} must be at least 1, or null for all")
     if cfg.logger.checkpoints and not cfg.logger.wandb:
         raise ValueError("logger.checkpoints=true keeps checkpoints in W&B: use logger=wandb with it")
     if cfg.logger.wandb:
@@ -54,8 +49,6 @@ def check_options(cfg: DictConfig) -> None:
         one_of("freeze", cfg.freeze, (*PARTS, "null"))
     one_of("keep_checkpoints", cfg.keep_checkpoints, KEEP)
     check_workers(cfg.workers)
-    if not 0 <= cfg.resident <= 1:
-        raise ValueError(f"resident={cfg.resident} is no share of the device's memory: use 0 to 1")
     for name in ("compile", "cuda_graphs"):
         if cfg[name] not in ("auto", True, False):
             raise ValueError(f"{name}={cfg[name]} must be auto, true or false")
@@ -64,9 +57,7 @@ def check_options(cfg: DictConfig) -> None:
 
 def check_optim(optim: DictConfig) -> None:
     """Check the options `optim.*`, also by building the optimizer and the schedule. ValueError names the option."""
-    for name in {"lr", "weight_decay", "momentum"} & set(optim):
-        if not optim[name] >= 0:
-            raise ValueError(f"optim.{name}={optim[name]} must not be negative")
+    check_rates(optim)
     for name in ("warmup", "label_smoothing"):
         share(f"optim.{name}", optim[name])
     if optim.clip_grad is not None:

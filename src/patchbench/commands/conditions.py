@@ -60,9 +60,9 @@ def listed(
 def not_of(cfg: DictConfig, done: Mapping[str, Any]) -> list[str]:
     """List the options that ask for conditions under which a finished run was not trained. done: its record."""
     under = done.get("conditions", [])
-    found = []
+    differing = []
     for option, name in ASKED.items():
         wanted, then = OmegaConf.select(cfg, option), {str(each.get(name)) for each in under}
         if under and wanted != "auto" and {str(wanted)} != then:
-            found.append(f"{option}={str(wanted).lower() if isinstance(wanted, bool) else wanted}")
-    return found
+            differing.append(f"{option}={str(wanted).lower() if isinstance(wanted, bool) else wanted}")
+    return differing

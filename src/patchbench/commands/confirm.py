@@ -21,21 +21,21 @@ MADE_BY = "Made by `python scripts/confirm.py --table` from the files of the stu
 
 def repeatable(scale: str, experiments: Path = EXPERIMENTS) -> list[str]:
     """List the names of the studies in which this scale repeats another scale."""
-    there = ((name, read_study(name, experiments)) for name in studies(experiments))
-    return [name for name, study in there if scale in study.scales and study.scales[scale].like]
+    every = ((name, read_study(name, experiments)) for name in studies(experiments))
+    return [name for name, study in every if scale in study.scales and study.scales[scale].like]
 
 
 def ready(names: Sequence[str], scale: str, experiments: Path = EXPERIMENTS) -> list[str]:
     """List the studies that can be repeated; for each of the others, print the reason."""
-    found = []
+    complete = []
     for name in names:
         try:
             settled(name, scale, experiments)
         except ValueError as error:
             print(f"left out: {error}")
         else:
-            found.append(name)
-    return found
+            complete.append(name)
+    return complete
 
 
 def settled(name: str, scale: str, experiments: Path = EXPERIMENTS) -> Study:

@@ -127,12 +127,12 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
 
     where: folder of the page, to which links are relative. ValueError if the folder `experiments` lacks a study.
     """
-    there = studies(experiments)
+    existing = studies(experiments)
     results: dict[str, Result] = {}
     first = {reference.partition(".")[0]: reference for reference in reversed(statements.references)}
     for name, reference in first.items():
-        if name not in there:
-            known = ", ".join(there) or "none"
+        if name not in existing:
+            known = ", ".join(existing) or "none"
             raise ValueError(f"{reference}: {experiments} has no study {name}: studies are {known}")
         link = checking.relative_link(experiments / name / "README.md", where)
         study = read_study(name, experiments)
@@ -150,11 +150,11 @@ def results_of(experiments: Path, where: Path, statements: Document) -> dict[str
 def limits(experiments: Path, statements: Document) -> list[str]:
     """List the entries `as_recorded` of the studies, each with the names of the studies that have this entry."""
     names = dict.fromkeys(reference.partition(".")[0] for reference in statements.references)
-    said: dict[str, list[str]] = {}
+    studies_by_reason: dict[str, list[str]] = {}
     for name in names:
         if as_recorded := read_study(name, experiments).as_recorded:
-            said.setdefault(as_recorded, []).append(name)
-    return [f"{', '.join(studies)}: {as_recorded}" for as_recorded, studies in said.items()]
+            studies_by_reason.setdefault(as_recorded, []).append(name)
+    return [f"{', '.join(studies)}: {as_recorded}" for as_recorded, studies in studies_by_reason.items()]
 
 
 def result_of(judged: Judged, link: str) -> Result:
@@ -173,12 +173,12 @@ def result_of(judged: Judged, link: str) -> Result:
 
 def amounts(report: Report, link: str) -> dict[str, Result]:
     """Return the measured effects of each factor, by factor, as one result."""
-    found: dict[str, list[str]] = {}
+    rows_by_factor: dict[str, list[str]] = {}
     for effect in report.judgement.effects:
         if effect.amount is not None:
             spelled = f"{from_to(effect)} {amount_in_words(effect.metric, effect.amount)}"
-            found.setdefault(effect.effect.factor, []).append(f"{effect.part.name}: {spelled}")
-    return {factor: Result(factor, "by how much", "; ".join(rows), link) for factor, rows in found.items()}
+            rows_by_factor.setdefault(effect.effect.factor, []).append(f"{effect.part.name}: {spelled}")
+    return {factor: Result(factor, "by how much", "; ".join(rows), link) for factor, rows in rows_by_factor.items()}
 
 
 def in_short(judged: Judged) -> str:

@@ -116,13 +116,13 @@ def finished(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, done: dict[
 
 def unanswered(cfg: DictConfig, then: Mapping[str, Any], out_dir: Path) -> list[str]:
     """List the options that a finished run cannot satisfy without training. then: its configuration in the record."""
-    logger, kept = then.get("logger") or {}, kept_checkpoints(then.get("keep_checkpoints", "all"), cfg.tested)
+    logger, stored = then.get("logger") or {}, kept_checkpoints(then.get("keep_checkpoints", "all"), cfg.tested)
     asked = {
         "logger.tables=true": cfg.logger.tables and not (out_dir / "confusion.csv").exists(),
         "logger.checkpoints=true": cfg.logger.checkpoints and not logger.get("checkpoints"),
         f"trainer.profiler={cfg.trainer.profiler}": cfg.trainer.profiler is not None,
         "logger=wandb": cfg.logger.wandb and not logger.get("wandb"),
-        f"keep_checkpoints={cfg.keep_checkpoints}": kept_checkpoints(cfg.keep_checkpoints, cfg.tested) != kept,
+        f"keep_checkpoints={cfg.keep_checkpoints}": kept_checkpoints(cfg.keep_checkpoints, cfg.tested) != stored,
     }
     return [option for option, lacking in asked.items() if lacking]
 
@@ -134,13 +134,12 @@ def set_aside(out_dir: Path, *, anew: bool) -> Iterator[None]:
     `drop_earlier` removes the run that was set aside when the new run has its record. The files of an interrupted run
     are removed at once.
     """
-    here, there = out_dir, out_dir / EARLIER
     first = anew and rank_zero_only.rank == 0  # type: ignore[attr-defined]
-    if first and (here / "run.json").exists():
+    if first and (out_dir / "run.json").exists():
         drop_earlier(out_dir)
-        move(here, there)
+        move(out_dir, out_dir / EARLIER)
     elif first:
-        remove(here)  # files of an interrupted run
+        remove(out_dir)  # files of an interrupted run
     try:
         yield
     except BaseException:
@@ -233,10 +232,10 @@ def checkpoint_to_resume(
             raise ValueError(f"{error}: rerun=true trains the run anew") from error
         path, checkpoint = before, read_checkpoint(before)
         remarks = [f"{error}: going on from the one before, {before}"]
-    there = checkpoint["patchbench"]
-    if there["identity"] != origin["identity"]:
+    stored = checkpoint["patchbench"]
+    if stored["identity"] != origin["identity"]:
         raise ValueError(
-            f"{'ckpt=' if cfg.ckpt else ''}{path} is of another run ({differences(origin, there)}): {cure}"
+            f"{'ckpt=' if cfg.ckpt else ''}{path} is of another run ({differences(origin, stored)}): {cure}"
         )
     if "optimizer_states" not in checkpoint and not cfg.ckpt:
         raise ValueError(f"{path} is left of a finished run whose record is gone: rerun=true trains it again")
@@ -246,6 +245,6 @@ def checkpoint_to_resume(
             f"which a finished run keeps with keep_checkpoints=all, or begin with its weights, model.init_from={path}"
         )
     remarks.append(f"resuming from {path} (rerun=true starts afresh)")
-    if other_code := changes(there, origin):
+    if other_code := changes(stored, origin):
         remarks.append(f"the code has changed since that checkpoint: {', '.join(other_code)}")
-    return path, there, remarks
+    return path, stored, remarks

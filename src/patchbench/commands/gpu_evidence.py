@@ -43,7 +43,7 @@ def evidence(kind: str, folder: Path, seconds: float, earlier: Path | None = Non
     kind: cuda, or cpu for a rehearsal with tiny networks. seconds: time for all items, from now on. earlier: file of
     this function; items that it has are left out, except the ceilings, with which the others are compared.
     """
-    had = set() if earlier is None else measured(json.loads(earlier.read_text(encoding="utf-8"))["items"])
+    measured_before = set() if earlier is None else measured(json.loads(earlier.read_text(encoding="utf-8"))["items"])
     began = time.perf_counter()
     register()
     date = datetime.now(UTC)
@@ -54,17 +54,17 @@ def evidence(kind: str, folder: Path, seconds: float, earlier: Path | None = Non
         **environment(),
     }
     name = re.sub(r"[^a-z0-9]+", "-", facts["device"]["name"].lower()).strip("-")
-    found = Evidence(folder / f"{name}-{date:%Y-%m-%d-%H%M}.json", facts, began + seconds)
-    for item in rehearsed(found) if kind == "cpu" else items(found):
-        if item.name not in had - {"ceilings"}:
-            found.add(item)
+    results = Evidence(folder / f"{name}-{date:%Y-%m-%d-%H%M}.json", facts, began + seconds)
+    for item in rehearsed(results) if kind == "cpu" else items(results):
+        if item.name not in measured_before - {"ceilings"}:
+            results.add(item)
     facts["wall_s"] = time.perf_counter() - began
-    found.write()
-    print(f"wrote {found.path}: {len(measured(facts['items']))} of {len(facts['items'])} items")
-    return found.path
+    results.write()
+    print(f"wrote {results.path}: {len(measured(facts['items']))} of {len(facts['items'])} items")
+    return results.path
 
 
-def items(found: Evidence) -> Iterator[Item]:
+def items(results: Evidence) -> Iterator[Item]:
     """Yield the items that are measured on a GPU, the most important first."""
     gpu = torch.device("cuda")
     b16, tests = vit("base"), 75.0
@@ -94,10 +94,10 @@ def items(found: Evidence) -> Iterator[Item]:
     yield Item("processes", 45, partial(in_processes, runs_in_processes, "cuda", 45.0))
     yield Item("optimizers", 45, partial(in_processes, every_optimizer, "cuda", 45.0))
     yield Item("B/16 in little memory", 15, partial(in_little_memory, b16, 256, FRACTION))
-    yield Item("tests", tests, lambda: run_tests(ROOT, "cuda", max(1.0, found.left() - 5)))
+    yield Item("tests", tests, lambda: run_tests(ROOT, "cuda", max(1.0, results.left() - 5)))
 
 
-def rehearsed(found: Evidence) -> Iterator[Item]:
+def rehearsed(results: Evidence) -> Iterator[Item]:
     """Yield the same kinds of items with tiny networks on a CPU, to test that each runs; their figures mean nothing."""
     cpu = torch.device("cpu")
     tiny = "model=micro data=random data.img_size=32 patch=8 trainer=cpu"
@@ -112,7 +112,7 @@ def rehearsed(found: Evidence) -> Iterator[Item]:
     yield Item("processes", 45, partial(in_processes, runs_in_processes, "cpu", 45.0))
     yield Item("optimizers", 45, partial(in_processes, every_optimizer, "cpu", 60.0))
     yield Item("B/16 in little memory", 15, partial(in_little_memory, tiny, 16, None))
-    yield Item("tests", 50, lambda: run_tests(ROOT, "cpu", min(75.0, found.left() - 5)))
+    yield Item("tests", 50, lambda: run_tests(ROOT, "cpu", min(75.0, results.left() - 5)))
 
 
 def vit(model: str, patch: int = 16, img_size: int = 224) -> str:

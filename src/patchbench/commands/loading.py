@@ -20,7 +20,8 @@ def how_writing_failed(error: Exception) -> str | None:
     if not isinstance(error, OSError) or error.errno not in FULL_OR_CLOSED:
         return None
     where = error.filename or "a file of the run"
-    return f"{where} cannot be written ({error.strerror}): mend that; the same command goes on from the last checkpoint"
+    cure = "mend that, then repeat the command to resume from the last checkpoint"
+    return f"{where} cannot be written ({error.strerror}): {cure}"
 
 
 @contextmanager

@@ -48,6 +48,6 @@ def prepare_cache(cfg: DictConfig, given: Sequence[str]) -> None:
     left_out = sum(split["rows"] for split in meta["splits"].values()) - sum(images.values())
     bad = f"; {left_out:,} that do not decode were left out" if left_out else ""
     say(f"{out} holds {counts} images of {spell_size(meta['img_size'])} pixels{bad}")
-    for whose in ("source", "measured"):
-        say(f"{whose}: mean {spell_list(meta[whose]['mean'])}, standard deviation {spell_list(meta[whose]['std'])}")
+    for origin in ("source", "measured"):
+        say(f"{origin}: mean {spell_list(meta[origin]['mean'])}, standard deviation {spell_list(meta[origin]['std'])}")
     say(f"python train.py data=cached data.root={shlex.quote(str(out))}")

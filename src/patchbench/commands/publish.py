@@ -80,16 +80,17 @@ def publish_report(name: str, folder: Path, runs_dir: Path, project: str, entity
 
 def links(table: pd.DataFrame, runs_dir: Path, url: str | None) -> dict[str, list[str]]:
     """Return the seeds of the runs that W&B has, by arm; as links if the address of the project is known."""
-    found: dict[str, list[str]] = {}
+    links_by_arm: dict[str, list[str]] = {}
     for row in table[table["status"] == "done"].to_dict("records"):
         path = runs_dir / str(row["run"]) / ID_FILE
         if path.exists():
             run, arm = path.read_text().strip(), f"{row['part']}: {row['arm']}"
-            found.setdefault(arm, []).append(f"[{row['seed']:g}]({url}/{run})" if url else f"{row['seed']:g} `{run}`")
-    return found
+            link = f"[{row['seed']:g}]({url}/{run})" if url else f"{row['seed']:g} `{run}`"
+            links_by_arm.setdefault(arm, []).append(link)
+    return links_by_arm
 
 
 def pictures(runs_dir: Path) -> list[str]:
     """List the keys `analysis/...` under which runs of this folder have logged pictures."""
     files = runs_dir.glob("wandb/*run-*/files/media/*/analysis/**/*")
-    return sorted({found[1] for path in files if (found := MEDIA.search(path.as_posix()))})
+    return sorted({match[1] for path in files if (match := MEDIA.search(path.as_posix()))})

@@ -112,14 +112,14 @@ def reopen(
     return Reopened(origin, plan, trainer, task, data)
 
 
-def check_fit(ckpt: Path, there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
+def check_fit(ckpt: Path, stored: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise ValueError if the weights of a checkpoint have other shapes than those of the network for the data.
 
-    there: weights of the checkpoint. here: weights of the network.
+    stored: weights of the checkpoint. expected: weights of the network.
     """
-    for name, weight in here.items():
-        if name in there and there[name].shape != weight.shape:
+    for name, weight in expected.items():
+        if name in stored and stored[name].shape != weight.shape:
             raise ValueError(
-                f"ckpt={ckpt} does not fit these data: {name} is {list(there[name].shape)} there and "
+                f"ckpt={ckpt} does not fit these data: {name} is {list(stored[name].shape)} there and "
                 f"{list(weight.shape)} for these data: use data with the same number of channels and classes"
             )

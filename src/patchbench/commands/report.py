@@ -58,8 +58,8 @@ def report_study(
     study = read_study(name, experiments)
     folders = {each: folder_of(name, each, runs_dir, experiments) for each in study.scales}
     records = records_of(runs_dir, [folders[scale]] if scale in folders else list(folders.values()))
-    there = {each: set(merged(records, folder)["identity"].dropna()) for each, folder in folders.items()}
-    scale = scale or likely_scale(study, there, experiments)
+    identities_by_scale = {each: set(merged(records, folder)["identity"].dropna()) for each, folder in folders.items()}
+    scale = scale or likely_scale(study, identities_by_scale, experiments)
     folder = folders.get(scale) or folder_of(name, scale, runs_dir, experiments)
     if study.of_costs:
         if not (folder / COSTS).exists():
@@ -138,11 +138,11 @@ def measurements(study: Study, scale: str, folder: Path) -> pd.DataFrame:
     """Return the rounds of costs.csv as runs of a study: the number of the round takes the place of the seed."""
     columns = {"images_per_s": "final/images_per_s", "step_ms": "final/step_ms_median"}
     columns |= {"tokens": "model/tokens", "gmacs": "model/gmacs", "round": "seed", "computation": "identity"}
-    found = read_costs(folder).rename(columns=columns).assign(status="done")
+    costs = read_costs(folder).rename(columns=columns).assign(status="done")
     arms = pd.DataFrame(
         [(part.name, arm) for part in parts_at(study, scale) for arm in part.arms], columns=["part", "arm"]
     )
-    table = arms.merge(found, on=["part", "arm"], how="left").assign(scale=scale, rung="")
+    table = arms.merge(costs, on=["part", "arm"], how="left").assign(scale=scale, rung="")
     return table.assign(status=table["status"].fillna("not run"))
 
 
@@ -185,16 +185,16 @@ def recorded(study: Study, scale: str, folder: Path) -> pd.DataFrame:
     return table
 
 
-def likely_scale(study: Study, there: Mapping[str, Set[str]], experiments: Path) -> str:
+def likely_scale(study: Study, identities_by_scale: Mapping[str, Set[str]], experiments: Path) -> str:
     """Return the scale with the most runs of the first arm of each part; of equal scales, cpu.
 
-    there: identities of the existing runs, by scale.
+    identities_by_scale: identities of the existing runs, by scale.
     """
     first = {part.name: next(iter(part.arms)) for part in study.parts}
 
     def finished(scale: str) -> tuple[int, bool]:
         planned = [cell for cell in cells(study, scale, experiments) if cell.arm == first[cell.part]]
-        return len(there[scale] & set(identities(study, planned))), scale == "cpu"
+        return len(identities_by_scale[scale] & set(identities(study, planned))), scale == "cpu"
 
     return max(study.scales, key=finished)
 
@@ -344,8 +344,8 @@ def learning_curves(table: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
     """
     names = ["part", "arm", "rung", "seed", "identity", "gflops"]
     runs = table.assign(gflops=train_gflops(table))[table["status"] == "done"].reindex(columns=names)
-    found = runs.merge(points[POINTS], on="identity", validate="many_to_many").rename(columns={"val/acc": "score"})
-    return found.assign(gflops=found["images"] * found["gflops"])
+    joined = runs.merge(points[POINTS], on="identity", validate="many_to_many").rename(columns={"val/acc": "score"})
+    return joined.assign(gflops=joined["images"] * joined["gflops"])
 
 
 def write(report: Report, folder: Path, *, show: bool) -> Path:

@@ -30,13 +30,13 @@ def tables(samples: int) -> Iterator[tuple[str, pd.DataFrame]]:
             }
         ),
     )
-    few = samples // 4
+    fewer = samples // 4
     yield (
-        f"two arms that are equal over all possible images ({few} samples): how often they are called different\n"
+        f"two arms that are equal over all possible images ({fewer} samples): how often they are called different\n"
         "tau: standard deviation from the choice of images, in points of accuracy; share: of images in the variance",
         pd.DataFrame(
             {
-                f"{nets}; {n} seeds, {images} images": over_images(nets, n, images, few)
+                f"{nets}; {n} seeds, {images} images": over_images(nets, n, images, fewer)
                 for nets in calibration.NETS
                 for n, images in ((6, 360), (10, 360), (6, 4000))
             }

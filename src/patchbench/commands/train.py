@@ -197,8 +197,8 @@ def prepare(cfg: DictConfig, origin: dict[str, Any], out_dir: Path, *, anew: boo
     remarks = [*share_batch_norms(cfg, net, trainer), *remarks]
     data = prepare_data(cfg, plan.source, trainer)
     if data.splits:  # on the first rank, which writes the checkpoints
-        said = getattr(plan.source, "remarks", [])
-        remarks = [*said, *check_variety(data.splits["train"], said), *remarks]
+        noted = getattr(plan.source, "remarks", [])
+        remarks = [*noted, *check_variety(data.splits["train"], noted), *remarks]
         origin = with_measured(origin, plan.source)
     duration = build_duration(plan, data)
     trainer.callbacks[:0] = [SameStart(ckpt), duration, split]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from patchbench.checks import nearest, reason
 from patchbench.machine import exit_on_broken_pipe
 
 EXTRAS = {"itables": "dashboard", "plotly": "dashboard", "wandb_workspaces": "workspace"}  # packages of pyproject.toml
+
+MISTYPED = 0.9  # least similarity of a word to a key for which it is taken; `model` and `mode` are less similar
 
 Default = str | int | bool | Path | None  # values have the type of their default; None: optional text
 
@@ -69,6 +72,8 @@ def read(
         elif len(names) < most_names and not set("=<>") & set(argument):
             names.append(argument)
         elif others:
+            if equals and (close := get_close_matches(key, known, 1, MISTYPED)):
+                raise ValueError(f"{argument} is no option: did you mean {close[0]}=?")
             rest.append(argument)
         else:
             refuse(argument, known)

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -43,7 +45,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             given = HydraConfig.get().overrides.task
             refuse_added_options(given, config_name)
             refuse_lists_of_options(given)
-            return task(cfg)
+            try:
+                return task(cfg)
+            except Refused:
+                if config_name == "train":
+                    with suppress(OSError):  # if it is not empty
+                        Path(HydraConfig.get().runtime.output_dir).rmdir()
+                raise
 
         hydra_main = hydra.main(str(CONF), config_name, version_base="1.3")(one_line_errors(checked, config_name))
 

@@ -132,7 +132,8 @@ def explained(error: BaseException, given: Sequence[str], command: str) -> str:
         words = OMEGACONF_WORDS[wanted[1]] if wanted else type_of(match[3], command)
         return f"{shown} must be {words}{example(match[3])}"
     if match := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{match[1]} must be given: {match[1]}=<value>"
+        name = full[1] if (full := re.search(r"full_key: (\S+)", text)) else match[1]
+        return f"{name} must be given: {name}=<value>"
     if match := re.search(r"Environment variable '(\S+)' not found.*full_key: (\S+)", text):
         shown = as_typed(match[2], given)
         return f"{shown}: the environment variable {match[1]} is not set: export {match[1]}=<value> first"
@@ -163,6 +164,8 @@ def unreadable(override: str) -> str:
         return f"cannot read the argument {override!r}: write group=option, or knob=value"
     if value.startswith(("[", "{", "'", '"')) or re.match(r"\w+\(", value):
         return f"cannot read {override}: its brackets or quotes do not match; a list is written 'knob=[a,b]', in quotes"
+    if len(words := override.replace(",", " ").split()) > 1 and all("=" in word and readable(word) for word in words):
+        return f"cannot read {override}: write several options as separate arguments, {' '.join(words)}"
     if value.startswith("~"):
         value = os.path.expanduser(value)
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')

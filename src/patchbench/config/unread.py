@@ -69,9 +69,8 @@ def remarks_on_sweep(unread_by: Sequence[Mapping[str, str]], given: Sequence[str
     for key, reasons in by_key.items():
         why = " or ".join(dict.fromkeys(reasons))
         if grid and len(reasons) == len(unread_by) and key in on_the_line and key not in READ_ELSEWHERE:
-            raise Refused(
-                f"{on_the_line[key]} is read by no cell of this sweep, because of {why}: leave out one of the two"
-            )
+            by_none = "is read by no cell of this sweep" if len(unread_by) > 1 else "is not read"
+            raise Refused(f"{on_the_line[key]} {by_none}, because of {why}: leave out one of the two")
         who = f"{len(reasons)} of {count(len(unread_by), 'cell')} {'does' if len(reasons) == 1 else 'do'}"
         remarks.append(f"{who} not read {key}, because of {why}")
     return remarks

@@ -90,4 +90,4 @@ def loading_failure(error: BaseException | None) -> str | None:
             failure = f"the processes that load data did not start: {text}"
         error = error.__cause__ or error.__context__
     cures = f"if memory or {SHARED} ran out, use fewer workers, or workers=0"
-    return f"{failure}; {cures}; the same command goes on from the last checkpoint" if failure else None
+    return f"{failure}; {cures}; repeat the command to resume from the last checkpoint" if failure else None

@@ -23,7 +23,7 @@ class TrainOrder(Sampler[BatchIndices]):
 
     Epoch e visits the images in the permutation drawn from (seed, e), in steps of `batch_size` images. Each step is
     divided into `accumulate` micro-batches, and each micro-batch among the ranks. Images at the end that do not fill a
-    step are left out of the epoch. With `repeats`, each image is shown so many times in a row, and an epoch has fewer
+    step are left out of the epoch. With `repeats`, each image is shown that many times in a row, and an epoch has fewer
     different images (Hoffer et al., 2020). limit: maximum of steps per epoch. `position()` returns the number of
     micro-batches since the start of training. The epoch and the position in the epoch follow from this number: training
     resumes in the middle of an epoch without other state, and the steps are the same for any number of ranks,

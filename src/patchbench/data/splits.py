@@ -53,7 +53,7 @@ def subsample(labels: Sequence[int], fraction: float | None, size: int | None) -
 
     A smaller choice is a subset of a larger one. Each class has a fixed random order; the images of all classes are
     sorted by rank / size of their class, and the first ones are chosen. So each class has its share, rounded up or
-    down, and at least one image. ValueError if both arguments are given, or so many images cannot be chosen.
+    down, and at least one image. ValueError if both arguments are given, or there are too few images.
     """
     count = len(labels)
     if fraction is None and size is None:

@@ -131,11 +131,11 @@ def escaped(text: str) -> str:
 def page(document: Document, text: str) -> str:
     """Convert the Markdown of the page to HTML. text: Markdown."""
     body = MarkdownIt("commonmark").enable("table").render(text)
-    body = re.sub(r"\$(.+?)\$", lambda found: formula(found[1]), body)
+    body = re.sub(r"\$(.+?)\$", lambda match: formula(match[1]), body)
     words = "|".join(ANSWERS)
     body = re.sub(
         rf"<strong>({words})</strong>",
-        lambda found: f'<strong class="answer {found[1].split()[0]}">{found[1]}</strong>',
+        lambda match: f'<strong class="answer {match[1].split()[0]}">{match[1]}</strong>',
         body,
     )
     body = re.sub(r"(<a href=\"[^#][^>]*><code>.*?</code></a>)</li>", r'<em class="source">\1</em></li>', body)

@@ -44,8 +44,8 @@ def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size,
     the tensors are small. A learned attention bias counts as heads * n * n values per layer and image, as on a CPU; the
     kernels of a GPU save fewer values, but compute a gradient of this size.
     """
-    few, many = (peak(net, images, in_chans, img_size, bf16=bf16) for images in BATCHES)
-    per_image = (many - few) // (BATCHES[1] - BATCHES[0])
+    small, large = (peak(net, images, in_chans, img_size, bf16=bf16) for images in BATCHES)
+    per_image = (large - small) // (BATCHES[1] - BATCHES[0])
     parameters = sum(p.numel() * p.element_size() for p in net.parameters())
     trained = sum(p.numel() * p.element_size() for p in net.parameters() if p.requires_grad)
     buffers = sum(b.numel() * b.element_size() for b in net.buffers())
@@ -55,7 +55,7 @@ def memory(net: nn.Module, layout: Layout | None, in_chans: int, img_size: Size,
     return Memory(
         weights=parameters + 3 * trained + buffers,
         per_image=per_image,
-        per_step=many - BATCHES[1] * per_image,
+        per_step=large - BATCHES[1] * per_image,
         bias=bias,
     )
 
@@ -116,5 +116,5 @@ class LiveBytes(TorchDispatchMode):
 
 def storages(tree: Any) -> dict[int, UntypedStorage]:
     """Return the storages of the tensors in a tree, by address; views of a tensor share its storage."""
-    found = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-    return {storage._cdata: storage for storage in found}
+    storages = (leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+    return {storage._cdata: storage for storage in storages}

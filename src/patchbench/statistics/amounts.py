@@ -30,7 +30,7 @@ Masks = Bool[np.ndarray, "permutations seeds"]
 class StudentT:
     """A sum of means with an error by Student's t. se is 0 if all seeds of each arm are equal, inf below two seeds.
 
-    If all seeds are equal, t is not defined: the tail is the smallest one of a permutation test with so many seeds.
+    If all seeds are equal, t is not defined: the tail is the smallest one of a permutation test.
     """
 
     estimate: float
@@ -59,7 +59,7 @@ class StudentT:
 
     @property
     def smallest_tail(self) -> float:
-        """The smallest tail of a permutation test between two arms of so many seeds."""
+        """The smallest tail of a permutation test between two arms of `seeds` seeds."""
         fewest = min(self.seeds)
         return 1 / math.comb(2 * fewest, fewest)
 

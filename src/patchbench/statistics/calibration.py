@@ -33,7 +33,7 @@ def failing(rate: float) -> Draw:
 
 
 def accuracies(images: int, accuracy: float, sd: float) -> Draw:
-    """Draw accuracies on so many images; sd: between seeds."""
+    """Draw accuracies on this number of images; sd: between seeds."""
     return lambda rng, size: rng.binomial(images, np.clip(rng.normal(accuracy, sd, size), 0, 1), size) / images
 
 

@@ -77,7 +77,7 @@ def decimals(values: Values) -> int:
 
 
 def exact_accuracy(accuracies: Values, images: int) -> Float[np.ndarray, " _"]:
-    """Return accuracies as exact fractions of so many images, without the rounding of float32."""
+    """Return accuracies as exact fractions of this number of images, without the rounding of float32."""
     return np.round(accuracies * images) / images
 
 

@@ -397,5 +397,5 @@ def optional(tree: Mapping[str, Any], path: str, key: str) -> float | None:
 
 def one_of(value: Any, allowed: Sequence[str], path: str) -> None:
     if value not in allowed:
-        there = f"use {', '.join(map(str, allowed))}" if allowed else "there is none"
-        raise ValueError(f"{path} {value!r} does not exist: {there}")
+        cure = f"use {', '.join(map(str, allowed))}" if allowed else "there is none"
+        raise ValueError(f"{path} {value!r} does not exist: {cure}")

@@ -30,6 +30,7 @@ from patchbench.sweep.knobs import Knobs
 from patchbench.sweep.pool import ENDING, RANK_VARIABLES, Pool, warm, warm_context
 from patchbench.sweep.view import (
     View,
+    console,
     print_cells,
     print_costs,
     print_invalid,
@@ -172,14 +173,20 @@ def cells_of(overrides: list[list[str]], first: int, config: DictConfig) -> list
 
 
 def titles(overrides: Sequence[Sequence[str]], fixed: set[str]) -> list[str]:
-    """Name each cell by the overrides in which the cells differ; a single cell by those that are not in `fixed`."""
+    """Name each cell by the overrides in which the cells differ, or, if there are none, by all of its overrides.
+
+    fixed: overrides of the command line; in a search, a single cell differs from the others by its further overrides.
+    """
     shared = set.intersection(*map(set, overrides)) if len(overrides) > 1 else fixed
+    if set().union(*overrides) <= shared:
+        shared = set()
     return [without_secrets(" ".join(o for o in own if o not in shared)) or "defaults" for own in overrides]
 
 
 def check_cells(cells: list[Cell], settings: list[str], knobs: Knobs) -> list[str]:
     """Compose and check all cells, set the state of cells that need not or cannot run, and return the GPU names."""
-    with warm_workers(len(cells)) as workers:
+    what = f"checking {count(len(cells), 'cell')}"
+    with warm_workers(len(cells)) as workers, console(stderr=True).status(what):  # printed in a terminal only
         num_gpus = workers.submit(warm, "check:gpus")
         compose_cells(cells, settings, workers)
         gpus = name_gpus(num_gpus.result())

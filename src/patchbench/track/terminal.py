@@ -62,8 +62,8 @@ def view_results(texts: Mapping[str, str]) -> dict[str, str]:
     for name in (name for name in texts if is_view(name) and name.endswith("/acc")):
         view = name.removesuffix("/acc")
         same = texts.get(f"{view}/same")
-        kept = "" if same is None else f"; {same} of the images keep their predicted class"
-        rows_of_views[view.removeprefix("test/")] = texts[name] + kept
+        same_class = "" if same is None else f"; {same} of the images keep their predicted class"
+        rows_of_views[view.removeprefix("test/")] = texts[name] + same_class
     return rows_of_views
 
 

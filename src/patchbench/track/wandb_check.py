@@ -121,7 +121,7 @@ def resolve_mode(mode: str) -> str:
         if not chosen and mode == "online":
             return "online" if logged_in() else "offline"
     if mode == "online" and not logged_in():
-        raise ValueError("W&B shall log online, and nobody is logged in: `wandb login`, or logger.wandb.mode=offline")
+        raise ValueError("W&B is to log online, but nobody is logged in: `wandb login`, or logger.wandb.mode=offline")
     return mode
 
 

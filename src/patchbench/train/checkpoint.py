@@ -78,6 +78,8 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     FileNotFoundError if there is no file, Damaged if its bytes were altered, ValueError if it is no checkpoint of this
     framework.
     """
+    if Path(path).is_dir():
+        raise FileNotFoundError(f"ckpt={path} is a folder: give a checkpoint in it; {describe_checkpoints(Path(path))}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"ckpt={path}: there is no such file; {describe_checkpoints(Path(path).parent)}")
     check_seal(Path(path))
@@ -114,12 +116,12 @@ def describe_checkpoints(run: Path) -> str:
         config = read_record(run / "run.json")["config"]
     except (OSError, ValueError):
         return "an unfinished run has last.ckpt and best.ckpt in its directory, a finished run keeps the tested one"
-    kept = kept_checkpoints(config.get("keep_checkpoints", "all"), config.get("tested", "best"))
-    if not kept:
+    stored = kept_checkpoints(config.get("keep_checkpoints", "all"), config.get("tested", "best"))
+    if not stored:
         return "its run kept none (keep_checkpoints=none): rerun=true keep_checkpoints=tested trains it again"
-    if missing := [name for name in kept if not (run / name).exists()]:
+    if missing := [name for name in stored if not (run / name).exists()]:
         return f"its run is finished and kept {missing[0]}, which was removed: rerun=true trains it again"
-    return f"its run is finished and kept {' and '.join(kept)}; keep_checkpoints=all keeps both"
+    return f"its run is finished and kept {' and '.join(stored)}; keep_checkpoints=all keeps both"
 
 
 def drop_optimizer_states(path: Path) -> None:

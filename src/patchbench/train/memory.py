@@ -44,7 +44,8 @@ def refuse_too_costly(
     image = "an image takes" if costs.num_tokens is None else f"{costs.num_tokens:,} tokens an image take"
     problem, cures, split = f"{image} {gmacs:,.3g} GMACs", [], ""
     if too_slow:
-        problem = f"{image} {rounded(gmacs)} GMACs, more than max_gmacs={max_gmacs:g} and "
+        shown = next(text for digits in range(2, 18) if float(text := f"{gmacs:.{digits}g}") > max_gmacs)
+        problem = f"{image} {float(shown):,} GMACs, more than max_gmacs={max_gmacs:g} and "
         problem += f"{rounded(gmacs / VIT_B16_GMACS)} times those of ViT-B/16 at 224 pixels"
     if too_large:
         problem += (

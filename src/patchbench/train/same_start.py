@@ -1,4 +1,4 @@
-"""Ranks start at one step."""
+"""Check that all ranks start at the same step."""
 
 from pathlib import Path
 from typing import Any

@@ -81,7 +81,7 @@ class StopOnSignal(pl.Callback):
         self.watchdog.note_progress(in_loop=False, patience=ENDING if self.received else PATIENCE)
         if self.received:
             number = self.signals[self.received - 1]
-            print(f"{number.name}: the same command goes on from here", file=sys.stderr)
+            print(f"{number.name}: repeat the command to resume", file=sys.stderr)
             raise SystemExit(128 + number)
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
@@ -119,7 +119,7 @@ class StopOnSignal(pl.Callback):
             number = self.signals[received - 1]
             if trainer.is_global_zero:
                 saved = f"saved {self.path}; " * save
-                print(f"{number.name}: {saved}the same command goes on from here", file=sys.stderr)
+                print(f"{number.name}: {saved}repeat the command to resume", file=sys.stderr)
             self.watchdog.note_progress(in_loop=False, patience=ENDING)
             raise SystemExit(128 + number)
 

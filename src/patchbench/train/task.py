@@ -162,8 +162,8 @@ def loss_of(
     """Return the loss of training, averaged over images, and for `bce` over classes as well (Wightman et al., 2021).
 
     labels: the class of each image, or, of mixed images, the share of each class. smoothing: share of a label that is
-    spread evenly over all classes. threshold: with `bce`, a class whose share is above it counts whole, before labels
-    are smoothed; 0 makes both classes of a mixed image whole (Touvron et al., 2022). None: each class by its share.
+    spread evenly over all classes. threshold: with `bce`, a class with a larger share gets the target 1, before
+    labels are smoothed; with 0, both classes of a mixed image do (Touvron et al., 2022). None: a share is a target.
     """
     if loss == "cross_entropy":
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)

@@ -31,7 +31,7 @@ def make_trainer(
     accumulate: int,
     micro_batch: int | Literal["auto"] | None,
     timeout_s: float | int | None,
-    max_time: str | None,
+    max_time: str | int | None,
     limit_val_batches: int | None,
     profiler: Literal["simple", "advanced", "pytorch"] | None,
     detect_anomaly: bool,
@@ -65,7 +65,7 @@ def make_trainer(
         )
     if timeout_s is not None and not timeout_s > 0:
         raise ValueError(f"trainer.timeout_s={timeout_s} must be above 0, or null for no limit")
-    if max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time):
+    if max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(max_time)):
         raise ValueError(
             f"trainer.max_time={max_time} must be days:hours:minutes:seconds, as in trainer.max_time=00:12:00:00"
         )
@@ -95,7 +95,7 @@ def make_trainer(
         precision=chosen(on_gpu) if precision == "auto" else precision,  # type: ignore[arg-type]
         accumulate_grad_batches=accumulate,
         max_epochs=max_epochs,
-        max_time=max_time,
+        max_time=max_time,  # type: ignore[arg-type]
         limit_val_batches=limit_val_batches,
         profiler=PROFILERS[profiler](dirpath=out_dir, filename="profile") if profiler else None,
         detect_anomaly=detect_anomaly,

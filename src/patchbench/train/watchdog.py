@@ -150,7 +150,7 @@ class Watchdog:
         main_thread = sys._current_frames().get(threading.main_thread().ident or 0)
         what = "; ".join([*ranks, *stopped][:4]) or describe_wait(main_thread)
         seen_by = f" (seen by rank {torch.distributed.get_rank()})" if several_ranks() else ""
-        line = f"error: {why}{seen_by}: {what}; the same command goes on from the last checkpoint\n"
+        line = f"error: {why}{seen_by}: {what}; repeat the command to resume from the last checkpoint\n"
         with suppress(OSError):
             os.write(2, line.encode())
         end_with_children(code)

@@ -47,12 +47,12 @@ class Inference:
         Before each of the two, `warmup` batches or images do not count.
         """
         on_gpu = self.device.type == "cuda"
-        held = torch.cuda.memory_allocated(self.device) if on_gpu else 0  # of all networks, also of this one
+        before = torch.cuda.memory_allocated(self.device) if on_gpu else 0  # of all networks, also of this one
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             figures = self.throughput(steps, warmup)
             if on_gpu:
                 own = sum(weight.nbytes for weight in (*self.net.parameters(), *self.net.buffers()))
-                figures["gpu_peak_allocated_gib"] = (torch.cuda.max_memory_allocated(self.device) - held + own) / GIB
+                figures["gpu_peak_allocated_gib"] = (torch.cuda.max_memory_allocated(self.device) - before + own) / GIB
             return figures | self.latency(steps, warmup)
 
     def throughput(self, steps: int, warmup: int) -> Figures:

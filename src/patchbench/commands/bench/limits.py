@@ -24,10 +24,10 @@ def ceilings(device: torch.device, scale: int = 1) -> Figures:
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = timed(device, lambda: a @ b)
     source = torch.randint(256, (size,), dtype=torch.uint8)
-    here, there = source.to(device), torch.empty(size, dtype=torch.uint8, device=device)
-    on_device = timed(device, lambda: there.copy_(here))
+    original, target = source.to(device), torch.empty(size, dtype=torch.uint8, device=device)
+    on_device = timed(device, lambda: target.copy_(original))
     pinned = source.pin_memory() if device.type == "cuda" else source
-    to_device = timed(device, lambda: there.copy_(pinned, non_blocking=True), repeats=5)
+    to_device = timed(device, lambda: target.copy_(pinned, non_blocking=True), repeats=5)
     figures = {
         "matmul_bf16_tflops": 2 * side**3 / seconds / 1e12,
         "copy_on_device_tb_per_s": 2 * size / on_device / 1e12,

@@ -22,7 +22,7 @@ ROWS = (  # label, name of the figure, format of its value
     ("ms for one image, median", "latency_ms_median", ",.2f"),
     ("ms for one image, 95th percentile", "latency_ms_p95", ",.2f"),
     ("waiting for data", "data_wait_frac", ".1%"),
-    ("TFLOP/s", "tflops_per_gpu", ",.2f"),
+    ("TFLOP/s", "tflops_per_gpu", ",.3g"),
     ("MFU", "mfu", ".1%"),
     ("peak memory of the GPU, GiB", "gpu_peak_allocated_gib", ",.2f"),
     ("peak memory of the process, GiB", "cpu_rss_gib", ",.2f"),
@@ -53,10 +53,10 @@ class Measured:
 
 def described(measured: Sequence[Measured]) -> dict[str, Any]:
     """Return the sides as plain values; for two sides also the ratios of their figures, the first over the second."""
-    found: dict[str, Any] = {"sides": [side.plain() for side in measured]}
+    record: dict[str, Any] = {"sides": [side.plain() for side in measured]}
     if len(measured) == 2:
-        found["ratios"] = ratios(measured[0].rounds, measured[1].rounds, list(COMPARED))
-    return found
+        record["ratios"] = ratios(measured[0].rounds, measured[1].rounds, list(COMPARED))
+    return record
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {label} | {' | '.join(cells)} |"
     if record.get("ratios"):
         yield ""
-        yield from (f"A / B, {COMPARED[name]}: {spell_ratio(found)}" for name, found in record["ratios"].items())
+        yield from (f"A / B, {COMPARED[name]}: {spell_ratio(ratio)}" for name, ratio in record["ratios"].items())
     if record["settings"]["peer"] not in (None, "timm"):
         yield overhead(record)
 
@@ -102,9 +102,9 @@ def table(record: Mapping[str, Any]) -> Iterator[str]:
 def overhead(record: Mapping[str, Any]) -> str:
     """Describe how much the framework adds to a training image: wall time on a GPU, CPU time on a CPU."""
     on_gpu = record["sides"][0]["conditions"]["device"] == "cuda"
-    found = record["ratios"]["image_ms_wall" if on_gpu else "image_cpu_ms"]
+    ratio = record["ratios"]["image_ms_wall" if on_gpu else "image_cpu_ms"]
     of = "wall time" if on_gpu else "CPU time"
-    amounts = [f"{found[name] - 1:+.1%}" for name in ("median", "low", "high")]
+    amounts = [f"{ratio[name] - 1:+.1%}" for name in ("median", "low", "high")]
     peer = record["sides"][1]["name"]
     return f"framework overhead per training image, beside {peer}: {amounts[0]} of {of} ({amounts[1]} to {amounts[2]})"
 
@@ -126,20 +126,20 @@ def place(record: Mapping[str, Any]) -> str:
     return f"{device}, torch {environment['versions']['torch']}, {at}"
 
 
-def cell(found: Mapping[str, float] | None, how: str) -> str:
+def cell(figures: Mapping[str, float] | None, how: str) -> str:
     """Format a figure over the rounds: median, least and largest value. Return an empty text if there is none."""
-    if found is None:
+    if figures is None:
         return ""
-    median, low, high = (format(found[name], how) for name in ("median", "low", "high"))
+    median, low, high = (format(figures[name], how) for name in ("median", "low", "high"))
     return median if low == high else f"{median} ({low} to {high})"
 
 
-def spell_ratio(found: Mapping[str, Any]) -> str:
+def spell_ratio(ratio: Mapping[str, Any]) -> str:
     """Format a ratio: its median, its interval, and the ratio of the fastest rounds."""
-    many = len(found["rounds"]) >= 6
+    many = len(ratio["rounds"]) >= 6
     how = "95 % interval " if many else "least and largest "
-    middle = f"{found['median']:.3f} ({how}{found['low']:.3f} to {found['high']:.3f})"
-    return f"{middle}; of the fastest rounds {found['fastest']:.3f}"
+    middle = f"{ratio['median']:.3f} ({how}{ratio['low']:.3f} to {ratio['high']:.3f})"
+    return f"{middle}; of the fastest rounds {ratio['fastest']:.3f}"
 
 
 def command_line(script: str, arguments: Sequence[str]) -> str:

@@ -38,17 +38,17 @@ def interleaved(
     Each row also has `others_cores`, the cores that other processes used during the measurement. say: is called after
     each round with its number, from 1, and the figures of all sides.
     """
-    found: list[list[Figures]] = [[] for _ in sides]
+    rounds_by_side: list[list[Figures]] = [[] for _ in sides]
     for number in range(1, rounds + 1):
-        for side, rows in zip(sides, found, strict=True):
+        for side, rows in zip(sides, rounds_by_side, strict=True):
             with count_busy_cores() as used:
                 figures = side()
             rows.append(figures | {"others_cores": round(used[0], 2)})
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-        say(number, [rows[-1] for rows in found])
-    return found
+        say(number, [rows[-1] for rows in rounds_by_side])
+    return rounds_by_side
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
@@ -78,9 +78,9 @@ def ratios(first: Sequence[Figures], second: Sequence[Figures], names: Sequence[
 
 def summary(rows: Sequence[Figures], names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Return the median, the least and the largest value of each figure over the rounds."""
-    found = {name: [row[name] for row in rows if isinstance(row.get(name), int | float)] for name in names}
+    values_by_name = {name: [row[name] for row in rows if isinstance(row.get(name), int | float)] for name in names}
     return {
         name: {"median": statistics.median(values), "low": min(values), "high": max(values)}
-        for name, values in found.items()
+        for name, values in values_by_name.items()
         if values
     }

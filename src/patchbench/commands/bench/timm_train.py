@@ -50,11 +50,12 @@ def checkout(folder: str | None) -> Checkout:
     for name in ("train.py", "timm/version.py"):
         if not (root / name).is_file():
             raise ValueError(f"timm={folder} holds no {name}, so it is no checkout of pytorch-image-models: {CLONE}")
-    found = re.search(r"__version__\s*=\s*['\"](.+?)['\"]", (root / "timm/version.py").read_text(encoding="utf-8"))
-    if found is None or not found[1].startswith("1."):
-        version = found[1] if found else "unknown"
+    text = (root / "timm/version.py").read_text(encoding="utf-8")
+    version_line = re.search(r"__version__\s*=\s*['\"](.+?)['\"]", text)
+    if version_line is None or not version_line[1].startswith("1."):
+        version = version_line[1] if version_line else "unknown"
         raise ValueError(f"timm={folder} is version {version}, but peer=timm uses the flags of version 1.0: {CLONE}")
-    return Checkout(root, found[1])
+    return Checkout(root, version_line[1])
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class Epochs:
             if process.returncode:
                 output.seek(0)
                 last = [text for text in output.read().splitlines() if text.strip()][-1:]
-                said = f"ends with code {process.returncode}: {''.join(last)[:300]}"
-                raise ValueError(f"{line[1]} {said}")
+                failure = f"ends with code {process.returncode}: {''.join(last)[:300]}"
+                raise ValueError(f"{line[1]} {failure}")
         return usage.ru_utime + usage.ru_stime, wall_s
 
 
@@ -129,10 +130,10 @@ def both(overrides: Sequence[str], peer: Checkout, epochs: int, scratch: Path) -
     if cfg.limit_batches is not None:
         raise ValueError(f"limit_batches={cfg.limit_batches}: timm's train.py has no limit: leave it out")
     root = Path(cfg.data.root).expanduser().resolve()
-    there = [name for name in EVALUATED if (root / name).is_dir()]
+    evaluated = [name for name in EVALUATED if (root / name).is_dir()]
     given = list(overrides)
-    if len(there) == 1:  # else our train.py would take validation images from train/ and test on this folder
-        for name, target in {"train": "train", "val": there[0], "test": there[0]}.items():
+    if len(evaluated) == 1:  # else our train.py would take validation images from train/ and test on this folder
+        for name, target in {"train": "train", "val": evaluated[0], "test": evaluated[0]}.items():
             (scratch / name).symlink_to(root / target)
         given.append(f"data.root={scratch}")
         cfg = composed(["logger=csv", *given])
@@ -146,7 +147,7 @@ def both(overrides: Sequence[str], peer: Checkout, epochs: int, scratch: Path) -
         return [sys.executable, str(CONF.parent / "train.py"), *options, f"runs_dir={folder}"]
 
     def theirs(epochs: int, folder: Path) -> list[str]:
-        options = ["--data-dir", str(root), "--train-split", "train", "--val-split", there[0], *flags]
+        options = ["--data-dir", str(root), "--train-split", "train", "--val-split", evaluated[0], *flags]
         return [sys.executable, "train.py", *options, "--epochs", str(epochs), "--output", str(folder)]
 
     images = len(splits["train"]) // cfg.batch_size * cfg.batch_size

@@ -70,9 +70,9 @@ class Clock(pl.Callback):
 
 
 class HostTime(pl.Callback):
-    """Callback that measures the time of the host for each batch, without waiting for the device.
+    """Callback that measures the time of the host for each batch. It does not synchronise with the device.
 
-    If the host takes longer than the device, the device waits for the host. first: seconds from the construction of
+    The time contains a wait for the device if the queue of launches is full, as with a large network. first: seconds from the construction of
     this object to the end of the first batch.
     """
 
@@ -119,8 +119,8 @@ def trained(
         out_dir, choices = Path(folder), cfg.hydra.runtime.choices
         ready = prepare(cfg, origin_of(cfg, choices), out_dir, anew=False, in_sweep=False)
         trainer: Any = ready.trainer
-        kept = [callback for callback in trainer.callbacks if bar or not isinstance(callback, ProgressBar)]
-        trainer.callbacks = [*kept, host, *callbacks, clock]
+        others = [callback for callback in trainer.callbacks if bar or not isinstance(callback, ProgressBar)]
+        trainer.callbacks = [*others, host, *callbacks, clock]
         trainer.save_checkpoint = lambda *_, **__: None  # writing a large network takes seconds
         trainer.limit_val_batches = 1
         ready.meter.warm_up = warmup

@@ -16,7 +16,7 @@ NO_CURVES = ("final/", "model/", "test/", "data/", "time/", "epoch")  # results 
 
 
 def points(runs: int) -> int:
-    """Return the number of points of a curve on a page over so many runs."""
+    """Return the number of points of a curve on a page with this number of runs."""
     return min(POINTS, max(FEWEST, OF_ALL // max(1, runs)))
 
 
@@ -50,7 +50,7 @@ def complete_windows(points: list[tuple[int, float]]) -> list[tuple[int, float]]
 
 
 def thin(steps: np.ndarray, values: np.ndarray, most: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Choose at most so many points: the first, the last, and the minimum and maximum of each section of the curve."""
+    """Choose at most `most` points: the first, the last, and the minimum and maximum of each section of the curve."""
     if len(steps) <= most:
         return steps, values
     chosen_places = {0, len(steps) - 1}

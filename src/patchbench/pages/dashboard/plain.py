@@ -22,7 +22,7 @@ def redact_paths(runs_dir: Path) -> Callable[[str], str]:
     paths = re.compile("(" + "|".join(map(re.escape, known)) + r")(?=[/\\\s'\":,]|$)")
 
     def change(text: str) -> str:
-        return HOME.sub("~", paths.sub(lambda found: shown_as[found[1]], text)) if "/" in text or "\\" in text else text
+        return HOME.sub("~", paths.sub(lambda match: shown_as[match[1]], text)) if "/" in text or "\\" in text else text
 
     return change
 

@@ -51,7 +51,7 @@ def break_down(name: str, net: nn.Module, cost: Cost, memory: Memory, shape: tup
             several = isinstance(module, nn.ModuleList | nn.ModuleDict)
             keys += [f"{part}.{i}" for i, _ in module.named_children()] if several else [part]
         names = [f"{type(net).__name__}.{key}" for key in keys]
-        one, two = (sum(sum(found.get(name, {}).values()) for name in names) for found in counted)
+        one, two = (sum(sum(counts.get(name, {}).values()) for name in names) for counts in counted)
         return two - one, 2 * one - two
 
     def params(*parts: str) -> int:

@@ -205,12 +205,12 @@ def effects(groups: Mapping[str, Sequence[tuple[str, MeasuredEffect]]]) -> Figur
         heights = [0.9 + 0.36 * len(rows) for rows in groups.values()]
         figure = canvas(sum(heights) + 0.3)
         axes = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
-        every = dict.fromkeys(found.effect.factor for rows in groups.values() for _, found in rows)
+        every = dict.fromkeys(measured.effect.factor for rows in groups.values() for _, measured in rows)
         factors = {factor: i for i, factor in enumerate(every)}  # one colour and mark in all panels
         for ax, (name, rows) in zip(axes, groups.items(), strict=True):
-            for row, (_, found) in enumerate(rows):
-                i = factors[found.effect.factor]
-                draw_bar(ax, row, found, 0.95, found.metric.factor, 0.0, COLOURS[i % 8], MARKS[i % 8])
+            for row, (_, measured) in enumerate(rows):
+                i = factors[measured.effect.factor]
+                draw_bar(ax, row, measured, 0.95, measured.metric.factor, 0.0, COLOURS[i % 8], MARKS[i % 8])
             label_rows(ax, [label for label, _ in rows])
             ax.margins(x=0.06)
             ax.grid(axis="x", color="#eceff1", linewidth=0.8)

@@ -88,14 +88,14 @@ def score(rows: Sequence[Sequence[str]]) -> str:
 
 def pairs(each: Replication) -> list[tuple[MeasuredEffect, MeasuredEffect]]:
     """List the effects that were measured both times, as pairs."""
-    second = {(found.part.name, found.effect): found for found in each.second.effects}
-    both = ((found, second.get((found.part.name, found.effect))) for found in each.first.effects)
+    second = {(measured.part.name, measured.effect): measured for measured in each.second.effects}
+    both = ((measured, second.get((measured.part.name, measured.effect))) for measured in each.first.effects)
     return [(one, two) for one, two in both if two and one.amount is not None and two.amount is not None]
 
 
 def effect_row(one: MeasuredEffect, two: MeasuredEffect) -> list[str]:
     """Return the row of an effect that was measured twice, with a comparison of the signs."""
-    amounts = [found.amount for found in (one, two) if found.amount is not None]
+    amounts = [measured.amount for measured in (one, two) if measured.amount is not None]
     signs = [sign_of(amount) for amount in amounts]
     verdict = "no clear sign" if 0 in signs else "the same" if signs[0] == signs[1] else OTHER
     if signs == [0, 0]:

@@ -162,11 +162,11 @@ def page(report: Report, text: str) -> str:
         return f'<img src="data:image/svg+xml;base64,{data}" alt="{image[2]}" />'
 
     body = re.sub(r'<img src="([^"]*)" alt="([^"]*)"[^>]*>', inline, body)
-    body = re.sub(r"<p>(<img [^>]*>)</p>", lambda found: f"<figure>{html.zoomable(found[1])}</figure>", body)
+    body = re.sub(r"<p>(<img [^>]*>)</p>", lambda match: f"<figure>{html.zoomable(match[1])}</figure>", body)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     body = re.sub(
         r"<blockquote>\s*<p><strong>(\w+)",
-        lambda found: found[0].replace(">", f' class="{found[1].lower()}">', 1),
+        lambda match: match[0].replace(">", f' class="{match[1].lower()}">', 1),
         body,
     )
     return html.article(escape(report.study.question), body, STYLE)
