@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import NOISY, Cut, configure, cut_at, metrics, run, some, weights
+from support import NOISY, Cut, configure, cut_at, metrics, options, run, some, weights
 
 from patchbench.commands.build import build_trainer, prepare_data
 from patchbench.commands.draft import build_duration, draft
@@ -61,8 +61,9 @@ def test_a_budget_of_seconds_is_about_used_up(tmp_path, micro):
 
 
 @pytest.mark.slow
-def test_timing_steps_changes_nothing_of_what_is_learnt(tmp_path, micro, monkeypatch):
-    timed = [*micro, NOISY, "embed=stem", "budget=seconds"]
+@pytest.mark.parametrize("optim", options("optim"))
+def test_timing_steps_changes_nothing_of_what_is_learnt(tmp_path, micro, optim):
+    timed = [*micro, NOISY, "embed=stem", f"optim={optim}", "budget=seconds"]
     run(tmp_path / "seconds", *timed, "budget.value=0.2")
     steps = metrics(tmp_path / "seconds")["val/acc"].dropna().index[-1]
     run(tmp_path / "steps", *timed[:-1], "budget=steps", f"budget.value={steps}")

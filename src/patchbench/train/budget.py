@@ -107,15 +107,16 @@ class Duration(pl.Callback):
 def seconds_per_step(trainer: pl.Trainer, data: Batches) -> float:
     """Measure the median time of TIMED optimizer steps on training batches, in seconds.
 
-    The learning rate of these steps is 0, so that they change no weights.
+    The steps are those of the optimizer of the run. Their learning rate is 0, so that they change no weights.
     """
     task: Any = trainer.lightning_module
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, MicroBatches):
             callback.find_accumulation(trainer, task)
-    parameters = [p for p in task.parameters() if p.requires_grad]
     before = [copy.deepcopy(buffer) for buffer in task.buffers()]  # restored below, such as running averages
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, fused=True)
+    optimizer = task.make_optimizer()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
     batches, times = endless(data), []
     for _ in range(WARM_UP + TIMED):
         synchronise(task)

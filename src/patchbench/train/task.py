@@ -140,8 +140,12 @@ class Classify(pl.LightningModule):
         self.finite.check(self.trainer)
         checkpoint["patchbench"] = self.origin
 
+    def make_optimizer(self) -> Optimizer:
+        """Return a new optimizer of the parameters that are trained."""
+        return self.optimizer(parameter_groups(self.net, muon=getattr(self.optimizer, "func", None) is Muon))
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        optimizer = self.optimizer(parameter_groups(self.net, muon=getattr(self.optimizer, "func", None) is Muon))
+        optimizer = self.make_optimizer()
         # The trainer's own estimate would start the loaders before a checkpoint restores their position.
         schedule = self.schedule(optimizer, self.total_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -72,8 +72,8 @@ class Clock(pl.Callback):
 class HostTime(pl.Callback):
     """Callback that measures the time of the host for each batch. It does not synchronise with the device.
 
-    The time contains a wait for the device if the queue of launches is full, as with a large network. first: seconds from the construction of
-    this object to the end of the first batch.
+    The time contains a wait for the device if the queue of launches is full, as with a large network. first: seconds
+    from the construction of this object to the end of the first batch.
     """
 
     def __init__(self) -> None:
