@@ -241,14 +241,13 @@ class Cut(Exception):
 
 
 def cut_at(monkeypatch: pytest.MonkeyPatch, step: int, how: str) -> None:
-    """End training after `step`, as a signal does (saving) or as a crash does (not)."""
+    """End training after `step`, as a signal or Ctrl-C does (saving), or as a crash does (not)."""
 
     def on_train_batch_end(self, trainer, *args):
         if trainer.global_step == step:
-            if how == "signal":
-                signal.raise_signal(signal.SIGTERM)
-            else:
+            if how == "crash":
                 raise Cut
+            signal.raise_signal(signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM)
         original(self, trainer, *args)
 
     original = StopOnSignal.on_train_batch_end

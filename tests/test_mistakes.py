@@ -31,6 +31,7 @@ SMALL = ["model=micro", "data.img_size=16", "patch=4", "epochs=1", "limit_batche
 
 # A line as it is typed, after `python train.py` or the script that it begins with, and what the error must hold.
 MISTAKES = {
+    "'embed=conv, patch=8'": ["write several options as separate arguments, embed=conv patch=8"],
     "optim.lr=abc": ["optim.lr=abc must be a number", "optim.lr=0.0005"],
     "optim.lr=1e-3x": ["optim.lr=1e-3x must be a number"],
     "optim.lr=nan": ["optim.lr=nan must be a number"],

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 import torch
-from support import MICRO, ROOT, configure, weights
+from support import MICRO, ROOT, configure, cut_at, weights
 
 import patchbench
 from patchbench.commands.build import build_net, build_source
@@ -23,6 +23,40 @@ def test_a_network_is_the_one_that_the_command_line_begins_with():
     cfg = configure(*words)
     expected = build_net(cfg, build_source(cfg)).state_dict()
     torch.testing.assert_close(patchbench.net(*words).state_dict(), expected, rtol=0, atol=0)
+
+
+def test_a_network_takes_no_random_numbers_from_the_program_that_asks_for_it():
+    torch.manual_seed(5)
+    patchbench.net("model=micro", "data.img_size=16", "patch=4")
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    torch.testing.assert_close(drawn, torch.rand(3), rtol=0, atol=0)
+
+
+def test_a_network_begins_with_the_weights_of_another_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    patchbench.run(*QUICK)
+    [file] = tmp_path.glob("runs/*/best.ckpt")
+    old, new = patchbench.trained(file), patchbench.net(*MICRO[:3], f"model.init_from={file}", "seed=9")
+    torch.testing.assert_close(new.blocks.state_dict(), old.blocks.state_dict(), rtol=0, atol=0)
+
+
+def test_a_list_of_options_is_refused():
+    with pytest.raises(TypeError, match="embed=overlap"):
+        patchbench.net(["embed=overlap", "pos=rope"])  # type: ignore[arg-type]
+
+
+def test_ctrl_c_saves_the_run_and_the_same_call_resumes_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [*QUICK[:-2], "epochs=2", "logger=csv"]
+    with monkeypatch.context() as patch:
+        cut_at(patch, 3, "Ctrl-C")
+        with pytest.raises(KeyboardInterrupt):
+            patchbench.run(*words)
+    assert list(tmp_path.glob("runs/*/last.ckpt"))
+    assert not list(tmp_path.glob("runs/*/run.json"))
+    patchbench.run(*words)
+    assert "resuming from" in capsys.readouterr().out
 
 
 def test_a_run_has_its_record_and_its_network(tmp_path, monkeypatch, capsys):
