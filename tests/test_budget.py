@@ -16,6 +16,7 @@ from support import ROOT, configure, options, record, some, train_in
 from torch.profiler import ProfilerActivity, profile
 
 from patchbench.commands.build import build_net, build_source
+from patchbench.commands.draft import draft
 from patchbench.config.errors import Refused
 from patchbench.layout import Layout
 from patchbench.nets.memory import memory
@@ -135,6 +136,15 @@ def test_what_cannot_fit_is_refused_before_anything_is_computed(tmp_path, overri
         assert re.search(words, str(refused.value)), refused.value
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cost_just_above_the_limit_is_written_with_more_digits(tmp_path, micro):
+    cfg = configure(*micro, "trainer=cpu", "logger=none")
+    limit = float(f"{0.999 * draft(cfg).cost.macs / 1e9:.4g}")
+    with pytest.raises(Refused, match="GMACs, more than") as refused:
+        train_in(configure(*micro, "trainer=cpu", "logger=none", f"max_gmacs={limit}"), tmp_path / "run")
+    [(cost, shown)] = re.findall(r"take ([\d.,]+) GMACs, more than max_gmacs=(\S+) ", str(refused.value))
+    assert float(cost) > float(shown) == limit
 
 
 def test_allow_cost_trains_all_the_same(tmp_path, micro):

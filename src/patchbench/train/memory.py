@@ -44,8 +44,9 @@ def refuse_too_costly(
     image = "an image takes" if costs.num_tokens is None else f"{costs.num_tokens:,} tokens an image take"
     problem, cures, split = f"{image} {gmacs:,.3g} GMACs", [], ""
     if too_slow:
-        shown = next(text for digits in range(2, 18) if float(text := f"{gmacs:.{digits}g}") > max_gmacs)
-        problem = f"{image} {float(shown):,} GMACs, more than max_gmacs={max_gmacs:g} and "
+        texts = [rounded(gmacs), *(f"{gmacs:,.{digits}f}" for digits in range(1, 18))]
+        shown = next(text for text in texts if float(text.replace(",", "")) > max_gmacs)
+        problem = f"{image} {shown} GMACs, more than max_gmacs={max_gmacs:g} and "
         problem += f"{rounded(gmacs / VIT_B16_GMACS)} times those of ViT-B/16 at 224 pixels"
     if too_large:
         problem += (
