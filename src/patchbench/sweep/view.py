@@ -69,7 +69,7 @@ def print_costs(cells: Sequence[Cell], estimate: Callable[[Cell], float | None],
     total = f"about {total_time(known, jobs)}"
     if unknown := len(times) - len(known):
         why = "no similar cell was measured here"
-        total = f"{total}, without {unknown} of which {why}" if known else f"unknown: {why}"
+        total = f"{total}, and {count(unknown, 'cell')} for which {why}" if known else f"unknown: {why}"
     console().print(f"{count_by_state(cells)}; {jobs} at a time, time in all: {total}")
 
 
