@@ -86,7 +86,7 @@ def launch(overrides: list[list[str]], first: int, config: DictConfig, knobs: Kn
         knobs.check()
     given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # interpolations differ between cells
     settings = [o for o in given["hydra"] if not o.startswith(SWEEP_OPTIONS)]
-    where = [o for o in given["hydra"] if o.startswith("hydra.sweep.")]
+    where = folder_options(config)
     cells = cells_of(overrides, first, config)
     with exit_on_signals():
         gpus = check_cells(cells, settings + where, knobs)
@@ -163,6 +163,12 @@ def result(cell: Cell) -> Result:
     if cell.state == "invalid":
         return None, math.nan, ""  # skipped on request: no failure, and no value for a sweeper
     return str(cell.folder), cell.value, cell.error
+
+
+def folder_options(config: DictConfig) -> list[str]:
+    """Return the overrides of the command line that name the folders of the cells."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    return [override for override in given if override.startswith("hydra.sweep.")]
 
 
 def cells_of(overrides: list[list[str]], first: int, config: DictConfig) -> list[Cell]:

@@ -1,13 +1,19 @@
 """A sweep of SLURM jobs: compose all cells, submit those that are not done, and wait for them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
 from patchbench.config.errors import Refused
-from patchbench.sweep.launch import cells_of, compose_cells, environment_of_cells, exit_on_signals, warm_workers
+from patchbench.sweep.launch import (
+    cells_of,
+    compose_cells,
+    environment_of_cells,
+    exit_on_signals,
+    folder_options,
+    warm_workers,
+)
 from patchbench.sweep.view import count_by_state, print_invalid, print_report_command
 from patchbench.words import count
 
@@ -22,11 +28,9 @@ def submit(
     Refused if a cell cannot be composed. Whether it can be built depends on the node, so that its job checks it.
     launch: the method of Hydra's launcher.
     """
-    given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
-    where = [override for override in given["hydra"] if override.startswith("hydra.sweep.")]
     cells = cells_of(overrides, 0, config)
     with environment_of_cells(), exit_on_signals(), warm_workers(len(cells)) as workers:
-        compose_cells(cells, where, workers)
+        compose_cells(cells, folder_options(config), workers)
     if invalid := [cell for cell in cells if cell.state == "invalid"]:
         print_invalid(invalid)
         raise Refused(f"{len(invalid)} of {count(len(cells), 'cell')} cannot run, see above: no job was submitted")
